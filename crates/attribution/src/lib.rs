@@ -1,0 +1,14 @@
+//! The pure join of recorded facts into an [`Attribution`]: which workload is behind a connection, how that is known,
+//! and how sure it is. The same facts always give the same answer, so that anybody can recompute it.
+//!
+//! Owns the form of principals and the order in which facts decide. Refuses look-ups: facts come in as values.
+
+mod cgroup;
+mod peer;
+mod principal;
+mod process;
+
+pub use cgroup::{Placement, placement};
+pub use peer::{Peer, attribute};
+pub use principal::{Attribution, Confidence, Host, Principal, PrincipalKind};
+pub use process::{Ancestor, Process};

@@ -1,0 +1,127 @@
+//! The join itself: from what is known of the client's end of a connection to an attribution.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{Attribution, Confidence, Host, Principal, Process};
+
+/// What was recorded about the client's end.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// The kernel recorded who called `connect`, under this very pair of addresses in this network namespace.
+    TcpOwner {
+        /// The process that connected.
+        process: Arc<Process>,
+        /// The pair, for people.
+        pair: String,
+        /// Inode number of the namespace.
+        netns: u32,
+    },
+    /// The kernel keeps the connecting process on the socket.
+    UnixPeer {
+        /// The process that connected.
+        process: Arc<Process>,
+        /// The socket's path, for people.
+        path: String,
+    },
+    /// The connection comes from another host.
+    Address(IpAddr),
+    /// Nothing that would prove anything.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Names the client of a connection. Pure: the same facts always give the same answer.
+#[must_use]
+pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
+    let (process, method, observation) = match peer {
+        Peer::TcpOwner { process, pair, netns } => {
+            (process, "tcp-owner", format!("connect() recorded by the kernel: {pair} in network namespace {netns}"))
+        }
+        Peer::UnixPeer { process, path } => {
+            (process, "unix-peer-cred", format!("peer credentials kept by the kernel on the socket {path}"))
+        }
+        Peer::Address(address) => {
+            return Attribution {
+                principal: Principal::of_address(host, *address),
+                confidence: Confidence::Inferred,
+                method: "address",
+                reason: String::new(),
+                evidence: vec![format!("the connection comes from {address}, which is not an address of this host")],
+                process: None,
+            };
+        }
+        Peer::Unknown { reason } => return unknown(reason.clone(), Vec::new(), None),
+    };
+    let mut evidence = vec![observation, format!("process {} started at {} ns since boot", process.pid, process.start_ns)];
+    match Principal::of_process(host, process) {
+        Ok(principal) => {
+            if let Some(path) = &process.cgroup_path {
+                evidence.push(format!("cgroup {} is {path}", process.cgroup_id));
+            }
+            Attribution {
+                principal,
+                confidence: Confidence::Observed,
+                method,
+                reason: String::new(),
+                evidence,
+                process: Some(Arc::clone(process)),
+            }
+        }
+        Err(reason) => unknown(reason, evidence, Some(Arc::clone(process))),
+    }
+}
+
+fn unknown(reason: String, evidence: Vec<String>, process: Option<Arc<Process>>) -> Attribution {
+    Attribution {
+        principal: Principal::unknown(),
+        confidence: Confidence::None,
+        method: "none",
+        reason,
+        evidence,
+        process,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { trust_domain: "example.org".into(), name: "db1".into() }
+    }
+
+    #[test]
+    fn both_local_transports_are_observed() {
+        let process =
+            Arc::new(Process { cgroup_path: Some("/system.slice/a.service".into()), ..Process::default() });
+        let peers = [
+            Peer::TcpOwner { process: Arc::clone(&process), pair: "a → b".into(), netns: 1 },
+            Peer::UnixPeer { process, path: "/run/.s.PGSQL.5432".into() },
+        ];
+        for peer in peers {
+            let answer = attribute(&host(), &peer);
+            assert_eq!(answer.principal.id, "spiffe://example.org/host/db1/unit/a.service");
+            assert_eq!(answer.confidence, Confidence::Observed);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_says_why() {
+        let answer = attribute(&host(), &Peer::Unknown { reason: "opened before the agent".into() });
+        assert_eq!((answer.principal.id.as_str(), answer.reason.as_str()), ("unknown", "opened before the agent"));
+        assert_eq!(answer.confidence, Confidence::None);
+        let nameless = Arc::new(Process { cgroup_id: 7, ..Process::default() });
+        let answer = attribute(&host(), &Peer::UnixPeer { process: nameless, path: String::new() });
+        assert_eq!(answer.principal.id, "unknown");
+        assert!(answer.reason.contains("cgroup 7"));
+    }
+
+    #[test]
+    fn another_host_is_inferred_from_its_address() {
+        let answer = attribute(&host(), &Peer::Address("10.0.0.5".parse().expect("an address")));
+        assert_eq!(answer.principal.id, "spiffe://example.org/addr/10.0.0.5");
+        assert_eq!(answer.confidence, Confidence::Inferred);
+    }
+}

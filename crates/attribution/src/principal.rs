@@ -1,0 +1,185 @@
+//! Who it was, and how sure that is.
+
+use std::{fmt, sync::Arc};
+
+use crate::Process;
+
+/// Where principals of this host hang.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Trust domain of the cluster or site.
+    pub trust_domain: String,
+    /// Name of the host.
+    pub name: String,
+}
+
+/// What kind of workload a principal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrincipalKind {
+    /// A container, by its id.
+    Container,
+    /// A systemd unit.
+    Unit,
+    /// A person's login.
+    Login,
+    /// A process that is none of the above.
+    Process,
+    /// Another host, where no agent runs.
+    Remote,
+    /// Not known.
+    Unknown,
+}
+
+/// How sure an attribution is. The order is that of trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confidence {
+    /// Unknown.
+    None,
+    /// The client said so.
+    Asserted,
+    /// A map that is true at that time, or a unique but not exact match.
+    Inferred,
+    /// An exact join of observations made in different places.
+    Joined,
+    /// One kernel saw both ends of this very socket.
+    Observed,
+}
+
+/// A stable, readable identifier in the form of a SPIFFE ID. It is made here; no certificate was presented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// Kind of workload.
+    pub kind: PrincipalKind,
+    /// The identifier, or "unknown".
+    pub id: String,
+}
+
+/// The answer: who, how sure, by which method, on what evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribution {
+    /// Who.
+    pub principal: Principal,
+    /// How sure.
+    pub confidence: Confidence,
+    /// "tcp-owner", "unix-peer-cred", "address" or "none".
+    pub method: &'static str,
+    /// Why it is unknown; empty if it is not.
+    pub reason: String,
+    /// The facts that it rests on, in words.
+    pub evidence: Vec<String>,
+    /// The process behind the client's end.
+    pub process: Option<Arc<Process>>,
+}
+
+impl Principal {
+    /// What is known about a process decides in this order: container, unit, login, executable.
+    ///
+    /// # Errors
+    ///
+    /// Says why a process cannot be given a name.
+    pub fn of_process(host: &Host, process: &Process) -> Result<Self, String> {
+        if process.cgroup_path.is_none() {
+            // Falling back to the executable would give one workload two names.
+            return Err(format!("cgroup {} was gone before its path could be learnt", process.cgroup_id));
+        }
+        let placement = process.placement();
+        let on_host = |kind, rest: fmt::Arguments<'_>| Self {
+            kind,
+            id: format!("spiffe://{}/host/{}/{rest}", host.trust_domain, host.name),
+        };
+        if let Some(id) = placement.container_id {
+            return Ok(on_host(PrincipalKind::Container, format_args!("container/{id}")));
+        }
+        // Services that start sessions for people put them into their own cgroup where no session manager runs.
+        let unit = placement.unit.filter(|unit| process.login_uid.is_none() || !starts_sessions(unit));
+        if let Some(unit) = unit {
+            return Ok(on_host(PrincipalKind::Unit, format_args!("unit/{}", escape(&unit))));
+        }
+        if let Some(uid) = process.login_uid {
+            let name = process.login_user.clone().unwrap_or_else(|| uid.to_string());
+            return Ok(on_host(PrincipalKind::Login, format_args!("login/{}", escape(&name))));
+        }
+        match &process.exe {
+            Some(exe) => Ok(on_host(PrincipalKind::Process, format_args!("exe{}", escape(exe)))),
+            None => Err("the executable was gone before its path could be learnt".to_owned()),
+        }
+    }
+
+    /// Another host, known by its address only.
+    #[must_use]
+    pub fn of_address(host: &Host, address: std::net::IpAddr) -> Self {
+        Self {
+            kind: PrincipalKind::Remote,
+            id: format!("spiffe://{}/addr/{address}", host.trust_domain),
+        }
+    }
+
+    /// Nobody can say.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self { kind: PrincipalKind::Unknown, id: "unknown".to_owned() }
+    }
+}
+
+/// Units whose processes carry the login uid of the person or job that they were started for.
+fn starts_sessions(unit: &str) -> bool {
+    const NAMES: [&str; 6] =
+        ["ssh.service", "sshd.service", "cron.service", "crond.service", "atd.service", "display-manager.service"];
+    NAMES.contains(&unit) || ["ssh@", "sshd@", "getty@", "serial-getty@"].iter().any(|prefix| unit.starts_with(prefix))
+}
+
+/// Percent-encodes what a path segment of a SPIFFE ID may not hold; slashes stay.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._/@:".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { trust_domain: "example.org".into(), name: "db1".into() }
+    }
+
+    fn process(cgroup: &str) -> Process {
+        Process {
+            exe: Some("/usr/bin/ps ql".into()),
+            cgroup_path: Some(cgroup.into()),
+            ..Process::default()
+        }
+    }
+
+    fn id(process: &Process) -> String {
+        Principal::of_process(&host(), process).expect("a name").id
+    }
+
+    #[test]
+    fn the_most_specific_fact_decides() {
+        let mut job = process("/system.slice/orders.service");
+        assert_eq!(id(&job), "spiffe://example.org/host/db1/unit/orders.service");
+        job.login_uid = Some(1000);
+        assert_eq!(id(&job), "spiffe://example.org/host/db1/unit/orders.service");
+        job.cgroup_path = Some("/system.slice/ssh.service".into());
+        assert_eq!(id(&job), "spiffe://example.org/host/db1/login/1000");
+        job.login_user = Some("dba".into());
+        job.cgroup_path = Some("/".into());
+        assert_eq!(id(&job), "spiffe://example.org/host/db1/login/dba");
+        job.login_uid = None;
+        assert_eq!(id(&job), "spiffe://example.org/host/db1/exe/usr/bin/ps%20ql");
+    }
+
+    #[test]
+    fn a_lost_cgroup_gives_no_name_at_all() {
+        let mut job = process("/");
+        job.cgroup_path = None;
+        assert!(Principal::of_process(&host(), &job).is_err());
+    }
+}

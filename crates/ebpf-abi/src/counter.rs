@@ -1,0 +1,28 @@
+//! What the kernel side counts, by reason.
+
+/// Index into the per-CPU array `COUNTERS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Segments written.
+    Segments = 0,
+    /// Payload bytes written.
+    Bytes = 1,
+    /// Segments that found the segment ring full.
+    RingFull = 2,
+    /// Payloads that could not be copied from user memory.
+    CopyFault = 3,
+    /// Transfers by a system call whose buffer is not known, or is not proven to be this socket's.
+    UnsupportedCall = 4,
+    /// Transfers longer than what one call may hand over.
+    CallCap = 5,
+    /// Facts that found the fact ring full.
+    FactsLost = 6,
+    /// Processes that could not be marked because the target map was full.
+    TargetsFull = 7,
+    /// Sockets that could not be given a state.
+    SocketStateLost = 8,
+}
+
+/// How many counters there are.
+pub const REASON_COUNTERS: u32 = 9;

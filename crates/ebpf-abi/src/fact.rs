@@ -1,0 +1,269 @@
+//! What the kernel side tells about processes and sockets. Every fact starts with its [`FactKind`].
+
+use crate::Record;
+
+/// Bytes kept of an executable's name as it was given to `execve`: Linux' own `PATH_MAX` would cost 4 KiB a
+/// process, and the full path is looked up in `/proc` where the process lives long enough.
+pub const PATH_MAX: usize = 256;
+
+/// Bytes kept of a command line.
+pub const ARGS_MAX: usize = 1024;
+
+/// Bytes kept of a cgroup's path: those of pods and user sessions are about 200 long.
+pub const CGROUP_PATH_MAX: usize = 512;
+
+/// Length of `sockaddr_un.sun_path`.
+pub const UNIX_PATH_MAX: usize = 108;
+
+/// First word of every record in the fact ring.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactKind {
+    /// A [`TaskFact`]: a process was forked.
+    Fork = 1,
+    /// An [`ExecFact`]: a process runs another program from here on.
+    Exec = 2,
+    /// A [`TaskFact`]: a process ended.
+    Exit = 3,
+    /// An [`OwnerFact`]: a TCP connection was opened by a process of this host.
+    Owner = 4,
+    /// A [`SocketFact`]: a tapped process used a socket for the first time.
+    Socket = 5,
+    /// A [`CloseFact`]: a tapped TCP socket was closed.
+    Close = 6,
+    /// A [`CgroupFact`]: a cgroup was made.
+    Cgroup = 7,
+}
+
+impl FactKind {
+    /// The kind of the fact in `bytes`, if they hold one that is known.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let word = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+        [Self::Fork, Self::Exec, Self::Exit, Self::Owner, Self::Socket, Self::Close, Self::Cgroup]
+            .into_iter()
+            .find(|kind| *kind as u32 == word)
+    }
+}
+
+/// A process at a moment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskFact {
+    /// A [`FactKind`].
+    pub kind: u32,
+    /// Process id in the initial namespace.
+    pub tgid: u32,
+    /// When it happened.
+    pub at: u64,
+    /// When the process started: with `tgid`, names it for good.
+    pub start: u64,
+    /// Start of the parent.
+    pub parent_start: u64,
+    /// Process id of the parent.
+    pub parent: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Audit login uid; `u32::MAX` if none was set.
+    pub login_uid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Id of its cgroup in the unified hierarchy.
+    pub cgroup_id: u64,
+    /// Name of the task.
+    pub comm: [u8; 16],
+}
+
+// SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
+unsafe impl Record for TaskFact {}
+
+/// A process that runs another program from here on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ExecFact {
+    /// The process.
+    pub task: TaskFact,
+    /// Inode number of the executable.
+    pub inode: u64,
+    /// Bytes used of `path`.
+    pub path_length: u32,
+    /// Bytes used of `args`; the arguments are separated by NUL.
+    pub args_length: u32,
+    /// Length of the whole command line.
+    pub args_original: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The executable as it was given to `execve`.
+    pub path: [u8; PATH_MAX],
+    /// The command line.
+    pub args: [u8; ARGS_MAX],
+}
+
+// SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
+unsafe impl Record for ExecFact {}
+
+/// Who opened a TCP connection, recorded in the connecting process and told when it was established.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnerFact {
+    /// A [`FactKind`].
+    pub kind: u32,
+    /// The connecting process.
+    pub tgid: u32,
+    /// When the connection was established.
+    pub at: u64,
+    /// Start of the connecting process.
+    pub start: u64,
+    /// Its cgroup at that moment.
+    pub cgroup_id: u64,
+    /// Cookie of the connecting end.
+    pub cookie: u64,
+    /// Its user id.
+    pub uid: u32,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// Port of the connecting end, host byte order.
+    pub local_port: u16,
+    /// Port of the accepting end, host byte order.
+    pub remote_port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// First sequence number of the connecting end's data: with the addresses, names one connection for good.
+    pub sequence: u32,
+    /// Zero.
+    pub reserved_too: u32,
+    /// Address of the connecting end; IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// Address of the accepting end.
+    pub remote: [u8; 16],
+    /// Name of the task.
+    pub comm: [u8; 16],
+}
+
+// SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
+unsafe impl Record for OwnerFact {}
+
+/// Which end of its connection a socket is.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketRole {
+    /// Not known: opened before the tap was attached.
+    Unknown = 0,
+    /// The tapped process is the server.
+    Accepted = 1,
+    /// The tapped process is itself a client here (`postgres_fdw`, `dblink`, a WAL receiver).
+    Connected = 2,
+}
+
+/// Flag of [`SocketFact`]: the connection is older than the tap on it.
+pub const SOCKET_MID_STREAM: u8 = 1;
+
+/// The process at the other end of a Unix socket, from the credentials that the kernel keeps on the socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerProcess {
+    /// Process id in the initial namespace; 0 if there is none.
+    pub tgid: u32,
+    /// User id at connect time.
+    pub uid: u32,
+    /// Start of the process; 0 if it was gone when looked at.
+    pub start: u64,
+    /// Its cgroup; 0 if it was gone.
+    pub cgroup_id: u64,
+    /// Name of the task.
+    pub comm: [u8; 16],
+}
+
+/// A socket that a tapped process used for the first time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SocketFact {
+    /// A [`FactKind`].
+    pub kind: u32,
+    /// The tapped process.
+    pub tgid: u32,
+    /// When it was first used.
+    pub at: u64,
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// Process id of the postmaster.
+    pub server: u32,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// `AF_INET`, `AF_INET6` or `AF_UNIX`.
+    pub family: u16,
+    /// Port of the tapped end, host byte order.
+    pub local_port: u16,
+    /// Port of the other end, host byte order.
+    pub remote_port: u16,
+    /// A [`SocketRole`].
+    pub role: u8,
+    /// [`SOCKET_MID_STREAM`] or 0.
+    pub flags: u8,
+    /// Address of the tapped end; IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// Address of the other end.
+    pub remote: [u8; 16],
+    /// Unix sockets only.
+    pub peer: PeerProcess,
+    /// First sequence number of the other end's data, as in [`OwnerFact::sequence`].
+    pub sequence: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Bytes used of `path`.
+    pub path_length: u32,
+    /// Unix sockets only: the name that the server's end is bound to.
+    pub path: [u8; UNIX_PATH_MAX],
+}
+
+// SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
+unsafe impl Record for SocketFact {}
+
+/// A tapped TCP socket was closed: how far its streams came, by what the kernel counted at each call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloseFact {
+    /// A [`FactKind`].
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// When it was closed.
+    pub at: u64,
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// Bytes received in all.
+    pub received: u64,
+    /// Bytes sent in all.
+    pub sent: u64,
+}
+
+// SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
+unsafe impl Record for CloseFact {}
+
+/// A cgroup of the unified hierarchy was made. Told by the kernel, because a short-lived one is gone before its path
+/// can be looked up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CgroupFact {
+    /// A [`FactKind`].
+    pub kind: u32,
+    /// Bytes used of `path`.
+    pub path_length: u32,
+    /// Id of the cgroup.
+    pub id: u64,
+    /// Path from the root of the hierarchy.
+    pub path: [u8; CGROUP_PATH_MAX],
+}
+
+// SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
+unsafe impl Record for CgroupFact {}
+
+const _: () = assert!(size_of::<CgroupFact>() == 16 + CGROUP_PATH_MAX);
+const _: () = assert!(size_of::<TaskFact>() == 72);
+const _: () = assert!(size_of::<ExecFact>() == 72 + 24 + PATH_MAX + ARGS_MAX);
+const _: () = assert!(size_of::<OwnerFact>() == 112);
+const _: () = assert!(size_of::<PeerProcess>() == 40);
+const _: () = assert!(size_of::<SocketFact>() == 72 + 40 + 12 + UNIX_PATH_MAX);
+const _: () = assert!(size_of::<CloseFact>() == 40);

@@ -1,0 +1,48 @@
+//! The records that the kernel side writes and the agent reads, laid out alike on both sides.
+//!
+//! Owns the layout of everything that crosses from kernel to user space, and of what is handed to the
+//! kernel side at load time. Refuses behaviour: no parsing beyond viewing bytes as a record. It is separate
+//! because it is compiled twice, for the host and for BPF. Times are nanoseconds of `CLOCK_BOOTTIME`.
+
+#![no_std]
+#![expect(unsafe_code, reason = "records are viewed in bytes that another program wrote")]
+
+mod counter;
+mod fact;
+mod layout;
+mod segment;
+
+pub use counter::{Counter, REASON_COUNTERS};
+pub use fact::{
+    ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, PATH_MAX, PeerProcess, SOCKET_MID_STREAM,
+    SocketFact, SocketRole, TaskFact, UNIX_PATH_MAX,
+};
+pub use layout::KernelLayout;
+pub use segment::{CHUNK_MAX, CHUNKS_MAX, Direction, MissingReason, SegmentHeader};
+
+/// What the kernel side knows of a process that belongs to a PostgreSQL server.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Process id of the postmaster that it descends from.
+    pub server: u32,
+    /// 1 if the kernel saw it fork, so that every byte of its sockets was seen; 0 if it was found running.
+    pub born_tapped: u32,
+}
+
+/// A record that can be viewed in bytes that the kernel wrote.
+///
+/// # Safety
+///
+/// Implementors are `repr(C)`, hold integers and arrays of integers only (any bit pattern is valid), and have
+/// no padding.
+pub unsafe trait Record: Copy {
+    /// The record at the front of `bytes`, or `None` if they are too few. Alignment does not matter.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: enough bytes were checked for, any bit pattern is a valid value, and the read is unaligned.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}

@@ -1,0 +1,78 @@
+//! The kernel side: entry points that only delegate. What they do is in one file a concern.
+//!
+//! Owns nothing but the list of hooks; each names the kernel prototype that it relies on.
+
+#![no_std]
+#![no_main]
+
+mod cgroup;
+mod connect;
+mod emit;
+mod kernel;
+mod maps;
+mod process;
+mod sockets;
+mod tap;
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use ebpf_abi::Direction;
+
+/// `TP_PROTO(struct sock *sk, int ret, int flags)`, from `sock_recvmsg`: in the reading process, behind the read.
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    tap::transferred(&ctx, Direction::Received);
+    0
+}
+
+/// `TP_PROTO(struct sock *sk, int ret, int flags)`, from `sock_sendmsg`: in the writing process, behind the write.
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
+    tap::transferred(&ctx, Direction::Sent);
+    0
+}
+
+/// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`: the move to SYN_SENT runs in the
+/// connecting process, the others in any.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    connect::state_changed(&ctx);
+    0
+}
+
+/// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`: before the child runs.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    process::forked(&ctx);
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`: in the process, with its new memory.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    process::executed(&ctx);
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p, …)`, from `do_exit`, for every thread.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    process::exited(&ctx);
+    0
+}
+
+/// `TP_PROTO(struct cgroup *cgrp, const char *path)`: in the process that makes the folder.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    cgroup::made(&ctx);
+    0
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The verifier refuses a program that could get here.
+    loop {}
+}

@@ -1,0 +1,174 @@
+//! The life of processes: every fork, exec and exit on the host is told, and the processes of PostgreSQL servers
+//! are marked before they can touch a socket.
+
+use core::ptr;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_ANY, task_struct},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user},
+    },
+    programs::BtfTracePointContext,
+};
+use ebpf_abi::{ARGS_MAX, Counter, FactKind, PATH_MAX, Target, TaskFact};
+
+use crate::{
+    emit,
+    kernel::{Address, offset},
+    maps::{EXEC_SCRATCH, TARGETS},
+};
+
+pub fn forked(ctx: &BtfTracePointContext) {
+    let parent = Address::of(ctx.arg::<*const task_struct>(0));
+    let child = Address::of(ctx.arg::<*const task_struct>(1));
+    let _ = try_forked(parent, child);
+}
+
+#[inline(always)]
+fn try_forked(parent: Address, child: Address) -> Option<()> {
+    let tgid: u32 = child.read(offset!(task_tgid))?;
+    if child.read::<u32>(offset!(task_pid))? != tgid {
+        return None; // a thread
+    }
+    let parent_tgid: u32 = parent.read(offset!(task_tgid))?;
+    // SAFETY: the copied value is used at once, so that a concurrent change cannot tear it.
+    if let Some(target) = unsafe { TARGETS.get(parent_tgid) } {
+        let inherited = Target { server: target.server, born_tapped: 1 };
+        if TARGETS.insert(tgid, inherited, u64::from(BPF_ANY)).is_err() {
+            emit::count(Counter::TargetsFull, 1);
+        }
+    }
+    emit::fact(&describe(child, FactKind::Fork)?);
+    Some(())
+}
+
+pub fn executed(ctx: &BtfTracePointContext) {
+    let bprm = Address(unsafe { *ctx.as_ptr().cast::<u64>().add(2) });
+    let _ = try_executed(bprm);
+}
+
+#[inline(always)]
+fn try_executed(bprm: Address) -> Option<()> {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // Marked by name here, so that the first query cannot be missed; the agent looks at the executable itself
+    // and takes the mark back if it is no PostgreSQL server.
+    let comm = bpf_get_current_comm().ok()?;
+    if is_postgres(&comm) {
+        let target = Target { server: tgid, born_tapped: 1 };
+        if TARGETS.insert(tgid, target, u64::from(BPF_ANY)).is_err() {
+            emit::count(Counter::TargetsFull, 1);
+        }
+    } else {
+        let _ = TARGETS.remove(tgid);
+    }
+
+    let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the lookup proved the slot, and this program has it to itself on this CPU.
+    let fact = unsafe { &mut (*scratch).fact };
+    // SAFETY: the helper has no precondition.
+    let task = Address::of(unsafe { bpf_get_current_task_btf() }.cast_const());
+    fact.task = describe(task, FactKind::Exec)?;
+    fact.reserved = 0;
+    fact.inode = bprm
+        .follow(offset!(binprm_file))
+        .and_then(|file| file.follow(offset!(file_inode)))
+        .and_then(|inode| inode.read(offset!(inode_ino)))
+        .unwrap_or(0);
+
+    let name = bprm.follow(offset!(binprm_filename))?;
+    // SAFETY: the destination is as long as is said, and the helper copies with fault handling.
+    let length = unsafe {
+        bpf_probe_read_kernel_str(fact.path.as_mut_ptr().cast(), PATH_MAX as u32, name.0 as *const _)
+    };
+    // The length counts the closing NUL.
+    fact.path_length = if length > 0 { length as u32 - 1 } else { 0 };
+
+    let memory = task.follow(offset!(task_mm))?;
+    let start: u64 = memory.read(offset!(mm_arg_start))?;
+    let end: u64 = memory.read(offset!(mm_arg_end))?;
+    let original = end.wrapping_sub(start);
+    let mut wanted = original;
+    if wanted > ARGS_MAX as u64 {
+        wanted = ARGS_MAX as u64;
+    }
+    // SAFETY: as above; the bound was just made.
+    let copied =
+        unsafe { bpf_probe_read_user(fact.args.as_mut_ptr().cast(), wanted as u32, start as *const _) };
+    fact.args_length = if copied == 0 { wanted as u32 } else { 0 };
+    fact.args_original = original as u32;
+    emit::fact(fact);
+    Some(())
+}
+
+pub fn exited(ctx: &BtfTracePointContext) {
+    let task = Address::of(ctx.arg::<*const task_struct>(0));
+    let _ = try_exited(task);
+}
+
+#[inline(always)]
+fn try_exited(task: Address) -> Option<()> {
+    // `do_exit` has already counted this thread out: 0 means that the process is over, in whatever order its
+    // threads ended.
+    let signal = task.follow(offset!(task_signal))?;
+    if signal.read::<i32>(offset!(signal_live))? != 0 {
+        return None;
+    }
+    let fact = describe(task, FactKind::Exit)?;
+    let _ = TARGETS.remove(fact.tgid);
+    emit::fact(&fact);
+    Some(())
+}
+
+/// The process that `task` belongs to.
+#[inline(always)]
+fn describe(task: Address, kind: FactKind) -> Option<TaskFact> {
+    let leader = task.follow(offset!(task_group_leader))?;
+    let parent = leader.follow(offset!(task_real_parent))?;
+    let parent_leader = parent.follow(offset!(task_group_leader))?;
+    let cred = task.follow(offset!(task_cred))?;
+    Some(TaskFact {
+        kind: kind as u32,
+        tgid: task.read(offset!(task_tgid))?,
+        // SAFETY: the helper has no precondition.
+        at: unsafe { bpf_ktime_get_boot_ns() },
+        start: leader.read(offset!(task_start_boottime))?,
+        parent_start: parent_leader.read(offset!(task_start_boottime))?,
+        parent: parent_leader.read(offset!(task_tgid))?,
+        uid: cred.read(offset!(cred_uid))?,
+        login_uid: login_uid(task),
+        reserved: 0,
+        cgroup_id: cgroup_id(task).unwrap_or(0),
+        comm: task.read(offset!(task_comm)).unwrap_or([0; 16]),
+    })
+}
+
+/// `u32::MAX` where none was set or the kernel keeps none.
+#[inline(always)]
+pub fn login_uid(task: Address) -> u32 {
+    match offset!(task_loginuid) {
+        0 => u32::MAX,
+        offset => task.read(offset).unwrap_or(u32::MAX),
+    }
+}
+
+/// Id of the task's cgroup in the unified hierarchy.
+#[inline(always)]
+pub fn cgroup_id(task: Address) -> Option<u64> {
+    task.follow(offset!(task_cgroups))?
+        .follow(offset!(css_set_dfl_cgrp))?
+        .follow(offset!(cgroup_kn))?
+        .read(offset!(kernfs_node_id))
+}
+
+#[inline(always)]
+fn is_postgres(comm: &[u8; 16]) -> bool {
+    // SAFETY: both halves lie inside the 16 bytes.
+    let (first, second) = unsafe {
+        let words = ptr::from_ref(comm).cast::<u64>();
+        (words.read_unaligned(), words.add(1).read_unaligned())
+    };
+    first == u64::from_ne_bytes(*b"postgres") && second & 0xff == 0
+        || first == u64::from_ne_bytes(*b"postmast") && second == u64::from_ne_bytes(*b"er\0\0\0\0\0\0")
+}

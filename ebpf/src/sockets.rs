@@ -1,0 +1,109 @@
+//! What a socket is: its ends, its namespace, its peer, and how far its streams have come.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use ebpf_abi::{PeerProcess, SocketFact, UNIX_PATH_MAX};
+
+use crate::{
+    kernel::{Address, offset},
+    process,
+};
+
+/// A `struct sock` as a tracepoint hands it over.
+pub type Sock = *mut core::ffi::c_void;
+
+pub const AF_UNIX: u16 = 1;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+
+#[inline(always)]
+pub fn netns(sock: Address) -> Option<u32> {
+    sock.follow(offset!(sock_net))?.read(offset!(net_ns_inum))
+}
+
+/// Fills in local and remote address; IPv4 in the first four bytes.
+#[inline(always)]
+pub fn addresses(sock: Address, family: u16, local: &mut [u8; 16], remote: &mut [u8; 16]) -> Option<()> {
+    if family == AF_INET6 {
+        *local = sock.read(offset!(sock_v6_rcv_saddr))?;
+        *remote = sock.read(offset!(sock_v6_daddr))?;
+        return Some(());
+    }
+    *local = [0; 16];
+    *remote = [0; 16];
+    local[..4].copy_from_slice(&sock.read::<u32>(offset!(sock_rcv_saddr))?.to_ne_bytes());
+    remote[..4].copy_from_slice(&sock.read::<u32>(offset!(sock_daddr))?.to_ne_bytes());
+    Some(())
+}
+
+/// Bytes that the process has taken out of the receive queue since the connection began, and the sequence number
+/// that says so.
+#[inline(always)]
+pub fn received(sock: Address) -> Option<(u64, u32)> {
+    let copied: u32 = sock.read(offset!(tcp_copied_seq))?;
+    // The kernel's receive path moves both together but not at once: read until nothing moved in between.
+    for _ in 0..4 {
+        let next: u32 = sock.read(offset!(tcp_rcv_nxt))?;
+        let bytes: u64 = sock.read(offset!(tcp_bytes_received))?;
+        if sock.read::<u32>(offset!(tcp_rcv_nxt))? == next {
+            return Some((bytes.wrapping_sub(u64::from(next.wrapping_sub(copied))), copied));
+        }
+    }
+    None
+}
+
+/// Bytes that the process has put into the send queue, and the sequence number that says so. Only true of an
+/// accepted socket: a connected one has counted its SYN, too.
+#[inline(always)]
+pub fn sent(sock: Address) -> Option<(u64, u32)> {
+    let written: u32 = sock.read(offset!(tcp_write_seq))?;
+    for _ in 0..4 {
+        let unacknowledged: u32 = sock.read(offset!(tcp_snd_una))?;
+        let acknowledged: u64 = sock.read(offset!(tcp_bytes_acked))?;
+        if sock.read::<u32>(offset!(tcp_snd_una))? == unacknowledged {
+            return Some((
+                acknowledged.wrapping_add(u64::from(written.wrapping_sub(unacknowledged))),
+                written,
+            ));
+        }
+    }
+    None
+}
+
+/// Fills in path and peer of a Unix socket. Returns whether this is the accepting end: it shares the name of the
+/// listener that it came from, while a connecting end has none.
+#[inline(always)]
+pub fn unix(sock: Address, fact: &mut SocketFact) -> bool {
+    fact.peer = PeerProcess::default();
+    let _ = peer(sock, &mut fact.peer);
+    let Some(address) = sock.follow(offset!(unix_addr)) else { return false };
+    let Some(length) = address.read::<u32>(offset!(unix_address_len)) else { return false };
+    // Behind the address family; masked, so that the verifier sees a bound that the compiler cannot drop.
+    let mut used = length.wrapping_sub(2) & 127;
+    if used > UNIX_PATH_MAX as u32 {
+        used = 0;
+    }
+    let name = address.plus(offset!(unix_address_name)).plus(2);
+    // SAFETY: the destination has room for `used` bytes, and the helper copies with fault handling.
+    let copied = unsafe { bpf_probe_read_kernel(fact.path.as_mut_ptr().cast(), used, name.0 as *const _) };
+    fact.path_length = if copied == 0 { used } else { 0 };
+    true
+}
+
+/// The process at the other end, from `sk_peer_pid`.
+#[inline(always)]
+fn peer(sock: Address, peer: &mut PeerProcess) -> Option<()> {
+    let pid = sock.follow(offset!(sock_peer_pid))?;
+    // `numbers[0].nr`: as the initial namespace sees it.
+    peer.tgid = pid.read(offset!(pid_numbers))?;
+    if let Some(cred) = sock.follow(offset!(sock_peer_cred)) {
+        peer.uid = cred.read(offset!(cred_uid)).unwrap_or(u32::MAX);
+    }
+    // `tasks[PIDTYPE_PID].first` is the leader's `pid_links[PIDTYPE_PID]` while the process lives.
+    if let Some(link) = pid.follow(offset!(pid_tasks)) {
+        let task = Address(link.0.wrapping_sub(u64::from(offset!(task_pid_links))));
+        peer.start = task.read(offset!(task_start_boottime)).unwrap_or(0);
+        peer.cgroup_id = process::cgroup_id(task).unwrap_or(0);
+        peer.comm = task.read(offset!(task_comm)).unwrap_or([0; 16]);
+    }
+    Some(())
+}
