@@ -9,7 +9,7 @@ use ebpf_abi::KernelLayout;
 #[unsafe(no_mangle)]
 pub static LAYOUT: KernelLayout = KernelLayout {
     sock_family: 0, sock_daddr: 0, sock_rcv_saddr: 0, sock_dport: 0, sock_num: 0, sock_v6_daddr: 0,
-    sock_v6_rcv_saddr: 0, sock_net: 0, sock_type: 0, sock_socket: 0, sock_peer_pid: 0, sock_peer_cred: 0,
+    sock_v6_rcv_saddr: 0, sock_net: 0, sock_type: 0, sock_shutdown: 0, sock_socket: 0, sock_peer_pid: 0, sock_peer_cred: 0,
     socket_file: 0, net_ns_inum: 0, tcp_copied_seq: 0, tcp_write_seq: 0, tcp_rcv_nxt: 0, tcp_snd_una: 0,
     tcp_bytes_received: 0, tcp_bytes_acked: 0, unix_addr: 0, unix_address_len: 0, unix_address_name: 0,
     task_pid: 0, task_tgid: 0, task_group_leader: 0, task_real_parent: 0, task_start_boottime: 0, task_cred: 0,

@@ -35,11 +35,26 @@ pub fn addresses(sock: Address, family: u16, local: &mut [u8; 16], remote: &mut 
     Some(())
 }
 
+/// `copied_seq`: the sequence number behind the last byte that the process has taken out of the receive queue. The
+/// kernel counts the other end's FIN as a byte; here it is none.
+#[inline(always)]
+pub fn copied_seq(sock: Address) -> Option<u32> {
+    /// `include/net/sock.h`
+    const RCV_SHUTDOWN: u8 = 1;
+    let copied: u32 = sock.read(offset!(tcp_copied_seq))?;
+    let ended = sock.read::<u8>(offset!(sock_shutdown))? & RCV_SHUTDOWN != 0;
+    // The FIN is the last of all: it was taken if nothing is left.
+    if ended && sock.read::<u32>(offset!(tcp_rcv_nxt))? == copied {
+        return Some(copied.wrapping_sub(1));
+    }
+    Some(copied)
+}
+
 /// Bytes that the process has taken out of the receive queue since the connection began, and the sequence number
 /// that says so.
 #[inline(always)]
 pub fn received(sock: Address) -> Option<(u64, u32)> {
-    let copied: u32 = sock.read(offset!(tcp_copied_seq))?;
+    let copied = copied_seq(sock)?;
     // The kernel's receive path moves both together but not at once: read until nothing moved in between.
     for _ in 0..4 {
         let next: u32 = sock.read(offset!(tcp_rcv_nxt))?;

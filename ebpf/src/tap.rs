@@ -160,7 +160,7 @@ fn advance(sock: Address, state: &mut SocketState, direction: Direction, length:
     let mut after = before + u64::from(length);
     if state.family != AF_UNIX {
         if received {
-            let now: u32 = sock.read(offset!(tcp_copied_seq))?;
+            let now = sockets::copied_seq(sock)?;
             after = before + u64::from(now.wrapping_sub(state.copied_seq));
             state.copied_seq = now;
         } else {

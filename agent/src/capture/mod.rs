@@ -1,0 +1,242 @@
+//! The kernel side as seen from here: loaded, attached, and read.
+//!
+//! Owns everything that talks to the kernel about eBPF; the only place in the agent with `unsafe`. Refuses to
+//! know what the bytes mean.
+#![expect(unsafe_code, reason = "values are handed to the kernel as plain bytes")]
+
+pub mod btf;
+pub mod hooks;
+
+use std::{os::fd::AsFd as _, path::Path, time::Duration};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+};
+use ebpf_abi::{KernelLayout, REASON_COUNTERS, Target};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout},
+    sys::resource::{Resource, setrlimit},
+};
+
+pub use hooks::{HOOKS, Hook};
+
+/// The compiled kernel side, carried in this program.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PGWITNESS_EBPF_OBJECT"));
+
+/// Sizes of the rings in bytes; both are rounded up to a power of two pages by the kernel's rule.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSizes {
+    /// Payload.
+    pub segments: u32,
+    /// Facts about processes and sockets.
+    pub facts: u32,
+}
+
+/// Why the tap could not be attached; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Not enough privilege.
+    #[error(
+        "loading eBPF programs is not permitted: run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE \
+         and CAP_DAC_READ_SEARCH"
+    )]
+    NotPermitted,
+    /// The kernel has no BTF, or lacks a member.
+    #[error(transparent)]
+    Btf(#[from] btf::BtfError),
+    /// The kernel has no such tracepoint.
+    #[error(
+        "this kernel has no tracepoint `{hook}` (it exists from Linux {since}): the socket tap cannot work here"
+    )]
+    NoTracepoint {
+        /// Name of the tracepoint.
+        hook: &'static str,
+        /// First kernel that has it.
+        since: &'static str,
+    },
+    /// The kernel refused the object.
+    #[error("the kernel refused the eBPF program{}: {source}", .hook.map(|hook| format!(" `{hook}`")).unwrap_or_default())]
+    Refused {
+        /// Which program, if it was one.
+        hook: Option<&'static str>,
+        /// aya's account of it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The attached tap, in its parts. Dropping `programs` detaches everything.
+pub struct Tap {
+    /// Payload.
+    pub segments: Ring,
+    /// Processes and sockets.
+    pub facts: Ring,
+    /// Which processes are tapped.
+    pub targets: Targets,
+    /// What was lost, and why.
+    pub counters: Counters,
+    /// Keeps the programs attached.
+    pub programs: Programs,
+}
+
+/// The attached programs.
+pub struct Programs(#[expect(dead_code, reason = "held for its drop")] Ebpf);
+
+impl Tap {
+    /// Loads and attaches all hooks. The payload hooks come first and the marking of processes last, so that a
+    /// process that is marked had all its calls watched.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing and what to do.
+    pub fn attach(sizes: RingSizes) -> Result<Self, AttachError> {
+        require_privilege()?;
+        // Below Linux 5.11 maps count against this limit; newer kernels ignore it, so a refusal is no error.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+        let layout = LayoutValue(btf::kernel_layout()?);
+        let types = aya::Btf::from_sys_fs().map_err(|error| refused(None, error))?;
+        let mut programs = EbpfLoader::new()
+            .btf(Some(&types))
+            .override_global("LAYOUT", &layout, true)
+            .map_max_entries("SEGMENTS", sizes.segments.next_power_of_two())
+            .map_max_entries("FACTS", sizes.facts.next_power_of_two())
+            .load(OBJECT)
+            .map_err(|error| refused(None, error))?;
+        for hook in &HOOKS {
+            hook.attach(&mut programs, &types)?;
+        }
+        let mut map = |name: &str| programs.take_map(name).ok_or_else(|| refused(None, format!("no map {name}")));
+        let (segments, facts, targets, counters) = (map("SEGMENTS")?, map("FACTS")?, map("TARGETS")?, map("COUNTERS")?);
+        Ok(Self {
+            segments: Ring(RingBuf::try_from(segments).map_err(|error| refused(None, error))?),
+            facts: Ring(RingBuf::try_from(facts).map_err(|error| refused(None, error))?),
+            targets: Targets(HashMap::try_from(targets).map_err(|error| refused(None, error))?),
+            counters: Counters(PerCpuArray::try_from(counters).map_err(|error| refused(None, error))?),
+            programs: Programs(programs),
+        })
+    }
+}
+
+/// A ring that the kernel side writes.
+pub struct Ring(RingBuf<MapData>);
+
+impl Ring {
+    /// Hands over the next record. Returns false if there was none.
+    pub fn next(&mut self, take: impl FnOnce(&[u8])) -> bool {
+        match self.0.next() {
+            Some(item) => {
+                take(&item);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Waits until one of the rings has something, or the time is over.
+pub fn wait(rings: [&Ring; 2], timeout: Duration) {
+    let mut polled = rings.map(|ring| PollFd::new(ring.0.as_fd(), PollFlags::POLLIN));
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    // An interruption by a signal is a wake-up like any other.
+    let _ = nix::poll::poll(&mut polled, timeout);
+}
+
+/// The processes that are tapped.
+pub struct Targets(HashMap<MapData, u32, TargetValue>);
+
+impl Targets {
+    /// Marks a process that was found running, unless the kernel side has marked it already.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub fn mark(&mut self, tgid: u32, server: u32) -> Result<(), aya::maps::MapError> {
+        const NO_EXIST: u64 = 1;
+        let target = TargetValue(Target { server, born_tapped: 0 });
+        match self.0.insert(tgid, target, NO_EXIST) {
+            Err(aya::maps::MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Takes the marks of a server's processes back.
+    pub fn unmark_server(&mut self, server: u32) {
+        let marked: Vec<u32> = self
+            .0
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, target)| target.0.server == server)
+            .map(|(tgid, _)| tgid)
+            .collect();
+        for tgid in marked {
+            // It may have ended meanwhile.
+            let _ = self.0.remove(&tgid);
+        }
+    }
+}
+
+/// The kernel side's counters.
+pub struct Counters(PerCpuArray<MapData, u64>);
+
+impl Counters {
+    /// Sums over all processors.
+    pub fn read(&self) -> KernelCounters {
+        let mut values = [0; REASON_COUNTERS as usize];
+        for (index, value) in (0..REASON_COUNTERS).zip(values.iter_mut()) {
+            *value = self.0.get(&index, 0).map_or(0, |per_cpu| per_cpu.iter().sum());
+        }
+        KernelCounters(values)
+    }
+}
+
+/// What the kernel side counted since it was attached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelCounters([u64; REASON_COUNTERS as usize]);
+
+impl KernelCounters {
+    /// One of them, by the index of its `ebpf_abi::Counter`.
+    pub fn at(&self, index: usize) -> u64 {
+        self.0.get(index).copied().unwrap_or(0)
+    }
+}
+
+/// A plain answer before the kernel gives an obscure one.
+fn require_privilege() -> Result<(), AttachError> {
+    if !Path::new(btf::VMLINUX).exists() {
+        return Err(btf::BtfError::Unreadable(std::io::ErrorKind::NotFound.into()).into());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
+    // include/uapi/linux/capability.h
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    const CAP_PERFMON: u64 = 1 << 38;
+    const CAP_BPF: u64 = 1 << 39;
+    let enough = effective & CAP_SYS_ADMIN != 0 || effective & (CAP_PERFMON | CAP_BPF) == CAP_PERFMON | CAP_BPF;
+    if enough { Ok(()) } else { Err(AttachError::NotPermitted) }
+}
+
+fn refused(
+    hook: Option<&'static str>,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> AttachError {
+    AttachError::Refused { hook, source: source.into() }
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct LayoutValue(KernelLayout);
+
+// SAFETY: `repr(C)` of `u32`s only: no padding, any bit pattern is valid.
+unsafe impl aya::Pod for LayoutValue {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct TargetValue(Target);
+
+// SAFETY: `repr(C)` of two `u32`s: no padding, any bit pattern is valid.
+unsafe impl aya::Pod for TargetValue {}

@@ -1,0 +1,173 @@
+//! The agent's configuration: defaults, then a TOML file, then `PGWITNESS_AGENT__SECTION__KEY`, then flags.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use settings::SettingsError;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder for the agent's key and state.
+    pub state_dir: PathBuf,
+    /// Who the agent is.
+    pub agent: AgentConfig,
+    /// Which servers are tapped, and how much memory that may take.
+    pub tap: TapConfig,
+    /// What is recorded of statements.
+    pub events: EventsConfig,
+    /// Where events go.
+    pub delivery: DeliveryConfig,
+    /// Prometheus metrics.
+    pub metrics: MetricsConfig,
+}
+
+/// Who the agent is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// 1 to 64 characters of `[a-z0-9.-]`; made from the host's name and the key if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Name of the host in principals; the host's own if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Trust domain of principals.
+    pub trust_domain: String,
+}
+
+/// The tap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapConfig {
+    /// Only servers with one of these data directories; empty: all that run on this host.
+    pub data_directories: Vec<PathBuf>,
+    /// Mebibytes of the ring for payload, 1 to 1024; rounded up to a power of two.
+    pub ring_mib: u32,
+}
+
+/// Events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsConfig {
+    /// `literals` or `clear`.
+    pub redaction: RedactionConfig,
+    /// Seconds between heartbeats, 1 to 3600.
+    pub heartbeat_s: u64,
+}
+
+/// What of a statement's text is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RedactionConfig {
+    /// Literals are replaced, comments dropped.
+    Literals,
+    /// The text as it was sent, passwords masked: for forensics and tests.
+    Clear,
+}
+
+/// Delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeliveryConfig {
+    /// The collector's URL; without one, events are only printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collector: Option<String>,
+    /// Mebibytes of events that wait for the collector in memory; what is beyond is dropped, counted and told.
+    pub queue_mib: u64,
+}
+
+/// Metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Loopback only, because there is no authentication; not served if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Prefix of the variables.
+pub const ENVIRONMENT: &str = "PGWITNESS_AGENT__";
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/pgwitness-agent".into(),
+            agent: AgentConfig { id: None, host: None, trust_domain: "pgwitness.local".to_owned() },
+            tap: TapConfig { data_directories: Vec::new(), ring_mib: 64 },
+            events: EventsConfig { redaction: RedactionConfig::Literals, heartbeat_s: 10 },
+            delivery: DeliveryConfig { collector: None, queue_mib: 64 },
+            metrics: MetricsConfig { listen: None },
+        }
+    }
+}
+
+impl Config {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    ///
+    /// Names the key and what it must be.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let refuse = |key, value: String, expected| Err(SettingsError::Value { key, value, expected });
+        let is_name = |name: &str| {
+            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+            (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+        };
+        const NAME: &str = "it must be 1 to 64 characters of [a-z0-9.-]";
+        let names = [
+            ("agent.id", self.agent.id.as_deref()),
+            ("agent.host", self.agent.host.as_deref()),
+            ("agent.trust_domain", Some(self.agent.trust_domain.as_str())),
+        ];
+        for (key, name) in names {
+            if let Some(name) = name.filter(|name| !is_name(name)) {
+                return refuse(key, format!("{name:?}"), NAME);
+            }
+        }
+        if !(1..=1024).contains(&self.tap.ring_mib) {
+            return refuse("tap.ring_mib", self.tap.ring_mib.to_string(), "it must be 1 to 1024");
+        }
+        if !(1..=65_536).contains(&self.delivery.queue_mib) {
+            return refuse("delivery.queue_mib", self.delivery.queue_mib.to_string(), "it must be 1 to 65536");
+        }
+        if !(1..=3600).contains(&self.events.heartbeat_s) {
+            return refuse("events.heartbeat_s", self.events.heartbeat_s.to_string(), "it must be 1 to 3600");
+        }
+        if let Some(address) = self.metrics.listen.filter(|address| !address.ip().is_loopback()) {
+            let expected = "there is no authentication, so only a loopback address (127.0.0.1, ::1) is allowed";
+            return refuse("metrics.listen", address.to_string(), expected);
+        }
+        if let Some(url) = &self.delivery.collector {
+            let host = url.strip_prefix("http://").unwrap_or_default();
+            let host = host.split('/').next().unwrap_or_default();
+            if !host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback()) {
+                let expected = "it must be http:// and a loopback address with a port, as in http://127.0.0.1:7433, \
+                                because delivery to other hosts needs authentication, which is not there yet";
+                return refuse("delivery.collector", format!("{url:?}"), expected);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_and_bad_values_are_named() {
+        assert_eq!(Config::default().check(), Ok(()));
+        let mut config = Config::default();
+        config.metrics.listen = "0.0.0.0:9000".parse().ok();
+        assert!(config.check().is_err_and(|error| error.to_string().contains("metrics.listen")));
+        let mut config = Config::default();
+        config.delivery.collector = Some("http://10.0.0.1:7433".to_owned());
+        assert!(config.check().is_err_and(|error| error.to_string().contains("delivery.collector")));
+        let mut config = Config::default();
+        config.agent.id = Some("Not A Name".to_owned());
+        assert!(config.check().is_err_and(|error| error.to_string().contains("agent.id")));
+    }
+}

@@ -1,0 +1,96 @@
+//! Ids of cgroups in the unified hierarchy, and their paths.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Paths remembered; beyond it the table is walked anew. A node of the largest size has some ten thousand.
+const PATHS: usize = 65_536;
+
+/// A walk costs milliseconds on a full host, and an id that it does not find will not be there a moment later.
+const WALK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The paths of cgroups, by id.
+pub struct Cgroups {
+    mount: Option<PathBuf>,
+    paths: HashMap<u64, String>,
+    walked: Option<Instant>,
+}
+
+impl Cgroups {
+    /// Reads what is there now.
+    pub fn new() -> Self {
+        let mut cgroups = Self { mount: mount_point(), paths: HashMap::new(), walked: None };
+        cgroups.walk();
+        cgroups
+    }
+
+    /// Where the unified hierarchy is mounted.
+    pub fn mount(&self) -> Option<&Path> {
+        self.mount.as_deref()
+    }
+
+    /// The kernel told of a new one.
+    pub fn made(&mut self, id: u64, path: String) {
+        if self.paths.len() >= PATHS {
+            self.paths.clear();
+        }
+        self.paths.insert(id, path);
+    }
+
+    /// The path of a cgroup, from the root of the hierarchy; `None` if it is gone and was never seen.
+    pub fn path(&mut self, id: u64) -> Option<&str> {
+        let may_walk = self.walked.is_none_or(|at| at.elapsed() > WALK_INTERVAL);
+        if !self.paths.contains_key(&id) && may_walk {
+            self.walk();
+        }
+        self.paths.get(&id).map(String::as_str)
+    }
+
+    fn walk(&mut self) {
+        self.walked = Some(Instant::now());
+        let Some(mount) = self.mount.clone() else { return };
+        let mut waiting = vec![mount.clone()];
+        while let Some(folder) = waiting.pop() {
+            // The id of a cgroup is the inode number of its folder. One may vanish while we look.
+            let Ok(metadata) = fs::metadata(&folder) else { continue };
+            let below = folder.strip_prefix(&mount).unwrap_or(Path::new(""));
+            self.paths.insert(metadata.ino(), format!("/{}", below.display()));
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            waiting.extend(folders.map(|entry| entry.path()));
+        }
+    }
+}
+
+/// The mount point of the unified hierarchy: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` where it is hybrid.
+fn mount_point() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        // proc(5): the fifth field is the mount point, the first behind " - " the type.
+        let (front, back) = line.split_once(" - ")?;
+        let is_unified = back.split(' ').next() == Some("cgroup2");
+        is_unified.then(|| front.split(' ').nth(4)).flatten().map(PathBuf::from)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_and_told_ones_have_paths() {
+        let mut cgroups = Cgroups::new();
+        if let Some(mount) = cgroups.mount().map(Path::to_path_buf) {
+            let root = fs::metadata(mount).expect("the mount point").ino();
+            assert_eq!(cgroups.path(root), Some("/"));
+        }
+        cgroups.made(u64::MAX, "/system.slice/a.service".to_owned());
+        assert_eq!(cgroups.path(u64::MAX), Some("/system.slice/a.service"));
+        assert_eq!(cgroups.path(u64::MAX - 1), None);
+    }
+}

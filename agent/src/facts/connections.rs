@@ -1,0 +1,164 @@
+//! Who is at the client's end of a connection: the owner that the kernel recorded at `connect`, the peer that it keeps on
+//! a Unix socket, or an address of another host.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use attribution::{Peer, Process};
+use ebpf_abi::{OwnerFact, SocketFact};
+use tap_core::{Endpoint, SessionFacts, Transport};
+
+use super::{cgroups::Cgroups, processes::{self, Processes}};
+
+/// Owners that wait for the server's end: most connections of a host are not the database's.
+const OWNERS: usize = 65_536;
+
+/// Addresses of this host change rarely.
+const ADDRESSES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Both ends, and the first sequence number of the client's data: one connection and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Pair {
+    client: ([u8; 16], u16),
+    server: ([u8; 16], u16),
+    sequence: u32,
+}
+
+/// Owners of connections that a server has not been seen to use yet.
+#[derive(Default)]
+pub struct Connections {
+    owners: HashMap<Pair, OwnerFact>,
+    order: VecDeque<Pair>,
+    local: HashSet<IpAddr>,
+    local_read: Option<Instant>,
+}
+
+impl Connections {
+    /// A process of this host opened a connection.
+    pub fn opened(&mut self, fact: &OwnerFact) {
+        let pair = Pair {
+            client: (fact.local, fact.local_port),
+            server: (fact.remote, fact.remote_port),
+            sequence: fact.sequence,
+        };
+        if self.owners.insert(pair, *fact).is_none() {
+            self.order.push_back(pair);
+        }
+        while self.order.len() > OWNERS {
+            if let Some(oldest) = self.order.pop_front() {
+                self.owners.remove(&oldest);
+            }
+        }
+    }
+
+    /// What is known of the client behind a server's socket.
+    pub fn peer(
+        &mut self,
+        socket: &SocketFact,
+        session: &SessionFacts,
+        processes: &mut Processes,
+        cgroups: &mut Cgroups,
+    ) -> Peer {
+        match (session.transport, &session.client, &session.server) {
+            (Transport::Unix, _, Endpoint::Unix(path)) => unix_peer(socket, path, processes, cgroups),
+            (_, Endpoint::Inet(address, port), Endpoint::Inet(server, server_port)) => {
+                let pair = Pair {
+                    client: (socket.remote, socket.remote_port),
+                    server: (socket.local, socket.local_port),
+                    sequence: socket.sequence,
+                };
+                match self.owners.remove(&pair) {
+                    Some(owner) => {
+                        let named = Named { pid: owner.tgid, start: owner.start, cgroup_id: owner.cgroup_id, uid: owner.uid };
+                        let process = process(&named, &owner.comm, processes, cgroups);
+                        let pair = format!("{address}:{port} → {server}:{server_port}");
+                        Peer::TcpOwner { process, pair, netns: owner.netns }
+                    }
+                    None if self.is_local(*address) => Peer::Unknown {
+                        reason: if session.opened_before_attach {
+                            "the connection is older than the agent".to_owned()
+                        } else {
+                            "no connect() was recorded for this connection".to_owned()
+                        },
+                    },
+                    None => Peer::Address(*address),
+                }
+            }
+            _ => Peer::Unknown { reason: "the socket is of an unknown kind".to_owned() },
+        }
+    }
+
+    fn is_local(&mut self, address: IpAddr) -> bool {
+        if address.is_loopback() {
+            return true;
+        }
+        if self.local_read.is_none_or(|at| at.elapsed() > ADDRESSES_INTERVAL) {
+            self.local_read = Some(Instant::now());
+            self.local = local_addresses();
+        }
+        self.local.contains(&address)
+    }
+}
+
+fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups: &mut Cgroups) -> Peer {
+    let peer = &socket.peer;
+    if peer.tgid == 0 {
+        return Peer::Unknown { reason: "the kernel keeps no peer on this Unix socket".to_owned() };
+    }
+    let path = path.to_owned();
+    if peer.start == 0 {
+        // The process was gone when the server first read: only its pid is left, so the time must decide.
+        return match processes.find_at(peer.tgid, socket.at) {
+            Some(process) if process.uid == peer.uid => Peer::UnixPeer { process, path },
+            _ => Peer::Unknown { reason: format!("process {} had ended before the server read from it", peer.tgid) },
+        };
+    }
+    let named = Named { pid: peer.tgid, start: peer.start, cgroup_id: peer.cgroup_id, uid: peer.uid };
+    Peer::UnixPeer { process: process(&named, &peer.comm, processes, cgroups), path }
+}
+
+/// A process as a connection names it.
+struct Named {
+    pid: u32,
+    start: u64,
+    cgroup_id: u64,
+    uid: u32,
+}
+
+/// All that is known of it, in the cgroup that it was in when it connected.
+fn process(named: &Named, comm: &[u8], processes: &mut Processes, cgroups: &mut Cgroups) -> Arc<Process> {
+    let known = processes
+        .find(named.pid, named.start)
+        .or_else(|| processes.read(named.pid, Some(named.start), cgroups).map(Arc::new));
+    let process = known.unwrap_or_else(|| {
+        Arc::new(Process {
+            pid: named.pid,
+            start_ns: named.start,
+            comm: processes::text(comm),
+            uid: named.uid,
+            ..Process::default()
+        })
+    });
+    if process.cgroup_id == named.cgroup_id && process.cgroup_path.is_some() {
+        return process;
+    }
+    let mut moved = Arc::unwrap_or_clone(process);
+    moved.cgroup_id = named.cgroup_id;
+    moved.cgroup_path = cgroups.path(named.cgroup_id).map(str::to_owned);
+    Arc::new(moved)
+}
+
+fn local_addresses() -> HashSet<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return HashSet::new() };
+    let addresses = interfaces.filter_map(|interface| interface.address);
+    addresses
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .collect()
+}

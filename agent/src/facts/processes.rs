@@ -1,0 +1,317 @@
+//! The processes of this host, from the kernel's fork, exec and exit events and an inventory at the start. A pid is
+//! never trusted without its start time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use attribution::{Ancestor, Process};
+use ebpf_abi::{ExecFact, TaskFact};
+
+use super::cgroups::Cgroups;
+
+/// How long a process is remembered after its end, in nanoseconds: facts and bytes that refer to it are under way for
+/// milliseconds, an amendment of an event for seconds.
+const REMEMBERED_NS: u64 = 60_000_000_000;
+
+/// Ancestors kept of a process: shells and session managers nest a few levels deep.
+const ANCESTORS: usize = 16;
+
+/// Linux tells start times in `/proc` in hundredths of a second (`USER_HZ` is 100 on every architecture).
+const TICK_NS: u64 = 10_000_000;
+
+/// Processes by pid; several for a pid that was reused.
+#[derive(Default)]
+pub struct Processes {
+    by_pid: HashMap<u32, Vec<Entry>>,
+    ended: VecDeque<(u64, u32, u64)>,
+    users: Users,
+}
+
+struct Entry {
+    process: Arc<Process>,
+    ended: Option<u64>,
+}
+
+impl Processes {
+    /// Takes down everything that runs now. Facts of the kernel that arrive later correct it.
+    pub fn inventory(&mut self, cgroups: &mut Cgroups) {
+        let Ok(all) = procfs::process::all_processes() else { return };
+        let mut found: Vec<Process> = Vec::new();
+        let mut parents = HashMap::new();
+        for running in all.flatten() {
+            let Ok(stat) = running.stat() else { continue };
+            let Some(process) = self.read(stat.pid.unsigned_abs(), None, cgroups) else { continue };
+            parents.insert(process.pid, stat.ppid.unsigned_abs());
+            found.push(process);
+        }
+        let ancestors: HashMap<u32, Arc<Ancestor>> =
+            found.iter().map(|process| (process.pid, Arc::new(as_ancestor(process)))).collect();
+        for mut process in found {
+            let mut pid = process.pid;
+            while let Some(ancestor) = parents.get(&pid).and_then(|parent| ancestors.get(parent)) {
+                if process.ancestry.len() >= ANCESTORS {
+                    break;
+                }
+                process.ancestry.push(Arc::clone(ancestor));
+                pid = ancestor.pid;
+            }
+            if self.find(process.pid, process.start_ns).is_none() {
+                self.insert(process);
+            }
+        }
+    }
+
+    /// A process was forked: it is what its parent is, until it runs another program.
+    pub fn forked(&mut self, fact: &TaskFact, cgroups: &mut Cgroups) {
+        let parent = self
+            .find(fact.parent, fact.parent_start)
+            .or_else(|| self.read(fact.parent, Some(fact.parent_start), cgroups).map(Arc::new));
+        let mut process = parent.as_deref().cloned().unwrap_or_default();
+        process.ancestry = ancestry(parent.as_deref());
+        self.take_over(&mut process, fact, cgroups);
+        self.insert(process);
+        self.forget(fact.at);
+    }
+
+    /// A process runs another program.
+    pub fn executed(&mut self, fact: &ExecFact, cgroups: &mut Cgroups) {
+        let task = &fact.task;
+        let ancestry = match self.find(task.tgid, task.start) {
+            Some(before) => before.ancestry.clone(),
+            None => ancestry(self.find(task.parent, task.parent_start).as_deref()),
+        };
+        let arguments = bytes(&fact.args, fact.args_length);
+        let arguments: Vec<String> =
+            arguments.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+        let arguments = arguments.split_last().filter(|(last, _)| last.is_empty()).map_or(&arguments[..], |(_, rest)| rest);
+        let mut process = Process {
+            exe: executable(fact),
+            command_line: sql_meaning::mask_command_line(arguments),
+            ancestry,
+            ..Process::default()
+        };
+        self.take_over(&mut process, task, cgroups);
+        self.insert(process);
+    }
+
+    /// A process ended. It stays known for a while.
+    pub fn exited(&mut self, fact: &TaskFact) {
+        let entries = self.by_pid.get_mut(&fact.tgid);
+        if let Some(entry) =
+            entries.into_iter().flatten().find(|entry| same_start(entry.process.start_ns, fact.start))
+        {
+            entry.ended = Some(fact.at);
+        }
+        self.ended.push_back((fact.at, fact.tgid, fact.start));
+        self.forget(fact.at);
+    }
+
+    /// The process with this pid and start.
+    pub fn find(&self, pid: u32, start_ns: u64) -> Option<Arc<Process>> {
+        let entries = self.by_pid.get(&pid)?;
+        let entry = entries.iter().find(|entry| same_start(entry.process.start_ns, start_ns))?;
+        Some(Arc::clone(&entry.process))
+    }
+
+    /// The process that had this pid at a time. `None` if there was none, or if several could have been meant.
+    pub fn find_at(&self, pid: u32, at: u64) -> Option<Arc<Process>> {
+        let entries = self.by_pid.get(&pid)?;
+        let mut candidates = entries
+            .iter()
+            // It may have ended just before its bytes were read by the other side.
+            .filter(|entry| entry.process.start_ns <= at && entry.ended.is_none_or(|end| end + 1_000_000_000 >= at));
+        let first = candidates.next()?;
+        candidates.next().is_none().then(|| Arc::clone(&first.process))
+    }
+
+    /// A process that no fact told of, from `/proc`; `None` if it is gone or another one has its pid now.
+    pub fn read(&mut self, pid: u32, start_ns: Option<u64>, cgroups: &mut Cgroups) -> Option<Process> {
+        let running = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+        let stat = running.stat().ok()?;
+        let started = stat.starttime.checked_mul(TICK_NS)?;
+        if start_ns.is_some_and(|wanted| !same_start(wanted, started)) {
+            return None;
+        }
+        let status = running.status().ok()?;
+        let unified = running.cgroups().ok()?.0.into_iter().find(|group| group.hierarchy == 0)?.pathname;
+        let login_uid = running.loginuid().ok().filter(|uid| *uid != u32::MAX);
+        let cgroup_id = cgroups
+            .mount()
+            .and_then(|mount| fs::metadata(mount.join(unified.trim_start_matches('/'))).ok())
+            .map_or(0, |metadata| metadata.ino());
+        Some(Process {
+            pid,
+            start_ns: started,
+            exe: exe_of(pid),
+            comm: stat.comm,
+            command_line: sql_meaning::mask_command_line(&running.cmdline().unwrap_or_default()),
+            uid: status.ruid,
+            user: self.users.name(status.ruid),
+            login_uid,
+            login_user: login_uid.and_then(|uid| self.users.name(uid)),
+            cgroup_id,
+            cgroup_path: Some(unified),
+            ancestry: Vec::new(),
+        })
+    }
+
+    /// Processes that are known, ended ones included.
+    pub fn len(&self) -> usize {
+        self.by_pid.values().map(Vec::len).sum()
+    }
+
+    /// What every fact about a process says.
+    fn take_over(&mut self, process: &mut Process, task: &TaskFact, cgroups: &mut Cgroups) {
+        process.pid = task.tgid;
+        process.start_ns = task.start;
+        process.comm = text(&task.comm);
+        process.uid = task.uid;
+        process.user = self.users.name(task.uid);
+        process.login_uid = Some(task.login_uid).filter(|uid| *uid != u32::MAX);
+        process.login_user = process.login_uid.and_then(|uid| self.users.name(uid));
+        process.cgroup_id = task.cgroup_id;
+        process.cgroup_path = cgroups.path(task.cgroup_id).map(str::to_owned);
+    }
+
+    fn insert(&mut self, process: Process) {
+        let entries = self.by_pid.entry(process.pid).or_default();
+        let process = Arc::new(process);
+        match entries.iter_mut().find(|entry| same_start(entry.process.start_ns, process.start_ns)) {
+            Some(entry) => entry.process = process,
+            None => entries.push(Entry { process, ended: None }),
+        }
+    }
+
+    fn forget(&mut self, now: u64) {
+        while let Some((at, pid, start)) = self.ended.front().copied() {
+            if at + REMEMBERED_NS > now {
+                break;
+            }
+            self.ended.pop_front();
+            if let Some(entries) = self.by_pid.get_mut(&pid) {
+                entries.retain(|entry| !same_start(entry.process.start_ns, start));
+                if entries.is_empty() {
+                    self.by_pid.remove(&pid);
+                }
+            }
+        }
+    }
+}
+
+/// Start times from `/proc` are cut to a tick; a pid is not reused within one.
+fn same_start(one: u64, other: u64) -> bool {
+    one / TICK_NS == other / TICK_NS
+}
+
+fn ancestry(parent: Option<&Process>) -> Vec<Arc<Ancestor>> {
+    let Some(parent) = parent else { return Vec::new() };
+    let first = Arc::new(as_ancestor(parent));
+    std::iter::once(first).chain(parent.ancestry.iter().cloned()).take(ANCESTORS).collect()
+}
+
+fn as_ancestor(process: &Process) -> Ancestor {
+    let exe = process.exe.clone().unwrap_or_else(|| process.comm.clone());
+    Ancestor { pid: process.pid, start_ns: process.start_ns, exe }
+}
+
+/// The full path: from `/proc` while the process lives, else from what was given to `execve`, if that is still the
+/// file that was run.
+fn executable(fact: &ExecFact) -> Option<String> {
+    let is_the_file = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == fact.inode);
+    let link = format!("/proc/{}/exe", fact.task.tgid);
+    if is_the_file(Path::new(&link)) {
+        return exe_of(fact.task.tgid);
+    }
+    let given = String::from_utf8_lossy(bytes(&fact.path, fact.path_length)).into_owned();
+    let path = fs::canonicalize(given).ok()?;
+    is_the_file(&path).then(|| path.to_string_lossy().into_owned())
+}
+
+fn exe_of(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let path = path.to_string_lossy();
+    // proc(5): appended when the file was replaced while it runs.
+    Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
+}
+
+fn bytes(of: &[u8], length: u32) -> &[u8] {
+    of.get(..length as usize).unwrap_or(of)
+}
+
+/// A NUL-terminated text of the kernel's.
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// Names of users, asked for once each.
+#[derive(Default)]
+struct Users(HashMap<u32, Option<String>>);
+
+impl Users {
+    fn name(&mut self, uid: u32) -> Option<String> {
+        // Directory services can hold very many; a name that was asked for before is rarely needed again then.
+        const NAMES: usize = 4096;
+        if self.0.len() >= NAMES {
+            self.0.clear();
+        }
+        let look_up = || nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
+        self.0.entry(uid).or_insert_with(look_up).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(pid: u32, start: u64, parent: (u32, u64)) -> TaskFact {
+        TaskFact {
+            tgid: pid,
+            start,
+            parent: parent.0,
+            parent_start: parent.1,
+            at: start,
+            login_uid: u32::MAX,
+            ..TaskFact::default()
+        }
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::new());
+        let (first, second) = (1_000_000_000, 9_000_000_000);
+        processes.forked(&task(900_000, first, (0, 0)), &mut cgroups);
+        processes.exited(&TaskFact { at: 2_000_000_000, ..task(900_000, first, (0, 0)) });
+        processes.forked(&task(900_000, second, (0, 0)), &mut cgroups);
+        assert_eq!(processes.find(900_000, first).expect("the first").start_ns, first);
+        assert_eq!(processes.find(900_000, second).expect("the second").start_ns, second);
+        assert_eq!(processes.find_at(900_000, second + 1).expect("the living one").start_ns, second);
+        assert!(processes.find(900_000, 5_000_000_000).is_none());
+        assert!(processes.find_at(900_000, 5_000_000_000).is_none());
+    }
+
+    #[test]
+    fn the_dead_are_forgotten_in_time() {
+        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::new());
+        let born = task(900_001, 1_000_000_000, (0, 0));
+        processes.forked(&born, &mut cgroups);
+        processes.exited(&TaskFact { at: 2_000_000_000, ..born });
+        assert_eq!(processes.len(), 1);
+        processes.exited(&task(900_002, 2_000_000_000 + REMEMBERED_NS, (0, 0)));
+        assert_eq!(processes.len(), 0);
+    }
+
+    #[test]
+    fn the_inventory_knows_this_process_and_its_parent() {
+        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::new());
+        processes.inventory(&mut cgroups);
+        let own = processes.find_at(std::process::id(), u64::MAX).expect("this process");
+        assert_eq!(own.exe.as_deref().map(Path::new), std::env::current_exe().ok().as_deref());
+        assert!(!own.ancestry.is_empty());
+    }
+}

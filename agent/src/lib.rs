@@ -1,0 +1,15 @@
+//! The agent: loads the kernel side, rebuilds queries, names who sent them, and delivers signed events.
+//!
+//! `run` wires the parts; each part is a module that can be read alone.
+
+pub mod capture;
+pub mod clock;
+pub mod config;
+pub mod doctor;
+pub mod facts;
+pub mod identity;
+pub mod metrics;
+pub mod record;
+pub mod run;
+pub mod ship;
+pub mod witness;

@@ -1,0 +1,41 @@
+//! The command line of the agent.
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// pgwitness-agent records what the PostgreSQL servers on this host are asked, and by which workload.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tap the servers of this host and deliver events, until stopped
+    Run(Box<pgwitness_agent::run::Args>),
+    /// Check what this host can do, and say what is missing
+    Doctor(pgwitness_agent::doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("PGWITNESS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let result = match cli.command {
+        Command::Run(args) => pgwitness_agent::run::run(*args),
+        Command::Doctor(args) => Ok(pgwitness_agent::doctor::run(&args)),
+    };
+    result.unwrap_or_else(|problem| {
+        eprintln!("pgwitness-agent: {problem:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,151 @@
+//! What the agent counts, for Prometheus and for the heartbeats in the record.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::Context as _;
+use axum::{Router, routing::get};
+use ebpf_abi::Counter as Reason;
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use proto::v1;
+
+use crate::{capture::KernelCounters, ship::Outbox};
+
+/// Values that the main loop and delivery keep up to date.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    kernel: [AtomicU64; ebpf_abi::REASON_COUNTERS as usize],
+    /// Sessions that are open.
+    pub sessions_open: AtomicU64,
+    /// Sessions opened since the start.
+    pub sessions: AtomicU64,
+    /// Servers that are tapped.
+    pub servers: AtomicU64,
+    /// Bytes of sessions that were not the protocol, by occurrences.
+    pub malformed: AtomicU64,
+    /// Events recorded.
+    pub events: AtomicU64,
+    /// Events dropped because the queue was full.
+    pub queue_dropped: AtomicU64,
+    /// Events that wait for delivery.
+    pub queue_events: AtomicU64,
+    /// Batches that wait for their acknowledgement.
+    pub batches_waiting: AtomicU64,
+    /// Batches acknowledged.
+    pub batches_acknowledged: AtomicU64,
+    /// 1 while a collector is connected.
+    pub connected: AtomicU64,
+}
+
+impl Metrics {
+    /// Takes over the kernel side's counters.
+    pub fn kernel(&self, counters: &KernelCounters) {
+        for (index, value) in self.kernel.iter().enumerate() {
+            value.store(counters.at(index), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes over the queue's counters.
+    pub fn queue(&self, outbox: &Outbox) {
+        let (accepted, dropped) = outbox.totals();
+        self.events.store(accepted, Ordering::Relaxed);
+        self.queue_dropped.store(dropped, Ordering::Relaxed);
+        self.queue_events.store(outbox.len() as u64, Ordering::Relaxed);
+    }
+
+    /// The counters that go into heartbeats and batch headers.
+    pub fn counters(&self) -> v1::Counters {
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let kernel = |reason: Reason| self.kernel.get(reason as usize).map_or(0, load);
+        v1::Counters {
+            segments: kernel(Reason::Segments),
+            bytes: kernel(Reason::Bytes),
+            events: load(&self.events),
+            sessions: load(&self.sessions),
+            ring_full: kernel(Reason::RingFull),
+            copy_fault: kernel(Reason::CopyFault),
+            unsupported_call: kernel(Reason::UnsupportedCall) + kernel(Reason::CallCap),
+            facts_lost: kernel(Reason::FactsLost) + kernel(Reason::TargetsFull) + kernel(Reason::SocketStateLost),
+            malformed: load(&self.malformed),
+            queue_dropped: load(&self.queue_dropped),
+        }
+    }
+
+    /// The text form of Prometheus.
+    pub fn encode(&self) -> String {
+        let counters = self.counters();
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let mut registry = Registry::with_prefix("pgwitness_agent");
+        let rising = [
+            ("segments", "Socket calls captured", counters.segments),
+            ("captured_bytes", "Plaintext bytes captured", counters.bytes),
+            ("events", "Events recorded", counters.events),
+            ("sessions", "Sessions opened", counters.sessions),
+            ("ring_full", "Segments lost because the ring was full", counters.ring_full),
+            ("copy_fault", "Payloads that could not be copied", counters.copy_fault),
+            ("unsupported_call", "Calls whose buffer could not be proven or was too long", counters.unsupported_call),
+            ("facts_lost", "Facts about processes and sockets that were lost", counters.facts_lost),
+            ("malformed", "Places where a session was not the protocol", counters.malformed),
+            ("queue_dropped", "Events dropped because the collector was away too long", counters.queue_dropped),
+            ("batches_acknowledged", "Batches that the collector made durable", load(&self.batches_acknowledged)),
+        ];
+        for (name, help, value) in rising {
+            registry.register(name, help, ConstCounter::new(value));
+        }
+        let standing = [
+            ("sessions_open", "Sessions open now", &self.sessions_open),
+            ("servers", "PostgreSQL servers tapped", &self.servers),
+            ("queue_events", "Events that wait for delivery", &self.queue_events),
+            ("batches_waiting", "Batches without acknowledgement", &self.batches_waiting),
+            ("collector_connected", "1 while a collector is connected", &self.connected),
+        ];
+        for (name, help, value) in standing {
+            registry.register(name, help, ConstGauge::new(i64::try_from(load(value)).unwrap_or(i64::MAX)));
+        }
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}
+
+/// Serves `/metrics`.
+///
+/// # Errors
+///
+/// If the address is taken.
+pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+        format!("cannot serve metrics on {address}: give another address with --metrics, or none")
+    })?;
+    let router = Router::new().route("/metrics", get(move || async move { metrics.encode() }));
+    tokio::spawn(async move {
+        if let Err(problem) = axum::serve(listener, router).await {
+            tracing::error!("metrics are no longer served: {problem}");
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_form_names_every_counter() {
+        let metrics = Metrics::default();
+        metrics.sessions.store(7, Ordering::Relaxed);
+        let text = metrics.encode();
+        assert!(text.contains("pgwitness_agent_sessions_total 7"), "{text}");
+        assert!(text.contains("pgwitness_agent_ring_full_total 0"), "{text}");
+    }
+}

@@ -1,0 +1,288 @@
+//! From the pipeline's events and the join's answers to the messages that are signed.
+
+use attribution::{Attribution, Confidence, PrincipalKind, Process};
+use proto::v1;
+use tap_core::{Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Gap, Outcome, Phase, Query, SessionFacts, Transport};
+
+use crate::clock::Clock;
+
+/// An event of a session, with who is behind it. `boot` tells sessions of one boot of the host from those of another.
+pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock, boot: &str) -> v1::Event {
+    v1::Event {
+        seq: 0,
+        ts_start_ns: clock.utc(event.times.start),
+        ts_first_response_ns: event.times.first_response.map_or(0, |at| clock.utc(at)),
+        ts_end_ns: clock.utc(event.times.end),
+        session: Some(session(&event.session, boot)),
+        attribution: attribution.cloned(),
+        body: Some(body(&event.body)),
+    }
+}
+
+/// An event of the agent itself.
+pub fn own_event(at_boot_ns: u64, clock: Clock, body: v1::event::Body) -> v1::Event {
+    let at = clock.utc(at_boot_ns);
+    v1::Event { ts_start_ns: at, ts_end_ns: at, body: Some(body), ..v1::Event::default() }
+}
+
+/// The answer of the join.
+pub fn attribution(answer: &Attribution) -> v1::Attribution {
+    let kind = match answer.principal.kind {
+        PrincipalKind::Container => v1::PrincipalKind::Container,
+        PrincipalKind::Unit => v1::PrincipalKind::Unit,
+        PrincipalKind::Login => v1::PrincipalKind::Login,
+        PrincipalKind::Process => v1::PrincipalKind::Process,
+        PrincipalKind::Remote => v1::PrincipalKind::Remote,
+        PrincipalKind::Unknown => v1::PrincipalKind::Unknown,
+    };
+    let confidence = match answer.confidence {
+        Confidence::None => v1::Confidence::None,
+        Confidence::Asserted => v1::Confidence::Asserted,
+        Confidence::Inferred => v1::Confidence::Inferred,
+        Confidence::Joined => v1::Confidence::Joined,
+        Confidence::Observed => v1::Confidence::Observed,
+    };
+    let process = answer.process.as_deref();
+    let placement = process.map(Process::placement).unwrap_or_default();
+    v1::Attribution {
+        principal: answer.principal.id.clone(),
+        kind: kind.into(),
+        confidence: confidence.into(),
+        method: answer.method.to_owned(),
+        reason: answer.reason.clone(),
+        evidence: answer.evidence.clone(),
+        hops: Vec::new(),
+        process: process.map(|process| self::process(process, placement.unit.clone())),
+        container: placement.container_id.map(|id| v1::Container {
+            id,
+            runtime: placement.runtime.unwrap_or_default().to_owned(),
+        }),
+        pod: placement.pod_uid.map(|uid| v1::Pod { uid }),
+    }
+}
+
+fn process(process: &Process, unit: Option<String>) -> v1::Process {
+    let ancestor = |ancestor: &attribution::Ancestor| v1::Ancestor {
+        pid: ancestor.pid,
+        start_ns: ancestor.start_ns,
+        exe: ancestor.exe.clone(),
+    };
+    v1::Process {
+        pid: process.pid,
+        start_ns: process.start_ns,
+        exe: process.exe.clone().unwrap_or_default(),
+        command_line: process.command_line.clone(),
+        uid: process.uid,
+        user: process.user.clone().unwrap_or_default(),
+        login_uid: process.login_uid,
+        cgroup_path: process.cgroup_path.clone().unwrap_or_default(),
+        cgroup_id: process.cgroup_id,
+        unit: unit.unwrap_or_default(),
+        ancestry: process.ancestry.iter().map(|parent| ancestor(parent)).collect(),
+    }
+}
+
+fn session(facts: &SessionFacts, boot: &str) -> v1::Session {
+    let encryption = match facts.encryption {
+        Some(kind) => encryption(kind),
+        None if facts.opened_before_attach => v1::Encryption::Unknown,
+        None => v1::Encryption::None,
+    };
+    let transport = match facts.transport {
+        Transport::Tcp => v1::Transport::Tcp,
+        Transport::Unix => v1::Transport::Unix,
+    };
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    v1::Session {
+        id: format!("{boot}-{:x}", facts.cookie),
+        backend_pid: facts.backend_pid,
+        login_role: text(&facts.login_role),
+        database: text(&facts.database),
+        application_name: text(&facts.application_name),
+        transport: transport.into(),
+        encryption: encryption.into(),
+        auth_method: facts.auth_method.unwrap_or_default().to_owned(),
+        client: endpoint(&facts.client),
+        server: endpoint(&facts.server),
+        opened_before_attach: facts.opened_before_attach,
+        server_version: text(&facts.server_version),
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> Option<v1::Endpoint> {
+    match endpoint {
+        Endpoint::Inet(address, port) => {
+            Some(v1::Endpoint { addr: address.to_string(), port: u32::from(*port) })
+        }
+        Endpoint::Unix(path) if path.is_empty() => None,
+        Endpoint::Unix(path) => Some(v1::Endpoint { addr: path.clone(), port: 0 }),
+    }
+}
+
+fn encryption(kind: EncryptionKind) -> v1::Encryption {
+    match kind {
+        EncryptionKind::Tls => v1::Encryption::Tls,
+        EncryptionKind::Gss => v1::Encryption::Gss,
+    }
+}
+
+fn body(body: &Body) -> v1::event::Body {
+    use v1::event::Body as Out;
+    match body {
+        Body::SessionOpen => Out::SessionOpen(v1::SessionOpen {}),
+        Body::SessionClose { reason, bytes_in, bytes_out, statements } => Out::SessionClose(v1::SessionClose {
+            reason: (*reason).to_owned(),
+            bytes_in: *bytes_in,
+            bytes_out: *bytes_out,
+            statements: *statements,
+        }),
+        Body::AuthFailure(error) => {
+            Out::AuthFailure(v1::AuthFailure { sqlstate: error.sqlstate.clone(), severity: error.severity.clone() })
+        }
+        Body::SessionError(error) => {
+            Out::SessionError(v1::SessionError { sqlstate: error.sqlstate.clone(), severity: error.severity.clone() })
+        }
+        Body::Cancel { victim } => Out::Cancel(v1::Cancel { victim_backend_pid: *victim }),
+        Body::Opaque(kind) => Out::OpaqueSession(v1::OpaqueSession {
+            encryption: encryption(*kind).into(),
+            reason: "encrypted, and this tap cannot read it".to_owned(),
+        }),
+        Body::Gap(gap) => Out::Gap(self::gap(gap)),
+        Body::Query(query) => Out::Query(self::query(query)),
+    }
+}
+
+fn gap(gap: &Gap) -> v1::Gap {
+    let direction = match gap.direction {
+        Direction::Frontend => v1::Direction::Frontend,
+        Direction::Backend => v1::Direction::Backend,
+    };
+    v1::Gap {
+        reason: gap.reason.to_owned(),
+        direction: direction.into(),
+        bytes_missing: gap.bytes_missing,
+        events_missing: None,
+        detail: gap.detail.clone(),
+    }
+}
+
+fn query(query: &Query) -> v1::Query {
+    let protocol = match query.kind {
+        ExchangeKind::Simple => v1::Protocol::Simple,
+        ExchangeKind::FunctionCall => v1::Protocol::FunctionCall,
+        _ => v1::Protocol::Extended,
+    };
+    let error = query.error.clone().unwrap_or_default();
+    let columns = query.columns.iter().map(|column| v1::ResultColumn {
+        name: String::from_utf8_lossy(&column.name).into_owned(),
+        table_oid: column.table_oid,
+        // System columns have negative numbers; the table and the name still tell them.
+        attnum: u32::try_from(column.attnum).unwrap_or(0),
+    });
+    v1::Query {
+        protocol: protocol.into(),
+        statement: Some(v1::Statement {
+            text: query.text.clone().unwrap_or_default(),
+            fingerprint: query.statement.as_ref().map(|statement| hex::encode(statement.fingerprint)).unwrap_or_default(),
+            name: query.statement_name.clone(),
+            portal: query.portal.clone(),
+            index: query.index,
+            text_known: query.text.is_some(),
+            truncated: query.truncated,
+            original_bytes: query.original_bytes,
+        }),
+        meaning: Some(meaning(query)),
+        result: Some(v1::Result {
+            phase: phase(query.phase).into(),
+            outcome: outcome(query).into(),
+            rows: Some(query.rows),
+            rows_affected: query.rows_affected,
+            bytes_in: query.bytes_in,
+            bytes_out: query.bytes_out,
+            copy_bytes: query.copy_bytes,
+            sqlstate: error.sqlstate,
+            severity: error.severity,
+            columns: columns.collect(),
+        }),
+        transaction: Some(v1::Transaction {
+            status: query.transaction_status.map(|status| char::from(status).to_string()).unwrap_or_default(),
+            seq: query.transaction,
+        }),
+        stream: Some(v1::StreamRange {
+            request_from: query.request.start,
+            request_to: query.request.end,
+            response_to: query.response_to,
+        }),
+        param_count: u32::from(query.param_count),
+    }
+}
+
+/// What the text says; where it says nothing, what the server's command tag says.
+fn meaning(query: &Query) -> v1::Meaning {
+    let tag = query.tag.clone().unwrap_or_default();
+    let from_tag = sql_meaning::class_of_tag(&tag);
+    let Some(statement) = &query.statement else {
+        return v1::Meaning { class: class(from_tag).into(), tag, ..v1::Meaning::default() };
+    };
+    let from_text = statement.class;
+    let known = if from_text == sql_meaning::Class::Unknown { from_tag } else { from_text };
+    v1::Meaning {
+        class: class(known).into(),
+        command: statement.command.clone(),
+        tag,
+        parsed: statement.parsed,
+        objects: statement.objects.iter().map(object).collect(),
+    }
+}
+
+fn object(object: &sql_meaning::ObjectRef) -> v1::Object {
+    let access = match object.access {
+        sql_meaning::Access::Read => v1::Access::Read,
+        sql_meaning::Access::Write => v1::Access::Write,
+        sql_meaning::Access::Ddl => v1::Access::Ddl,
+        sql_meaning::Access::Execute => v1::Access::Execute,
+    };
+    v1::Object {
+        schema: object.schema.clone().unwrap_or_default(),
+        name: object.name.clone(),
+        kind: object.kind.to_owned(),
+        access: access.into(),
+        columns: object.columns.clone(),
+        source: "sql".to_owned(),
+    }
+}
+
+fn class(class: sql_meaning::Class) -> v1::Class {
+    match class {
+        sql_meaning::Class::Unknown => v1::Class::Unknown,
+        sql_meaning::Class::Read => v1::Class::Read,
+        sql_meaning::Class::Write => v1::Class::Write,
+        sql_meaning::Class::Function => v1::Class::Function,
+        sql_meaning::Class::Role => v1::Class::Role,
+        sql_meaning::Class::Ddl => v1::Class::Ddl,
+        sql_meaning::Class::Misc => v1::Class::Misc,
+        sql_meaning::Class::MiscSet => v1::Class::MiscSet,
+    }
+}
+
+fn phase(phase: Phase) -> v1::Phase {
+    match phase {
+        Phase::Parse => v1::Phase::Parse,
+        Phase::Bind => v1::Phase::Bind,
+        Phase::Execute => v1::Phase::Execute,
+        Phase::Complete => v1::Phase::Complete,
+    }
+}
+
+fn outcome(query: &Query) -> v1::Outcome {
+    /// `query_canceled`, manual appendix "PostgreSQL Error Codes".
+    const CANCELED: &str = "57014";
+    match query.outcome {
+        Outcome::Ok | Outcome::EmptyQuery => v1::Outcome::Ok,
+        Outcome::Error if query.error.as_ref().is_some_and(|error| error.sqlstate == CANCELED) => v1::Outcome::Canceled,
+        Outcome::Error => v1::Outcome::Error,
+        Outcome::Suspended => v1::Outcome::Suspended,
+        Outcome::Unanswered => v1::Outcome::Unanswered,
+        Outcome::Unknown => v1::Outcome::Unknown,
+    }
+}

@@ -1,0 +1,313 @@
+//! `pgwitness-agent run`: attach, record, deliver, until told to stop.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use attribution::Host;
+use proto::v1;
+use tap_core::{Redaction, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::{
+    capture::{self, HOOKS, RingSizes, Tap},
+    clock::{Clock, boot_ns},
+    config::{Config, ENVIRONMENT, RedactionConfig},
+    facts::servers::Wanted,
+    identity::{self, Identity},
+    metrics::{self, Metrics},
+    record,
+    ship::{self, Delivery, Outbox},
+    witness::Witness,
+};
+
+/// Records what PostgreSQL servers on this host are asked, and by whom.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file (TOML); every key can be overridden by PGWITNESS_AGENT__SECTION__KEY
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Validate the configuration, print what is in effect, and end
+    #[arg(long)]
+    check_config: bool,
+    /// The collector's URL, as in http://127.0.0.1:7433
+    #[arg(long, value_name = "URL")]
+    collector: Option<String>,
+    /// Tap only the server with this data directory (can be given several times) [default: all servers]
+    #[arg(long, value_name = "PGDATA")]
+    data_dir: Vec<PathBuf>,
+    /// Folder for the agent's key and state
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// What of a statement's text is recorded
+    #[arg(long, value_enum)]
+    redaction: Option<RedactionConfig>,
+    /// Serve Prometheus metrics here (loopback only)
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Print every event as a line of JSON to standard output, too
+    #[arg(long)]
+    print: bool,
+}
+
+/// How long the last events may take to be acknowledged when the agent stops.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The main loop looks at its stop flag and counters at least this often.
+const TICK: Duration = Duration::from_millis(200);
+
+/// After the first record of a burst: gathers more, so that one wake-up serves many.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Segments taken before facts, counters and the stop flag are looked at again.
+const ROUND: usize = 4096;
+
+/// Bytes of the ring for facts. A fork and an exec take 1.5 KiB: room for 2,700 processes between two rounds.
+const FACTS_RING: u32 = 4 << 20;
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// One line that says what is wrong and what to do.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = match configure(&args) {
+        Ok(config) => config,
+        Err(problem) => {
+            eprintln!("pgwitness-agent: {problem}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if args.check_config {
+        print!("{}", toml::to_string(&config)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let host = config.agent.host.clone().unwrap_or_else(identity::host_name);
+    let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
+    let tap = Tap::attach(RingSizes { segments: config.tap.ring_mib << 20, facts: FACTS_RING })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(record(config, args.print, Host { trust_domain: String::new(), name: host }, identity, tap))
+}
+
+fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
+    let mut config = settings::load(Config::default(), args.config.as_deref(), ENVIRONMENT)?;
+    config.state_dir = args.state_dir.clone().unwrap_or(config.state_dir);
+    config.delivery.collector = args.collector.clone().or(config.delivery.collector);
+    config.metrics.listen = args.metrics.or(config.metrics.listen);
+    config.events.redaction = args.redaction.unwrap_or(config.events.redaction);
+    if !args.data_dir.is_empty() {
+        config.tap.data_directories.clone_from(&args.data_dir);
+    }
+    config.check()?;
+    Ok(config)
+}
+
+async fn record(config: Config, print: bool, host: Host, identity: Identity, tap: Tap) -> anyhow::Result<ExitCode> {
+    let host = Host { trust_domain: config.agent.trust_domain.clone(), ..host };
+    let metrics = Arc::new(Metrics::default());
+    if let Some(address) = config.metrics.listen {
+        metrics::serve(address, Arc::clone(&metrics)).await?;
+    }
+    let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
+    outbox.push(record::own_event(boot_ns(), Clock::now(), started(&host, &identity)));
+    let delivery = config.delivery.collector.clone().map(|collector| {
+        tokio::spawn(ship::deliver(Delivery {
+            collector,
+            agent_id: identity.agent_id.clone(),
+            key: identity.key.clone(),
+            outbox: Arc::clone(&outbox),
+            metrics: Arc::clone(&metrics),
+        }))
+    });
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let settings = Settings {
+        redaction: match config.events.redaction {
+            RedactionConfig::Literals => Redaction::Literals,
+            RedactionConfig::Clear => Redaction::Clear,
+        },
+        ..Settings::default()
+    };
+    if settings.redaction == Redaction::Clear {
+        warn!("statements are recorded with their literals: whoever reads the record reads the data");
+    }
+    let printed = print.then(|| identity.agent_id.clone());
+    let keep = delivery.is_some();
+    let main_loop = Loop {
+        outbox: Arc::clone(&outbox),
+        metrics: Arc::clone(&metrics),
+        stop: Arc::clone(&stop),
+        heartbeat: Duration::from_secs(config.events.heartbeat_s),
+        print: printed,
+        keep,
+    };
+    let wanted = Wanted { data_directories: config.tap.data_directories.clone() };
+    let thread = thread::Builder::new()
+        .name("witness".to_owned())
+        .spawn(move || main_loop.run(host, settings, wanted, tap))
+        .context("cannot start a thread")?;
+
+    let reason = stop_signal(&thread).await?;
+    stop.store(true, Ordering::Relaxed);
+    let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
+    if !matches!(ended, Ok(Ok(()))) {
+        if let Ok(Err(problem)) = ended {
+            error!("{problem:#}");
+        }
+        return Ok(ExitCode::FAILURE);
+    }
+    metrics.queue(&outbox);
+    let stopped = v1::AgentStop { reason: reason.to_owned(), counters: Some(metrics.counters()) };
+    outbox.push(record::own_event(boot_ns(), Clock::now(), v1::event::Body::AgentStop(stopped)));
+    if let Some(delivery) = delivery {
+        flush(&outbox, &metrics).await;
+        delivery.abort();
+    }
+    identity.ended();
+    info!("stopped ({reason})");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a signal, or for the main loop to end by itself.
+async fn stop_signal(thread: &thread::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<&'static str> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok("SIGTERM"),
+            _ = interrupt.recv() => return Ok("SIGINT"),
+            () = tokio::time::sleep(TICK) => if thread.is_finished() { return Ok("failure") },
+        }
+    }
+}
+
+async fn flush(outbox: &Outbox, metrics: &Metrics) {
+    let until = Instant::now() + FLUSH;
+    // Behind the take from the queue comes the sealing: both must have been seen empty.
+    let mut quiet = 0;
+    while quiet < 3 && Instant::now() < until {
+        let empty = outbox.is_empty() && metrics.batches_waiting.load(Ordering::Relaxed) == 0;
+        quiet = if empty { quiet + 1 } else { 0 };
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    if quiet < 3 {
+        warn!("{} events could not be delivered before stopping", outbox.len());
+    }
+}
+
+fn started(host: &Host, identity: &Identity) -> v1::event::Body {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    v1::event::Body::AgentStart(v1::AgentStart {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: host.name.clone(),
+        kernel: read("/proc/sys/kernel/osrelease"),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        hooks: HOOKS.iter().map(|hook| hook.name.to_owned()).collect(),
+        previous_run_unclean: identity.previous_run_unclean,
+    })
+}
+
+/// The thread that reads the rings.
+struct Loop {
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+    stop: Arc<AtomicBool>,
+    heartbeat: Duration,
+    /// The agent's id, if events are printed.
+    print: Option<String>,
+    /// Whether events are queued for delivery.
+    keep: bool,
+}
+
+impl Loop {
+    fn run(self, host: Host, settings: Settings, wanted: Wanted, tap: Tap) -> anyhow::Result<()> {
+        let Tap { mut segments, mut facts, targets, counters, programs } = tap;
+        let mut witness = Witness::new(host, settings, wanted, targets)?;
+        announce(&witness);
+        let mut last_heartbeat = Instant::now();
+        let mut printed: u64 = 0;
+        loop {
+            // Read before the rings: what a stop finds in them is still recorded.
+            let stopping = self.stop.load(Ordering::Relaxed);
+            let mut out = |event: v1::Event| {
+                if matches!(event.body, Some(v1::event::Body::SessionOpen(_))) {
+                    self.metrics.sessions.fetch_add(1, Ordering::Relaxed);
+                }
+                if let Some(agent) = &self.print {
+                    printed += 1;
+                    let event = v1::Event { seq: printed, ..event.clone() };
+                    // A reader that went away is no reason to stop recording.
+                    let _ = writeln!(std::io::stdout(), "{}", proto::json::event(agent, &event));
+                }
+                if self.keep {
+                    self.outbox.push(event);
+                }
+            };
+            witness.begin_round();
+            while facts.next(|fact| witness.fact(fact)) {}
+            let mut taken = 0;
+            let mut emptied = false;
+            while taken < ROUND && !emptied {
+                emptied = !segments.next(|segment| {
+                    if !witness.knows(segment) {
+                        while facts.next(|fact| witness.fact(fact)) {}
+                    }
+                    witness.segment(segment, &mut out);
+                    taken += 1;
+                });
+            }
+            if emptied {
+                witness.end_round(&mut out);
+            }
+            self.metrics.kernel(&counters.read());
+            self.metrics.queue(&self.outbox);
+            self.metrics.malformed.store(witness.malformed(), Ordering::Relaxed);
+            self.metrics.sessions_open.store(witness.open_connections() as u64, Ordering::Relaxed);
+            self.metrics.servers.store(witness.servers().tapped().count() as u64, Ordering::Relaxed);
+            if last_heartbeat.elapsed() >= self.heartbeat {
+                let beat = v1::Heartbeat {
+                    interval_ns: u64::try_from(last_heartbeat.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                    counters: Some(self.metrics.counters()),
+                };
+                last_heartbeat = Instant::now();
+                out(record::own_event(boot_ns(), Clock::now(), v1::event::Body::Heartbeat(beat)));
+            }
+            if stopping && emptied {
+                break;
+            }
+            if emptied && !stopping {
+                capture::wait([&segments, &facts], TICK);
+                thread::sleep(GATHER);
+            }
+        }
+        drop(programs);
+        Ok(())
+    }
+}
+
+fn announce(witness: &Witness) {
+    let mut servers: Vec<String> = witness
+        .servers()
+        .tapped()
+        .map(|server| match &server.data_directory {
+            Some(folder) => format!("{} ({})", server.pid, folder.display()),
+            None => server.pid.to_string(),
+        })
+        .collect();
+    servers.sort();
+    if servers.is_empty() {
+        info!("ready: no server to tap is running yet; new ones are tapped as they start");
+    } else {
+        info!("ready: tapping {} server(s): {}", servers.len(), servers.join(", "));
+    }
+}

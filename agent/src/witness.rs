@@ -1,0 +1,235 @@
+//! Facts and segments in, attributed events out: the pipeline of one host, with the join of who is behind each
+//! connection. Single-threaded; knows neither rings nor the network.
+//!
+//! Order matters in two places. A connection's facts are in the fact ring before its first segment is in the other, so
+//! facts are taken whenever a segment of an unknown connection comes. The end of a process is told at once, while its
+//! last segments may still wait: ends are held back until the segment ring has been seen empty once more.
+
+use std::{collections::HashMap, mem, sync::Arc};
+
+use attribution::Host;
+use ebpf_abi::{CloseFact, Record as _, SOCKET_MID_STREAM, SegmentHeader, SocketFact, SocketRole};
+use procfs::net::TcpState;
+use proto::v1;
+use tap_core::{Settings, Tap};
+
+use crate::{
+    capture::Targets,
+    clock::Clock,
+    facts::{
+        Fact,
+        cgroups::Cgroups,
+        connections::Connections,
+        processes::Processes,
+        servers::{Servers, Wanted},
+    },
+    record,
+};
+
+/// The state of the agent's main loop.
+pub struct Witness {
+    host: Host,
+    boot: String,
+    tap: Tap,
+    processes: Processes,
+    cgroups: Cgroups,
+    connections: Connections,
+    servers: Servers,
+    targets: Targets,
+    attributions: HashMap<u64, Arc<v1::Attribution>>,
+    ends: Vec<End>,
+    ends_of_round: Vec<End>,
+    clock: Clock,
+    malformed: u64,
+}
+
+/// Something is over.
+enum End {
+    Process { tgid: u32, at: u64 },
+    Connection(CloseFact),
+}
+
+impl Witness {
+    /// Takes down what runs on the host now, and marks the processes of its servers.
+    ///
+    /// # Errors
+    ///
+    /// If the map of tapped processes is full.
+    pub fn new(host: Host, settings: Settings, wanted: Wanted, targets: Targets) -> anyhow::Result<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let mut witness = Self {
+            host,
+            boot: boot.chars().take(8).collect(),
+            tap: Tap::new(settings),
+            processes: Processes::default(),
+            cgroups: Cgroups::new(),
+            connections: Connections::default(),
+            servers: Servers::new(wanted),
+            targets,
+            attributions: HashMap::new(),
+            ends: Vec::new(),
+            ends_of_round: Vec::new(),
+            clock: Clock::now(),
+            malformed: 0,
+        };
+        witness.processes.inventory(&mut witness.cgroups);
+        witness.find_servers()?;
+        Ok(witness)
+    }
+
+    /// The servers that are tapped.
+    pub fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// Connections that are open.
+    pub fn open_connections(&self) -> usize {
+        self.tap.open_connections()
+    }
+
+    /// Sessions' bytes that were not the protocol.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Whether a segment belongs to a connection that was announced.
+    pub fn knows(&self, segment: &[u8]) -> bool {
+        SegmentHeader::read(segment).is_some_and(|header| self.tap.session(header.cookie).is_some())
+    }
+
+    /// Takes a fact.
+    pub fn fact(&mut self, bytes: &[u8]) {
+        let Some(fact) = Fact::read(bytes) else { return };
+        match fact {
+            Fact::Fork(task) => self.processes.forked(&task, &mut self.cgroups),
+            Fact::Exec(exec) => {
+                self.processes.executed(&exec, &mut self.cgroups);
+                self.consider(exec.task.tgid, &exec.task.comm);
+            }
+            Fact::Exit(task) => {
+                self.processes.exited(&task);
+                self.ends_of_round.push(End::Process { tgid: task.tgid, at: task.at });
+            }
+            Fact::Owner(owner) => self.connections.opened(&owner),
+            Fact::Socket(socket) => self.socket(&socket),
+            Fact::Close(close) => self.ends_of_round.push(End::Connection(close)),
+            Fact::Cgroup(cgroup) => {
+                let path = cgroup.path.get(..cgroup.path_length as usize).unwrap_or_default();
+                self.cgroups.made(cgroup.id, String::from_utf8_lossy(path).into_owned());
+            }
+        }
+    }
+
+    /// Takes a segment; events come out.
+    pub fn segment(&mut self, bytes: &[u8], out: &mut impl FnMut(v1::Event)) {
+        let Some(header) = SegmentHeader::read(bytes) else { return };
+        let payload = bytes.get(size_of::<SegmentHeader>()..).unwrap_or_default();
+        let payload = payload.get(..header.length as usize).unwrap_or(payload);
+        self.tap.handle_segment(&header, payload);
+        self.emit(out);
+    }
+
+    /// A round begins: whatever ends were told in the last one may take effect at the end of this one.
+    pub fn begin_round(&mut self) {
+        self.ends.append(&mut self.ends_of_round);
+        self.clock = Clock::now();
+    }
+
+    /// The segment ring was seen empty in this round: what ended before it began is over.
+    pub fn end_round(&mut self, out: &mut impl FnMut(v1::Event)) {
+        for end in mem::take(&mut self.ends) {
+            match end {
+                End::Process { tgid, at } => {
+                    self.tap.handle_exit(tgid, at);
+                    self.servers.ended(tgid);
+                }
+                End::Connection(close) => self.tap.handle_close(&close),
+            }
+            self.emit(out);
+        }
+    }
+
+    fn emit(&mut self, out: &mut impl FnMut(v1::Event)) {
+        while let Some(event) = self.tap.poll() {
+            if matches!(&event.body, tap_core::Body::Gap(gap) if gap.reason == "malformed") {
+                self.malformed += 1;
+            }
+            let attribution = self.attributions.get(&event.session.cookie).map(AsRef::as_ref);
+            out(record::event(&event, attribution, self.clock, &self.boot));
+        }
+        for cookie in self.tap.take_closed() {
+            self.attributions.remove(&cookie);
+        }
+    }
+
+    /// Marks the processes of servers that run already.
+    fn find_servers(&mut self) -> anyhow::Result<()> {
+        for (server, family) in self.servers.running() {
+            if !self.servers.consider(server.pid) {
+                continue;
+            }
+            // The postmaster first: what it forks from here on the kernel side marks by itself.
+            self.targets.mark(server.pid, server.pid)?;
+            for pid in family {
+                self.targets.mark(pid, server.pid)?;
+            }
+        }
+        // Whoever was forked in between is found by looking again until nothing is new; marks are never overwritten.
+        for (server, family) in self.servers.running() {
+            if self.servers.is_tapped(server.pid) {
+                for pid in family {
+                    self.targets.mark(pid, server.pid)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel side marks by name; here the executable itself is looked at.
+    fn consider(&mut self, pid: u32, comm: &[u8]) {
+        let named_like_one = comm.starts_with(b"postgres\0") || comm.starts_with(b"postmaster\0");
+        if named_like_one && !self.servers.consider(pid) {
+            self.targets.unmark_server(pid);
+        }
+        if !named_like_one {
+            self.servers.ended(pid);
+        }
+    }
+
+    fn socket(&mut self, fact: &SocketFact) {
+        if !self.servers.is_tapped(fact.server) {
+            return;
+        }
+        // The role belongs to the socket, never to the process: a backend can be a client of another server.
+        let accepted = match fact.role {
+            role if role == SocketRole::Accepted as u8 => true,
+            role if role == SocketRole::Unknown as u8 => listens(fact.server, fact.local_port),
+            _ => false,
+        };
+        if !accepted {
+            return;
+        }
+        self.tap.handle_socket(fact);
+        let Some(session) = self.tap.session(fact.cookie) else { return };
+        let mut peer = self.connections.peer(fact, session, &mut self.processes, &mut self.cgroups);
+        if let attribution::Peer::UnixPeer { .. } = &peer
+            && fact.flags & SOCKET_MID_STREAM != 0
+            && fact.peer.start == 0
+        {
+            peer = attribution::Peer::Unknown { reason: "the connection is older than the agent".to_owned() };
+        }
+        let answer = attribution::attribute(&self.host, &peer);
+        self.attributions.insert(fact.cookie, Arc::new(record::attribution(&answer)));
+    }
+}
+
+/// Whether a server listens on a TCP port of its namespace. Asked only for connections older than the agent, whose
+/// role the kernel side cannot know.
+fn listens(server: u32, port: u16) -> bool {
+    let Ok(process) = i32::try_from(server).map_err(|_| ()).and_then(|pid| procfs::process::Process::new(pid).map_err(|_| ()))
+    else {
+        return false;
+    };
+    let entries = process.tcp().into_iter().flatten().chain(process.tcp6().into_iter().flatten());
+    entries.into_iter().any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
+}

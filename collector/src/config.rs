@@ -1,0 +1,168 @@
+//! The collector's configuration: defaults, then a TOML file, then `PGWITNESS_COLLECTOR__SECTION__KEY`, then flags.
+//!
+//! Owns names, defaults and bounds. How they are read, and what an error says, is `settings`, shared with the agent.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+pub use settings::SettingsError as ConfigError;
+
+use crate::log::LogOptions;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder for evidence and store.
+    pub data: PathBuf,
+    /// Where agents deliver.
+    pub grpc: Listen,
+    /// Where people and programs ask.
+    pub http: Listen,
+    /// The evidence log.
+    pub log: LogConfig,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Loopback only, as long as there is no authentication.
+    pub listen: SocketAddr,
+}
+
+/// The evidence log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// The log's origin is `pgwitness/<name>`; a new log without one gets eight random hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Milliseconds between checkpoints, 10 to 60,000.
+    pub checkpoint_interval_ms: u64,
+    /// Mebibytes after which a payload segment is closed, 1 to 4096.
+    pub segment_mib: u64,
+}
+
+/// Flags that override file and environment.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--grpc`
+    pub grpc: Option<SocketAddr>,
+    /// `--http`
+    pub http: Option<SocketAddr>,
+}
+
+/// Prefix of the variables; two underscores separate sections.
+const ENVIRONMENT: &str = "PGWITNESS_COLLECTOR__";
+
+impl Default for Config {
+    fn default() -> Self {
+        let data = if nix::unistd::geteuid().is_root() {
+            "/var/lib/pgwitness-collector"
+        } else {
+            "./pgwitness-data"
+        };
+        Self {
+            data: data.into(),
+            grpc: Listen {
+                listen: ([127, 0, 0, 1], 7433).into(),
+            },
+            http: Listen {
+                listen: ([127, 0, 0, 1], 7480).into(),
+            },
+            log: LogConfig {
+                name: None,
+                checkpoint_interval_ms: 1000,
+                segment_mib: 64,
+            },
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks everything.
+    pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let mut config = settings::load(Self::default(), file, ENVIRONMENT)?;
+        config.data = overrides.data.unwrap_or(config.data);
+        config.grpc.listen = overrides.grpc.unwrap_or(config.grpc.listen);
+        config.http.listen = overrides.http.unwrap_or(config.http.listen);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// As a TOML file that says the same.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        let name = self.log.name.as_ref().map_or_else(
+            || "# name is made up when the log is created\n".to_owned(),
+            |name| format!("name = {name:?}\n"),
+        );
+        format!(
+            "data = {:?}\n\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n",
+            self.data.display().to_string(),
+            self.grpc.listen.to_string(),
+            self.http.listen.to_string(),
+            self.log.checkpoint_interval_ms,
+            self.log.segment_mib
+        )
+    }
+
+    /// How the log is to be kept.
+    #[must_use]
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions {
+            name: self.log.name.clone(),
+            checkpoint_interval: Duration::from_millis(self.log.checkpoint_interval_ms),
+            segment_bytes: self.log.segment_mib << 20,
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, address) in [
+            ("grpc.listen", self.grpc.listen),
+            ("http.listen", self.http.listen),
+        ] {
+            if !address.ip().is_loopback() {
+                let expected =
+                    "there is no authentication yet, so only a loopback address (127.0.0.1, ::1) is allowed";
+                return Err(ConfigError::Value {
+                    key,
+                    value: address.to_string(),
+                    expected,
+                });
+            }
+        }
+        if !(10..=60_000).contains(&self.log.checkpoint_interval_ms) {
+            let value = self.log.checkpoint_interval_ms.to_string();
+            return Err(ConfigError::Value {
+                key: "log.checkpoint_interval_ms",
+                value,
+                expected: "it must be 10 to 60000",
+            });
+        }
+        if !(1..=4096).contains(&self.log.segment_mib) {
+            let value = self.log.segment_mib.to_string();
+            return Err(ConfigError::Value {
+                key: "log.segment_mib",
+                value,
+                expected: "it must be 1 to 4096",
+            });
+        }
+        if let Some(name) = self.log.name.as_ref().filter(|name| !evidence::is_agent_id(name)) {
+            let expected = "it must be 1 to 64 characters of [a-z0-9.-]";
+            return Err(ConfigError::Value {
+                key: "log.name",
+                value: format!("{name:?}"),
+                expected,
+            });
+        }
+        Ok(())
+    }
+}

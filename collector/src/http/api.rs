@@ -1,0 +1,251 @@
+//! The JSON API.
+//!
+//! Owns parameters, their limits, and the shapes of the answers. Errors are `{"error": "…"}`.
+
+use axum::{
+    Json,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::SemaphorePermit;
+
+use super::Web;
+use crate::{
+    live::Filter,
+    log,
+    store::page::{MAX_ROWS, Page},
+};
+
+/// `GET /api/overview?since=24h`: key figures, evidence and store in one object.
+pub(super) async fn overview(
+    State(web): State<Web>,
+    Query(window): Query<Window>,
+) -> Result<Json<Value>, Failure> {
+    let _turn = turn(&web).await?;
+    let since = window.since_or_a_day()?;
+    let mut overview = web.app.store.overview(since).await?;
+    overview.insert("since".into(), json!(timestamp(since)));
+    overview.insert("evidence".into(), evidence(&web.app.status.borrow()));
+    overview.insert("store".into(), json!(web.app.store.status()));
+    Ok(Json(overview.into()))
+}
+
+/// `GET /api/events?limit=&kind=&principal=&class=&since=`: the newest events, newest first, in their JSON form.
+pub(super) async fn events(
+    State(web): State<Web>,
+    Query(filter): Query<Filter>,
+    Query(window): Query<Window>,
+) -> Result<Json<Value>, Failure> {
+    let _turn = turn(&web).await?;
+    let limit = window.limit.unwrap_or(DEFAULT_EVENTS).min(MAX_EVENTS);
+    let events = web.app.store.newest(&filter, window.since()?, limit).await?;
+    Ok(Json(json!({ "events": events })))
+}
+
+/// `GET /api/principals?since=24h`: what each principal did, the busiest first, as a list of objects.
+pub(super) async fn principals(
+    State(web): State<Web>,
+    Query(window): Query<Window>,
+) -> Result<Json<Value>, Failure> {
+    let _turn = turn(&web).await?;
+    let page = web.app.store.principals(window.since_or_a_day()?).await?;
+    let object = |row: Vec<Value>| -> Value {
+        page.columns
+            .iter()
+            .cloned()
+            .zip(row)
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    Ok(Json(
+        json!({ "principals": page.rows.into_iter().map(object).collect::<Vec<_>>() }),
+    ))
+}
+
+/// `POST /api/query` with `{"sql": "SELECT …"}`: the answer as a [`Page`].
+pub(super) async fn query(
+    State(web): State<Web>,
+    Json(question): Json<Question>,
+) -> Result<Json<Page>, Failure> {
+    let _turn = turn(&web).await?;
+    let page = web
+        .app
+        .store
+        .query(&question.sql, MAX_ROWS)
+        .await
+        .map_err(Failure::asked_wrongly)?;
+    web.app.metrics.queries.inc();
+    Ok(Json(page))
+}
+
+/// `GET /api/status`: checkpoint, agents, store.
+pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
+    let status = web.app.status.borrow();
+    let agents: Vec<Value> = status
+        .agents
+        .iter()
+        .map(|agent| {
+            json!({
+                "agent": agent.agent_id,
+                "last_sequence": agent.last_sequence,
+                "last_seen": proto::json::time(agent.last_seen_ns),
+                "last_seen_seconds": age(agent.last_seen_ns),
+                "counters": proto::json::counters_value(&agent.counters),
+            })
+        })
+        .collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "evidence": evidence(&status),
+        "agents": agents,
+        "store": web.app.store.status(),
+    }))
+}
+
+/// `GET /metrics`: OpenMetrics text.
+pub(super) async fn metrics(State(web): State<Web>) -> impl IntoResponse {
+    let text = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, text)], web.app.metrics.encode())
+}
+
+/// The time and size that a request asks for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Window {
+    /// RFC 3339, or a span before now: `90s`, `15m`, `24h`, `7d`.
+    since: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    sql: String,
+}
+
+impl Window {
+    /// Unix nanoseconds.
+    fn since(&self) -> Result<Option<i64>, Failure> {
+        self.since
+            .as_deref()
+            .map(|text| parse_since(text, jiff::Timestamp::now()))
+            .transpose()
+    }
+
+    fn since_or_a_day(&self) -> Result<i64, Failure> {
+        match self.since()? {
+            Some(since) => Ok(since),
+            None => parse_since("24h", jiff::Timestamp::now()),
+        }
+    }
+}
+
+fn parse_since(text: &str, now: jiff::Timestamp) -> Result<i64, Failure> {
+    let wrong = || {
+        Failure::asked_wrongly(anyhow::anyhow!(
+            "since must be RFC 3339 or like 90s, 15m, 24h, 7d"
+        ))
+    };
+    let at = match text.parse::<jiff::Timestamp>() {
+        Ok(at) => at.as_nanosecond(),
+        Err(_) => {
+            let unit = text.chars().last().ok_or_else(wrong)?;
+            let seconds = match unit {
+                's' => 1,
+                'm' => 60,
+                'h' => 3600,
+                'd' => 86_400,
+                _ => return Err(wrong()),
+            };
+            let count: u32 = text
+                .strip_suffix(unit)
+                .and_then(|n| n.parse().ok())
+                .ok_or_else(wrong)?;
+            now.as_nanosecond() - i128::from(count) * seconds * 1_000_000_000
+        }
+    };
+    i64::try_from(at).map_err(|_| wrong())
+}
+
+fn evidence(status: &log::Status) -> Value {
+    json!({
+        "origin": status.origin,
+        "tree_size": status.tree_size,
+        "root_hash": status.root_hash,
+        "checkpoint": proto::json::time(status.checkpoint_unix_ns),
+        "checkpoint_age_seconds": age(status.checkpoint_unix_ns),
+        "batches": status.batches,
+        "events": status.events,
+        "aside": status.aside,
+        "agents": status.agents.len(),
+    })
+}
+
+fn timestamp(ns: i64) -> Option<String> {
+    u64::try_from(ns).ok().and_then(proto::json::time)
+}
+
+/// Seconds since then; absent for a time that is not known.
+fn age(unix_ns: u64) -> Option<f64> {
+    let now = jiff::Timestamp::now().as_nanosecond();
+    let age = jiff::SignedDuration::from_nanos_i128((now - i128::from(unix_ns)).max(0));
+    (unix_ns != 0).then(|| age.as_secs_f64())
+}
+
+async fn turn(web: &Web) -> Result<SemaphorePermit<'_>, Failure> {
+    Ok(web.questions.acquire().await.map_err(anyhow::Error::from)?)
+}
+
+/// An answer that could not be given.
+pub(super) struct Failure {
+    status: StatusCode,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    fn asked_wrongly(error: anyhow::Error) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            error,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": format!("{:#}", self.error) }))).into_response()
+    }
+}
+
+/// Events in one answer, where none is asked for.
+const DEFAULT_EVENTS: usize = 100;
+
+/// Events in one answer: a page shows fewer, and `/api/query` and exports are for more.
+const MAX_EVENTS: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_or_a_span() {
+        let now = jiff::Timestamp::from_second(1_000_000).unwrap();
+        let ns = |text| parse_since(text, now).ok();
+        assert_eq!(ns("15m"), Some((1_000_000 - 900) * 1_000_000_000));
+        assert_eq!(ns("1970-01-01T00:00:01Z"), Some(1_000_000_000));
+        for wrong in ["", "m", "15", "-5m", "15w", "9999999999d", "é", "2026-11-21"] {
+            assert_eq!(ns(wrong), None, "{wrong}");
+        }
+    }
+}

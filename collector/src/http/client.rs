@@ -1,0 +1,143 @@
+//! The command line's side of the API: one HTTP/1 request to a collector on this machine.
+//!
+//! Owns the address and the connection. Refuses everything that the API does not need: no TLS, no redirects, no pool.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Where a collector answers: `http://<host>:<port>`.
+#[derive(Clone, Debug)]
+pub(crate) struct Collector {
+    authority: String,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// Nobody listens there.
+    #[error("no collector answers at http://{authority}: is it running? (pgwitness-collector serve)")]
+    Unreachable {
+        authority: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// The connection ended, or what came was not HTTP.
+    #[error("the collector's answer is not HTTP")]
+    Broken(#[from] hyper::Error),
+}
+
+impl Collector {
+    /// From `http://host[:port]`, with or without a slash at the end.
+    pub(crate) fn at(url: &str) -> anyhow::Result<Self> {
+        let rest = url
+            .strip_prefix("http://")
+            .with_context(|| format!("{url} does not begin with http://"))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.is_empty() || rest.contains(['/', '?', '#', '@', ' ']) {
+            bail!("{url} is not of the form http://host:port");
+        }
+        let has_port = rest
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        Ok(Self {
+            authority: if has_port {
+                rest.to_owned()
+            } else {
+                format!("{rest}:80")
+            },
+        })
+    }
+
+    /// Sends one request; a `body` makes it a POST of JSON. The connection lives as long as the response's body.
+    pub(crate) async fn ask(
+        &self,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let unreachable = |source| Unanswered::Unreachable {
+            authority: self.authority.clone(),
+            source,
+        };
+        let stream = match self.authority.parse::<SocketAddr>() {
+            Ok(address) => TcpStream::connect(address).await,
+            Err(_) => TcpStream::connect(&self.authority).await,
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream.map_err(unreachable)?)).await?;
+        tokio::spawn(connection);
+        let mut request = Request::builder().uri(path).header(header::HOST, &self.authority);
+        if body.is_some() {
+            request = request
+                .method(Method::POST)
+                .header(header::CONTENT_TYPE, "application/json");
+        }
+        let invalid = |error| unreachable(std::io::Error::other(error));
+        let request = request
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(invalid)?;
+        Ok(sender.send_request(request).await?)
+    }
+}
+
+/// The whole body, up to [`MAX_ANSWER_BYTES`].
+pub(crate) async fn read(response: Response<Incoming>) -> anyhow::Result<Bytes> {
+    let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER_BYTES);
+    match body.collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) => bail!("the collector's answer could not be read: {error}"),
+    }
+}
+
+/// What the command line keeps of one answer: above the collector's own limit, escapes included.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
+/// Where `serve` listens unless told otherwise.
+pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:7480";
+
+/// Percent-encodes a value of a query string: everything but RFC 3986's unreserved characters.
+pub(crate) fn percent(value: &str) -> String {
+    let mut out = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        assert_eq!(
+            Collector::at("http://127.0.0.1:7480/").unwrap().authority,
+            "127.0.0.1:7480"
+        );
+        assert_eq!(
+            Collector::at("http://[::1]:7480").unwrap().authority,
+            "[::1]:7480"
+        );
+        assert_eq!(
+            Collector::at("http://localhost").unwrap().authority,
+            "localhost:80"
+        );
+        for wrong in [
+            "https://localhost",
+            "localhost:7480",
+            "http://",
+            "http://a/b",
+            "http://u@h",
+        ] {
+            assert!(Collector::at(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(percent("a b&ü=~"), "a%20b%26%C3%BC%3D~");
+    }
+}

@@ -1,0 +1,52 @@
+//! `GET /api/live?kind=&principal=&class=`: events as they arrive, as server-sent events.
+//!
+//! Owns the stream's form: `event: sighting` with one JSON event as data; `event: lagged` with `{"missed": n}` where
+//! this watcher was too slow. A watcher that does not read loses events; nobody waits for it.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    extract::{Query, State},
+    http::StatusCode,
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Web;
+use crate::live::Filter;
+
+pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>) -> Response {
+    let Ok(place) = web.watchers.try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many live views\n").into_response();
+    };
+    let mut sightings = web.app.store.live().subscribe();
+    // Held for as long as the collector runs, so that a stopping one ends its live views.
+    let mut status = web.app.status;
+    let events = async_stream::stream! {
+        let _place = place;
+        // Says at once that the connection stands.
+        yield Ok::<_, Infallible>(Event::default().comment("watching"));
+        loop {
+            tokio::select! {
+                next = sightings.recv() => match next {
+                    Ok(one) if filter.wants(&one) => yield Ok(Event::default().event("sighting").data(&one.json)),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(missed)) => {
+                        yield Ok(Event::default().event("lagged").data(format!("{{\"missed\":{missed}}}")));
+                    }
+                    Err(RecvError::Closed) => break,
+                },
+                ended = status.changed() => if ended.is_err() { break },
+            }
+        }
+    };
+    Sse::new(events)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response()
+}
+
+/// Shorter than any proxy's idle limit.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,0 +1,77 @@
+//! Answers over HTTP: the page, the API behind it, the live stream, metrics.
+//!
+//! Owns routes and what a request may ask for. There is no authentication yet, so it serves loopback only: requests
+//! that name another host are refused (a web page elsewhere could otherwise reach in by DNS rebinding), and the page
+//! runs nothing that did not come from here. Answers never hold up ingest: they read the store's snapshots.
+
+mod api;
+pub(crate) mod client;
+mod guard;
+mod live;
+mod page;
+
+use std::sync::Arc;
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+use tokio::sync::{Semaphore, watch};
+
+use crate::{log, metrics::Metrics, store::Store};
+
+/// What answers are made from.
+#[derive(Clone)]
+pub struct App {
+    /// The events.
+    pub store: Arc<Store>,
+    /// The collector's own figures.
+    pub metrics: Arc<Metrics>,
+    /// The evidence log's state.
+    pub status: watch::Receiver<log::Status>,
+}
+
+/// All routes. Serve it on loopback addresses only.
+pub fn router(app: App) -> Router {
+    let state = Web {
+        app,
+        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+        watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
+    };
+    Router::new()
+        .route("/", get(page::index))
+        .route("/app.js", get(page::script))
+        .route("/style.css", get(page::style))
+        .route("/icon.svg", get(page::icon))
+        .route("/api/overview", get(api::overview))
+        .route("/api/events", get(api::events))
+        .route("/api/principals", get(api::principals))
+        .route("/api/query", post(api::query))
+        .route("/api/status", get(api::status))
+        .route("/api/live", get(live::stream))
+        .route("/metrics", get(api::metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(guard::check))
+        .with_state(state)
+}
+
+/// The app, and what is shared out between requests.
+#[derive(Clone)]
+struct Web {
+    app: App,
+    questions: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+}
+
+/// Questions answered at once; others wait. Each may take a core and a share of the memory pool.
+const MAX_QUESTIONS: usize = 4;
+
+/// Live views at once: each is a task and a connection held open.
+const MAX_WATCHERS: usize = 64;
+
+/// A request's body: one SQL statement as JSON, escapes included.
+const MAX_BODY_BYTES: usize = 2 * crate::store::page::MAX_SQL_BYTES;
+
+#[cfg(test)]
+mod tests;

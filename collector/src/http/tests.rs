@@ -1,0 +1,302 @@
+//! Handlers, called as the server calls them.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode, header},
+    response::Response,
+};
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use object_store::memory::InMemory;
+use proto::v1;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::{live::Record, store::StoreOptions};
+
+async fn app() -> (Router, Arc<Store>, watch::Sender<log::Status>) {
+    let store = Store::over(Arc::new(InMemory::new()), StoreOptions::default())
+        .await
+        .unwrap();
+    let agent = log::AgentStatus {
+        agent_id: "db1".into(),
+        last_sequence: 7,
+        ..Default::default()
+    };
+    let status = log::Status {
+        tree_size: 7,
+        batches: 7,
+        agents: vec![agent],
+        ..Default::default()
+    };
+    let (sender, status) = watch::channel(status);
+    let app = App {
+        store: store.clone(),
+        metrics: Arc::default(),
+        status,
+    };
+    (router(app), store, sender)
+}
+
+async fn append(store: &Store, log_index: u64, text: &str) {
+    let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
+    let query = v1::Query {
+        statement: Some(v1::Statement {
+            text: text.into(),
+            text_known: true,
+            ..Default::default()
+        }),
+        meaning: Some(v1::Meaning {
+            class: v1::Class::Read.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let attribution = v1::Attribution {
+        principal: "spiffe://td/host/h/unit/shop.service".into(),
+        confidence: v1::Confidence::Observed.into(),
+        ..Default::default()
+    };
+    let event = v1::Event {
+        seq: log_index + 1,
+        ts_start_ns: now,
+        attribution: Some(attribution),
+        body: Some(v1::event::Body::Query(query)),
+        ..Default::default()
+    };
+    store
+        .append(
+            log_index,
+            vec![Record {
+                agent: "db1".into(),
+                batch_sequence: 1,
+                event,
+            }],
+        )
+        .await;
+}
+
+fn request(uri: &str) -> axum::http::request::Builder {
+    Request::builder().uri(uri).header(header::HOST, "127.0.0.1:7480")
+}
+
+async fn get(router: &Router, uri: &str) -> Response {
+    router
+        .clone()
+        .oneshot(request(uri).body(Body::empty()).unwrap())
+        .await
+        .unwrap()
+}
+
+async fn get_json(router: &Router, uri: &str) -> Value {
+    let response = get(router, uri).await;
+    assert_eq!(response.status(), StatusCode::OK, "{uri}");
+    body(response).await
+}
+
+async fn ask(router: &Router, sql: &str) -> (StatusCode, Value) {
+    let request = request("/api/query")
+        .method("POST")
+        .header(header::CONTENT_TYPE, "application/json");
+    let request = request
+        .body(Body::from(json!({ "sql": sql }).to_string()))
+        .unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    (response.status(), body(response).await)
+}
+
+async fn body(response: Response) -> Value {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("not JSON: {bytes:?}"))
+}
+
+#[tokio::test]
+async fn foreign_hosts_are_refused_and_every_answer_is_guarded() {
+    let (router, ..) = app().await;
+    for host in [Some("evil.example"), Some("10.0.0.9:7480"), None] {
+        let mut request = Request::builder().uri("/api/overview");
+        if let Some(host) = host {
+            request = request.header(header::HOST, host);
+        }
+        let response = router
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST, "{host:?}");
+    }
+    for uri in [
+        "/",
+        "/app.js",
+        "/style.css",
+        "/icon.svg",
+        "/api/status",
+        "/absent",
+    ] {
+        let response = get(&router, uri).await;
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self';"),
+            "{uri}"
+        );
+        assert!(!policy.contains("unsafe"), "{uri}");
+        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    }
+}
+
+#[tokio::test]
+async fn the_page_has_nothing_that_its_policy_forbids() {
+    let html = include_str!("page/index.html");
+    let script = include_str!("page/app.js");
+    for forbidden in [
+        "<script>", " style=", " onclick", " onload", "http://", "https://",
+    ] {
+        assert!(!html.contains(forbidden), "{forbidden}");
+    }
+    for forbidden in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+    ] {
+        assert!(
+            !script.contains(forbidden),
+            "hostile SQL must only ever become text: {forbidden}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn answers_to_the_page() {
+    let (router, store, _status) = app().await;
+    let hostile = "SELECT '</script><img src=x onerror=alert(1)>' \u{0}\u{1b}[2J\r\n\"\\";
+    append(&store, 0, "SELECT 1").await;
+    append(&store, 1, hostile).await;
+    let overview = get_json(&router, "/api/overview").await;
+    assert_eq!(overview["statements"], 2);
+    assert_eq!(overview["attributed"], 2);
+    assert_eq!(overview["evidence"]["tree_size"], 7);
+    assert_eq!(overview["store"]["tail_rows"], 2);
+    let events = get_json(&router, "/api/events?limit=1&class=read&principal=shop&since=1h").await;
+    assert_eq!(events["events"].as_array().unwrap().len(), 1);
+    assert_eq!(events["events"][0]["statement"]["text"], hostile);
+    let principals = get_json(&router, "/api/principals?since=1h").await;
+    assert_eq!(principals["principals"][0]["statements"], 2);
+    let status = get_json(&router, "/api/status").await;
+    assert_eq!(status["agents"][0]["agent"], "db1");
+    assert_eq!(status["agents"][0]["counters"]["ring_full"], 0);
+    assert_eq!(
+        get(&router, "/api/events?since=yesterday").await.status(),
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(get(&router, "/healthz").await.status(), StatusCode::OK);
+    let metrics = get(&router, "/metrics")
+        .await
+        .into_body()
+        .collect()
+        .await
+        .unwrap()
+        .to_bytes();
+    assert!(metrics.ends_with(b"# EOF\n"));
+}
+
+#[tokio::test]
+async fn sql_is_answered_read_only() {
+    let (router, store, _status) = app().await;
+    append(&store, 0, "SELECT 1").await;
+    let (status, page) = ask(&router, "SELECT statement, seq FROM queries").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        page,
+        json!({"columns": ["statement", "seq"], "rows": [["SELECT 1", 1]], "truncated": false})
+    );
+    let (status, error) = ask(&router, "DROP TABLE events").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        error["error"].as_str().unwrap().contains("DDL not supported"),
+        "{error}"
+    );
+    // A page elsewhere can send this without asking first; it is no JSON, so it is not read.
+    let form = request("/api/query")
+        .method("POST")
+        .header(header::CONTENT_TYPE, "text/plain");
+    let response = router
+        .clone()
+        .oneshot(form.body(Body::from(r#"{"sql":"SELECT 1"}"#)).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let long = request("/api/query")
+        .method("POST")
+        .header(header::CONTENT_TYPE, "application/json");
+    let long = long.body(Body::from(" ".repeat(MAX_BODY_BYTES + 1))).unwrap();
+    assert_eq!(
+        router.oneshot(long).await.unwrap().status(),
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+}
+
+#[tokio::test]
+async fn live_events_are_filtered_and_hostile_text_stays_one_message() {
+    let (router, store, _status) = app().await;
+    let response = get(&router, "/api/live?kind=query&principal=shop").await;
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+    let none = get(&router, "/api/live?kind=gap").await;
+    let hostile = "SELECT 1\n\nevent: forged\ndata: {}\r\n\u{2028}";
+    append(&store, 0, hostile).await;
+    let mut text = String::new();
+    let mut stream = response.into_body().into_data_stream();
+    while text.matches("\n\n").count() < 2 {
+        let bytes = tokio::time::timeout(Duration::from_secs(10), stream.next())
+            .await
+            .unwrap();
+        text.push_str(std::str::from_utf8(&bytes.unwrap().unwrap()).unwrap());
+    }
+    let data: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
+    assert_eq!(data.len(), 1, "{text}");
+    let event: Value = serde_json::from_str(data[0]).unwrap();
+    assert_eq!(event["statement"]["text"], hostile);
+    let mut none = none.into_body().into_data_stream();
+    assert_eq!(none.next().await.unwrap().unwrap(), ": watching\n\n");
+    let nothing = tokio::time::timeout(Duration::from_millis(200), none.next()).await;
+    assert!(nothing.is_err(), "a filter let something through: {nothing:?}");
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_told_what_it_missed() {
+    let (router, store, _status) = app().await;
+    let response = get(&router, "/api/live").await;
+    for n in 0..crate::live::BACKLOG as u64 + 5 {
+        append(&store, n, "SELECT 1").await;
+    }
+    let mut stream = response.into_body().into_data_stream();
+    let mut text = String::new();
+    while !text.contains("lagged") {
+        let bytes = tokio::time::timeout(Duration::from_secs(10), stream.next())
+            .await
+            .unwrap();
+        text.push_str(std::str::from_utf8(&bytes.unwrap().unwrap()).unwrap());
+    }
+    assert!(text.contains("event: lagged\ndata: {\"missed\":5}\n\n"), "{text}");
+}
+
+#[tokio::test]
+async fn there_is_a_limit_to_live_views() {
+    let (router, ..) = app().await;
+    let mut open = Vec::new();
+    for _ in 0..MAX_WATCHERS {
+        open.push(get(&router, "/api/live").await);
+    }
+    assert_eq!(
+        get(&router, "/api/live").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    open.pop();
+    assert_eq!(get(&router, "/api/live").await.status(), StatusCode::OK);
+}

@@ -1,0 +1,306 @@
+//! The agents' way in: gRPC `pgwitness.v1.Delivery`.
+//!
+//! Owns the conversation of one stream. Refuses judgement: whether a batch holds is `evidence`'s, whether it belongs
+//! here is the log's; this hands over, waits for durability and answers in order.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use ed25519_dalek::VerifyingKey;
+use evidence::{BatchError, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Seal, Tip, check_leaves, check_seal};
+use futures::Stream;
+use proto::v1::{
+    Ack, Event, Hello, Receipt, Refusal, Resume, SignedBatch, Upload,
+    delivery_server::{Delivery, DeliveryServer},
+    receipt, upload,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    log::{self, Appended, Candidate, Log},
+    metrics::Metrics,
+};
+
+/// Longest message: a batch at its caps, with the tags around it.
+pub const MAX_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + MAX_HEADER_BYTES + 1024;
+
+/// Time until the first message: a stream that says nothing must not be held open for nothing.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Batches of one stream on their way to the disk: as many share an fsync, and as many may be held in memory.
+const BATCHES_IN_FLIGHT: usize = 8;
+
+/// Longest version that an agent may give itself: it goes to a log line.
+const MAX_VERSION_BYTES: usize = 64;
+
+/// Streams at a time; each may hold `BATCHES_IN_FLIGHT` batches.
+const MAX_STREAMS: usize = 1024;
+
+/// The gRPC service.
+#[derive(Clone)]
+pub struct Ingest {
+    log: Arc<Log>,
+    metrics: Arc<Metrics>,
+    stop: watch::Receiver<bool>,
+    streams: Arc<tokio::sync::Semaphore>,
+}
+
+impl Ingest {
+    /// A service that feeds `log`, until `stop` becomes true.
+    #[must_use]
+    pub fn new(log: Arc<Log>, metrics: Arc<Metrics>, stop: watch::Receiver<bool>) -> Self {
+        Self {
+            log,
+            metrics,
+            stop,
+            streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+        }
+    }
+
+    /// As a server's service, with the cap on messages.
+    #[must_use]
+    pub fn into_service(self) -> DeliveryServer<Self> {
+        DeliveryServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+#[tonic::async_trait]
+impl Delivery for Ingest {
+    type DeliverStream = Pin<Box<dyn Stream<Item = Result<Receipt, Status>> + Send>>;
+
+    async fn deliver(
+        &self,
+        request: Request<Streaming<Upload>>,
+    ) -> Result<Response<Self::DeliverStream>, Status> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned();
+        let permit =
+            permit.map_err(|_| Status::resource_exhausted(format!("{MAX_STREAMS} streams are open")))?;
+        let (receipts, stream) = mpsc::channel(BATCHES_IN_FLIGHT);
+        let (ingest, uploads) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let connected = ingest.metrics.connected_agents.clone();
+            connected.inc();
+            if let Err(status) = ingest.converse(uploads, &receipts).await {
+                tracing::debug!(%status, "a stream ended");
+                // The agent may be gone already.
+                _ = receipts.send(Err(status)).await;
+            }
+            connected.dec();
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+type Receipts = mpsc::Sender<Result<Receipt, Status>>;
+
+/// What is owed to the agent, in order.
+enum Owed {
+    /// An answer by the log.
+    Pending {
+        sequence: u64,
+        answer: oneshot::Receiver<Appended>,
+    },
+    /// A refusal that needed no log.
+    Refused { sequence: u64, reason: String },
+}
+
+struct Agent {
+    id: String,
+    key: VerifyingKey,
+    refused: Arc<AtomicBool>,
+}
+
+impl Ingest {
+    async fn converse(mut self, mut uploads: Streaming<Upload>, receipts: &Receipts) -> Result<(), Status> {
+        let first = tokio::time::timeout(HELLO_TIMEOUT, uploads.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("the first message did not come"))??;
+        let Some(Upload {
+            kind: Some(upload::Kind::Hello(hello)),
+        }) = first
+        else {
+            return Err(Status::invalid_argument("the first message must be Hello"));
+        };
+        let (agent, tip) = self.greet(hello).await?;
+        let header_hash = if tip.sequence == 0 {
+            Vec::new()
+        } else {
+            tip.header_hash.to_vec()
+        };
+        let resume = Resume {
+            sequence: tip.sequence,
+            header_hash,
+            event_seq: tip.event_seq,
+        };
+        send(receipts, receipt::Kind::Resume(resume)).await?;
+        let (owe, owed) = mpsc::channel(BATCHES_IN_FLIGHT);
+        // Both halves end when either does: no more batches means that the answers run out, a refusal closes `owed`.
+        let (taken, answered) = tokio::join!(self.take(&agent, &mut uploads, owe), answer(owed, receipts));
+        answered.and(taken)
+    }
+
+    async fn greet(&self, hello: Hello) -> Result<(Agent, Tip), Status> {
+        if !evidence::is_agent_id(&hello.agent_id) {
+            return Err(Status::invalid_argument(
+                "agent_id must be 1 to 64 characters of [a-z0-9.-]",
+            ));
+        }
+        if hello.version.len() > MAX_VERSION_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "version is longer than {MAX_VERSION_BYTES} bytes"
+            )));
+        }
+        let key = VerifyingKey::try_from(hello.public_key.as_slice())
+            .map_err(|_| Status::invalid_argument("public_key is not an Ed25519 public key"))?;
+        if key.is_weak() {
+            return Err(Status::invalid_argument(
+                "public_key is of small order: anybody could sign for it",
+            ));
+        }
+        let tip = self
+            .log
+            .hello(hello.agent_id.clone(), key)
+            .await
+            .map_err(unavailable)?;
+        let tip = tip.map_err(Status::permission_denied)?;
+        tracing::info!(agent = hello.agent_id, version = %hello.version.escape_debug(), "agent connected");
+        Ok((
+            Agent {
+                id: hello.agent_id,
+                key,
+                refused: Arc::default(),
+            },
+            tip,
+        ))
+    }
+
+    /// Takes batches until the agent ends, a batch is refused, or the collector stops.
+    async fn take(
+        &mut self,
+        agent: &Agent,
+        uploads: &mut Streaming<Upload>,
+        owe: mpsc::Sender<Owed>,
+    ) -> Result<(), Status> {
+        loop {
+            let message = tokio::select! {
+                message = uploads.message() => message?,
+                _ = self.stop.wait_for(|stop| *stop) => return Err(Status::unavailable("the collector is stopping")),
+                () = owe.closed() => return Ok(()),
+            };
+            let batch = match message {
+                None => return Ok(()),
+                Some(Upload {
+                    kind: Some(upload::Kind::Batch(batch)),
+                }) => batch,
+                Some(_) => return Err(Status::invalid_argument("only batches may follow Hello")),
+            };
+            let debt = self.offer(agent, batch).await.map_err(unavailable)?;
+            let refused = matches!(debt, Owed::Refused { .. });
+            if owe.send(debt).await.is_err() || refused {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Checks a batch and hands it to the log, or has it kept aside.
+    async fn offer(&self, agent: &Agent, batch: SignedBatch) -> anyhow::Result<Owed> {
+        let (key, id) = (agent.key, agent.id.clone());
+        // Hashing and unpacking megabytes: not on the threads that serve everybody.
+        let (batch, opened) = tokio::task::spawn_blocking(move || {
+            let opened = open(&batch, &key, &id);
+            (batch, opened)
+        })
+        .await?;
+        match opened {
+            Ok((seal, events)) => {
+                let sequence = seal.header.sequence;
+                let stream_refused = Arc::clone(&agent.refused);
+                let answer = self
+                    .log
+                    .append(Candidate {
+                        batch,
+                        seal,
+                        events,
+                        stream_refused,
+                    })
+                    .await?;
+                Ok(Owed::Pending { sequence, answer })
+            }
+            Err((sequence, reason)) => {
+                self.log
+                    .set_aside(agent.id.clone(), batch, reason.clone())
+                    .await?;
+                Ok(Owed::Refused { sequence, reason })
+            }
+        }
+    }
+}
+
+/// Everything that can be checked without the log; the error carries the sequence where it is known, else 0.
+fn open(
+    batch: &SignedBatch,
+    key: &VerifyingKey,
+    agent_id: &str,
+) -> Result<(Seal, Vec<Event>), (u64, String)> {
+    let limits = log::limits();
+    let seal = check_seal(batch, key, &limits).map_err(|error| (0, error.to_string()))?;
+    let sequence = seal.header.sequence;
+    let refuse = |reason: String| (sequence, reason);
+    if seal.header.agent_id != agent_id {
+        return Err(refuse(format!(
+            "the batch is of agent {:?}, the stream of {agent_id:?}",
+            seal.header.agent_id
+        )));
+    }
+    let opened = check_leaves(batch, seal, &limits).map_err(|error: BatchError| refuse(error.to_string()))?;
+    let events = log::decode_events(&opened.header, &opened.events).map_err(refuse)?;
+    Ok((
+        Seal {
+            header: opened.header,
+            header_hash: opened.header_hash,
+        },
+        events,
+    ))
+}
+
+/// Answers in order; returns behind the first refusal.
+async fn answer(mut owed: mpsc::Receiver<Owed>, receipts: &Receipts) -> Result<(), Status> {
+    while let Some(debt) = owed.recv().await {
+        let (sequence, appended) = match debt {
+            Owed::Refused { sequence, reason } => (sequence, Appended::Refused(reason)),
+            Owed::Pending { sequence, answer } => {
+                let appended = answer
+                    .await
+                    .map_err(|_| Status::unavailable("the evidence log has ended"))?;
+                (sequence, appended)
+            }
+        };
+        match appended {
+            Appended::Stored(_) | Appended::Duplicate => {
+                send(receipts, receipt::Kind::Ack(Ack { sequence })).await?;
+            }
+            Appended::Refused(reason) => {
+                return send(receipts, receipt::Kind::Refusal(Refusal { sequence, reason })).await;
+            }
+            Appended::Abandoned => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+async fn send(receipts: &Receipts, kind: receipt::Kind) -> Result<(), Status> {
+    let receipt = Receipt { kind: Some(kind) };
+    receipts
+        .send(Ok(receipt))
+        .await
+        .map_err(|_| Status::cancelled("the agent has gone"))
+}
+
+fn unavailable(error: anyhow::Error) -> Status {
+    Status::unavailable(error.to_string())
+}

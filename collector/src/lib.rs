@@ -1,0 +1,18 @@
+//! The collector: takes signed events from agents, keeps them in a tamper-evident log, and answers from a store that
+//! can be rebuilt from it.
+//!
+//! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
+//! `query`, `tail`, `http` (answers). `serve` wires them; `verify` and `rebuild` need only the log.
+
+pub mod config;
+pub mod http;
+pub mod ingest;
+pub mod live;
+pub mod log;
+pub mod metrics;
+pub mod query;
+pub mod rebuild;
+pub mod serve;
+pub mod store;
+pub mod tail;
+pub mod verify;

@@ -1,0 +1,107 @@
+//! Records of a payload segment: how one batch lies in a file.
+//!
+//! Owns the framing: length, CRC-32 of the length, CRC-32 of the body (each four bytes, big-endian), body. The length
+//! has a checksum of its own so that a record cut short by a crash (whole header, missing body) is told from one
+//! whose length was changed. The checksums find accidents; changes on purpose are found by signature and tree.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::Path,
+};
+
+use evidence::{MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES};
+use prost::Message;
+use proto::v1::SignedBatch;
+
+/// Bytes in front of a body.
+pub(crate) const FRAME_BYTES: usize = 12;
+
+/// Longest body: a batch at its caps, with its signature and field tags.
+pub(crate) const MAX_BODY_BYTES: usize = MAX_PAYLOAD_BYTES + MAX_HEADER_BYTES + 256;
+
+/// The bytes that record a batch.
+pub(crate) fn encode(batch: &SignedBatch) -> Vec<u8> {
+    let body = batch.encode_to_vec();
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let mut record = Vec::with_capacity(FRAME_BYTES + body.len());
+    record.extend(length);
+    record.extend(crc32fast::hash(&length).to_be_bytes());
+    record.extend(crc32fast::hash(&body).to_be_bytes());
+    record.extend(body);
+    record
+}
+
+/// What stands at a place of a segment.
+pub(crate) enum Next {
+    /// A whole record; the reader stands behind it.
+    Record { batch: SignedBatch },
+    /// The file ends here.
+    End,
+    /// The file ends inside a record.
+    Torn,
+    /// A record that is not as it was written.
+    Damaged(&'static str),
+}
+
+/// Reads a segment from its start.
+pub(crate) struct SegmentReader {
+    file: BufReader<File>,
+    /// Where the next record begins.
+    pub(crate) offset: u64,
+}
+
+impl SegmentReader {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: BufReader::with_capacity(1 << 18, File::open(path)?),
+            offset: 0,
+        })
+    }
+
+    /// Reads the next record; `offset` moves only over whole ones.
+    pub(crate) fn read(&mut self) -> io::Result<Next> {
+        let mut frame = Vec::with_capacity(FRAME_BYTES);
+        (&mut self.file)
+            .take(FRAME_BYTES as u64)
+            .read_to_end(&mut frame)?;
+        if frame.is_empty() {
+            return Ok(Next::End);
+        }
+        let Some((length, check, body_check)) = split(&frame) else {
+            return Ok(Next::Torn);
+        };
+        if crc32fast::hash(&length).to_be_bytes() != check {
+            return Ok(Next::Damaged("the checksum of the record's length does not hold"));
+        }
+        let length = u32::from_be_bytes(length) as usize;
+        if length > MAX_BODY_BYTES {
+            return Ok(Next::Damaged("the record is longer than any batch"));
+        }
+        let mut body = Vec::with_capacity(length);
+        (&mut self.file).take(length as u64).read_to_end(&mut body)?;
+        if body.len() < length {
+            return Ok(Next::Torn);
+        }
+        if crc32fast::hash(&body).to_be_bytes() != body_check {
+            return Ok(Next::Damaged("the checksum of the record does not hold"));
+        }
+        let body = bytes::Bytes::from(body);
+        let Ok(batch) = SignedBatch::decode(body.clone()) else {
+            return Ok(Next::Damaged("the record is not a batch"));
+        };
+        if batch.encode_to_vec() != body {
+            return Ok(Next::Damaged("the record is not in canonical encoding"));
+        }
+        self.offset += (FRAME_BYTES + length) as u64;
+        Ok(Next::Record { batch })
+    }
+}
+
+type Word = [u8; 4];
+
+fn split(frame: &[u8]) -> Option<(Word, Word, Word)> {
+    let (length, rest) = frame.split_first_chunk()?;
+    let (check, rest) = rest.split_first_chunk()?;
+    Some((*length, *check, rest.try_into().ok()?))
+}

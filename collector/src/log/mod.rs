@@ -1,0 +1,269 @@
+//! The evidence log: what was acknowledged, in the order in which it was stored, so that nobody can change it unseen.
+//!
+//! Owns `<data>/evidence` and `<data>/aside`. Knows agents, batches and the tree; knows nothing of queries. One thread
+//! (`writer`) owns all state, so that no lock orders anything; everybody else talks to it through `Log`.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, anyhow};
+use ed25519_dalek::VerifyingKey;
+use evidence::{Limits, OpenedBatch, Seal, Tip};
+use prost::Message;
+use proto::v1::{BatchHeader, Counters, Event, SignedBatch};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::metrics::Metrics;
+
+mod folder;
+mod frame;
+mod identity;
+mod recovery;
+mod scan;
+mod tiles;
+mod writer;
+
+pub use scan::Wrong;
+pub(crate) use scan::{Depth, scan};
+
+/// What the log says of itself; renewed with every checkpoint and at least every second.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// `pgwitness/<name>`.
+    pub origin: String,
+    /// Entries under the newest checkpoint.
+    pub tree_size: u64,
+    /// Root of the newest checkpoint, base64 as checkpoints write it.
+    pub root_hash: String,
+    /// When the newest checkpoint was written, nanoseconds since the Unix epoch.
+    pub checkpoint_unix_ns: u64,
+    /// All agents that the log knows, by id.
+    pub agents: Vec<AgentStatus>,
+    /// Durable batches, those beyond the checkpoint too.
+    pub batches: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Batches that did not verify and lie in `<data>/aside`.
+    pub aside: u64,
+}
+
+/// One agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentStatus {
+    /// The agent's id.
+    pub agent_id: String,
+    /// Sequence of its newest batch; 0 if it sent none yet.
+    pub last_sequence: u64,
+    /// When it last said anything, nanoseconds since the Unix epoch by the collector's clock; since a restart in which
+    /// it has not spoken yet, the last capture time in its newest batch.
+    pub last_seen_ns: u64,
+    /// Its counters as of its newest batch.
+    pub counters: Counters,
+}
+
+/// How a log is kept.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Name behind `pgwitness/` in the origin; made up where a new log gets none.
+    pub name: Option<String>,
+    /// Time between checkpoints.
+    pub checkpoint_interval: Duration,
+    /// A segment is closed when it is this long.
+    pub segment_bytes: u64,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Durable now, as this entry of the log.
+    Stored(u64),
+    /// Durable since earlier.
+    Duplicate,
+    /// Kept aside, for this reason.
+    Refused(String),
+    /// Not looked at, because an earlier one of the same stream was refused.
+    Abandoned,
+}
+
+/// A batch that has become durable, in log order.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    /// Its entry in the log, from 0.
+    pub log_index: u64,
+    /// What its agent signed.
+    pub header: BatchHeader,
+    /// Its events, decoded.
+    pub events: Vec<Event>,
+}
+
+/// A batch on its way into the log; its seal and leaves were checked.
+#[derive(Debug)]
+pub struct Candidate {
+    /// As received.
+    pub batch: SignedBatch,
+    /// Its header.
+    pub seal: Seal,
+    /// Its events, decoded.
+    pub events: Vec<Event>,
+    /// Set by the log when it refuses a batch of the stream, so that those already behind it are left alone.
+    pub stream_refused: Arc<AtomicBool>,
+}
+
+/// The handle to an open log.
+#[derive(Debug)]
+pub struct Log {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Status>,
+}
+
+/// What comes with an open log.
+pub struct Opened {
+    /// The handle.
+    pub log: Arc<Log>,
+    /// Batches as they become durable. The log waits for whoever reads this: it must be read, or dropped.
+    pub durable: mpsc::Receiver<Durable>,
+    /// Resolves when the log has ended: by `close`, or because it could not write.
+    pub ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+enum Command {
+    Hello {
+        agent_id: String,
+        key: VerifyingKey,
+        reply: oneshot::Sender<Result<Tip, String>>,
+    },
+    Append {
+        candidate: Candidate,
+        reply: oneshot::Sender<Appended>,
+    },
+    SetAside {
+        agent_id: String,
+        batch: SignedBatch,
+        reason: String,
+    },
+    Tick,
+    Close,
+}
+
+/// Commands that wait for the log's thread. Each may hold a batch at its caps, so this bounds memory.
+const QUEUED_COMMANDS: usize = 16;
+
+/// Durable batches that wait for the store.
+const QUEUED_DURABLE: usize = 16;
+
+impl Log {
+    /// Opens the log in the data folder, or makes a new one; recovers from a crash, and refuses a log that does not
+    /// hold. Blocks while it reads all of it.
+    pub fn open(data: &Path, options: LogOptions, metrics: Arc<Metrics>) -> anyhow::Result<Opened> {
+        let (commands, received) = mpsc::channel(QUEUED_COMMANDS);
+        let (feed, durable) = mpsc::channel(QUEUED_DURABLE);
+        let interval = options.checkpoint_interval;
+        let (writer, status) = recovery::open(data, options, metrics, feed)?;
+        let (result, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("evidence-log".to_owned())
+            .spawn(move || _ = result.send(writer.run(received)))
+            .context("cannot start the log's thread")?;
+        let ticks = commands.downgrade();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(commands) = ticks.upgrade() else { break };
+                if commands.send(Command::Tick).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Opened {
+            log: Arc::new(Self { commands, status }),
+            durable,
+            ended,
+        })
+    }
+
+    /// What the log says of itself.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Enrols an agent at first contact, checks its key at every later one, and says where its chain stands. The inner
+    /// error is for the agent.
+    pub async fn hello(&self, agent_id: String, key: VerifyingKey) -> anyhow::Result<Result<Tip, String>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Hello { agent_id, key, reply }).await?;
+        answer.await.map_err(|_| ended())
+    }
+
+    /// Hands a batch over, in the order of the calls; the answer comes when it is durable.
+    pub async fn append(&self, candidate: Candidate) -> anyhow::Result<oneshot::Receiver<Appended>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Append { candidate, reply }).await?;
+        Ok(answer)
+    }
+
+    /// Keeps a batch that does not verify, and raises the alarm.
+    pub async fn set_aside(
+        &self,
+        agent_id: String,
+        batch: SignedBatch,
+        reason: String,
+    ) -> anyhow::Result<()> {
+        self.send(Command::SetAside {
+            agent_id,
+            batch,
+            reason,
+        })
+        .await
+    }
+
+    /// Ends the log with a last checkpoint; `Opened::ended` says when.
+    pub async fn close(&self) {
+        _ = self.commands.send(Command::Close).await;
+    }
+
+    async fn send(&self, command: Command) -> anyhow::Result<()> {
+        self.commands.send(command).await.map_err(|_| ended())
+    }
+}
+
+/// Reads batches back from entry `from_index` on and checks each again; ends at the first error. Beginning late in a
+/// long log skips whole segments.
+pub fn read_batches(
+    evidence_dir: &Path,
+    from_index: u64,
+) -> impl Iterator<Item = anyhow::Result<(u64, OpenedBatch)>> + use<> {
+    recovery::ReadBack::new(evidence_dir, from_index)
+}
+
+/// Decodes a batch's events; they must carry the sequence numbers that the header promises.
+pub fn decode_events(header: &BatchHeader, events: &[bytes::Bytes]) -> Result<Vec<Event>, String> {
+    let decode = |(seq, event): (u64, &bytes::Bytes)| {
+        let event = Event::decode(event.clone()).map_err(|_| format!("event {seq} is malformed"))?;
+        if event.seq == seq {
+            Ok(event)
+        } else {
+            Err(format!("event {seq} calls itself {}", event.seq))
+        }
+    };
+    (header.first_event_seq..).zip(events).map(decode).collect()
+}
+
+/// Limits on batches; the same ones for the stream and for reading back.
+#[must_use]
+pub fn limits() -> Limits {
+    Limits::default()
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn ended() -> anyhow::Error {
+    anyhow!("the evidence log has ended")
+}

@@ -1,0 +1,43 @@
+//! The program `pgwitness-collector`: reads the command line and hands over.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pgwitness_collector::{query, rebuild, serve, tail, verify};
+
+/// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
+#[derive(Parser)]
+#[command(name = "pgwitness-collector", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Query(query::Args),
+    Tail(tail::Args),
+    Verify(verify::Args),
+    Rebuild(rebuild::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Query(args) => query::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
+        Command::Verify(args) => verify::run(&args),
+        Command::Rebuild(args) => rebuild::run(args).await,
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("pgwitness-collector: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,138 @@
+//! The collector's own figures, for Prometheus.
+//!
+//! Owns names and help texts. Whoever does a thing counts it; `http` serves the text.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// Counters and gauges, all since this start.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Batches made durable.
+    pub batches: Counter,
+    /// Events in them.
+    pub events: Counter,
+    /// Bytes of them, compressed, as received.
+    pub bytes: Counter,
+    /// Times that the evidence log was fsynced.
+    pub fsyncs: Counter,
+    /// Checkpoints written.
+    pub checkpoints: Counter,
+    /// Batches received again.
+    pub duplicates: Counter,
+    /// Batches refused.
+    pub refused: Counter,
+    /// Alarms, by kind.
+    pub alarms: Family<AlarmLabels, Counter>,
+    /// Agents with an open stream.
+    pub connected_agents: Gauge,
+    /// Rows handed to the store.
+    pub store_rows: Counter,
+    /// Queries answered.
+    pub queries: Counter,
+}
+
+/// Labels of an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AlarmLabels {
+    /// What happened.
+    pub kind: Alarm,
+}
+
+/// What somebody must look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(missing_docs, reason = "each is the label's value and says itself")]
+pub enum Alarm {
+    OtherKey,
+    RefusedBatch,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            batches: Counter::default(),
+            events: Counter::default(),
+            bytes: Counter::default(),
+            fsyncs: Counter::default(),
+            checkpoints: Counter::default(),
+            duplicates: Counter::default(),
+            refused: Counter::default(),
+            alarms: Family::default(),
+            connected_agents: Gauge::default(),
+            store_rows: Counter::default(),
+            queries: Counter::default(),
+        };
+        let mut registry = Registry::with_prefix("pgwitness_collector");
+        registry.register("batches", "Batches made durable", metrics.batches.clone());
+        registry.register("events", "Events made durable", metrics.events.clone());
+        registry.register(
+            "bytes",
+            "Bytes of durable batches, compressed",
+            metrics.bytes.clone(),
+        );
+        registry.register(
+            "fsyncs",
+            "Times that the evidence log was fsynced",
+            metrics.fsyncs.clone(),
+        );
+        registry.register("checkpoints", "Checkpoints written", metrics.checkpoints.clone());
+        registry.register("duplicates", "Batches received again", metrics.duplicates.clone());
+        registry.register("refused", "Batches refused", metrics.refused.clone());
+        registry.register("alarms", "Alarms by kind", metrics.alarms.clone());
+        registry.register(
+            "connected_agents",
+            "Agents with an open stream",
+            metrics.connected_agents.clone(),
+        );
+        registry.register(
+            "store_rows",
+            "Rows handed to the store",
+            metrics.store_rows.clone(),
+        );
+        registry.register("queries", "Queries answered", metrics.queries.clone());
+        metrics.registry = registry;
+        metrics
+    }
+}
+
+impl Metrics {
+    /// All of them in the OpenMetrics text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        match text::encode(&mut out, &self.registry) {
+            Ok(()) => out,
+            // Only a failing writer fails, and a String does not.
+            Err(_) => String::new(),
+        }
+    }
+
+    /// Counts an alarm.
+    pub fn alarm(&self, kind: Alarm) {
+        self.alarms.get_or_create(&AlarmLabels { kind }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_holds_what_was_counted() {
+        let metrics = Metrics::default();
+        metrics.batches.inc();
+        metrics.alarm(Alarm::OtherKey);
+        let text = metrics.encode();
+        assert!(text.contains("pgwitness_collector_batches_total 1\n"), "{text}");
+        assert!(
+            text.contains("pgwitness_collector_alarms_total{kind=\"OtherKey\"} 1\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

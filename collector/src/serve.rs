@@ -1,0 +1,240 @@
+//! `pgwitness-collector serve`: the running collector.
+//!
+//! Owns the order of starting and of stopping, and nothing in between: log, store, ingest and HTTP know nothing of
+//! each other but what is handed to them here.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, ensure};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::{
+    config::{Config, Overrides},
+    http,
+    ingest::Ingest,
+    live::Record,
+    log::{self, Durable, Log},
+    metrics::Metrics,
+    store::{Store, StoreOptions},
+};
+
+/// Receives events from agents, keeps them, and answers over HTTP.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file (TOML); without one, defaults and PGWITNESS_COLLECTOR__SECTION__KEY.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder for evidence and store.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where agents deliver; loopback only.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub grpc: Option<SocketAddr>,
+    /// Where people ask; loopback only.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Checks the configuration, prints it as it takes effect, and ends.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// Exit code for a command line or configuration that cannot be used.
+const USAGE: u8 = 2;
+
+/// How long open answers may take when the collector stops; live views never end by themselves.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// Runs until SIGINT or SIGTERM, or until something cannot go on.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides {
+        data: args.data,
+        grpc: args.grpc,
+        http: args.http,
+    };
+    let config = match Config::load(args.config.as_deref(), overrides) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("pgwitness-collector: {error}");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    if args.check_config {
+        print!("{}", config.effective());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    serve(config, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves until `stop` resolves; then ingest stops first, then the log with a last checkpoint, then the store.
+pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let grpc = bind("grpc.listen (--grpc)", config.grpc.listen).await?;
+    let web = bind("http.listen (--http)", config.http.listen).await?;
+    let metrics = Arc::new(Metrics::default());
+    let (data, options) = (config.data.clone(), config.log_options());
+    let runtime = tokio::runtime::Handle::current();
+    let opened = tokio::task::spawn_blocking({
+        let metrics = Arc::clone(&metrics);
+        move || {
+            let _runtime = runtime.enter();
+            Log::open(&data, options, metrics)
+        }
+    })
+    .await??;
+    let store = Store::open(&config.data.join("store"), StoreOptions::default()).await?;
+    let held = opened.log.status().borrow().batches;
+    refill(&config.data.join("evidence"), &store, &metrics, held).await?;
+
+    let feed = tokio::spawn(feed(opened.durable, Arc::clone(&store), Arc::clone(&metrics)));
+    let (stopping, stopped) = watch::channel(false);
+    let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone()).into_service();
+    let mut grpc_server = tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(ingest)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), until(stopped.clone())),
+    );
+    let router = http::router(app(&store, &metrics, &opened.log));
+    let mut http_server = tokio::spawn(
+        axum::serve(web, router)
+            .with_graceful_shutdown(until(stopped))
+            .into_future(),
+    );
+    tracing::info!(
+        data = %config.data.display(), grpc = %config.grpc.listen, http = %config.http.listen, batches = held,
+        "the collector is serving"
+    );
+
+    let mut ended = opened.ended;
+    let mut log_result = None;
+    let outcome = tokio::select! {
+        () = stop => Ok(()),
+        result = &mut ended => {
+            log_result = Some(());
+            match result {
+                Ok(Err(error)) => Err(error),
+                _ => Err(anyhow!("the evidence log ended by itself")),
+            }
+        }
+        result = &mut grpc_server => Err(anyhow!("the gRPC server ended: {result:?}")),
+        result = &mut http_server => Err(anyhow!("the HTTP server ended: {result:?}")),
+    };
+    tracing::info!("the collector is stopping");
+    stopping.send_replace(true);
+    if !grpc_server.is_finished() {
+        _ = tokio::time::timeout(HTTP_GRACE, &mut grpc_server).await;
+        grpc_server.abort();
+    }
+    let closed = if log_result.is_none() {
+        opened.log.close().await;
+        ended
+            .await
+            .unwrap_or_else(|_| Err(anyhow!("the evidence log's thread died")))
+    } else {
+        Ok(())
+    };
+    // The log's end closed the feed; what it still held goes into the store before that is sealed.
+    feed.await.context("the store's feed died")?;
+    let sealed = store.seal().await;
+    if !http_server.is_finished() {
+        _ = tokio::time::timeout(HTTP_GRACE, &mut http_server).await;
+        http_server.abort();
+    }
+    outcome.and(closed).and(sealed)
+}
+
+async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}: stop what uses the port, or set {setting}"))
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is stopping too.
+    _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Gives the store what the log has and its files have not.
+async fn refill(evidence: &Path, store: &Store, metrics: &Metrics, held: u64) -> anyhow::Result<()> {
+    let from = store.resume_point().unwrap_or(0);
+    ensure!(
+        from <= held,
+        "the store has {from} batches, the evidence log only {held}: rebuild the store (pgwitness-collector rebuild)"
+    );
+    let (batches, mut received) = mpsc::channel(4);
+    let evidence = evidence.to_owned();
+    let reader = tokio::task::spawn_blocking(move || {
+        for batch in log::read_batches(&evidence, from) {
+            let failed = batch.is_err();
+            if batches.blocking_send(batch).is_err() || failed {
+                break;
+            }
+        }
+    });
+    while let Some(batch) = received.recv().await {
+        let (log_index, opened) = batch.context("the evidence log cannot be read back")?;
+        let events = log::decode_events(&opened.header, &opened.events)
+            .map_err(|reason| anyhow!("entry {log_index} of the evidence log: {reason}"))?;
+        append(
+            store,
+            metrics,
+            Durable {
+                log_index,
+                header: opened.header,
+                events,
+            },
+        )
+        .await;
+    }
+    reader.await?;
+    Ok(())
+}
+
+/// Hands durable batches to the store, in log order.
+async fn feed(mut durable: mpsc::Receiver<Durable>, store: Arc<Store>, metrics: Arc<Metrics>) {
+    while let Some(batch) = durable.recv().await {
+        append(&store, &metrics, batch).await;
+    }
+}
+
+async fn append(store: &Store, metrics: &Metrics, batch: Durable) {
+    let Durable {
+        log_index,
+        header,
+        events,
+    } = batch;
+    let agent: Arc<str> = header.agent_id.into();
+    let record = |event| Record {
+        agent: Arc::clone(&agent),
+        batch_sequence: header.sequence,
+        event,
+    };
+    metrics.store_rows.inc_by(events.len() as u64);
+    store
+        .append(log_index, events.into_iter().map(record).collect())
+        .await;
+}
+
+fn app(store: &Arc<Store>, metrics: &Arc<Metrics>, log: &Log) -> http::App {
+    http::App {
+        store: Arc::clone(store),
+        metrics: Arc::clone(metrics),
+        status: log.status(),
+    }
+}

@@ -1,0 +1,108 @@
+//! Which Parquet files count: one small object, replaced whole, that makes a seal happen all at once.
+//!
+//! Owns `sealed.json` and what is done on opening: files that it does not name are left-overs of a seal that a crash
+//! cut short, and are deleted; if a file that it names is missing or has another size, nothing in the store can be
+//! trusted and it starts empty (the evidence log refills it). Refuses to repair.
+
+use std::collections::HashMap;
+
+use anyhow::Context;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use serde::{Deserialize, Serialize};
+
+/// The state of the sealed part of the store.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Manifest {
+    /// Version of the columns and of this object; another one makes the store start empty.
+    format: u32,
+    /// Log entries `0..entries` are in `files`, each exactly once.
+    pub(crate) entries: u64,
+    /// In the order in which they were sealed.
+    pub(crate) files: Vec<SealedFile>,
+}
+
+/// One Parquet file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct SealedFile {
+    /// Below the store's root.
+    pub(crate) path: String,
+    pub(crate) bytes: u64,
+    pub(crate) rows: u64,
+}
+
+impl Manifest {
+    pub(crate) fn empty() -> Self {
+        Self {
+            format: FORMAT,
+            ..Self::default()
+        }
+    }
+
+    /// The manifest as the store's files bear it out; deletes what it does not account for.
+    pub(crate) async fn open(store: &dyn ObjectStore) -> anyhow::Result<Self> {
+        let mut manifest = Self::read(store).await?;
+        let mut found = HashMap::new();
+        let mut list = store.list(Some(&Path::from(EVENTS)));
+        while let Some(meta) = list.try_next().await.context("cannot list the store's files")? {
+            found.insert(meta.location.to_string(), meta.size);
+        }
+        if let Some(file) = manifest
+            .files
+            .iter()
+            .find(|file| found.get(&file.path) != Some(&file.bytes))
+        {
+            tracing::warn!(file = %file.path, "a sealed file is missing or damaged: the store is refilled from the evidence log");
+            manifest = Self::empty();
+            manifest.write(store).await?;
+        }
+        for file in &manifest.files {
+            found.remove(&file.path);
+        }
+        for path in found.keys() {
+            store
+                .delete(&Path::from(path.as_str()))
+                .await
+                .with_context(|| format!("cannot delete {path}"))?;
+        }
+        Ok(manifest)
+    }
+
+    /// Replaces the stored manifest: from here on, the files that it names count.
+    pub(crate) async fn write(&self, store: &dyn ObjectStore) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec(self)?;
+        store
+            .put(&Path::from(NAME), PutPayload::from(bytes))
+            .await
+            .context("cannot write the store's manifest")?;
+        Ok(())
+    }
+
+    /// What the store says that it has, unchecked.
+    pub(crate) async fn read(store: &dyn ObjectStore) -> anyhow::Result<Self> {
+        let bytes = match store.get(&Path::from(NAME)).await {
+            Ok(found) => found.bytes().await.context("cannot read the store's manifest")?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Self::empty()),
+            Err(error) => return Err(error).context("cannot read the store's manifest"),
+        };
+        match serde_json::from_slice::<Self>(&bytes) {
+            Ok(manifest) if manifest.format == FORMAT => Ok(manifest),
+            _ => {
+                tracing::warn!(
+                    "the store's manifest is of another version or damaged: the store is refilled from the evidence log"
+                );
+                Ok(Self::empty())
+            }
+        }
+    }
+}
+
+/// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
+const FORMAT: u32 = 1;
+
+/// The manifest's name below the store's root.
+pub(crate) const NAME: &str = "sealed.json";
+
+/// The folder of the Parquet files below the store's root.
+pub(crate) const EVENTS: &str = "events";

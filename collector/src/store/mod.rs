@@ -1,0 +1,365 @@
+//! The answers' copy of the evidence log: Parquet by the hour, and the newest rows in memory.
+//!
+//! Owns which log entries can be asked about, each exactly once: `0..sealed` in files, the rest in the tail. Refuses
+//! to be the truth: it can be deleted at any time and is refilled from the log, and whatever it doubts it throws away.
+//! It never makes ingest wait for a disk to get space: a tail that cannot be sealed stops growing, says so in the
+//! status, and is refilled at the next start.
+
+mod columns;
+mod manifest;
+pub mod overview;
+pub mod page;
+mod seal;
+mod session;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use datafusion::{
+    arrow::{array::RecordBatch, compute::concat_batches},
+    execution::{
+        memory_pool::FairSpillPool,
+        object_store::ObjectStoreUrl,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+};
+use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
+use tokio::sync::Notify;
+
+use crate::live::{Live, Record};
+use manifest::Manifest;
+
+/// When the tail becomes a file.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Rows in the tail.
+    pub seal_rows: usize,
+    /// Age of the tail's oldest row.
+    pub seal_after: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            seal_rows: 100_000,
+            seal_after: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The store. One writer (whoever calls [`Store::append`]), any number of readers.
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    runtime: Arc<RuntimeEnv>,
+    options: StoreOptions,
+    live: Live,
+    state: Mutex<State>,
+    /// One seal at a time.
+    sealing: tokio::sync::Mutex<()>,
+    /// Wakes the sealer before its time.
+    full: Notify,
+    /// Cleared for a reader beside a running collector.
+    writable: bool,
+}
+
+/// What the store holds, for status pages.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct StoreStatus {
+    /// Log entries that can be asked about.
+    pub entries: u64,
+    /// Log entries in Parquet files.
+    pub sealed_entries: u64,
+    /// Parquet files.
+    pub sealed_files: usize,
+    /// Their bytes.
+    pub sealed_bytes: u64,
+    /// Rows in Parquet files.
+    pub sealed_rows: u64,
+    /// Rows in memory.
+    pub tail_rows: usize,
+    /// The first log entry that was not taken in, where the store fell behind: a restart refills it.
+    pub behind_from: Option<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    manifest: Manifest,
+    /// Rows of the entries `manifest.entries..next`.
+    chunks: Vec<RecordBatch>,
+    /// The first so many chunks are being written and must stay as they are.
+    frozen: usize,
+    next: u64,
+    rows: usize,
+    bytes: usize,
+    /// When the oldest row of the tail came.
+    since: Option<Instant>,
+    behind_from: Option<u64>,
+}
+
+impl Store {
+    /// Opens or creates the store in the folder `root`, and seals on its own from then on, as `options` say.
+    ///
+    /// The tail is empty: append the log's entries from [`Store::resume_point`] on.
+    pub async fn open(root: &Path, options: StoreOptions) -> anyhow::Result<Arc<Self>> {
+        std::fs::create_dir_all(root).with_context(|| {
+            format!(
+                "cannot create {}: name a folder that this user may write",
+                root.display()
+            )
+        })?;
+        Self::over(Arc::new(LocalFileSystem::new_with_prefix(root)?), options).await
+    }
+
+    /// The same over any object store.
+    pub async fn over(objects: Arc<dyn ObjectStore>, options: StoreOptions) -> anyhow::Result<Arc<Self>> {
+        let manifest = Manifest::open(&objects).await?;
+        let store = Self::with(objects, manifest, options, true)?;
+        tokio::spawn(seal_when_due(Arc::downgrade(&store)));
+        Ok(store)
+    }
+
+    /// Opens the store in the folder `root`, if it is there, without ever writing to it: a collector may be using it.
+    pub async fn open_read_only(root: &Path) -> anyhow::Result<Arc<Self>> {
+        let objects: Arc<dyn ObjectStore> = match LocalFileSystem::new_with_prefix(root) {
+            Ok(folder) => Arc::new(folder),
+            Err(_) => Arc::new(InMemory::new()),
+        };
+        let manifest = Manifest::read(&objects).await?;
+        Self::with(objects, manifest, StoreOptions::default(), false)
+    }
+
+    fn with(
+        objects: Arc<dyn ObjectStore>,
+        manifest: Manifest,
+        options: StoreOptions,
+        writable: bool,
+    ) -> anyhow::Result<Arc<Self>> {
+        let pool = Arc::new(FairSpillPool::new(MAX_QUERY_MEMORY));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+        runtime.register_object_store(ObjectStoreUrl::parse(session::ROOT)?.as_ref(), objects.clone());
+        let state = State {
+            next: manifest.entries,
+            manifest,
+            chunks: Vec::new(),
+            frozen: 0,
+            rows: 0,
+            bytes: 0,
+            since: None,
+            behind_from: None,
+        };
+        Ok(Arc::new(Self {
+            objects,
+            runtime,
+            options,
+            live: Live::default(),
+            state: Mutex::new(state),
+            sealing: tokio::sync::Mutex::new(()),
+            full: Notify::new(),
+            writable,
+        }))
+    }
+
+    /// How many log entries are sealed: the index of the first one to append. `None`: none is.
+    pub fn resume_point(&self) -> Option<u64> {
+        let entries = self.state().manifest.entries;
+        (entries != 0).then_some(entries)
+    }
+
+    /// Takes in the log entry `log_index` (from 0) and shows its events to live watchers.
+    ///
+    /// An entry that the store already has is ignored. One that leaves others out is too, with all that follow, so
+    /// that what is sealed never has a hole; see [`StoreStatus::behind_from`].
+    pub async fn append(&self, log_index: u64, records: Vec<Record>) {
+        let events: Vec<_> = records
+            .iter()
+            .map(|r| proto::json::event(&r.agent, &r.event))
+            .collect();
+        let json: Vec<String> = events.iter().map(ToString::to_string).collect();
+        let rows = columns::rows(log_index, &records, &json);
+        let full = {
+            let mut state = self.state();
+            if log_index < state.next {
+                return;
+            }
+            match rows {
+                Ok(rows) => state.take(log_index, rows),
+                Err(error) => {
+                    tracing::error!(log_index, %error, "events could not become rows");
+                    state.fall_behind(log_index);
+                }
+            }
+            state.rows >= self.options.seal_rows || state.bytes >= SEAL_BYTES
+        };
+        for (event, json) in events.iter().zip(&json) {
+            self.live.publish(event, json);
+        }
+        if full {
+            self.full.notify_one();
+        }
+    }
+
+    /// Writes the tail to Parquet. On an error the tail stays as it is, and the files count for nothing.
+    pub async fn seal(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.writable, "the store was opened for reading");
+        let _one = self.sealing.lock().await;
+        let (mut manifest, chunks, next) = {
+            let mut state = self.state();
+            state.frozen = state.chunks.len();
+            (state.manifest.clone(), state.chunks.clone(), state.next)
+        };
+        if next == manifest.entries {
+            return Ok(());
+        }
+        let count = chunks.len();
+        let written = async {
+            manifest
+                .files
+                .extend(seal::write(&self.objects, chunks, manifest.entries, next).await?);
+            manifest.entries = next;
+            manifest.write(&self.objects).await
+        }
+        .await;
+        let mut state = self.state();
+        state.frozen = 0;
+        written?;
+        state.manifest = manifest;
+        state.chunks.drain(..count);
+        state.rows = state.chunks.iter().map(RecordBatch::num_rows).sum();
+        state.bytes = state.chunks.iter().map(RecordBatch::get_array_memory_size).sum();
+        state.since = (state.rows > 0).then(Instant::now);
+        Ok(())
+    }
+
+    /// Events as they are appended.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// What the store holds now.
+    pub fn status(&self) -> StoreStatus {
+        let state = self.state();
+        StoreStatus {
+            entries: state.next,
+            sealed_entries: state.manifest.entries,
+            sealed_files: state.manifest.files.len(),
+            sealed_bytes: state.manifest.files.iter().map(|f| f.bytes).sum(),
+            sealed_rows: state.manifest.files.iter().map(|f| f.rows).sum(),
+            tail_rows: state.rows,
+            behind_from: state.behind_from,
+        }
+    }
+
+    /// Everything at one moment: the sealed files' paths, and the tail.
+    fn snapshot(&self) -> (Vec<String>, Vec<RecordBatch>) {
+        let state = self.state();
+        (
+            state.manifest.files.iter().map(|f| f.path.clone()).collect(),
+            state.chunks.clone(),
+        )
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock with the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, log_index: u64, rows: RecordBatch) {
+        if self.behind_from.is_some() {
+            return;
+        }
+        if log_index != self.next || self.bytes > MAX_TAIL_BYTES {
+            return self.fall_behind(log_index);
+        }
+        self.next += 1;
+        if rows.num_rows() == 0 {
+            return;
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self.rows += rows.num_rows();
+        self.bytes += rows.get_array_memory_size();
+        self.chunks.push(rows);
+        self.compact();
+    }
+
+    /// Many small chunks make queries slow: the newest are put together once there are enough of them.
+    fn compact(&mut self) {
+        let small = self
+            .chunks
+            .iter()
+            .skip(self.frozen)
+            .rev()
+            .take_while(|c| c.num_rows() < CHUNK_ROWS)
+            .count();
+        if small < CHUNKS_TO_COMPACT {
+            return;
+        }
+        let from = self.chunks.len() - small;
+        let Some(newest) = self.chunks.get(from..) else {
+            return;
+        };
+        if let Ok(one) = concat_batches(&columns::schema(), newest) {
+            self.chunks.truncate(from);
+            self.chunks.push(one);
+        }
+    }
+
+    fn fall_behind(&mut self, log_index: u64) {
+        if self.behind_from.is_none() {
+            tracing::error!(
+                log_index,
+                expected = self.next,
+                "the store fell behind the log; a restart refills it"
+            );
+            self.behind_from = Some(self.next);
+        }
+    }
+}
+
+/// Seals beside ingest, which the log waits for, and ends with the store.
+async fn seal_when_due(store: Weak<Store>) {
+    loop {
+        let Some(here) = store.upgrade() else { return };
+        let woken = tokio::time::timeout(AGE_CHECK, here.full.notified())
+            .await
+            .is_ok();
+        let old = here
+            .state()
+            .since
+            .is_some_and(|since| since.elapsed() >= here.options.seal_after);
+        if (woken || old)
+            && let Err(error) = here.seal().await
+        {
+            tracing::error!(error = format!("{error:#}"), "sealing failed; it is tried again");
+            drop(here);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// Memory that all queries may use together; what needs more fails with an error that says so.
+const MAX_QUERY_MEMORY: usize = 512 * 1024 * 1024;
+
+/// The tail is sealed at this size whatever its rows: Arrow's text columns are limited to 2 GiB each.
+const SEAL_BYTES: usize = 256 * 1024 * 1024;
+
+/// A tail of this size has not been sealed for long (a full disk, say): it grows no further.
+const MAX_TAIL_BYTES: usize = 1024 * 1024 * 1024;
+
+/// A chunk of this many rows is left alone (DataFusion works on 8192 rows at a time).
+const CHUNK_ROWS: usize = 4096;
+
+const CHUNKS_TO_COMPACT: usize = 32;
+
+const AGE_CHECK: Duration = Duration::from_secs(1);
+
+/// After a seal that failed, a disk gets some time.
+const RETRY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

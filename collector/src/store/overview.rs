@@ -1,0 +1,139 @@
+//! The questions that the page asks again and again: key figures, principals, newest events.
+//!
+//! Owns their SQL. Refuses to put text from outside into it: filters are expressions, times are numbers that were
+//! parsed before.
+
+use anyhow::Context;
+use datafusion::{
+    functions::expr_fn::contains,
+    prelude::{DataFrame, SessionContext, col, lit},
+    scalar::ScalarValue,
+};
+use serde_json::{Map, Value};
+
+use super::{
+    Store,
+    page::{self, Page},
+    session,
+};
+use crate::live::Filter;
+
+impl Store {
+    /// Key figures of the queries and gaps since `since_ns` (Unix nanoseconds), as one JSON object.
+    pub async fn overview(&self, since_ns: i64) -> anyhow::Result<Map<String, Value>> {
+        self.ask(async |session| session.sql(&overview_sql(since_ns)).await, 1)
+            .await
+            .map(first_row)
+    }
+
+    /// What each principal did since `since_ns`, the busiest first.
+    pub async fn principals(&self, since_ns: i64) -> anyhow::Result<Page> {
+        let source = format!("(SELECT * FROM queries WHERE {})", since(since_ns));
+        let sql = format!(
+            "{} ORDER BY statements DESC, principal LIMIT {MAX_PRINCIPALS}",
+            session::principals(&source)
+        );
+        self.ask(async |session| session.sql(&sql).await, MAX_PRINCIPALS)
+            .await
+    }
+
+    /// The newest events that `filter` wants since `since_ns`, newest first, in their JSON form.
+    pub async fn newest(
+        &self,
+        filter: &Filter,
+        since_ns: Option<i64>,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Value>> {
+        let page = self
+            .ask(
+                async |session| newest(session, filter, since_ns, limit).await,
+                limit,
+            )
+            .await?;
+        page.rows
+            .into_iter()
+            .flatten()
+            .filter_map(|event| event.as_str().map(serde_json::from_str))
+            .collect::<Result<_, _>>()
+            .context("an event in the store is not JSON")
+    }
+
+    async fn ask(
+        &self,
+        plan: impl AsyncFnOnce(&SessionContext) -> datafusion::common::Result<DataFrame>,
+        max_rows: usize,
+    ) -> anyhow::Result<Page> {
+        page::in_time(async {
+            let session = self.session().await.context("cannot open the store")?;
+            page::collect(plan(&session).await?, max_rows).await
+        })
+        .await
+    }
+}
+
+async fn newest(
+    session: &SessionContext,
+    filter: &Filter,
+    since_ns: Option<i64>,
+    limit: usize,
+) -> datafusion::common::Result<DataFrame> {
+    let mut events = session.table("events").await?;
+    if let Some(ns) = since_ns {
+        let since = ScalarValue::TimestampNanosecond(Some(ns), Some("+00:00".into()));
+        events = events.filter(col("ts_start").gt_eq(lit(since)))?;
+    }
+    if let Some(kind) = &filter.kind {
+        events = events.filter(col("kind").eq(lit(kind.as_str())))?;
+    }
+    if let Some(class) = &filter.class {
+        events = events.filter(col("class").eq(lit(class.to_ascii_uppercase())))?;
+    }
+    if let Some(part) = &filter.principal {
+        events = events.filter(contains(col("principal"), lit(part.as_str())))?;
+    }
+    events
+        .sort(vec![
+            col("ts_start").sort(false, false),
+            col("log_index").sort(false, false),
+            col("seq").sort(false, false),
+        ])?
+        .limit(0, Some(limit))?
+        .select_columns(&["event"])
+}
+
+fn since(ns: i64) -> String {
+    format!("ts_start >= to_timestamp_nanos({ns})")
+}
+
+fn overview_sql(since_ns: i64) -> String {
+    format!(
+        "SELECT count(*) FILTER (WHERE kind = 'query') AS statements, \
+         count(*) FILTER (WHERE kind = 'query' AND outcome = 'error') AS errors, \
+         count(DISTINCT principal) FILTER (WHERE kind = 'query' AND {NAMED}) AS principals, \
+         count(DISTINCT login_role) FILTER (WHERE kind = 'query') AS roles, \
+         count(*) FILTER (WHERE kind = 'query' AND {NAMED}) AS attributed, \
+         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'observed') AS observed, \
+         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'joined') AS joined, \
+         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'inferred') AS inferred, \
+         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'asserted') AS asserted, \
+         sum(rows) AS rows, \
+         count(*) FILTER (WHERE kind = 'gap') AS gaps, \
+         coalesce(sum(bytes_missing) FILTER (WHERE kind = 'gap'), 0) AS bytes_missing, \
+         count(*) FILTER (WHERE kind = 'gap' AND bytes_missing IS NULL) AS gaps_of_unknown_size, \
+         count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
+         count(*) FILTER (WHERE kind = 'auth_failure') AS auth_failures \
+         FROM events WHERE {}",
+        since(since_ns)
+    )
+}
+
+fn first_row(page: Page) -> Map<String, Value> {
+    let row = page.rows.into_iter().next().unwrap_or_default();
+    page.columns.into_iter().zip(row).collect()
+}
+
+/// A statement counts as attributed when it has a name and a confidence.
+const NAMED: &str = "principal IS NOT NULL AND principal <> 'unknown' AND confidence <> 'none'";
+
+/// Principals in one answer: more than any page shows.
+const MAX_PRINCIPALS: usize = 1000;

@@ -1,0 +1,139 @@
+//! A page: the bounded answer to one question, as JSON values.
+//!
+//! Owns the limits of an answer and the way from Arrow to JSON. Refuses to be endless: what does not fit is cut off
+//! and `truncated` says so.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use datafusion::{
+    arrow::{
+        array::{Array, AsArray, RecordBatch},
+        datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type},
+        util::display::array_value_to_string,
+    },
+    prelude::DataFrame,
+};
+use futures::StreamExt;
+use serde_json::Value;
+
+use super::{Store, session};
+
+/// The answer to one question.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Page {
+    /// The columns' names.
+    pub columns: Vec<String>,
+    /// Values in the columns' order. Times are RFC 3339 in UTC.
+    pub rows: Vec<Vec<Value>>,
+    /// Whether the answer has more rows than are here.
+    pub truncated: bool,
+}
+
+impl Store {
+    /// Answers one read-only SQL statement with at most `max_rows` rows.
+    ///
+    /// # Errors
+    ///
+    /// With what is wrong with the statement, or which limit it ran into.
+    pub async fn query(&self, sql: &str, max_rows: usize) -> anyhow::Result<Page> {
+        if sql.len() > MAX_SQL_BYTES {
+            bail!("the statement is longer than {MAX_SQL_BYTES} bytes");
+        }
+        let session = self.session().await.context("cannot open the store")?;
+        let answer = async {
+            let plan = session::plan(&session, sql)
+                .await
+                .context("not answered (only one SELECT, WITH, EXPLAIN, SHOW or DESCRIBE is)")?;
+            collect(plan, max_rows).await
+        };
+        in_time(answer).await
+    }
+}
+
+/// Runs a plan of this program or of [`Store::query`].
+pub(super) async fn collect(plan: DataFrame, max_rows: usize) -> anyhow::Result<Page> {
+    let mut page = Page {
+        columns: plan.schema().fields().iter().map(|f| f.name().clone()).collect(),
+        ..Page::default()
+    };
+    let mut stream = plan.execute_stream().await?;
+    let mut bytes = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        for row in 0..batch.num_rows() {
+            if page.rows.len() >= max_rows || bytes >= MAX_PAGE_BYTES {
+                page.truncated = true;
+                return Ok(page);
+            }
+            let values = values(&batch, row)?;
+            bytes += values.iter().map(weight).sum::<usize>();
+            page.rows.push(values);
+        }
+    }
+    Ok(page)
+}
+
+/// Ends a question that takes too long.
+pub(super) async fn in_time<T>(answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    match tokio::time::timeout(QUERY_TIMEOUT, answer).await {
+        Ok(answer) => answer,
+        Err(_) => bail!(
+            "no answer within {} seconds: narrow the time or the columns",
+            QUERY_TIMEOUT.as_secs()
+        ),
+    }
+}
+
+fn values(batch: &RecordBatch, row: usize) -> anyhow::Result<Vec<Value>> {
+    batch
+        .columns()
+        .iter()
+        .map(|column| value(column.as_ref(), row))
+        .collect()
+}
+
+fn value(array: &dyn Array, row: usize) -> anyhow::Result<Value> {
+    if array.is_null(row) {
+        return Ok(Value::Null);
+    }
+    Ok(match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::Boolean => array.as_boolean().value(row).into(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
+        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).into(),
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).into(),
+        DataType::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
+        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).into(),
+        DataType::List(_) => {
+            let list = array.as_list::<i32>().value(row);
+            (0..list.len())
+                .map(|item| value(list.as_ref(), item))
+                .collect::<anyhow::Result<Vec<_>>>()?
+                .into()
+        }
+        _ => array_value_to_string(array, row)?.into(),
+    })
+}
+
+/// About as many bytes as the value takes as JSON.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 3,
+        Value::Array(items) => items.iter().map(weight).sum::<usize>() + 3,
+        _ => 8,
+    }
+}
+
+/// Longest statement: far beyond what a person writes, far below what would trouble the parser.
+pub const MAX_SQL_BYTES: usize = 64 * 1024;
+
+/// Rows of an answer over HTTP: what a person can use; more is an export.
+pub const MAX_ROWS: usize = 10_000;
+
+/// Size of an answer; statements can be long, and the whole page is held in memory.
+const MAX_PAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Longest that one question may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,170 @@
+//! From the tail's rows to Parquet files, one for each hour that they fall into.
+//!
+//! Owns partitioning, order within a file and the Parquet settings. Refuses to decide when: that is the store's.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use datafusion::{
+    arrow::{
+        array::{AsArray, RecordBatch, UInt32Array},
+        compute::{concat_batches, take_record_batch},
+        datatypes::TimestampNanosecondType,
+    },
+    parquet::{
+        arrow::ArrowWriter,
+        basic::{Compression, ZstdLevel},
+        file::properties::WriterProperties,
+        schema::types::ColumnPath,
+    },
+};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+
+use super::{
+    columns,
+    manifest::{EVENTS, SealedFile},
+};
+
+/// Writes rows of the log entries `first..next` and gives the files' names; nothing counts before the manifest says so.
+pub(crate) async fn write(
+    store: &dyn ObjectStore,
+    chunks: Vec<RecordBatch>,
+    first: u64,
+    next: u64,
+) -> anyhow::Result<Vec<SealedFile>> {
+    let encoded = tokio::task::spawn_blocking(move || encode(&chunks))
+        .await
+        .context("sealing was interrupted")??;
+    let mut files = Vec::with_capacity(encoded.len());
+    for (hour, bytes, rows) in encoded {
+        let path = format!(
+            "{EVENTS}/{hour}/{first:012}-{:012}.parquet",
+            next.saturating_sub(1)
+        );
+        let size = bytes.len() as u64;
+        store
+            .put(&Path::from(path.as_str()), PutPayload::from(bytes))
+            .await
+            .with_context(|| format!("cannot write {path}: is there space left?"))?;
+        files.push(SealedFile {
+            path,
+            bytes: size,
+            rows,
+        });
+    }
+    Ok(files)
+}
+
+/// One file a partition: its folder, its bytes, its rows.
+fn encode(chunks: &[RecordBatch]) -> anyhow::Result<Vec<(String, Vec<u8>, u64)>> {
+    let all = concat_batches(&columns::schema(), chunks)?;
+    let mut files = Vec::new();
+    for (hour, rows) in partitions(&all) {
+        let part = take_record_batch(&all, &UInt32Array::from(rows))?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), columns::schema(), Some(properties()?))?;
+        writer.write(&part)?;
+        files.push((folder(hour), writer.into_inner()?, part.num_rows() as u64));
+    }
+    Ok(files)
+}
+
+/// Row numbers by hour since the epoch (`None`: no time known), in order of time within each.
+fn partitions(all: &RecordBatch) -> BTreeMap<Option<i64>, Vec<u32>> {
+    let mut rows: Vec<(Option<i64>, u32)> = match all.column_by_name("ts_start") {
+        Some(times) => times
+            .as_primitive::<TimestampNanosecondType>()
+            .iter()
+            .zip(0..)
+            .collect(),
+        None => Vec::new(),
+    };
+    rows.sort_unstable();
+    let mut hours: BTreeMap<Option<i64>, Vec<u32>> = BTreeMap::new();
+    for (time, row) in &rows {
+        hours
+            .entry(time.map(|ns| ns.div_euclid(HOUR_NS)))
+            .or_default()
+            .push(*row);
+    }
+    if hours.len() > MAX_HOURS {
+        return BTreeMap::from([(None, rows.into_iter().map(|(_, row)| row).collect())]);
+    }
+    hours
+}
+
+fn folder(hour: Option<i64>) -> String {
+    let start = hour.and_then(|hour| jiff::Timestamp::from_second(hour.checked_mul(3600)?).ok());
+    match start {
+        Some(start) => start.strftime("date=%Y-%m-%d/hour=%H").to_string(),
+        None => "date=mixed/hour=mixed".to_owned(),
+    }
+}
+
+fn properties() -> anyhow::Result<WriterProperties> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    for column in ["principal", "fingerprint", "session_id", "event_id"] {
+        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column), true);
+    }
+    Ok(properties.build())
+}
+
+const HOUR_NS: i64 = 3_600_000_000_000;
+
+/// Hours of one seal that get a file of their own. Times come from agents: one that invents them must not be able to
+/// make a file for each event. Beyond it, the seal's rows lie in one file, which is slower to search and no less right.
+const MAX_HOURS: usize = 48;
+
+/// Rows of a row group: small enough that a search by time or principal skips most of an hour.
+const ROW_GROUP_ROWS: usize = 32 * 1024;
+
+/// Parquet's usual trade of time for space; the JSON form of similar events shrinks well already here.
+const ZSTD_LEVEL: i32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::v1;
+
+    use super::*;
+    use crate::live::Record;
+
+    fn batch(times: &[u64]) -> RecordBatch {
+        let records: Vec<Record> = times
+            .iter()
+            .zip(1..)
+            .map(|(ts, seq)| Record {
+                agent: Arc::from("a"),
+                batch_sequence: 1,
+                event: v1::Event {
+                    seq,
+                    ts_start_ns: *ts,
+                    ..Default::default()
+                },
+            })
+            .collect();
+        columns::rows(0, &records, &vec!["{}".to_owned(); times.len()]).unwrap()
+    }
+
+    #[test]
+    fn rows_fall_into_their_hours_in_order_of_time() {
+        let hour = 3_600_000_000_000;
+        let parts = partitions(&batch(&[hour * 2 + 5, hour + 1, hour * 2 + 3, 0]));
+        assert_eq!(
+            parts,
+            BTreeMap::from([(None, vec![3]), (Some(1), vec![1]), (Some(2), vec![2, 0])])
+        );
+        assert_eq!(folder(Some(494_000)), "date=2026-05-10/hour=08");
+        assert_eq!(folder(None), "date=mixed/hour=mixed");
+    }
+
+    #[test]
+    fn invented_times_do_not_make_a_file_each() {
+        let times: Vec<u64> = (1..=100).map(|n| n * 3_600_000_000_000).collect();
+        let parts = partitions(&batch(&times));
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts.values().map(Vec::len).sum::<usize>(), 100);
+    }
+}

@@ -1,0 +1,115 @@
+//! One question, one DataFusion session: sealed files and tail as they were at the moment of asking, read-only.
+//!
+//! Owns the tables that SQL sees:
+//!
+//! | table | rows |
+//! |---|---|
+//! | `events` | everything; the column `event` is the JSON form |
+//! | `queries` | the events of kind `query` |
+//! | `sessions` | one for each session: role, database, principals, statements, rows, first and last seen |
+//! | `principals` | one for each principal: roles, databases, objects, statements, rows, errors, first and last seen |
+//! | `gaps` | what was not seen: gaps and opaque sessions |
+//!
+//! Refuses everything but reading: one SELECT, WITH, VALUES, EXPLAIN, SHOW or DESCRIBE.
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::Result,
+    datasource::{
+        MemTable,
+        file_format::parquet::ParquetFormat,
+        listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
+    },
+    prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
+};
+
+use super::{Store, columns};
+
+impl Store {
+    /// A session over the store as it is now.
+    pub(super) async fn session(&self) -> Result<SessionContext> {
+        let mut config = SessionConfig::new().with_information_schema(true);
+        let parquet = &mut config.options_mut().execution.parquet;
+        parquet.pushdown_filters = true;
+        // Text columns keep the type that the tail has.
+        parquet.schema_force_view_types = false;
+        let session = SessionContext::new_with_config_rt(config, self.runtime.clone());
+        let (files, chunks) = self.snapshot();
+        let mut events = session.read_table(Arc::new(MemTable::try_new(columns::schema(), vec![chunks])?))?;
+        if !files.is_empty() {
+            events = session.read_table(sealed(&files)?)?.union(events)?;
+        }
+        session.register_table("events", events.into_view())?;
+        for (name, sql) in [
+            ("queries", QUERIES.to_owned()),
+            ("sessions", SESSIONS.to_owned()),
+            ("gaps", GAPS.to_owned()),
+            ("principals", principals("queries")),
+        ] {
+            let view = session.sql(&sql).await?.into_view();
+            session.register_table(name, view)?;
+        }
+        Ok(session)
+    }
+}
+
+/// Plans `sql`, which comes from outside.
+pub(super) async fn plan(session: &SessionContext, sql: &str) -> Result<DataFrame> {
+    let read_only = SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false);
+    session.sql_with_options(sql, read_only).await
+}
+
+/// What each principal of `source` (a table or a query in parentheses, written by this program) did.
+pub(super) fn principals(source: &str) -> String {
+    format!(
+        "WITH q AS (SELECT coalesce(principal, 'unknown') AS principal, principal_kind, confidence, method, reason, \
+                login_role, database, application_name, rows, rows_affected, outcome, objects, exe, command_line, \
+                ts_start FROM {source}), \
+         touched AS (SELECT principal, array_agg(DISTINCT object) AS objects \
+                FROM (SELECT principal, unnest(objects) AS object FROM q) GROUP BY principal) \
+         SELECT q.principal, max(q.principal_kind) AS principal_kind, \
+                array_sort(array_agg(DISTINCT q.confidence)) AS confidence, \
+                max(q.method) AS method, max(q.reason) AS reason, \
+                array_sort(array_agg(DISTINCT q.login_role)) AS roles, \
+                array_sort(array_agg(DISTINCT q.database)) AS databases, \
+                array_sort(array_agg(DISTINCT q.application_name)) AS application_names, \
+                max(q.exe) AS exe, max(q.command_line) AS command_line, \
+                count(*) AS statements, sum(q.rows) AS rows, sum(q.rows_affected) AS rows_affected, \
+                count(*) FILTER (WHERE q.outcome = 'error') AS errors, \
+                array_sort(first_value(touched.objects)) AS objects, \
+                min(q.ts_start) AS first_seen, max(q.ts_start) AS last_seen \
+         FROM q LEFT JOIN touched ON q.principal = touched.principal GROUP BY q.principal"
+    )
+}
+
+/// Exactly these files, so that a seal in the meantime makes no row appear twice.
+fn sealed(files: &[String]) -> Result<Arc<ListingTable>> {
+    let paths = files
+        .iter()
+        .map(|file| ListingTableUrl::parse(format!("{ROOT}{file}")))
+        .collect::<Result<Vec<_>>>()?;
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
+    let config = ListingTableConfig::new_with_multi_paths(paths)
+        .with_listing_options(options)
+        .with_schema(columns::schema());
+    Ok(Arc::new(ListingTable::try_new(config)?))
+}
+
+/// Where the session finds the object store; not an address of anything.
+pub(super) const ROOT: &str = "pgwitness://store/";
+
+const QUERIES: &str = "SELECT * FROM events WHERE kind = 'query'";
+
+const GAPS: &str = "SELECT * FROM events WHERE kind IN ('gap', 'opaque_session')";
+
+const SESSIONS: &str = "SELECT agent, session_id, max(backend_pid) AS backend_pid, max(login_role) AS login_role, \
+    max(database) AS database, max(application_name) AS application_name, max(transport) AS transport, \
+    max(encryption) AS encryption, max(client_addr) AS client_addr, max(client_port) AS client_port, \
+    array_sort(array_agg(DISTINCT principal) FILTER (WHERE principal IS NOT NULL)) AS principals, \
+    count(*) FILTER (WHERE kind = 'query') AS statements, sum(rows) AS rows, \
+    bool_or(kind = 'session_close') AS closed, min(ts_start) AS first_seen, max(ts_start) AS last_seen \
+    FROM events WHERE session_id IS NOT NULL GROUP BY agent, session_id";

@@ -1,0 +1,447 @@
+//! The store against crashes, hostile text and hostile SQL.
+
+use object_store::{ObjectStoreExt, PutPayload, path::Path as ObjectPath};
+use proto::v1::{self, event::Body};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::live::Filter;
+
+const START: u64 = 1_795_225_200_000_000_000;
+
+/// Never seals by itself.
+fn by_hand() -> StoreOptions {
+    StoreOptions {
+        seal_rows: usize::MAX,
+        seal_after: Duration::from_secs(100_000),
+    }
+}
+
+/// A query of agent `a`; rows, and so sums, tell events apart.
+pub(crate) fn query(seq: u64, principal: &str, text: &str) -> Record {
+    let known = principal != "unknown";
+    let confidence = if known {
+        v1::Confidence::Observed
+    } else {
+        v1::Confidence::None
+    };
+    let event = v1::Event {
+        seq,
+        // Forty minutes apart, so that few events already span hours.
+        ts_start_ns: START + seq * 2_400_000_000_000,
+        ts_end_ns: START + seq * 2_400_000_000_000 + 1_500_000,
+        session: Some(v1::Session {
+            id: format!("boot-{}", seq % 3),
+            login_role: "app_user".into(),
+            database: "shop".into(),
+            ..Default::default()
+        }),
+        attribution: Some(v1::Attribution {
+            principal: principal.into(),
+            confidence: confidence.into(),
+            ..Default::default()
+        }),
+        body: Some(Body::Query(v1::Query {
+            statement: Some(v1::Statement {
+                text: text.into(),
+                text_known: true,
+                ..Default::default()
+            }),
+            meaning: Some(v1::Meaning {
+                class: v1::Class::Read.into(),
+                objects: vec![v1::Object {
+                    schema: "public".into(),
+                    name: format!("t{}", seq % 2),
+                    access: v1::Access::Read.into(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+            result: Some(v1::Result {
+                outcome: v1::Outcome::Ok.into(),
+                rows: Some(seq),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    Record {
+        agent: Arc::from("a"),
+        batch_sequence: seq,
+        event,
+    }
+}
+
+fn gap(seq: u64, bytes_missing: Option<u64>) -> Record {
+    let gap = v1::Gap {
+        reason: "ring_full".into(),
+        bytes_missing,
+        ..Default::default()
+    };
+    let event = v1::Event {
+        seq,
+        ts_start_ns: START,
+        body: Some(Body::Gap(gap)),
+        ..Default::default()
+    };
+    Record {
+        agent: Arc::from("a"),
+        batch_sequence: seq,
+        event,
+    }
+}
+
+async fn rows(store: &Store, sql: &str) -> Vec<Vec<Value>> {
+    store
+        .query(sql, 1000)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error:#}"))
+        .rows
+}
+
+/// Count and sum of all events: wrong if one is missing or there twice.
+async fn sum(store: &Store) -> (u64, u64) {
+    let rows = rows(
+        store,
+        "SELECT count(*), sum(rows), count(DISTINCT event_id) FROM events",
+    )
+    .await;
+    assert_eq!(rows[0][0], rows[0][2], "an event is there twice");
+    (rows[0][0].as_u64().unwrap(), rows[0][1].as_u64().unwrap_or(0))
+}
+
+async fn append(store: &Store, entries: std::ops::Range<u64>) {
+    for n in entries {
+        store
+            .append(
+                n,
+                vec![query(n + 1, "spiffe://td/host/h/unit/shop.service", "SELECT $1")],
+            )
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn sealed_files_and_tail_are_counted_together_exactly_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    assert_eq!(store.resume_point(), None);
+    assert_eq!(sum(&store).await, (0, 0));
+    append(&store, 0..5).await;
+    assert_eq!(sum(&store).await, (5, 15));
+    store.seal().await.unwrap();
+    assert_eq!((sum(&store).await, store.resume_point()), ((5, 15), Some(5)));
+    append(&store, 5..70).await;
+    assert_eq!(sum(&store).await, (70, 2485));
+    // Delivered again: already there, sealed or not.
+    append(&store, 3..8).await;
+    assert_eq!(sum(&store).await, (70, 2485));
+    store.seal().await.unwrap();
+    assert_eq!(sum(&store).await, (70, 2485));
+    let status = store.status();
+    assert_eq!(
+        (status.sealed_entries, status.tail_rows, status.sealed_rows),
+        (70, 0, 70)
+    );
+    assert!(status.sealed_files > 10, "one file an hour: {status:?}");
+    drop(store);
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    assert_eq!((sum(&store).await, store.resume_point()), ((70, 2485), Some(70)));
+}
+
+#[tokio::test]
+async fn counts_hold_while_seals_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    append(&store, 0..60).await;
+    let seal = tokio::spawn({
+        let store = store.clone();
+        async move { store.seal().await }
+    });
+    for n in 60..80 {
+        append(&store, n..n + 1).await;
+        assert_eq!(sum(&store).await.0, n + 1);
+    }
+    seal.await.unwrap().unwrap();
+    assert_eq!(sum(&store).await, (80, 3240));
+}
+
+#[tokio::test]
+async fn files_of_a_seal_that_a_crash_cut_short_do_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    append(&store, 0..3).await;
+    store.seal().await.unwrap();
+    let before = std::fs::read(folder.path().join(manifest::NAME)).unwrap();
+    append(&store, 3..9).await;
+    store.seal().await.unwrap();
+    drop(store);
+    // As if the process had died between the files and the manifest.
+    std::fs::write(folder.path().join(manifest::NAME), before).unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    assert_eq!((sum(&store).await, store.resume_point()), ((3, 6), Some(3)));
+    append(&store, 3..9).await;
+    store.seal().await.unwrap();
+    assert_eq!(sum(&store).await, (9, 45));
+}
+
+#[tokio::test]
+async fn a_damaged_store_starts_empty_instead_of_answering_wrongly() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    append(&store, 0..3).await;
+    store.seal().await.unwrap();
+    let file = store.state().manifest.files[0].path.clone();
+    drop(store);
+    std::fs::write(folder.path().join(file), b"PAR1").unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    assert_eq!((sum(&store).await, store.resume_point()), ((0, 0), None));
+}
+
+#[tokio::test]
+async fn a_failed_seal_loses_nothing_and_can_be_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    append(&store, 0..3).await;
+    // A file where the folder must be.
+    std::fs::write(folder.path().join("events"), b"").unwrap();
+    assert!(store.seal().await.is_err());
+    assert_eq!((sum(&store).await, store.resume_point()), ((3, 6), None));
+    std::fs::remove_file(folder.path().join("events")).unwrap();
+    store.seal().await.unwrap();
+    assert_eq!((sum(&store).await, store.resume_point()), ((3, 6), Some(3)));
+}
+
+#[tokio::test]
+async fn a_hole_is_never_sealed_over() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    append(&store, 0..2).await;
+    append(&store, 3..5).await;
+    store.seal().await.unwrap();
+    assert_eq!((sum(&store).await, store.resume_point()), ((2, 3), Some(2)));
+    assert_eq!(store.status().behind_from, Some(2));
+}
+
+#[tokio::test]
+async fn a_full_or_old_tail_is_sealed_without_being_asked() {
+    for options in [
+        StoreOptions {
+            seal_rows: 3,
+            ..by_hand()
+        },
+        StoreOptions {
+            seal_after: Duration::from_millis(1),
+            ..by_hand()
+        },
+    ] {
+        let store = Store::over(Arc::new(InMemory::new()), options).await.unwrap();
+        append(&store, 0..4).await;
+        let sealed = async {
+            while store.resume_point().is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), sealed)
+            .await
+            .expect("sealed by itself");
+        assert_eq!(sum(&store).await, (4, 10));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_beside_a_collector_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    append(&store, 0..3).await;
+    store.seal().await.unwrap();
+    // What the running collector is just writing must survive the reader.
+    store
+        .objects
+        .put(
+            &ObjectPath::from("events/unfinished.parquet"),
+            PutPayload::from("x"),
+        )
+        .await
+        .unwrap();
+    let reader = Store::open_read_only(folder.path()).await.unwrap();
+    append(&reader, 3..5).await;
+    assert_eq!(sum(&reader).await, (5, 15));
+    assert!(reader.seal().await.is_err());
+    assert!(folder.path().join("events/unfinished.parquet").exists());
+    let nothing = Store::open_read_only(&folder.path().join("absent"))
+        .await
+        .unwrap();
+    assert_eq!(sum(&nothing).await, (0, 0));
+}
+
+#[tokio::test]
+async fn nothing_but_reading_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    append(&store, 0..2).await;
+    let out = folder.path().join("out.parquet");
+    for sql in [
+        "DELETE FROM events".to_owned(),
+        "INSERT INTO events SELECT * FROM events".to_owned(),
+        "UPDATE events SET rows = 0".to_owned(),
+        "DROP TABLE events".to_owned(),
+        "CREATE TABLE mine AS SELECT 1".to_owned(),
+        "CREATE VIEW queries AS SELECT 1".to_owned(),
+        "CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION '/etc/'".to_owned(),
+        format!("COPY (SELECT 1) TO '{}'", out.display()),
+        format!("EXPLAIN ANALYZE COPY (SELECT 1) TO '{}'", out.display()),
+        "SET datafusion.execution.batch_size = 1".to_owned(),
+        "SELECT 1; DROP TABLE events".to_owned(),
+        "SELECT * FROM '/etc/passwd'".to_owned(),
+        "SELECT * FROM read_csv('/etc/passwd')".to_owned(),
+        "PREPARE p AS SELECT 1".to_owned(),
+        "not sql".to_owned(),
+        format!("SELECT '{}'", "x".repeat(page::MAX_SQL_BYTES)),
+    ] {
+        let error = store.query(&sql, 10).await.expect_err(&sql);
+        assert!(!error.to_string().is_empty());
+    }
+    assert!(!out.exists());
+    for sql in [
+        "SELECT 1",
+        "WITH q AS (SELECT * FROM queries) SELECT count(*) FROM q",
+        "EXPLAIN SELECT * FROM events",
+        "SHOW TABLES",
+        "DESCRIBE events",
+        "SHOW COLUMNS FROM queries",
+        "VALUES (1)",
+    ] {
+        assert!(!rows(&store, sql).await.is_empty(), "{sql}");
+    }
+    assert_eq!(sum(&store).await, (2, 3));
+}
+
+#[tokio::test]
+async fn answers_are_cut_off_and_say_so() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    append(&store, 0..5).await;
+    let page = store
+        .query("SELECT seq FROM events ORDER BY seq", 3)
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.rows, page.truncated),
+        (vec![vec![json!(1)], vec![json!(2)], vec![json!(3)]], true)
+    );
+    assert!(!store.query("SELECT seq FROM events", 5).await.unwrap().truncated);
+}
+
+#[tokio::test]
+async fn views_say_what_their_names_promise() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let shop = "spiffe://td/host/h/unit/shop.service";
+    store
+        .append(0, vec![query(1, shop, "SELECT 1"), query(2, shop, "SELECT 2")])
+        .await;
+    store.seal().await.unwrap();
+    store
+        .append(
+            1,
+            vec![query(3, "unknown", "SELECT 3"), gap(4, Some(100)), gap(5, None)],
+        )
+        .await;
+    let principals = rows(
+        &store,
+        "SELECT principal, statements, rows, roles, objects, confidence, first_seen FROM principals ORDER BY 2 DESC",
+    )
+    .await;
+    assert_eq!(
+        principals,
+        [
+            vec![
+                json!(shop),
+                json!(2),
+                json!(3),
+                json!(["app_user"]),
+                json!(["public.t0", "public.t1"]),
+                json!(["observed"]),
+                json!("2026-11-21T02:20:00Z")
+            ],
+            vec![
+                json!("unknown"),
+                json!(1),
+                json!(3),
+                json!(["app_user"]),
+                json!(["public.t1"]),
+                json!(["none"]),
+                json!("2026-11-21T03:40:00Z")
+            ],
+        ]
+    );
+    assert_eq!(rows(&store, "SELECT count(*) FROM queries").await, [[json!(3)]]);
+    assert_eq!(
+        rows(&store, "SELECT gap_reason, bytes_missing FROM gaps ORDER BY seq").await[0][1],
+        100
+    );
+    assert_eq!(
+        rows(
+            &store,
+            "SELECT session_id, statements, principals FROM sessions ORDER BY 1"
+        )
+        .await
+        .len(),
+        3
+    );
+    assert_eq!(
+        rows(
+            &store,
+            "SELECT event_id FROM events WHERE array_has(objects, 'public.t0')"
+        )
+        .await,
+        [[json!("a-2")]]
+    );
+    let overview = store.overview(0).await.unwrap();
+    for (key, value) in [
+        ("statements", 3),
+        ("principals", 1),
+        ("roles", 1),
+        ("attributed", 2),
+        ("observed", 2),
+        ("rows", 6),
+        ("gaps", 2),
+        ("bytes_missing", 100),
+        ("gaps_of_unknown_size", 1),
+        ("errors", 0),
+    ] {
+        assert_eq!(overview[key], value, "{key}");
+    }
+    assert_eq!(store.principals(0).await.unwrap().rows.len(), 2);
+    let late = i64::try_from(START + 3 * 2_400_000_000_000).unwrap();
+    assert_eq!(store.overview(late).await.unwrap()["statements"], 1);
+}
+
+#[tokio::test]
+async fn hostile_text_comes_back_as_it_went_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    let text = "SELECT '</script>' -- \"\\\u{0}\u{1b}[2J\r\ndata: x\n\n\u{2028}\u{202e} 🐘";
+    let principal = "x' OR '1'='1";
+    let mut watcher = store.live().subscribe();
+    store.append(0, vec![query(1, principal, text)]).await;
+    let seen: Value = serde_json::from_str(&watcher.recv().await.unwrap().json).unwrap();
+    assert_eq!(seen["statement"]["text"], text);
+    for _ in 0..2 {
+        assert_eq!(
+            rows(&store, "SELECT statement, principal FROM events").await,
+            [[json!(text), json!(principal)]]
+        );
+        let filter = Filter {
+            principal: Some("' OR '".into()),
+            ..Filter::default()
+        };
+        let newest = store.newest(&filter, None, 10).await.unwrap();
+        assert_eq!((newest.len(), &newest[0]), (1, &seen));
+        let none = Filter {
+            principal: Some("y' OR ''='".into()),
+            ..Filter::default()
+        };
+        assert!(store.newest(&none, None, 10).await.unwrap().is_empty());
+        store.seal().await.unwrap();
+    }
+}

@@ -1,0 +1,316 @@
+//! The agents' stream, over a real connection.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails by panicking"
+)]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use evidence::Chain;
+use pgwitness_collector::{
+    ingest::Ingest,
+    log::{Log, LogOptions, Opened},
+    metrics::Metrics,
+    verify::verify,
+};
+use prost::Message;
+use proto::v1::{
+    Event, Hello, Receipt, Resume, SignedBatch, Upload, delivery_client::DeliveryClient, receipt, upload,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+struct Collector {
+    data: tempfile::TempDir,
+    log: Arc<Log>,
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+    /// What came out of the log, once it has ended.
+    durable: tokio::task::JoinHandle<Vec<u64>>,
+    metrics: Arc<Metrics>,
+    stop: watch::Sender<bool>,
+    client: DeliveryClient<Channel>,
+}
+
+impl Collector {
+    async fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let options = LogOptions {
+            name: None,
+            checkpoint_interval: Duration::from_millis(20),
+            segment_bytes: 1 << 20,
+        };
+        let Opened {
+            log,
+            mut durable,
+            ended,
+        } = Log::open(data.path(), options, Arc::clone(&metrics)).unwrap();
+        let durable = tokio::spawn(async move {
+            let mut indices = Vec::new();
+            while let Some(batch) = durable.recv().await {
+                indices.push(batch.log_index);
+            }
+            indices
+        });
+        let (stop, stopped) = watch::channel(false);
+        let service = Ingest::new(Arc::clone(&log), Arc::clone(&metrics), stopped).into_service();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let channel = Channel::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let client = DeliveryClient::new(channel);
+        Self {
+            data,
+            log,
+            ended,
+            durable,
+            metrics,
+            stop,
+            client,
+        }
+    }
+
+    async fn stream(&self, first: Upload) -> (mpsc::Sender<Upload>, Streaming<Receipt>) {
+        let (uploads, stream) = mpsc::channel(64);
+        uploads.send(first).await.unwrap();
+        let receipts = self
+            .client
+            .clone()
+            .deliver(ReceiverStream::new(stream))
+            .await
+            .unwrap()
+            .into_inner();
+        (uploads, receipts)
+    }
+}
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+
+fn hello(id: &str, key: &SigningKey) -> Upload {
+    let public_key = key.verifying_key().to_bytes().to_vec();
+    let hello = Hello {
+        agent_id: id.to_owned(),
+        public_key,
+        version: "test".to_owned(),
+    };
+    Upload {
+        kind: Some(upload::Kind::Hello(hello)),
+    }
+}
+
+fn upload(batch: &SignedBatch) -> Upload {
+    Upload {
+        kind: Some(upload::Kind::Batch(batch.clone())),
+    }
+}
+
+/// A batch of one event.
+fn seal(chain: &mut Chain) -> SignedBatch {
+    let seq = chain.next_sequence;
+    let event = Bytes::from(
+        Event {
+            seq,
+            ..Event::default()
+        }
+        .encode_to_vec(),
+    );
+    evidence::seal(chain, &key(1), vec![event], seq, 1, 2, None, [4; 32])
+}
+
+async fn resume(receipts: &mut Streaming<Receipt>) -> Resume {
+    match receipts.message().await.unwrap().unwrap().kind {
+        Some(receipt::Kind::Resume(resume)) => resume,
+        other => panic!("expected Resume, found {other:?}"),
+    }
+}
+
+async fn acks(receipts: &mut Streaming<Receipt>, count: usize) -> Vec<u64> {
+    let mut acks = Vec::new();
+    while acks.len() < count {
+        match receipts.message().await.unwrap().unwrap().kind {
+            Some(receipt::Kind::Ack(ack)) => acks.push(ack.sequence),
+            other => panic!("expected Ack, found {other:?}"),
+        }
+    }
+    acks
+}
+
+/// The reason of a refusal, behind which the stream must end.
+async fn refusal(receipts: &mut Streaming<Receipt>) -> (u64, String) {
+    let refusal = match receipts.message().await.unwrap().unwrap().kind {
+        Some(receipt::Kind::Refusal(refusal)) => refusal,
+        other => panic!("expected Refusal, found {other:?}"),
+    };
+    assert!(
+        receipts.message().await.unwrap().is_none(),
+        "the stream ends behind a refusal"
+    );
+    (refusal.sequence, refusal.reason)
+}
+
+async fn status(receipts: &mut Streaming<Receipt>) -> Status {
+    receipts.message().await.expect_err("a status")
+}
+
+#[tokio::test]
+async fn batches_are_acknowledged_in_order_and_the_next_stream_resumes() {
+    let collector = Collector::start().await;
+    let mut chain = Chain::new("host-1");
+    let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+    assert_eq!(resume(&mut receipts).await, Resume::default());
+    for _ in 0..40 {
+        uploads.send(upload(&seal(&mut chain))).await.unwrap();
+    }
+    assert_eq!(acks(&mut receipts, 40).await, (1..=40).collect::<Vec<_>>());
+    drop(uploads);
+    assert!(receipts.message().await.unwrap().is_none());
+    let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+    let at = resume(&mut receipts).await;
+    assert_eq!(
+        at,
+        Resume {
+            sequence: 40,
+            header_hash: chain.previous.to_vec(),
+            event_seq: 40
+        }
+    );
+    let batch = seal(&mut chain);
+    uploads.send(upload(&batch)).await.unwrap();
+    uploads.send(upload(&batch)).await.unwrap();
+    assert_eq!(acks(&mut receipts, 2).await, [41, 41]);
+    assert_eq!(
+        (
+            collector.metrics.batches.get(),
+            collector.metrics.duplicates.get()
+        ),
+        (41, 1)
+    );
+    assert!(collector.metrics.fsyncs.get() <= 41);
+    collector.log.close().await;
+    assert_eq!(
+        collector.durable.await.unwrap(),
+        (0..41).collect::<Vec<_>>(),
+        "all of it, in log order"
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_hold_is_refused_and_kept_aside() {
+    let collector = Collector::start().await;
+    let mut chain = Chain::new("host-1");
+    let good = seal(&mut chain);
+    let unsigned = SignedBatch {
+        signature: Bytes::from(vec![0; 64]),
+        ..good.clone()
+    };
+    let foreign = evidence::seal(&mut Chain::new("host-2"), &key(1), vec![], 1, 0, 0, None, [0; 32]);
+    let malformed = evidence::seal(
+        &mut Chain::new("host-1"),
+        &key(1),
+        vec![Bytes::from_static(b"\xff")],
+        1,
+        0,
+        0,
+        None,
+        [0; 32],
+    );
+    let misnumbered = evidence::seal(
+        &mut Chain::new("host-1"),
+        &key(1),
+        vec![Bytes::new()],
+        1,
+        0,
+        0,
+        None,
+        [0; 32],
+    );
+    let skipped = seal(&mut chain);
+    for (batch, sequence, expected) in [
+        (&unsigned, 0, "the signature does not hold"),
+        (&foreign, 1, "the batch is of agent \"host-2\""),
+        (&malformed, 1, "event 1 is malformed"),
+        (&misnumbered, 1, "event 1 calls itself 0"),
+        (&skipped, 2, "expected batch 1, found 2"),
+    ] {
+        let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+        resume(&mut receipts).await;
+        uploads.send(upload(batch)).await.unwrap();
+        let (refused, reason) = refusal(&mut receipts).await;
+        assert!(
+            refused == sequence && reason.starts_with(expected),
+            "{refused}: {reason}"
+        );
+    }
+    assert_eq!(collector.metrics.refused.get(), 5);
+    assert_eq!(
+        std::fs::read_dir(collector.data.path().join("aside"))
+            .unwrap()
+            .count(),
+        5
+    );
+    let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+    resume(&mut receipts).await;
+    uploads.send(upload(&good)).await.unwrap();
+    assert_eq!(
+        acks(&mut receipts, 1).await,
+        [1],
+        "none of it stands in the way of the right one"
+    );
+}
+
+#[tokio::test]
+async fn strangers_are_turned_away() {
+    let collector = Collector::start().await;
+    let (_uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+    resume(&mut receipts).await;
+    let (_uploads, mut receipts) = collector.stream(hello("host-1", &key(2))).await;
+    assert_eq!(status(&mut receipts).await.code(), Code::PermissionDenied);
+    assert!(
+        collector
+            .metrics
+            .encode()
+            .contains("alarms_total{kind=\"OtherKey\"} 1")
+    );
+    for id in ["", "../../etc/passwd", "Host", &"a".repeat(65)] {
+        let (_uploads, mut receipts) = collector.stream(hello(id, &key(1))).await;
+        assert_eq!(
+            status(&mut receipts).await.code(),
+            Code::InvalidArgument,
+            "{id:?}"
+        );
+    }
+    let (_uploads, mut receipts) = collector.stream(upload(&seal(&mut Chain::new("host-1")))).await;
+    assert_eq!(status(&mut receipts).await.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn stopping_ends_streams_and_leaves_a_checkpoint_over_everything() {
+    let collector = Collector::start().await;
+    let mut chain = Chain::new("host-1");
+    let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+    resume(&mut receipts).await;
+    uploads.send(upload(&seal(&mut chain))).await.unwrap();
+    acks(&mut receipts, 1).await;
+    collector.stop.send_replace(true);
+    assert_eq!(status(&mut receipts).await.code(), Code::Unavailable);
+    collector.log.close().await;
+    collector.ended.await.unwrap().unwrap();
+    let report = verify(&collector.data.path().join("evidence"), None);
+    assert!(
+        report.ok && report.tree_size == 1 && report.not_yet_under_a_checkpoint == 0,
+        "{report:?}"
+    );
+}

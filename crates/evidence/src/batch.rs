@@ -1,0 +1,173 @@
+//! Making a batch: salts and leaves of its events, its header, its signature, its place in the agent's chain.
+//!
+//! Owns the agent's side. Checking what somebody else made is `open`, which shares the functions here and nothing
+//! else, so that a sealed batch is never trusted for having been sealed by this code.
+
+use bytes::Bytes;
+use ed25519_dalek::{Signer, SigningKey};
+use prost::Message;
+use proto::v1::{BatchHeader, BatchPayload, Counters, SignedBatch};
+use sha2::{Digest, Sha256};
+
+use crate::merkle::Frontier;
+
+/// A SHA-256 value.
+pub type Hash = [u8; 32];
+
+/// What the signature covers in front of the header bytes, so that it can never be taken for one over anything else.
+pub const BATCH_SIGNATURE_CONTEXT: &[u8] = b"pgwitness batch v1\n";
+
+/// Length of an event's salt: 128 bits cannot be guessed, so that a leaf reveals nothing of a short event.
+pub const SALT_BYTES: usize = 16;
+
+const SALT_CONTEXT: &[u8] = b"pgwitness salt v1";
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// Where an agent's chain of batches stands: what the next header must say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The agent whose chain this is.
+    pub agent_id: String,
+    /// Sequence of the next batch, from 1.
+    pub next_sequence: u64,
+    /// Hash of the newest batch's header; 32 zero bytes before the first.
+    pub previous: Hash,
+}
+
+impl Chain {
+    /// The chain of an agent that has sealed nothing yet.
+    #[must_use]
+    pub fn new(agent_id: impl Into<String>) -> Self {
+        Self {
+            agent_id: agent_id.into(),
+            next_sequence: 1,
+            previous: [0; 32],
+        }
+    }
+
+    /// The chain behind batch `sequence`, whose header hashes to `header_hash`.
+    #[must_use]
+    pub fn behind(agent_id: impl Into<String>, sequence: u64, header_hash: Hash) -> Self {
+        Self {
+            agent_id: agent_id.into(),
+            next_sequence: sequence.saturating_add(1),
+            previous: header_hash,
+        }
+    }
+}
+
+/// Seals encoded `Event`s into the chain's next batch and advances the chain.
+///
+/// `first_event_seq` is the `seq` of the first event; times are nanoseconds since the Unix epoch, from the first
+/// event's start to the last one's end. `salt_seed` must be fresh and unpredictable for every batch: whoever can guess
+/// it can guess what a leaf hides.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a field of the header; a struct would repeat it"
+)]
+pub fn seal(
+    chain: &mut Chain,
+    key: &SigningKey,
+    events: Vec<Bytes>,
+    first_event_seq: u64,
+    first_ns: u64,
+    last_ns: u64,
+    counters: impl Into<Option<Counters>>,
+    salt_seed: [u8; 32],
+) -> SignedBatch {
+    let event_count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+    let events_root = events_root(&salt_seed, &events);
+    let payload = compress(
+        &BatchPayload {
+            salt_seed: Bytes::copy_from_slice(&salt_seed),
+            events,
+        }
+        .encode_to_vec(),
+    );
+    let header = BatchHeader {
+        agent_id: chain.agent_id.clone(),
+        sequence: chain.next_sequence,
+        previous: chain.previous.to_vec(),
+        event_count,
+        events_root: events_root.to_vec(),
+        first_ns,
+        last_ns,
+        payload_digest: Sha256::digest(&payload).to_vec(),
+        first_event_seq,
+        counters: counters.into(),
+    }
+    .encode_to_vec();
+    let signature = key.sign(&signed_bytes(&header)).to_bytes();
+    chain.next_sequence = chain.next_sequence.saturating_add(1);
+    chain.previous = header_hash(&header);
+    SignedBatch {
+        header: header.into(),
+        signature: Bytes::copy_from_slice(&signature),
+        payload: payload.into(),
+    }
+}
+
+/// The salt of event `index` of a batch.
+#[must_use]
+pub fn salt(seed: &[u8], index: u32) -> [u8; SALT_BYTES] {
+    let digest: Hash = Sha256::new()
+        .chain_update(SALT_CONTEXT)
+        .chain_update(seed)
+        .chain_update(index.to_be_bytes())
+        .finalize()
+        .into();
+    let mut salt = [0; SALT_BYTES];
+    for (to, from) in salt.iter_mut().zip(digest) {
+        *to = from;
+    }
+    salt
+}
+
+/// The leaf of one event in its batch's tree: SHA-256 of a zero byte, the salt and the encoded event.
+#[must_use]
+pub fn leaf(salt: &[u8; SALT_BYTES], event: &[u8]) -> Hash {
+    Sha256::new()
+        .chain_update([0])
+        .chain_update(salt)
+        .chain_update(event)
+        .finalize()
+        .into()
+}
+
+/// What the next header names as `previous`: SHA-256 of the header bytes as signed.
+#[must_use]
+pub fn header_hash(header: &[u8]) -> Hash {
+    Sha256::digest(header).into()
+}
+
+/// The log's entry for a batch: the batch without its payload, which the header's digest stands for.
+#[must_use]
+pub fn log_entry(batch: &SignedBatch) -> Vec<u8> {
+    SignedBatch {
+        header: batch.header.clone(),
+        signature: batch.signature.clone(),
+        payload: Bytes::new(),
+    }
+    .encode_to_vec()
+}
+
+/// RFC 6962 root over the events' leaves.
+pub(crate) fn events_root(seed: &[u8], events: &[Bytes]) -> Hash {
+    let mut tree = Frontier::default();
+    for (index, event) in (0_u32..).zip(events) {
+        tree.push(leaf(&salt(seed, index), event));
+    }
+    tree.root()
+}
+
+pub(crate) fn signed_bytes(header: &[u8]) -> Vec<u8> {
+    [BATCH_SIGNATURE_CONTEXT, header].concat()
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "the buffer is as large as zstd's own bound, its only way to fail"
+)]
+fn compress(payload: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(payload, COMPRESSION_LEVEL).expect("zstd's bound holds")
+}

@@ -1,0 +1,23 @@
+//! What makes the record tamper-evident: leaves and salts, signed and chained batches, the Merkle tree, its tiles and
+//! its checkpoints.
+//!
+//! Owns every byte string that is hashed or signed. Refuses files, sockets, clocks and randomness: seeds, keys and
+//! times come in as arguments, so that agent, collector and an offline check compute the same thing from the same
+//! bytes.
+
+mod batch;
+mod chain;
+mod checkpoint;
+mod merkle;
+mod open;
+mod tile;
+
+pub use batch::{BATCH_SIGNATURE_CONTEXT, Chain, Hash, SALT_BYTES, header_hash, leaf, log_entry, salt, seal};
+pub use chain::{ChainBreak, Tip};
+pub use checkpoint::{Checkpoint, CheckpointError, ORIGIN_PREFIX, verifier_key};
+pub use merkle::{Frontier, leaf_hash, node_hash};
+pub use open::{
+    BatchError, Limits, MAX_EVENTS, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_UNPACKED_BYTES, OpenedBatch,
+    Seal, check_leaves, check_seal, is_agent_id, open,
+};
+pub use tile::{EntryTooLong, MAX_ENTRY_BYTES, TILE_WIDTH, Tile, Tiling};

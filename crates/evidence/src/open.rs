@@ -1,0 +1,209 @@
+//! Checking a batch that somebody else made.
+//!
+//! Owns every check that needs nothing but the batch and its agent's key; whether it follows its predecessor is
+//! `chain`. In two halves: the seal (signature and digests, cheap) and the leaves (unpacking and hashing each event).
+
+use std::io::Read;
+
+use bytes::Bytes;
+use ed25519_dalek::{Signature, VerifyingKey};
+use prost::Message;
+use proto::v1::{BatchHeader, BatchPayload, SignedBatch};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::batch::{self, Hash};
+
+/// Longest header: far more than its fixed fields and counters need, and far below the 64 KiB that a log entry may
+/// take (C2SP tlog-tiles).
+pub const MAX_HEADER_BYTES: usize = 4 << 10;
+
+/// Longest compressed payload: what one message can make the collector hold before anything is verified.
+pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;
+
+/// Longest payload once unpacked: a few kilobytes of zstd can claim gigabytes.
+pub const MAX_UNPACKED_BYTES: u64 = 64 << 20;
+
+/// Most events in a batch: each costs allocations of its own, even when empty.
+pub const MAX_EVENTS: u32 = 65_536;
+
+/// Largest window that a frame may ask the decoder to allocate; level 1 uses half a mebibyte.
+const MAX_WINDOW_LOG: u32 = 23;
+
+/// Caps on what a batch may make its reader do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of an encoded header.
+    pub header_bytes: usize,
+    /// Bytes of a compressed payload.
+    pub payload_bytes: usize,
+    /// Bytes of an unpacked payload.
+    pub unpacked_bytes: u64,
+    /// Events of a batch.
+    pub events: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: MAX_HEADER_BYTES,
+            payload_bytes: MAX_PAYLOAD_BYTES,
+            unpacked_bytes: MAX_UNPACKED_BYTES,
+            events: MAX_EVENTS,
+        }
+    }
+}
+
+/// A header whose signature and digest hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seal {
+    /// What was signed.
+    pub header: BatchHeader,
+    /// What the next header must name.
+    pub header_hash: Hash,
+}
+
+/// A batch that holds in itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenedBatch {
+    /// What was signed.
+    pub header: BatchHeader,
+    /// The encoded events, as the agent hashed them.
+    pub events: Vec<Bytes>,
+    /// What the next header must name.
+    pub header_hash: Hash,
+}
+
+/// Why a batch does not hold.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BatchError {
+    /// Larger than a cap.
+    #[error("{what} takes {found}, more than the {cap} allowed")]
+    TooLarge {
+        /// Which part.
+        what: &'static str,
+        /// Its size: bytes, or events.
+        found: u64,
+        /// The cap on it.
+        cap: u64,
+    },
+    /// The signature is not the agent's over these header bytes.
+    #[error("the signature does not hold under the agent's key")]
+    Signature,
+    /// The header does not parse, or is not encoded the one way that it is made.
+    #[error("the header is malformed: {0}")]
+    Header(&'static str),
+    /// The payload is not the one that the header names.
+    #[error("the payload's digest is not the header's")]
+    Digest,
+    /// The payload does not unpack.
+    #[error("the payload is malformed: {0}")]
+    Payload(&'static str),
+    /// Another number of events than the header says.
+    #[error("the header counts {expected} events, the payload holds {found}")]
+    EventCount {
+        /// The header's.
+        expected: u32,
+        /// The payload's.
+        found: u64,
+    },
+    /// An event or salt is not the one that was signed.
+    #[error("the events' root is not the header's")]
+    Root,
+}
+
+/// Checks everything: the seal, then the leaves.
+pub fn open(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> Result<OpenedBatch, BatchError> {
+    check_leaves(batch, check_seal(batch, key, limits)?, limits)
+}
+
+/// Checks sizes, signature, the header's form and the payload's digest. Costs one signature and one hash.
+pub fn check_seal(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> Result<Seal, BatchError> {
+    cap(
+        "the header",
+        batch.header.len() as u64,
+        limits.header_bytes as u64,
+    )?;
+    cap(
+        "the payload",
+        batch.payload.len() as u64,
+        limits.payload_bytes as u64,
+    )?;
+    let signature = Signature::from_slice(&batch.signature).map_err(|_| BatchError::Signature)?;
+    key.verify_strict(&batch::signed_bytes(&batch.header), &signature)
+        .map_err(|_| BatchError::Signature)?;
+    let header =
+        BatchHeader::decode(batch.header.clone()).map_err(|_| BatchError::Header("not a BatchHeader"))?;
+    if header.encode_to_vec() != batch.header {
+        return Err(BatchError::Header("not in canonical encoding"));
+    }
+    if !is_agent_id(&header.agent_id) {
+        return Err(BatchError::Header(
+            "the agent id is not 1 to 64 characters of [a-z0-9.-]",
+        ));
+    }
+    if Sha256::digest(&batch.payload).as_slice() != header.payload_digest {
+        return Err(BatchError::Digest);
+    }
+    Ok(Seal {
+        header_hash: batch::header_hash(&batch.header),
+        header,
+    })
+}
+
+/// Unpacks the payload of a batch whose seal holds and checks every event against the header's root.
+pub fn check_leaves(batch: &SignedBatch, seal: Seal, limits: &Limits) -> Result<OpenedBatch, BatchError> {
+    let Seal { header, header_hash } = seal;
+    cap("the event count", header.event_count.into(), limits.events.into())?;
+    let payload = unpack(&batch.payload, limits.unpacked_bytes)?;
+    let payload =
+        BatchPayload::decode(Bytes::from(payload)).map_err(|_| BatchError::Payload("not a BatchPayload"))?;
+    if payload.salt_seed.len() != 32 {
+        return Err(BatchError::Payload("the salt seed is not 32 bytes"));
+    }
+    let found = payload.events.len() as u64;
+    if found != u64::from(header.event_count) {
+        return Err(BatchError::EventCount {
+            expected: header.event_count,
+            found,
+        });
+    }
+    if batch::events_root(&payload.salt_seed, &payload.events).as_slice() != header.events_root {
+        return Err(BatchError::Root);
+    }
+    Ok(OpenedBatch {
+        header,
+        events: payload.events,
+        header_hash,
+    })
+}
+
+/// Whether `id` can name an agent: 1 to 64 characters of `[a-z0-9.-]`. It becomes part of file names.
+#[must_use]
+pub fn is_agent_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+}
+
+fn unpack(payload: &[u8], cap_bytes: u64) -> Result<Vec<u8>, BatchError> {
+    const NOT_ZSTD: BatchError = BatchError::Payload("not a zstd frame");
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(payload).map_err(|_| NOT_ZSTD)?;
+    decoder.window_log_max(MAX_WINDOW_LOG).map_err(|_| NOT_ZSTD)?;
+    let mut unpacked = Vec::new();
+    decoder
+        .take(cap_bytes.saturating_add(1))
+        .read_to_end(&mut unpacked)
+        .map_err(|_| NOT_ZSTD)?;
+    cap("the unpacked payload", unpacked.len() as u64, cap_bytes)?;
+    Ok(unpacked)
+}
+
+fn cap(what: &'static str, found: u64, cap: u64) -> Result<(), BatchError> {
+    if found > cap {
+        Err(BatchError::TooLarge { what, found, cap })
+    } else {
+        Ok(())
+    }
+}

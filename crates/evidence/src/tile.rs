@@ -1,0 +1,242 @@
+//! The log's static files as C2SP tlog-tiles names and fills them (<https://c2sp.org/tlog-tiles>): hash tiles of 256
+//! hashes for every eighth level of the tree, and bundles of 256 entries.
+//!
+//! Owns paths and contents. Writing the files, and deciding which of them must exist, is the log's. Own code because
+//! the published crate `tlog_tiles` 0.2 speaks the paths of the Go checksum database, not these, and panics where it
+//! is given wrong sizes; it serves the tests as an independent reader.
+
+use thiserror::Error;
+
+use crate::{
+    batch::Hash,
+    merkle::{Frontier, leaf_hash},
+};
+
+/// Hashes in a full tile, entries in a full bundle.
+pub const TILE_WIDTH: usize = 256;
+
+/// Longest entry: its length is written in two bytes.
+pub const MAX_ENTRY_BYTES: usize = u16::MAX as usize;
+
+/// One static file of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Path of the full tile below the log's folder, e.g. `tile/0/x001/234` or `tile/entries/000`.
+    pub base: String,
+    /// Hashes or entries in it, 1 to 256.
+    pub width: usize,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// An entry that no bundle can hold.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("an entry takes {0} bytes, more than {MAX_ENTRY_BYTES}")]
+pub struct EntryTooLong(pub usize);
+
+/// A tree that is cut into tiles as it grows: holds the right edge of it only, at most 255 hashes a level.
+#[derive(Clone, Debug, Default)]
+pub struct Tiling {
+    tree: Frontier,
+    /// Level `l` holds the hashes of the tree's level `8 * l` that no full tile holds yet.
+    levels: Vec<Vec<Hash>>,
+    /// The entries of the unfinished bundle, framed.
+    bundle: Vec<u8>,
+}
+
+impl Tile {
+    /// Where the file lies: the base, with its width where it is partial.
+    #[must_use]
+    pub fn path(&self) -> String {
+        if self.width == TILE_WIDTH {
+            self.base.clone()
+        } else {
+            format!("{}.p/{}", self.base, self.width)
+        }
+    }
+
+    /// The content that the narrower tile at the same place has, if there can be one.
+    #[must_use]
+    pub fn narrowed(&self, width: usize) -> Option<&[u8]> {
+        if width == 0 || width > self.width {
+            return None;
+        }
+        if !self.base.starts_with(ENTRIES) {
+            return self.bytes.get(..width * size_of::<Hash>());
+        }
+        let mut end = 0_usize;
+        for _ in 0..width {
+            let (high, low) = (self.bytes.get(end)?, self.bytes.get(end + 1)?);
+            end += 2 + usize::from(u16::from_be_bytes([*high, *low]));
+        }
+        self.bytes.get(..end)
+    }
+}
+
+impl Tiling {
+    /// Adds an entry; the tiles that it completes are appended to `full`.
+    pub fn push(&mut self, entry: &[u8], full: &mut Vec<Tile>) -> Result<(), EntryTooLong> {
+        let length = u16::try_from(entry.len()).map_err(|_| EntryTooLong(entry.len()))?;
+        let index = self.tree.size();
+        self.bundle.extend(length.to_be_bytes());
+        self.bundle.extend(entry);
+        let mut hash = leaf_hash(entry);
+        self.tree.push(hash);
+        if self.tree.size().is_multiple_of(TILE_WIDTH as u64) {
+            let bytes = std::mem::take(&mut self.bundle);
+            full.push(Tile {
+                base: base(ENTRIES, index >> 8),
+                width: TILE_WIDTH,
+                bytes,
+            });
+        }
+        for level in 0.. {
+            if self.levels.len() == level {
+                self.levels.push(Vec::new());
+            }
+            let Some(row) = self.levels.get_mut(level) else {
+                break;
+            };
+            row.push(hash);
+            if row.len() < TILE_WIDTH {
+                break;
+            }
+            let row = std::mem::take(row);
+            let mut subtree = Frontier::default();
+            row.iter().for_each(|hash| subtree.push(*hash));
+            hash = subtree.root();
+            let base = base(&format!("tile/{level}"), index >> (8 * (level + 1)));
+            full.push(Tile {
+                base,
+                width: TILE_WIDTH,
+                bytes: row.concat(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The partial tiles of the tree as it stands.
+    #[must_use]
+    pub fn partial(&self) -> Vec<Tile> {
+        let size = self.tree.size();
+        let width = usize::try_from(size % TILE_WIDTH as u64).unwrap_or(0);
+        let entries = Tile {
+            base: base(ENTRIES, size >> 8),
+            width,
+            bytes: self.bundle.clone(),
+        };
+        let hashes = self.levels.iter().enumerate().map(|(level, row)| Tile {
+            base: base(&format!("tile/{level}"), size >> (8 * (level + 1))),
+            width: row.len(),
+            bytes: row.concat(),
+        });
+        std::iter::once(entries)
+            .chain(hashes)
+            .filter(|tile| tile.width > 0)
+            .collect()
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// Root of the tree.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.tree.root()
+    }
+}
+
+const ENTRIES: &str = "tile/entries";
+
+/// Three digits a path element, all but the last with an `x` in front.
+fn base(folder: &str, index: u64) -> String {
+    let mut path = format!("{:03}", index % 1000);
+    let mut rest = index / 1000;
+    while rest > 0 {
+        path = format!("x{:03}/{path}", rest % 1000);
+        rest /= 1000;
+    }
+    format!("{folder}/{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_specification() {
+        assert_eq!(base("tile/0", 0), "tile/0/000");
+        assert_eq!(base("tile/3", 1_234_067), "tile/3/x001/x234/067");
+        let tile = Tile {
+            base: base(ENTRIES, 5),
+            width: 7,
+            bytes: Vec::new(),
+        };
+        assert_eq!(tile.path(), "tile/entries/005.p/7");
+    }
+
+    #[test]
+    fn a_tree_of_70000_has_the_specification_s_tiles() {
+        // The specification's example: 273 full and one partial tile of width 112 at level 0, one full and one partial
+        // of width 17 at level 1, one partial of width 1 at level 2.
+        let (mut tiling, mut full) = (Tiling::default(), Vec::new());
+        for n in 0_u32..70_000 {
+            tiling.push(&n.to_be_bytes(), &mut full).unwrap();
+        }
+        let count = |folder: &str| full.iter().filter(|tile| tile.base.starts_with(folder)).count();
+        assert_eq!(
+            (
+                count("tile/0/"),
+                count("tile/1/"),
+                count("tile/2/"),
+                count(ENTRIES)
+            ),
+            (273, 1, 0, 273)
+        );
+        let partial: Vec<_> = tiling.partial().iter().map(Tile::path).collect();
+        assert_eq!(
+            partial,
+            [
+                "tile/entries/273.p/112",
+                "tile/0/273.p/112",
+                "tile/1/001.p/17",
+                "tile/2/000.p/1"
+            ]
+        );
+        assert_eq!(
+            full.iter()
+                .map(Tile::path)
+                .filter(|path| path == "tile/1/000")
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn narrowed_is_what_the_partial_tile_was() {
+        let (mut tiling, mut full, mut seen) = (Tiling::default(), Vec::new(), Vec::new());
+        for n in 0_usize..256 {
+            tiling.push(&vec![7; n * 3], &mut full).unwrap();
+            seen.extend(
+                tiling
+                    .partial()
+                    .into_iter()
+                    .filter(|tile| !tile.base.starts_with("tile/1")),
+            );
+        }
+        assert_eq!(seen.len(), 2 * 255);
+        for tile in seen {
+            let whole = full.iter().find(|whole| whole.base == tile.base).unwrap();
+            assert_eq!(whole.narrowed(tile.width), Some(tile.bytes.as_slice()));
+            assert_eq!(whole.narrowed(0), None);
+            assert_eq!(whole.narrowed(257), None);
+        }
+        assert_eq!(
+            tiling.push(&vec![0; 65_536], &mut full),
+            Err(EntryTooLong(65_536))
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! The answer under way: the results of the request at the head of the pipeline, and whether it is
+//! copying. Separate from the pipeline, which decides whose answer it is.
+
+use crate::Nanos;
+use crate::exchange::{Columns, Outcome, Phase, ServerError, StatementResult};
+use crate::framing::Frame;
+use crate::request::Copied;
+
+#[derive(Default)]
+pub(crate) struct Answer {
+    results: Vec<StatementResult>,
+    open: Option<StatementResult>,
+    omitted: u64,
+    /// Columns in `results`.
+    columns: usize,
+    /// The server reads copied data: until that ends it ignores Sync.
+    pub(crate) copying_in: bool,
+    /// Copied data since the last CopyDone, CopyFail or request.
+    pub(crate) incoming: Copied,
+}
+
+impl Answer {
+    /// The result that this message belongs to; begins one if none is open. `bytes_in` is the size of the request.
+    pub(crate) fn extend(&mut self, frame: &Frame, bytes_in: u64) -> &mut StatementResult {
+        let first = self.results.is_empty();
+        let result = self.open.get_or_insert_with(|| {
+            StatementResult::begun(Some(frame.began), if first { bytes_in } else { 0 })
+        });
+        result.bytes_out += frame.wire_bytes();
+        result
+    }
+
+    /// Data from the client, which may come before the server has said that it wants any.
+    pub(crate) fn receive(&mut self, frame: &Frame) {
+        self.incoming.payload += frame.body;
+        self.incoming.wire += frame.wire_bytes();
+    }
+
+    /// What was received since the last end of a copy.
+    pub(crate) fn take_incoming(&mut self) -> Copied {
+        std::mem::take(&mut self.incoming)
+    }
+
+    /// Adds copied data to the open result.
+    pub(crate) fn copied(&mut self, copied: Copied) {
+        if let Some(result) = &mut self.open {
+            *result.copy_bytes.get_or_insert(0) += copied.payload;
+            result.bytes_in += copied.wire;
+        }
+    }
+
+    /// Ends the open result, and any copy with it.
+    pub(crate) fn end(
+        &mut self,
+        at: Nanos,
+        outcome: Outcome,
+        phase: Phase,
+        error: Option<ServerError>,
+        bounds: Bounds,
+    ) {
+        if self.copying_in {
+            let copied = self.take_incoming();
+            self.copied(copied);
+            self.copying_in = false;
+        }
+        let Some(mut result) = self.open.take() else {
+            return;
+        };
+        if self.results.len() >= bounds.results && error.is_none() {
+            self.omitted += 1;
+            return;
+        }
+        if self.columns + result.columns.len() > bounds.columns {
+            result.columns = Columns::default();
+        }
+        self.columns += result.columns.len();
+        (result.outcome, result.phase, result.error, result.ended) = (outcome, phase, error, at);
+        self.results.push(result);
+    }
+
+    /// Ends what is open as not seen to its end; gives at least one result.
+    pub(crate) fn abandon(
+        &mut self,
+        at: Nanos,
+        outcome: Outcome,
+        phase: Phase,
+        bytes_in: u64,
+        bounds: Bounds,
+    ) {
+        if self.open.is_none() && self.results.is_empty() {
+            self.open = Some(StatementResult::begun(None, bytes_in));
+        }
+        self.end(at, outcome, phase, None, bounds);
+    }
+
+    /// The results, and how many more there were. What was received beyond stays for a later request.
+    pub(crate) fn take(&mut self) -> (Vec<StatementResult>, u64) {
+        self.open = None;
+        self.columns = 0;
+        self.copying_in = false;
+        (
+            std::mem::take(&mut self.results),
+            std::mem::take(&mut self.omitted),
+        )
+    }
+
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.results.capacity() * size_of::<StatementResult>()
+            + self
+                .results
+                .iter()
+                .chain(&self.open)
+                .map(result_bytes)
+                .sum::<usize>()
+    }
+}
+
+/// What one exchange may keep.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) results: usize,
+    pub(crate) columns: usize,
+}
+
+/// What a result keeps alive beside itself.
+pub(crate) fn result_bytes(result: &StatementResult) -> usize {
+    result.tag.as_ref().map_or(0, String::len)
+        + result
+            .error
+            .as_ref()
+            .map_or(0, |error| error.severity.len() + error.sqlstate.len())
+        + crate::prepared::columns_bytes(&result.columns)
+}

@@ -1,0 +1,114 @@
+//! Exchanges on their way out: answered ones wait for the ReadyForQuery that tells how their transaction
+//! stands. Separate from matching, which only ever adds at the end.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::Nanos;
+use crate::answer::result_bytes;
+use crate::exchange::{Exchange, ExchangeKind, Outcome, Phase, ServerError, StatementResult};
+use crate::framing::Frame;
+use crate::request::Request;
+
+pub(crate) struct Finished {
+    max_waiting: usize,
+    max_bytes: usize,
+    waiting: Vec<Exchange>,
+    /// What `waiting` keeps alive.
+    bytes: usize,
+    ready: VecDeque<Exchange>,
+}
+
+impl Finished {
+    pub(crate) fn new(max_waiting: usize, max_bytes: usize) -> Self {
+        Self {
+            max_waiting,
+            max_bytes,
+            waiting: Vec::new(),
+            bytes: 0,
+            ready: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, exchange: Exchange) {
+        self.bytes += exchange_bytes(&exchange);
+        self.waiting.push(exchange);
+        // A client may go on without Sync for ever.
+        if self.waiting.len() >= self.max_waiting || self.bytes > self.max_bytes {
+            self.release(None);
+        }
+    }
+
+    /// Lets go of all that wait, with this transaction status.
+    pub(crate) fn release(&mut self, status: Option<u8>) {
+        self.bytes = 0;
+        for mut exchange in self.waiting.drain(..) {
+            exchange.transaction_status = status;
+            self.ready.push_back(exchange);
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Exchange> + '_ {
+        self.ready.drain(..)
+    }
+
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.waiting.capacity() * size_of::<Exchange>() + self.bytes
+    }
+}
+
+/// An exchange of this request with what its one answering message tells, or without a result yet.
+pub(crate) fn exchange(kind: ExchangeKind, request: &Request, answer: Option<&Frame>) -> Exchange {
+    Exchange {
+        kind,
+        sql: None,
+        sql_bytes: 0,
+        truncated: false,
+        statement_name: Bytes::new(),
+        portal_name: Bytes::new(),
+        param_count: 0,
+        function_oid: None,
+        started: request.began,
+        ended: request.began,
+        request: request.range.clone(),
+        response_to: answer.map_or(0, |frame| frame.end),
+        continues: None,
+        results: match answer {
+            Some(frame) => {
+                let mut result = StatementResult::begun(Some(frame.began), request.wire_bytes());
+                result.bytes_out = frame.wire_bytes();
+                vec![result]
+            }
+            None => Vec::new(),
+        },
+        results_omitted: 0,
+        transaction_status: None,
+        preparsed: false,
+    }
+}
+
+/// Ends an exchange of one result.
+pub(crate) fn conclude(
+    exchange: &mut Exchange,
+    at: Nanos,
+    outcome: Outcome,
+    phase: Phase,
+    error: Option<ServerError>,
+) {
+    exchange.ended = at;
+    if let Some(result) = exchange.results.first_mut() {
+        (result.outcome, result.phase, result.error, result.ended) = (outcome, phase, error, at);
+    }
+}
+
+fn exchange_bytes(exchange: &Exchange) -> usize {
+    exchange.sql.as_ref().map_or(0, Bytes::len)
+        + exchange.statement_name.len()
+        + exchange.portal_name.len()
+        + exchange
+            .results
+            .iter()
+            .map(|result| size_of::<StatementResult>() + result_bytes(result))
+            .sum::<usize>()
+}

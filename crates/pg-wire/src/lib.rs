@@ -1,0 +1,51 @@
+//! The PostgreSQL frontend/backend protocol (version 3) as a listener sees it: the bytes of both
+//! directions of one connection go in, exchanges (a request matched to its answer) come out.
+//!
+//! It owns framing, login, pipelines, prepared names and what to do after a loss. It refuses sockets,
+//! clocks and SQL: time is an opaque number given by the caller, statement text stays bytes. Passwords,
+//! SASL data, cancel keys, rows, parameter values and the text of errors are never kept.
+//!
+//! ```text
+//! bytes > framing + capture > frontend / backend / startup > pipeline (prepared, answer) > Output
+//!                                     session drives all of it; resync finds the way back after a gap
+//! ```
+//!
+//! Source of the rules: PostgreSQL manual, chapter "Frontend/Backend Protocol", and where that is silent
+//! the server's `tcop/postgres.c`, `tcop/backend_startup.c` and `commands/copyfromparse.c`.
+
+mod answer;
+mod backend;
+mod capture;
+mod cursor;
+mod exchange;
+mod finished;
+mod framing;
+mod frontend;
+mod fuzz;
+mod limits;
+mod names;
+mod output;
+mod pipeline;
+mod prepared;
+mod request;
+mod resync;
+mod session;
+mod startup;
+
+pub use exchange::{Column, Columns, Exchange, ExchangeKind, Outcome, Phase, ServerError, StatementResult};
+pub use fuzz::fuzz_session;
+pub use limits::Limits;
+pub use output::{EncryptionKind, Output};
+pub use session::Session;
+
+/// Capture time in nanoseconds. Opaque here: it is copied, never compared.
+pub type Nanos = u64;
+
+/// Which way bytes travel on the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Client to server.
+    Frontend,
+    /// Server to client.
+    Backend,
+}

@@ -1,0 +1,165 @@
+//! A map by name, bounded in number and bytes. The oldest is forgotten first, and that something was
+//! forgotten is remembered: a name not found is then no proof of anything.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+/// What an entry keeps alive, in bytes.
+pub(crate) trait Weight {
+    fn weight(&self) -> usize;
+}
+
+pub(crate) struct Names<T> {
+    max_names: usize,
+    max_bytes: usize,
+    /// The unnamed one is replaced all the time: it stays out of the map.
+    unnamed: Option<T>,
+    named: BTreeMap<Bytes, (u64, T)>,
+    /// Names by age; exactly those of `named`.
+    ages: BTreeMap<u64, Bytes>,
+    next_age: u64,
+    /// Weight of all in `named`.
+    bytes: usize,
+    forgot: bool,
+}
+
+impl<T: Weight> Names<T> {
+    pub(crate) fn new(max_names: usize, max_bytes: usize) -> Self {
+        Self {
+            max_names,
+            max_bytes,
+            unnamed: None,
+            named: BTreeMap::new(),
+            ages: BTreeMap::new(),
+            next_age: 0,
+            bytes: 0,
+            forgot: false,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, name: Bytes, value: T) {
+        if name.is_empty() {
+            self.unnamed = Some(value);
+            return;
+        }
+        self.remove(&name);
+        self.bytes += value.weight();
+        self.ages.insert(self.next_age, name.clone());
+        self.named.insert(name, (self.next_age, value));
+        self.next_age += 1;
+        self.forget_surplus();
+    }
+
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&T> {
+        if name.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.named.get(name).map(|(_, value)| value)
+        }
+    }
+
+    /// Changes an entry, whose weight may change with it.
+    pub(crate) fn update(&mut self, name: &[u8], change: impl FnOnce(&mut T)) {
+        if name.is_empty() {
+            self.unnamed.as_mut().map(change);
+        } else if let Some((_, value)) = self.named.get_mut(name) {
+            self.bytes = self.bytes.saturating_sub(value.weight());
+            change(value);
+            self.bytes += value.weight();
+            self.forget_surplus();
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed = None;
+        } else if let Some((age, value)) = self.named.remove(name) {
+            self.bytes = self.bytes.saturating_sub(value.weight());
+            self.ages.remove(&age);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.unnamed = None;
+        if !self.named.is_empty() {
+            self.named.clear();
+            self.ages.clear();
+            self.bytes = 0;
+        }
+    }
+
+    /// Whether a name that is not here may have been forgotten.
+    pub(crate) fn forgot(&self) -> bool {
+        self.forgot
+    }
+
+    pub(crate) fn retained_bytes(&self) -> usize {
+        let names: usize = self.named.keys().map(Bytes::len).sum();
+        self.unnamed.as_ref().map_or(0, Weight::weight) + self.bytes + names + self.named.len() * ENTRY_BYTES
+    }
+
+    fn forget_surplus(&mut self) {
+        while self.named.len() > self.max_names || self.bytes > self.max_bytes {
+            let Some((_, oldest)) = self.ages.pop_first() else {
+                break;
+            };
+            if let Some((_, value)) = self.named.remove(&oldest) {
+                self.bytes = self.bytes.saturating_sub(value.weight());
+            }
+            self.forgot = true;
+        }
+    }
+}
+
+/// What a map entry costs beside its text, columns and name.
+pub(crate) const ENTRY_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{ENTRY_BYTES, Names};
+    use crate::prepared::{Portal, Statement, Text};
+
+    fn statement(sql: &'static str) -> Statement {
+        let text = Text {
+            sql: Some(sql.into()),
+            ..Text::default()
+        };
+        Statement {
+            text,
+            ..Statement::default()
+        }
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_first_and_that_is_remembered() {
+        let mut names = Names::new(2, 100);
+        names.insert("a".into(), statement("1"));
+        names.insert("b".into(), statement("2"));
+        names.insert("a".into(), statement("3"));
+        assert!(!names.forgot());
+        names.insert("c".into(), statement("4"));
+        assert!(names.forgot());
+        assert!(names.get(b"b").is_none());
+        assert!(names.get(b"a").is_some() && names.get(b"c").is_some());
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_given_back() {
+        let mut names = Names::new(100, 8);
+        names.insert("a".into(), statement("12345"));
+        names.insert("b".into(), statement("123"));
+        assert!(names.get(b"a").is_some());
+        names.update(b"b", |value| value.text.sql = Some(Bytes::from_static(b"1234")));
+        assert!(names.get(b"a").is_none() && names.get(b"b").is_some());
+        names.remove(b"b");
+        assert_eq!(names.retained_bytes(), 0);
+    }
+
+    #[test]
+    fn an_entry_costs_less_than_is_counted_for_it() {
+        assert!(size_of::<Portal>() + size_of::<(u64, Bytes)>() * 3 < ENTRY_BYTES);
+    }
+}

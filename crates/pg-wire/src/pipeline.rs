@@ -1,0 +1,507 @@
+//! Matches requests with answers: the queue of what the client asked, walked by what the server says. It
+//! applies the server's own rules — what an error skips, what a copy swallows, what a name means at that
+//! moment — and stops with an error where the two sides do not fit, instead of guessing.
+
+use std::collections::VecDeque;
+
+use crate::Nanos;
+use crate::answer::{Answer, Bounds};
+use crate::backend::{self, kind};
+use crate::capture::Capture;
+use crate::exchange::{ExchangeKind, Outcome, Phase, ServerError, StatementResult};
+use crate::finished::{Finished, conclude, exchange};
+use crate::framing::Frame;
+use crate::frontend;
+use crate::limits::Limits;
+use crate::prepared::Prepared;
+use crate::request::{self, Ask, Request, Target, Unit};
+
+/// An answer that nothing asked for.
+#[derive(Debug)]
+pub(crate) struct Unexpected(pub(crate) &'static str);
+
+/// More requests under way than can be remembered.
+#[derive(Debug)]
+pub(crate) struct Overflow;
+
+pub(crate) struct Pipeline {
+    bounds: Bounds,
+    max_requests: usize,
+    max_bytes: usize,
+    /// Requests in the order of the frontend stream; the answer under way is that of the first.
+    queue: VecDeque<Request>,
+    /// Text kept in `queue`.
+    queue_bytes: usize,
+    answer: Answer,
+    unit: Unit,
+    /// The server reads and ignores everything up to the next Sync, because of an error.
+    skipping: bool,
+    pub(crate) finished: Finished,
+    prepared: Prepared,
+}
+
+impl Pipeline {
+    pub(crate) fn new(limits: &Limits, blind: bool) -> Self {
+        Self {
+            bounds: Bounds {
+                results: limits.results.max(1),
+                columns: limits.columns,
+            },
+            max_requests: limits.pipeline,
+            max_bytes: limits.pipeline_bytes,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            answer: Answer::default(),
+            unit: Unit::default(),
+            skipping: false,
+            finished: Finished::new(limits.pipeline, limits.pipeline_bytes),
+            prepared: Prepared::new(limits.prepared, limits.prepared_bytes, blind),
+        }
+    }
+
+    /// A message of the client.
+    pub(crate) fn request(&mut self, frame: &Frame, capture: &Capture) -> Result<(), Overflow> {
+        if frame.kind == frontend::kind::COPY_DATA {
+            if !self.skipping {
+                self.answer.receive(frame);
+            }
+            return Ok(());
+        }
+        let copy_ends = matches!(frame.kind, frontend::kind::COPY_DONE | frontend::kind::COPY_FAIL);
+        // The end of a copy belongs to the request that began it, not to the next one.
+        let (began, range) = if copy_ends {
+            (frame.began, frame.start..frame.end)
+        } else {
+            self.unit.extend(frame)
+        };
+        if self.skipping {
+            if frame.kind != frontend::kind::SYNC {
+                return Ok(());
+            }
+            self.skipping = false;
+        }
+        let ask = if copy_ends {
+            Ask::CopyEnd(self.answer.take_incoming())
+        } else {
+            let room = self.max_bytes.saturating_sub(self.queue_bytes);
+            let Some(ask) = request::decode(frame, capture, room) else {
+                return Ok(());
+            };
+            ask
+        };
+        if matches!(ask, Ask::Query(_) | Ask::Execute { .. }) && !self.answer.copying_in {
+            // Left over from a copy that failed, or from none.
+            self.answer.take_incoming();
+        }
+        if self.queue.len() >= self.max_requests {
+            return Err(Overflow);
+        }
+        let request = Request { ask, began, range };
+        self.queue_bytes += request.kept_bytes();
+        self.queue.push_back(request);
+        self.swallow_copy();
+        Ok(())
+    }
+
+    /// A message of the server, other than those that can come at any time. Gives the error back that
+    /// answers no request.
+    pub(crate) fn answer(
+        &mut self,
+        at: Nanos,
+        frame: &Frame,
+        capture: &Capture,
+    ) -> Result<Option<ServerError>, Unexpected> {
+        self.drop_idle_copy_ends();
+        match frame.kind {
+            kind::DATA_ROW => self.open(frame, "a query or an Execute")?.rows += 1,
+            kind::COPY_DATA => {
+                let result = self.open(frame, "a query or an Execute")?;
+                *result.copy_bytes.get_or_insert(0) += frame.body;
+            }
+            kind::COPY_OUT | kind::COPY_DONE => {
+                self.open(frame, "a query or an Execute")?
+                    .copy_bytes
+                    .get_or_insert(0);
+            }
+            kind::COPY_IN | kind::COPY_BOTH => {
+                self.open(frame, "a query or an Execute")?
+                    .copy_bytes
+                    .get_or_insert(0);
+                self.answer.copying_in = true;
+                self.swallow_copy();
+            }
+            kind::COMMAND_COMPLETE => {
+                self.open(frame, "a query or an Execute")?.tag = Some(backend::tag(capture.bytes()));
+                self.end(at, frame, Outcome::Ok, Phase::Complete);
+            }
+            kind::EMPTY_QUERY => {
+                self.open(frame, "a query or an Execute")?;
+                self.end(at, frame, Outcome::EmptyQuery, Phase::Complete);
+            }
+            kind::PORTAL_SUSPENDED => {
+                self.open(frame, "an Execute")?;
+                self.end(at, frame, Outcome::Suspended, Phase::Execute);
+            }
+            kind::FUNCTION_RESULT => match self.queue.front() {
+                Some(Request {
+                    ask: Ask::FunctionCall { .. },
+                    ..
+                }) => {
+                    self.extend(frame);
+                    self.end(at, frame, Outcome::Ok, Phase::Complete);
+                }
+                _ => return Err(Unexpected("a FunctionCall")),
+            },
+            kind::PARSE_COMPLETE => match self.pop_if(|ask| matches!(ask, Ask::Parse { .. })) {
+                Some(Request {
+                    ask: Ask::Parse { statement, text },
+                    ..
+                }) => self.prepared.parsed(statement, text),
+                _ => return Err(Unexpected("a Parse")),
+            },
+            kind::BIND_COMPLETE => match self.pop_if(|ask| matches!(ask, Ask::Bind { .. })) {
+                Some(Request {
+                    ask:
+                        Ask::Bind {
+                            portal,
+                            statement,
+                            param_count,
+                        },
+                    ..
+                }) => {
+                    self.prepared.bound(portal, statement, param_count);
+                }
+                _ => return Err(Unexpected("a Bind")),
+            },
+            kind::CLOSE_COMPLETE => match self.pop_if(|ask| matches!(ask, Ask::Close(_))) {
+                Some(Request {
+                    ask: Ask::Close(target),
+                    ..
+                }) => self.prepared.closed(&target),
+                _ => return Err(Unexpected("a Close")),
+            },
+            kind::PARAMETER_DESCRIPTION => match self.queue.front() {
+                Some(Request {
+                    ask: Ask::Describe(Target::Statement(_)),
+                    ..
+                }) => {}
+                _ => return Err(Unexpected("a Describe of a statement")),
+            },
+            kind::NO_DATA => {
+                self.pop_if(|ask| matches!(ask, Ask::Describe(_)))
+                    .ok_or(Unexpected("a Describe"))?;
+            }
+            kind::ROW_DESCRIPTION => self.described(frame, capture)?,
+            kind::ERROR => return Ok(self.failed(at, frame, backend::error(capture.bytes()))),
+            kind::READY => self.ready(at, frame, capture.bytes().first().copied())?,
+            _ => return Err(Unexpected("an answer")),
+        }
+        Ok(None)
+    }
+
+    /// Gives up on all that is under way: it was not seen to its end. Requests whose text was seen are
+    /// reported with this outcome, the others are gone. All names are forgotten with `blind`.
+    pub(crate) fn abandon(&mut self, at: Nanos, outcome: Outcome, blind: bool) {
+        self.drop_idle_copy_ends();
+        let mut parse = None;
+        // How far the server is known to be: up to the first request that it has not answered.
+        let mut phase = None;
+        while let Some(request) = self.pop() {
+            let here = phase.get_or_insert(request.ask.phase());
+            match &request.ask {
+                Ask::Query(_) | Ask::FunctionCall { .. } | Ask::Execute { .. } => {
+                    if let Ask::Execute { .. } = request.ask {
+                        parse = None;
+                    }
+                    self.answer
+                        .abandon(at, outcome, *here, request.wire_bytes(), self.bounds);
+                    self.finish_answer(request, at, None);
+                    phase = None;
+                }
+                Ask::Parse { statement, text } => {
+                    let mut exchange = exchange(ExchangeKind::Parse, &request, None);
+                    text.describe(&mut exchange);
+                    exchange.statement_name = statement.clone();
+                    exchange.results = vec![StatementResult::begun(None, request.wire_bytes())];
+                    conclude(&mut exchange, at, outcome, Phase::Parse, None);
+                    if let Some(earlier) = parse.replace(exchange) {
+                        self.finished.push(earlier);
+                    }
+                    self.prepared.parsed(statement.clone(), text.clone());
+                }
+                Ask::Bind {
+                    portal,
+                    statement,
+                    param_count,
+                } => {
+                    self.prepared
+                        .bound(portal.clone(), statement.clone(), *param_count);
+                }
+                Ask::Close(target) => self.prepared.closed(target),
+                Ask::Describe(_) | Ask::CopyEnd(_) => {}
+                Ask::Sync => {
+                    if let Some(unused) = parse.take() {
+                        self.finished.push(unused);
+                    }
+                    phase = None;
+                }
+            }
+        }
+        if let Some(unused) = parse {
+            self.finished.push(unused);
+        }
+        self.finished.release(None);
+        self.forget();
+        if blind {
+            self.prepared.lose();
+        }
+    }
+
+    /// Drops requests that can never have run (the session was refused).
+    pub(crate) fn forget(&mut self) {
+        self.queue.clear();
+        self.queue_bytes = 0;
+        self.answer = Answer::default();
+        self.unit = Unit::default();
+        self.skipping = false;
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<Request>()
+            + self.queue.iter().map(Request::retained_bytes).sum::<usize>()
+            + self.finished.retained_bytes()
+            + self.answer.retained_bytes()
+            + self.prepared.retained_bytes()
+    }
+
+    /// The result at the head of the queue, which must be one that can have rows.
+    fn open(&mut self, frame: &Frame, expected: &'static str) -> Result<&mut StatementResult, Unexpected> {
+        match self.queue.front() {
+            Some(Request {
+                ask: Ask::Execute { .. },
+                ..
+            }) => {}
+            Some(Request {
+                ask: Ask::Query(_), ..
+            }) if frame.kind != kind::PORTAL_SUSPENDED => {}
+            _ => return Err(Unexpected(expected)),
+        }
+        Ok(self.extend(frame))
+    }
+
+    fn extend(&mut self, frame: &Frame) -> &mut StatementResult {
+        let bytes_in = self.queue.front().map_or(0, Request::wire_bytes);
+        self.answer.extend(frame, bytes_in)
+    }
+
+    /// Ends the open result; an Execute has but this one.
+    fn end(&mut self, at: Nanos, frame: &Frame, outcome: Outcome, phase: Phase) {
+        self.answer.end(at, outcome, phase, None, self.bounds);
+        if let Some(request) = self.pop_if(|ask| matches!(ask, Ask::Execute { .. })) {
+            self.finish_answer(request, at, Some(frame.end));
+        }
+    }
+
+    fn described(&mut self, frame: &Frame, capture: &Capture) -> Result<(), Unexpected> {
+        let columns = backend::columns(capture.bytes());
+        match self.pop_if(|ask| matches!(ask, Ask::Describe(_))) {
+            Some(Request {
+                ask: Ask::Describe(target),
+                ..
+            }) => self.prepared.described(&target, columns),
+            _ => self.open(frame, "a query, an Execute or a Describe")?.columns = columns,
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, at: Nanos, frame: &Frame, error: ServerError) -> Option<ServerError> {
+        let fatal = error.ends_session();
+        match self.queue.front().map(|request| &request.ask) {
+            None | Some(Ask::CopyEnd(_)) => {
+                if fatal {
+                    self.finished.release(None);
+                }
+                return Some(error);
+            }
+            Some(Ask::Query(_) | Ask::FunctionCall { .. }) => {
+                self.extend(frame);
+                self.answer
+                    .end(at, Outcome::Error, Phase::Execute, Some(error), self.bounds);
+            }
+            Some(Ask::Sync) => {
+                if let Some(sync) = self.queue.front() {
+                    let mut exchange = exchange(ExchangeKind::Sync, sync, Some(frame));
+                    conclude(&mut exchange, at, Outcome::Error, Phase::Execute, Some(error));
+                    self.finished.push(exchange);
+                }
+            }
+            Some(_) => {
+                if let Some(request) = self.pop() {
+                    self.fail_step(at, frame, request, error);
+                }
+                self.skip_to_sync();
+            }
+        }
+        if fatal {
+            // Nothing behind it will run, and no ReadyForQuery will come.
+            if let Some(request) = self.pop_if(|ask| matches!(ask, Ask::Query(_) | Ask::FunctionCall { .. }))
+            {
+                self.finish_answer(request, at, Some(frame.end));
+            }
+            self.finished.release(None);
+            self.forget();
+        }
+        None
+    }
+
+    /// A message of the extended protocol failed.
+    fn fail_step(&mut self, at: Nanos, frame: &Frame, request: Request, error: ServerError) {
+        let kind = match &request.ask {
+            Ask::Execute { .. } => {
+                let bytes_in = request.wire_bytes();
+                self.answer.extend(frame, bytes_in);
+                self.answer
+                    .end(at, Outcome::Error, Phase::Execute, Some(error), self.bounds);
+                return self.finish_answer(request, at, Some(frame.end));
+            }
+            Ask::Parse { .. } => ExchangeKind::Parse,
+            Ask::Bind { .. } => ExchangeKind::Bind,
+            Ask::Describe(_) => ExchangeKind::Describe,
+            _ => ExchangeKind::Close,
+        };
+        let phase = request.ask.phase();
+        let mut exchange = exchange(kind, &request, Some(frame));
+        match request.ask {
+            Ask::Parse { statement, text } => {
+                text.describe(&mut exchange);
+                self.prepared.parse_failed(&statement);
+                exchange.statement_name = statement;
+            }
+            Ask::Bind {
+                portal,
+                statement,
+                param_count,
+            } => {
+                self.prepared
+                    .describe(&Target::Statement(statement), &mut exchange);
+                exchange.portal_name = portal;
+                exchange.param_count = param_count;
+            }
+            Ask::Describe(target) | Ask::Close(target) => self.prepared.describe(&target, &mut exchange),
+            _ => {}
+        }
+        exchange.preparsed &= !error.names_nothing();
+        conclude(&mut exchange, at, Outcome::Error, phase, Some(error));
+        self.finished.push(exchange);
+    }
+
+    /// The server ignores what comes before the next Sync (manual section "Extended Query").
+    fn skip_to_sync(&mut self) {
+        while let Some(request) = self.queue.front() {
+            if matches!(request.ask, Ask::Sync) {
+                return;
+            }
+            self.pop();
+        }
+        self.skipping = true;
+    }
+
+    fn ready(&mut self, at: Nanos, frame: &Frame, status: Option<u8>) -> Result<(), Unexpected> {
+        let closes = |ask: &Ask| matches!(ask, Ask::Sync | Ask::Query(_) | Ask::FunctionCall { .. });
+        let request = self
+            .pop_if(closes)
+            .ok_or(Unexpected("a query, a FunctionCall or a Sync"))?;
+        if !matches!(request.ask, Ask::Sync) {
+            if let Ask::Query(_) = request.ask {
+                self.prepared.queried();
+            }
+            self.answer.abandon(
+                at,
+                Outcome::Unknown,
+                Phase::Execute,
+                request.wire_bytes(),
+                self.bounds,
+            );
+            self.finish_answer(request, at, Some(frame.end));
+        }
+        self.finished.release(status);
+        if status == Some(IDLE) {
+            self.prepared.transaction_ended();
+        }
+        Ok(())
+    }
+
+    /// Makes an exchange of a request and the results collected for it.
+    fn finish_answer(&mut self, request: Request, at: Nanos, response_to: Option<u64>) {
+        let (results, omitted) = self.answer.take();
+        let kind = match request.ask {
+            Ask::Query(_) => ExchangeKind::Simple,
+            Ask::FunctionCall { .. } => ExchangeKind::FunctionCall,
+            _ => ExchangeKind::Execute,
+        };
+        let mut exchange = exchange(kind, &request, None);
+        exchange.response_to = response_to.unwrap_or(0);
+        exchange.results_omitted = omitted;
+        exchange.results = results;
+        match request.ask {
+            Ask::Query(text) => text.describe(&mut exchange),
+            Ask::FunctionCall { oid } => exchange.function_oid = oid,
+            Ask::Execute { portal } => {
+                self.prepared
+                    .executed(portal, request.range.start, self.bounds.columns, &mut exchange);
+                let error = exchange.results.first().and_then(|result| result.error.as_ref());
+                exchange.preparsed &= !error.is_some_and(ServerError::names_nothing);
+            }
+            _ => {}
+        }
+        exchange.ended = exchange.results.last().map_or(at, |result| result.ended);
+        self.finished.push(exchange);
+    }
+
+    /// While it reads copied data the server ignores Sync, up to the end of the data. So clients of the
+    /// extended protocol send a second one.
+    fn swallow_copy(&mut self) {
+        while self.answer.copying_in {
+            match self.queue.get(1).map(|request| &request.ask) {
+                Some(Ask::Sync) => {}
+                Some(&Ask::CopyEnd(copied)) => {
+                    self.answer.copied(copied);
+                    self.answer.copying_in = false;
+                }
+                _ => return,
+            }
+            self.queue.remove(1);
+        }
+    }
+
+    /// The end of a copy that had failed already: the server ignores it.
+    fn drop_idle_copy_ends(&mut self) {
+        while let Some(Request {
+            ask: Ask::CopyEnd(_), ..
+        }) = self.queue.front()
+        {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Request> {
+        let request = self.queue.pop_front()?;
+        self.queue_bytes = self.queue_bytes.saturating_sub(request.kept_bytes());
+        Some(request)
+    }
+
+    fn pop_if(&mut self, wanted: impl FnOnce(&Ask) -> bool) -> Option<Request> {
+        if self.queue.front().is_some_and(|request| wanted(&request.ask)) {
+            self.pop()
+        } else {
+            None
+        }
+    }
+}
+
+/// Status byte of a ReadyForQuery outside of a transaction.
+const IDLE: u8 = b'I';

@@ -1,0 +1,211 @@
+//! What the server has prepared: statements and portals, and what is known of them. Applied when the
+//! server says that it acted, so that a name always means what it meant at that moment.
+
+use bytes::Bytes;
+
+use crate::exchange::{Column, Columns, Exchange};
+use crate::names::{Names, Weight};
+use crate::request::Target;
+
+pub(crate) struct Prepared {
+    statements: Names<Statement>,
+    portals: Names<Portal>,
+    /// Something was prepared out of sight, or may have been.
+    blind: bool,
+}
+
+impl Prepared {
+    pub(crate) fn new(max_names: usize, max_bytes: usize, blind: bool) -> Self {
+        Self {
+            statements: Names::new(max_names, max_bytes),
+            portals: Names::new(max_names, max_bytes),
+            blind,
+        }
+    }
+
+    pub(crate) fn parsed(&mut self, name: Bytes, text: Text) {
+        self.statements.insert(
+            name,
+            Statement {
+                text,
+                ..Statement::default()
+            },
+        );
+    }
+
+    /// The server drops the old unnamed statement before it parses a new one, whether that succeeds or not.
+    pub(crate) fn parse_failed(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.statements.remove(name);
+        }
+    }
+
+    pub(crate) fn bound(&mut self, name: Bytes, statement_name: Bytes, param_count: u16) {
+        let statement = self.statement(&statement_name);
+        self.portals.insert(
+            name,
+            Portal {
+                statement_name,
+                statement,
+                param_count,
+                first_execute: None,
+            },
+        );
+    }
+
+    pub(crate) fn described(&mut self, target: &Target, columns: Columns) {
+        match target {
+            Target::Statement(name) => self
+                .statements
+                .update(name, |statement| statement.columns = columns),
+            Target::Portal(name) => self
+                .portals
+                .update(name, |portal| portal.statement.columns = columns),
+        }
+    }
+
+    pub(crate) fn closed(&mut self, target: &Target) {
+        match target {
+            Target::Statement(name) => self.statements.remove(name),
+            Target::Portal(name) => self.portals.remove(name),
+        }
+    }
+
+    /// A query string takes the unnamed statement and portal with it.
+    pub(crate) fn queried(&mut self) {
+        self.statements.remove(b"");
+        self.portals.remove(b"");
+    }
+
+    /// Portals of the protocol end with their transaction.
+    pub(crate) fn transaction_ended(&mut self) {
+        self.portals.clear();
+    }
+
+    /// Bytes were lost: any name may mean something else now.
+    pub(crate) fn lose(&mut self) {
+        self.statements.clear();
+        self.portals.clear();
+        self.blind = true;
+    }
+
+    /// Fills in what is known of the statement or portal that a request is about.
+    pub(crate) fn describe(&self, target: &Target, exchange: &mut Exchange) {
+        match target {
+            Target::Statement(name) => {
+                exchange.statement_name.clone_from(name);
+                self.statement(name).text.describe(exchange);
+            }
+            Target::Portal(name) => {
+                exchange.portal_name.clone_from(name);
+                let Some(portal) = self.portals.get(name) else {
+                    return self.unseen(self.portals.forgot()).describe(exchange);
+                };
+                exchange.statement_name = portal.statement_name.clone();
+                exchange.param_count = portal.param_count;
+                portal.statement.text.describe(exchange);
+            }
+        }
+    }
+
+    /// Fills in what an Execute of this portal ran, with at most `max_columns`.
+    pub(crate) fn executed(
+        &mut self,
+        portal: Bytes,
+        start: u64,
+        max_columns: usize,
+        exchange: &mut Exchange,
+    ) {
+        let target = Target::Portal(portal);
+        self.describe(&target, exchange);
+        let (Target::Portal(name), Some(result)) = (&target, exchange.results.first_mut()) else {
+            return;
+        };
+        self.portals.update(name, |portal| {
+            if result.columns.is_empty() && portal.statement.columns.len() <= max_columns {
+                result.columns.clone_from(&portal.statement.columns);
+            }
+            exchange.continues = portal.first_execute;
+            portal.first_execute.get_or_insert(start);
+        });
+    }
+
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.statements.retained_bytes() + self.portals.retained_bytes()
+    }
+
+    fn statement(&self, name: &[u8]) -> Statement {
+        self.statements.get(name).cloned().unwrap_or_else(|| Statement {
+            text: self.unseen(self.statements.forgot()),
+            ..Statement::default()
+        })
+    }
+
+    /// A text that was never here, or is no longer.
+    fn unseen(&self, forgot: bool) -> Text {
+        Text {
+            sql: None,
+            whole: 0,
+            truncated: forgot,
+            preparsed: self.blind,
+        }
+    }
+}
+
+/// What is known of a statement's text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Text {
+    pub(crate) sql: Option<Bytes>,
+    /// Length as sent.
+    pub(crate) whole: u64,
+    pub(crate) truncated: bool,
+    pub(crate) preparsed: bool,
+}
+
+impl Text {
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.sql.as_ref().map_or(0, Bytes::len)
+    }
+
+    pub(crate) fn describe(&self, exchange: &mut Exchange) {
+        exchange.sql.clone_from(&self.sql);
+        exchange.sql_bytes = self.whole;
+        exchange.truncated = self.truncated;
+        exchange.preparsed = self.preparsed;
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Statement {
+    pub(crate) text: Text,
+    pub(crate) columns: Columns,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Portal {
+    pub(crate) statement_name: Bytes,
+    /// The statement as it was when the portal was bound: its name may be closed or used again since.
+    pub(crate) statement: Statement,
+    pub(crate) param_count: u16,
+    /// Where the request of the first Execute began.
+    pub(crate) first_execute: Option<u64>,
+}
+
+impl Weight for Statement {
+    fn weight(&self) -> usize {
+        self.text.kept_bytes() + columns_bytes(&self.columns)
+    }
+}
+
+impl Weight for Portal {
+    fn weight(&self) -> usize {
+        self.statement.weight()
+    }
+}
+
+pub(crate) fn columns_bytes(columns: &Columns) -> usize {
+    columns
+        .iter()
+        .map(|column| size_of::<Column>() + column.name.len())
+        .sum()
+}

@@ -1,0 +1,126 @@
+//! Tables of a query that no parser accepted, as far as its words name them.
+//!
+//! Best effort by design and marked `parsed: false` by the caller. Separate so that it can be read
+//! as what it is.
+
+use std::collections::HashSet;
+
+use crate::Access;
+use crate::lexer::Kind;
+use crate::objects::Found;
+use crate::phrase::Phrase;
+use crate::recogniser::identifiers;
+
+/// Adds targets of writes, and names after `FROM`, `JOIN` and `USING` that are neither functions nor common
+/// table expressions.
+pub(crate) fn query_tables(p: Phrase<'_>, found: &mut Found) {
+    let defined = common_tables(p);
+    // Whether each open bracket belongs to a function: `extract(year FROM d)` names no table.
+    let mut arguments = Vec::new();
+    for at in 0..p.len() {
+        if p.symbol(at, "(") {
+            let called = at > 0 && p.kind(at - 1) == Some(Kind::Word) && !p.any(at - 1, &BEFORE_QUERY);
+            arguments.push(called && !p.any(at + 1, &["SELECT", "WITH"]));
+        } else if p.symbol(at, ")") {
+            arguments.pop();
+        }
+        let only = usize::from(p.is(at + 1, "ONLY"));
+        if (p.all(at, &["INSERT", "INTO"]) || p.all(at, &["MERGE", "INTO"])) && p.is(at + 1, "INTO") {
+            if let Some((parts, next)) = p.name(at + 2) {
+                let columns = if p.symbol(next, "(") && !p.is(next + 1, "SELECT") {
+                    identifiers(p, next)
+                } else {
+                    Vec::new()
+                };
+                found.add(parts, "table", Access::Write, columns);
+            }
+        } else if p.is(at, "UPDATE") && !p.any(at.wrapping_sub(1), &["FOR", "KEY", "DO", "ON", "OR"]) {
+            if let Some((parts, _)) = p.name(at + 1 + only).filter(|_| !p.is(at + 1, "SET")) {
+                found.add(parts, "table", Access::Write, Vec::new());
+            }
+        } else if p.all(at, &["DELETE", "FROM"]) {
+            if let Some((parts, _)) = p.name(at + 2 + usize::from(p.is(at + 2, "ONLY"))) {
+                found.add(parts, "table", Access::Write, Vec::new());
+            }
+        } else if p.any(at, &["FROM", "JOIN"])
+            && !p.any(at.wrapping_sub(1), &["DELETE", "DISTINCT"])
+            && arguments.last() != Some(&true)
+        {
+            sources(p, at + 1, &defined, found);
+        }
+    }
+}
+
+/// Words that a bracket follows without being a call.
+const BEFORE_QUERY: [&str; 16] = [
+    "FROM",
+    "JOIN",
+    "IN",
+    "AS",
+    "EXISTS",
+    "ANY",
+    "SOME",
+    "ALL",
+    "LATERAL",
+    "UNION",
+    "EXCEPT",
+    "INTERSECT",
+    "MATERIALIZED",
+    "SELECT",
+    "WHERE",
+    "AND",
+];
+
+/// Tokens of a common table expression's column list that are looked back over.
+const MAX_COLUMN_LIST: usize = 256;
+
+/// A comma-separated list of tables with optional aliases.
+fn sources(p: Phrase<'_>, mut at: usize, defined: &HashSet<String>, found: &mut Found) {
+    loop {
+        at += usize::from(p.is(at, "ONLY"));
+        if p.any(at, &["LATERAL", "SELECT", "ROWS", "CURRENT"]) {
+            return;
+        }
+        let Some((parts, mut next)) = p.name(at) else {
+            return;
+        };
+        if p.symbol(next, "(") {
+            return;
+        }
+        let common = parts.len() == 1 && parts.iter().any(|part| defined.contains(part));
+        if !common {
+            found.add(parts, "table", Access::Read, Vec::new());
+        }
+        next += usize::from(p.is(next, "AS"));
+        if !p.symbol(next, ",") {
+            next += 1;
+        }
+        if !p.symbol(next, ",") {
+            return;
+        }
+        at = next + 1;
+    }
+}
+
+/// Names before `AS (` in a statement that has a `WITH`.
+fn common_tables(p: Phrase<'_>) -> HashSet<String> {
+    if !(0..p.len()).any(|at| p.is(at, "WITH")) {
+        return HashSet::new();
+    }
+    let opens = |at| p.symbol(at, "(") || p.any(at, &["MATERIALIZED", "NOT"]);
+    (1..p.len())
+        .filter(|&at| p.is(at, "AS") && opens(at + 1))
+        .filter_map(|at| {
+            // A column list may stand between the name and AS.
+            let open = if p.symbol(at - 1, ")") {
+                (0..at)
+                    .rev()
+                    .take(MAX_COLUMN_LIST)
+                    .find(|&open| p.symbol(open, "("))?
+            } else {
+                at
+            };
+            p.identifier(open.checked_sub(1)?)
+        })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! Statement bytes to meaning, remembered.
+//!
+//! Owns the order of work (lex, veil, recognise, parse) and two caches: by raw text, so that a hot prepared
+//! statement costs a hash and a look-up, and by redacted text, so that one with literals in it costs
+//! lexing but no parse. Everything in a [`Statement`] that was parsed follows from its redacted text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::Statement;
+use crate::fallback::query_tables;
+use crate::fingerprint::fingerprint;
+use crate::lexer::{Kind, Token, lex};
+use crate::objects::{Found, walk};
+use crate::phrase::Phrase;
+use crate::recogniser::recognise;
+use crate::redaction::{render, veil};
+
+/// Statements remembered unless the caller says otherwise: applications have hundreds to a few thousand.
+pub const DEFAULT_CAPACITY: usize = 4_096;
+
+/// Longer texts are interpreted anew each time: together with the capacity this bounds the cache's memory.
+pub const MAX_CACHED_BYTES: usize = 16 << 10;
+
+/// Turns statement text into [`Statement`]s and remembers them.
+pub struct Interpreter {
+    raw: Generations,
+    redacted: Generations,
+}
+
+impl Interpreter {
+    /// Remembers up to `capacity` texts, and as many redacted ones.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            raw: Generations::new(capacity),
+            redacted: Generations::new(capacity),
+        }
+    }
+
+    /// The meaning of one statement (see [`crate::split`]). Bytes that are not UTF-8 are decoded lossily.
+    pub fn interpret(&mut self, sql: &[u8]) -> Arc<Statement> {
+        let key = Key::of(sql);
+        if let Some(known) = self.raw.get(&key) {
+            return known;
+        }
+        let text = String::from_utf8_lossy(sql);
+        let tokens = veil(&text, lex(&text));
+        let redacted = render(&text, &tokens);
+        // What a doubtful literal hides may name objects, so there the redacted text is no key.
+        let certain = tokens.iter().all(|token| token.kind != Kind::Doubt);
+        let redacted_key = Key::of(redacted.as_bytes());
+        let known = if certain {
+            self.redacted.get(&redacted_key)
+        } else {
+            None
+        };
+        let statement = known.unwrap_or_else(|| {
+            let statement = Arc::new(read(&text, &tokens, redacted));
+            if certain && statement.parsed && statement.redacted.len() <= MAX_CACHED_BYTES {
+                self.redacted.put(redacted_key, &statement);
+            }
+            statement
+        });
+        if sql.len() <= MAX_CACHED_BYTES {
+            self.raw.put(key, &statement);
+        }
+        statement
+    }
+}
+
+impl Default for Interpreter {
+    fn default() -> Self {
+        Self::new(DEFAULT_CAPACITY)
+    }
+}
+
+fn read(text: &str, tokens: &[Token], redacted: String) -> Statement {
+    let phrase = Phrase { sql: text, tokens };
+    let mut found = Found::default();
+    let recognised = recognise(phrase, &mut found);
+    let parsed = walk(phrase, &mut found);
+    if !parsed && holds_query(&recognised.command, phrase) {
+        query_tables(phrase, &mut found);
+    }
+    Statement {
+        redacted,
+        fingerprint: fingerprint(phrase),
+        class: recognised.class,
+        command: recognised.command,
+        parsed,
+        objects: found.objects,
+    }
+}
+
+/// Whether `FROM` in a statement of this command introduces tables: in `REVOKE`, `FETCH` or plain `COPY` it does not.
+fn holds_query(command: &str, phrase: Phrase<'_>) -> bool {
+    match command {
+        "SELECT"
+        | "SELECT INTO"
+        | "INSERT"
+        | "UPDATE"
+        | "DELETE"
+        | "MERGE"
+        | "EXPLAIN"
+        | "PREPARE"
+        | "DECLARE CURSOR"
+        | "CREATE VIEW"
+        | "CREATE MATERIALIZED VIEW"
+        | "CREATE TABLE AS" => true,
+        "COPY" => phrase.symbol(1, "("),
+        _ => false,
+    }
+}
+
+/// Truncated SHA-256: a peer chooses the texts, and two with one key would share a meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key([u8; 16]);
+
+impl Key {
+    fn of(bytes: &[u8]) -> Self {
+        let mut key = [0; 16];
+        key.iter_mut()
+            .zip(Sha256::digest(bytes))
+            .for_each(|(to, from)| *to = from);
+        Self(key)
+    }
+}
+
+/// A cache in two generations: when the young one is full it becomes the old one and the old one
+/// is forgotten. What is used at least once a generation stays.
+struct Generations {
+    half: usize,
+    young: HashMap<Key, Arc<Statement>>,
+    old: HashMap<Key, Arc<Statement>>,
+}
+
+impl Generations {
+    fn new(capacity: usize) -> Self {
+        Self {
+            half: capacity.div_ceil(2).max(1),
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+
+    fn get(&mut self, key: &Key) -> Option<Arc<Statement>> {
+        if let Some(known) = self.young.get(key) {
+            return Some(known.clone());
+        }
+        let known = self.old.remove(key)?;
+        self.put(*key, &known);
+        Some(known)
+    }
+
+    fn put(&mut self, key: Key, statement: &Arc<Statement>) {
+        if self.young.len() >= self.half {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, statement.clone());
+    }
+}

@@ -1,0 +1,97 @@
+//! SQL text to meaning: class, command, objects, fingerprint and redacted text.
+//!
+//! Owns everything that is read out of statement text. Pure: no clock, randomness, file or socket.
+//! Refuses to guess: what the text does not say is absent, and `parsed` says whether a full parser agreed.
+//!
+//! Redaction stands on a lexer of our own, after PostgreSQL's `scan.l`, because it must be right
+//! for text that no parser accepts. Class, command and the objects of utility statements come from the
+//! same tokens; `sqlparser` is asked only for what needs a tree: the tables and columns of queries.
+//!
+//! Text that is not UTF-8 is decoded lossily first. Where that decoding, or the session's unknown
+//! `standard_conforming_strings`, leaves more than one reading, the union of the readings is redacted.
+
+mod class;
+mod command_line;
+mod definition;
+mod fallback;
+mod fingerprint;
+mod interpreter;
+mod lexer;
+mod objects;
+mod phrase;
+mod recogniser;
+mod redaction;
+mod secrets;
+mod split;
+
+pub use class::{Class, class_of_tag, rows_affected, rows_in_tag};
+pub use command_line::mask_command_line;
+pub use interpreter::{DEFAULT_CAPACITY, Interpreter, MAX_CACHED_BYTES};
+pub use lexer::MAX_TEXT_BYTES;
+pub use objects::{MAX_OBJECTS, MAX_PARSED_BYTES, MAX_PARSED_JOINTS};
+pub use redaction::redact;
+pub use secrets::mask_secrets;
+pub use split::split;
+
+/// What a statement does to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Access {
+    /// Rows are read, `SELECT … FOR UPDATE` included: pgAudit counts only true changes as writes.
+    Read,
+    /// Rows are inserted, updated, deleted, merged, truncated or copied in.
+    Write,
+    /// The object, its privileges or its storage are defined, changed or dropped.
+    Ddl,
+    /// The object is run: `CALL`, `EXECUTE`.
+    Execute,
+}
+
+impl Access {
+    /// The name in events: `read`, `write`, `ddl`, `execute`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Access::Read => "read",
+            Access::Write => "write",
+            Access::Ddl => "ddl",
+            Access::Execute => "execute",
+        }
+    }
+}
+
+/// One object that the text names. Names are as the server folds them: unquoted ones in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectRef {
+    /// The schema, where the text gives one. `search_path` is not applied.
+    pub schema: Option<String>,
+    /// The object's own name.
+    pub name: String,
+    /// `table`, `function`, `role`, or another object type in lower case; `""` where the text does not say.
+    /// A view read in a query is a `table` here: the text cannot tell.
+    pub kind: &'static str,
+    /// What the statement does to it.
+    pub access: Access,
+    /// Columns selected, returned, inserted, assigned or copied, as far as names say so; `*` gives none.
+    pub columns: Vec<String>,
+}
+
+/// The meaning of one statement. Holds no literal, so it may be kept, shipped and shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// See [`redact`].
+    pub redacted: String,
+    /// First 8 bytes of SHA-256 over the normalised tokens; equal for statements that differ in literal
+    /// values, letter case, white space, comments, or the length of value lists.
+    pub fingerprint: [u8; 8],
+    /// pgAudit's class.
+    pub class: Class,
+    /// The server's name of the command, as in its command tag (`SELECT`, `CREATE TABLE`, `GRANT ROLE`);
+    /// empty where no word was recognised.
+    pub command: String,
+    /// Whether `sqlparser` accepted the text. If not, objects are best effort.
+    pub parsed: bool,
+    /// What the text names, in order of appearance, each (schema, name, kind, access) once.
+    pub objects: Vec<ObjectRef>,
+}
+
+#[cfg(test)]
+mod tests;

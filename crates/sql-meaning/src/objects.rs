@@ -1,0 +1,371 @@
+//! Tables and columns of queries, from `sqlparser`'s tree.
+//!
+//! Owns the walk and the limits under which a text of a peer's choosing is handed to the parser. Refuses
+//! utility statements: the recogniser names their objects. What the tree does not say (which of two
+//! tables an unqualified column belongs to, what `*` stands for) is left out.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    AssignmentTarget, Expr, FromTable, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
+    Statement, TableFactor, TableObject, TableWithJoins, Visit, Visitor,
+};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+
+use crate::lexer::Kind;
+use crate::phrase::Phrase;
+use crate::{Access, ObjectRef};
+
+/// Longest text that is parsed. Parse time and the tree's memory grow with it; longer statements are bulk
+/// inserts, whose target the recogniser finds too.
+pub const MAX_PARSED_BYTES: usize = 256 << 10;
+
+/// Most words and operators in a text that is parsed. A chain such as `a OR b OR …` becomes a tree as deep
+/// as the chain is long, and dropping it recurses: this bounds the stack.
+pub const MAX_PARSED_JOINTS: usize = 4_096;
+
+/// Deepest brackets that are parsed: the parser tries several readings of an opening bracket, each of
+/// which tries the next. A person's statement stays in single figures.
+const MAX_PARSED_BRACKETS: usize = 24;
+
+/// Most objects kept of one statement.
+pub const MAX_OBJECTS: usize = 256;
+
+/// Most columns kept of one object: PostgreSQL's own limit for a target list (`MaxTupleAttributeNumber`).
+pub(crate) const MAX_COLUMNS: usize = 1_664;
+
+/// The objects of one statement as they are found.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) objects: Vec<ObjectRef>,
+}
+
+impl Found {
+    /// Adds an object by its dotted name (the last two parts count), or the columns to one already there.
+    pub(crate) fn add(
+        &mut self,
+        mut parts: Vec<String>,
+        kind: &'static str,
+        access: Access,
+        columns: Vec<String>,
+    ) {
+        let Some(name) = parts.pop() else { return };
+        let schema = parts.pop();
+        let same =
+            |o: &&mut ObjectRef| o.name == name && o.schema == schema && o.kind == kind && o.access == access;
+        if let Some(object) = self.objects.iter_mut().find(same) {
+            for column in columns {
+                if object.columns.len() < MAX_COLUMNS && !object.columns.contains(&column) {
+                    object.columns.push(column);
+                }
+            }
+        } else if self.objects.len() < MAX_OBJECTS {
+            self.objects.push(ObjectRef {
+                schema,
+                name,
+                kind,
+                access,
+                columns,
+            });
+        }
+    }
+}
+
+/// Parses the text and adds what its queries touch; answers whether the parser accepted it.
+pub(crate) fn walk(phrase: Phrase<'_>, found: &mut Found) -> bool {
+    if !within_limits(phrase) {
+        return false;
+    }
+    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, phrase.sql) else {
+        return false;
+    };
+    let mut walk = Walk {
+        found,
+        scopes: Vec::new(),
+        targets: Vec::new(),
+    };
+    for statement in &statements {
+        // Breaks never: the answer carries nothing.
+        let _ = statement.visit(&mut walk);
+    }
+    !statements.is_empty()
+}
+
+fn within_limits(phrase: Phrase<'_>) -> bool {
+    let joint = |at: usize| match phrase.kind(at) {
+        Some(Kind::Word) => true,
+        Some(Kind::Symbol) => !matches!(phrase.text(at), "," | "(" | ")"),
+        _ => false,
+    };
+    let mut depth = 0_usize;
+    let nested = (0..phrase.len()).any(|at| {
+        match phrase.text(at) {
+            "(" | "[" => depth += 1,
+            ")" | "]" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > MAX_PARSED_BRACKETS
+    });
+    phrase.sql.len() <= MAX_PARSED_BYTES
+        && !nested
+        && (0..phrase.len()).filter(|&at| joint(at)).count() <= MAX_PARSED_JOINTS
+}
+
+/// The common table expressions of one query. Each sees those before it, or all when recursive, so that in
+/// `WITH users AS (SELECT … FROM users)` the inner name is the table.
+struct Scope {
+    tables: Vec<(String, *const Query)>,
+    visible: usize,
+    recursive: bool,
+}
+
+struct Walk<'a> {
+    found: &'a mut Found,
+    scopes: Vec<Scope>,
+    /// Table factors that are written, not read. Compared, never followed.
+    targets: Vec<*const TableFactor>,
+}
+
+impl Walk<'_> {
+    fn is_common(&self, name: &ObjectName) -> bool {
+        let parts = parts(name);
+        let [name] = parts.as_slice() else { return false };
+        self.scopes.iter().any(|scope| {
+            let seen = if scope.recursive {
+                scope.tables.len()
+            } else {
+                scope.visible
+            };
+            scope.tables.iter().take(seen).any(|(table, _)| table == name)
+        })
+    }
+
+    /// A plain table of a FROM list and the name that columns are qualified by.
+    fn source<'t>(&self, factor: &'t TableFactor) -> Option<(&'t ObjectName, String)> {
+        let TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            ..
+        } = factor
+        else {
+            return None;
+        };
+        let called = alias
+            .as_ref()
+            .map_or_else(|| parts(name).pop(), |alias| Some(fold(&alias.name)));
+        (!self.is_common(name)).then_some((name, called?))
+    }
+
+    /// Adds the columns that `items` take from `tables`.
+    fn columns(&mut self, items: &[SelectItem], tables: &[&TableFactor], access: Access) {
+        let sources: Vec<_> = tables.iter().filter_map(|factor| self.source(factor)).collect();
+        let mut named = Named::default();
+        for item in items {
+            let _ = item.visit(&mut named);
+        }
+        for (index, (name, called)) in sources.iter().enumerate() {
+            let mut columns = Vec::new();
+            for (qualifier, column) in &named.columns {
+                let ours = match qualifier {
+                    // A name that two tables share belongs to the first here; the server would refuse it.
+                    Some(qualifier) => {
+                        sources.iter().position(|(_, other)| other == qualifier) == Some(index)
+                            && qualifier == called
+                    }
+                    None => tables.len() == 1,
+                };
+                if ours {
+                    columns.push(column.clone());
+                }
+            }
+            self.found.add(parts(name), "table", access, columns);
+        }
+    }
+
+    fn target(&mut self, table: &TableWithJoins, columns: Vec<String>, returning: Option<&Vec<SelectItem>>) {
+        self.targets.push(&raw const table.relation);
+        let TableFactor::Table { name, .. } = &table.relation else {
+            return;
+        };
+        self.found.add(parts(name), "table", Access::Write, columns);
+        if let Some(items) = returning {
+            self.columns(items, &[&table.relation], Access::Write);
+        }
+    }
+}
+
+impl Visitor for Walk<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        if let Some(scope) = self.scopes.last_mut()
+            && let Some(own) = scope
+                .tables
+                .iter()
+                .position(|(_, table)| std::ptr::eq(*table, query))
+        {
+            scope.visible = own;
+        }
+        let with = query.with.as_ref();
+        let tables = with.map(|with| {
+            with.cte_tables
+                .iter()
+                .map(|cte| (fold(&cte.alias.name), &raw const *cte.query))
+                .collect()
+        });
+        self.scopes.push(Scope {
+            tables: tables.unwrap_or_default(),
+            visible: 0,
+            recursive: with.is_some_and(|with| with.recursive),
+        });
+        if let SetExpr::Table(table) = query.body.as_ref()
+            && let Some(name) = &table.table_name
+        {
+            let schema = table.schema_name.iter().cloned();
+            self.found.add(
+                schema.chain([name.clone()]).collect(),
+                "table",
+                Access::Read,
+                Vec::new(),
+            );
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.scopes.pop();
+        if let Some(scope) = self.scopes.last_mut()
+            && let Some(own) = scope
+                .tables
+                .iter()
+                .position(|(_, table)| std::ptr::eq(*table, query))
+        {
+            scope.visible = own + 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        let tables: Vec<_> = select
+            .from
+            .iter()
+            .flat_map(|from| {
+                std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
+            })
+            .collect();
+        if let Some(into) = &select.into {
+            self.found
+                .add(parts(&into.name), "table", Access::Ddl, Vec::new());
+        }
+        self.columns(&select.projection, &tables, Access::Read);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let target = self.targets.iter().any(|target| std::ptr::eq(*target, factor));
+        if let Some((name, _)) = self.source(factor).filter(|_| !target) {
+            self.found.add(parts(name), "table", Access::Read, Vec::new());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
+        match statement {
+            Statement::Insert(insert) => {
+                if let TableObject::TableName(name) = &insert.table {
+                    let mut columns: Vec<_> = insert
+                        .columns
+                        .iter()
+                        .filter_map(|column| parts(column).pop())
+                        .collect();
+                    let mut named = Named::default();
+                    for item in insert.returning.iter().flatten() {
+                        let _ = item.visit(&mut named);
+                    }
+                    columns.extend(named.columns.into_iter().map(|(_, column)| column));
+                    self.found.add(parts(name), "table", Access::Write, Vec::new());
+                    self.found.add(parts(name), "table", Access::Write, columns);
+                }
+            }
+            Statement::Update(update) => {
+                let assigned = update
+                    .assignments
+                    .iter()
+                    .flat_map(|assignment| match &assignment.target {
+                        AssignmentTarget::ColumnName(name) => vec![name],
+                        AssignmentTarget::Tuple(names) => names.iter().collect(),
+                    });
+                let columns = assigned.filter_map(|name| parts(name).pop()).collect();
+                self.target(&update.table, columns, update.returning.as_ref());
+            }
+            Statement::Delete(delete) => {
+                let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+                if let Some(table) = from.first() {
+                    self.target(table, Vec::new(), delete.returning.as_ref());
+                }
+            }
+            Statement::Merge(merge) => {
+                self.targets.push(&raw const merge.table);
+                if let TableFactor::Table { name, .. } = &merge.table {
+                    self.found.add(parts(name), "table", Access::Write, Vec::new());
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Column names of an expression, without those of queries inside it.
+#[derive(Default)]
+struct Named {
+    columns: Vec<(Option<String>, String)>,
+    depth: usize,
+}
+
+impl Visitor for Named {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if self.depth == 0 && self.columns.len() < MAX_COLUMNS {
+            match expr {
+                Expr::Identifier(ident) => self.columns.push((None, fold(ident))),
+                Expr::CompoundIdentifier(idents) => {
+                    if let [.., table, column] = idents.as_slice() {
+                        self.columns.push((Some(fold(table)), fold(column)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn fold(ident: &Ident) -> String {
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_ascii_lowercase()
+    }
+}
+
+fn parts(name: &ObjectName) -> Vec<String> {
+    let ident = |part: &ObjectNamePart| match part {
+        ObjectNamePart::Identifier(ident) => Some(fold(ident)),
+        ObjectNamePart::Function(_) => None,
+    };
+    name.0.iter().filter_map(ident).collect()
+}

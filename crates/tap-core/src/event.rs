@@ -1,0 +1,176 @@
+//! What the pipeline tells: plain data.
+
+use std::{net::IpAddr, ops::Range, sync::Arc};
+
+use pg_wire::{Direction, EncryptionKind, ExchangeKind, Nanos, Outcome, Phase, ServerError};
+use sql_meaning::Statement;
+
+/// One fact about a session, in capture time.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When.
+    pub times: Times,
+    /// In which session, as known at that moment.
+    pub session: Arc<SessionFacts>,
+    /// What.
+    pub body: Body,
+}
+
+/// Capture times in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// First byte of the request.
+    pub start: Nanos,
+    /// First byte of the answer.
+    pub first_response: Option<Nanos>,
+    /// End of the answer.
+    pub end: Nanos,
+}
+
+/// How a connection reaches its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// IPv4 or IPv6.
+    Tcp,
+    /// A Unix socket.
+    Unix,
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Address and port.
+    Inet(IpAddr, u16),
+    /// Path of the server's socket; for the client's end empty.
+    Unix(String),
+}
+
+/// What is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// Process id of the backend, as the host sees it.
+    pub backend_pid: u32,
+    /// Process id of the postmaster.
+    pub server_pid: u32,
+    /// TCP or Unix.
+    pub transport: Transport,
+    /// The client's end.
+    pub client: Endpoint,
+    /// The server's end.
+    pub server: Endpoint,
+    /// Inode number of the network namespace of the server's end.
+    pub netns: u32,
+    /// The connection is older than the tap on it.
+    pub opened_before_attach: bool,
+    /// Role that logged in; `None` if the startup packet was not seen.
+    pub login_role: Option<String>,
+    /// Database; the server takes the role's name where the client named none.
+    pub database: Option<String>,
+    /// As the server last reported it.
+    pub application_name: Option<String>,
+    /// As the server reported it.
+    pub server_version: Option<String>,
+    /// What the server asked for; "none" where it let the client in without asking.
+    pub auth_method: Option<&'static str>,
+    /// Encryption that was agreed on; `None` if none was, or if that was not seen.
+    pub encryption: Option<EncryptionKind>,
+}
+
+/// What an event says.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A client was let in.
+    SessionOpen,
+    /// The connection is over.
+    SessionClose {
+        /// "terminate" (the client said goodbye), "closed", or "backend-exit".
+        reason: &'static str,
+        /// Bytes of the frontend stream.
+        bytes_in: u64,
+        /// Bytes of the backend stream.
+        bytes_out: u64,
+        /// Execution requests reported.
+        statements: u64,
+    },
+    /// The server refused the client.
+    AuthFailure(ServerError),
+    /// An execution request and its answer.
+    Query(Box<Query>),
+    /// An error that answers no request.
+    SessionError(ServerError),
+    /// A connection made only to cancel what another backend runs.
+    Cancel {
+        /// That backend.
+        victim: u32,
+    },
+    /// Encryption that this tap cannot read began.
+    Opaque(EncryptionKind),
+    /// Something was not seen or not understood.
+    Gap(Gap),
+}
+
+/// Something was not seen or not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Short name of the reason.
+    pub reason: &'static str,
+    /// In which stream.
+    pub direction: Direction,
+    /// `None`: nobody knows how many.
+    pub bytes_missing: Option<u64>,
+    /// What was expected and found; never content.
+    pub detail: String,
+}
+
+/// One execution request.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Which kind of request.
+    pub kind: ExchangeKind,
+    /// Text to be recorded: redacted, unless the settings say otherwise. `None` if the text is not known.
+    pub text: Option<String>,
+    /// Meaning, fingerprint and redacted text.
+    pub statement: Option<Arc<Statement>>,
+    /// Length of the text as sent.
+    pub original_bytes: u64,
+    /// The text is not whole.
+    pub truncated: bool,
+    /// Prepared statement.
+    pub statement_name: String,
+    /// Portal.
+    pub portal: String,
+    /// Position in a simple query string.
+    pub index: u32,
+    /// Parameters bound.
+    pub param_count: u16,
+    /// How far it got.
+    pub phase: Phase,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The server's command tag.
+    pub tag: Option<String>,
+    /// Rows returned.
+    pub rows: u64,
+    /// Rows changed, by the tag.
+    pub rows_affected: Option<u64>,
+    /// Bytes of the request.
+    pub bytes_in: u64,
+    /// Bytes of the answer.
+    pub bytes_out: u64,
+    /// Bytes copied.
+    pub copy_bytes: Option<u64>,
+    /// The error.
+    pub error: Option<ServerError>,
+    /// Result columns: name, table oid, column number.
+    pub columns: pg_wire::Columns,
+    /// Status byte of the ReadyForQuery behind it.
+    pub transaction_status: Option<u8>,
+    /// Number of the transaction in its session, from 1.
+    pub transaction: u64,
+    /// Where the request stands in the frontend stream.
+    pub request: Range<u64>,
+    /// Where the answer ends in the backend stream.
+    pub response_to: u64,
+}

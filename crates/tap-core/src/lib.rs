@@ -1,0 +1,17 @@
+//! The pipeline from segments to events, sans-IO: stream order and gaps, one protocol session for each connection,
+//! and query events with their meaning. Driven as `handle_*` and then [`Tap::poll`]; time comes in as capture time.
+//!
+//! Owns what an event says about a statement. Refuses sockets, clocks and processes: who is behind a connection
+//! is joined elsewhere.
+
+mod connection;
+mod event;
+mod query;
+mod stream;
+mod tap;
+
+pub use event::{Body, Endpoint, Event, Gap, Query, SessionFacts, Times, Transport};
+pub use pg_wire::{Direction, EncryptionKind, ExchangeKind, Limits, Nanos, Outcome, Phase, ServerError};
+pub use query::Redaction;
+pub use sql_meaning::Statement;
+pub use tap::{Settings, Tap};

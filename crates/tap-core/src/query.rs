@@ -1,0 +1,131 @@
+//! From an exchange to query events: a simple query string is taken apart, each part gets its own answer and meaning.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use pg_wire::{Exchange, ExchangeKind, Outcome, Phase, StatementResult};
+use sql_meaning::{Interpreter, Statement};
+
+use crate::event::{Query, Times};
+
+/// What of a statement's text is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redaction {
+    /// Literals are replaced, comments dropped.
+    #[default]
+    Literals,
+    /// The text as it was sent; passwords are masked still.
+    Clear,
+}
+
+/// SQLSTATE of a statement that the server could not parse.
+const SYNTAX_ERROR: &str = "42601";
+
+/// Takes an exchange apart. Its results are in the order of the statements in the string.
+pub(crate) fn queries(
+    exchange: &Exchange,
+    transaction: u64,
+    interpreter: &mut Interpreter,
+    redaction: Redaction,
+) -> Vec<(Times, Query)> {
+    let texts = texts(exchange);
+    let single = exchange.results.len() == 1;
+    exchange
+        .results
+        .iter()
+        .enumerate()
+        .map(|(index, result)| {
+            let text = match &texts {
+                Texts::None => None,
+                Texts::Whole(text) => Some(text.clone()),
+                Texts::Parts(whole, parts) => parts.get(index).map(|part| whole.slice(part.clone())),
+            };
+            let mut phase = result.phase;
+            let failed_parse = result.error.as_ref().is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
+            if exchange.kind == ExchangeKind::Simple && failed_parse && single {
+                phase = Phase::Parse;
+            }
+            let statement = text.as_ref().map(|text| interpreter.interpret(text));
+            let times = Times {
+                start: exchange.started,
+                first_response: result.first_response,
+                end: if result.ended == 0 { exchange.ended } else { result.ended },
+            };
+            let recorded = text.as_ref().zip(statement.as_ref()).map(|(text, meaning)| record(text, meaning, redaction));
+            let original_bytes = match &texts {
+                Texts::Parts(..) => text.as_ref().map_or(0, |text| text.len() as u64),
+                _ => exchange.sql_bytes,
+            };
+            (times, query(exchange, result, index, transaction, phase, recorded, statement, original_bytes))
+        })
+        .collect()
+}
+
+enum Texts {
+    None,
+    /// Every result belongs to the whole text.
+    Whole(Bytes),
+    Parts(Bytes, Vec<Range<usize>>),
+}
+
+fn texts(exchange: &Exchange) -> Texts {
+    let Some(sql) = &exchange.sql else { return Texts::None };
+    let several = exchange.kind == ExchangeKind::Simple && !exchange.truncated;
+    // Only where the text is UTF-8 are positions in it safe to cut at.
+    let Some(text) = std::str::from_utf8(sql).ok().filter(|_| several) else { return Texts::Whole(sql.clone()) };
+    let parts = sql_meaning::split(text);
+    let failed_as_a_whole = exchange.results.first().and_then(|result| result.error.as_ref());
+    let failed_as_a_whole = failed_as_a_whole.is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
+    // Fewer answers than statements: an error ended the string. More answers cannot be told apart.
+    if parts.len() < 2 || exchange.results.len() > parts.len() || failed_as_a_whole {
+        return Texts::Whole(sql.clone());
+    }
+    Texts::Parts(sql.clone(), parts)
+}
+
+fn record(text: &Bytes, meaning: &Arc<Statement>, redaction: Redaction) -> String {
+    match redaction {
+        Redaction::Literals => meaning.redacted.clone(),
+        Redaction::Clear => sql_meaning::mask_secrets(&String::from_utf8_lossy(text)),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one value for each source that an event is put together from")]
+fn query(
+    exchange: &Exchange,
+    result: &StatementResult,
+    index: usize,
+    transaction: u64,
+    phase: Phase,
+    text: Option<String>,
+    statement: Option<Arc<Statement>>,
+    original_bytes: u64,
+) -> Query {
+    let name = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let done = matches!(result.outcome, Outcome::Ok | Outcome::Suspended | Outcome::EmptyQuery);
+    Query {
+        kind: exchange.kind,
+        text,
+        statement,
+        original_bytes,
+        truncated: exchange.truncated,
+        statement_name: name(&exchange.statement_name),
+        portal: name(&exchange.portal_name),
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+        param_count: exchange.param_count,
+        phase,
+        outcome: result.outcome,
+        tag: result.tag.clone(),
+        rows: result.rows,
+        rows_affected: result.tag.as_deref().filter(|_| done).and_then(sql_meaning::rows_affected),
+        bytes_in: result.bytes_in,
+        bytes_out: result.bytes_out,
+        copy_bytes: result.copy_bytes,
+        error: result.error.clone(),
+        columns: Arc::clone(&result.columns),
+        transaction_status: exchange.transaction_status,
+        transaction,
+        request: exchange.request.clone(),
+        response_to: exchange.response_to,
+    }
+}

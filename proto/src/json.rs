@@ -1,0 +1,628 @@
+//! The JSON form of an event: what people, tools and the answers' `event` column see.
+//!
+//! Owns the mapping of one `Event` to one JSON object, field by field in the order of the event reference. Refuses
+//! to fill gaps: a field that the event leaves at its default is absent, because it is unknown or does not apply. It is
+//! separate from the messages so that agent and collector print the same event the same way.
+
+use serde_json::{Map, Value};
+
+use crate::v1::{self, event::Body};
+
+/// The JSON form of `event`, which `agent_id` recorded.
+///
+/// Times are RFC 3339 in UTC with nanoseconds; enums are their lower-case names (`tcp`, `observed`), classes
+/// upper-case as pgAudit writes them (`READ`). Booleans that queries rely on (`text_known`, `truncated`, `parsed`,
+/// `opened_before_attach`, `previous_run_unclean`) are always there. An enum value that this version does not know
+/// is kept as its number.
+pub fn event(agent_id: &str, event: &v1::Event) -> Value {
+    let mut fields = Fields::default();
+    fields.always("kind", kind(event));
+    fields.always("event_id", event_id(agent_id, event.seq));
+    fields.always("agent", agent_id);
+    fields.always("seq", event.seq);
+    fields.time("ts_start", event.ts_start_ns);
+    fields.time("ts_first_response", event.ts_first_response_ns);
+    fields.time("ts_end", event.ts_end_ns);
+    fields.node("session", event.session.as_ref().map(session));
+    match &event.body {
+        Some(Body::Query(q)) => query(&mut fields, q),
+        Some(body) => {
+            let (name, node) = detail(body);
+            fields.node(name, Some(node));
+        }
+        None => {}
+    }
+    fields.node("attribution", event.attribution.as_ref().map(attribution));
+    if let Some(Body::Gap(gap)) = &event.body {
+        fields.node("loss", Some(loss(gap)));
+    }
+    Value::Object(fields.0)
+}
+
+/// The kind's name, as in `"kind"`: `query`, `session_open`, `gap`, …; `unknown` for a body that this version does
+/// not know.
+pub fn kind(event: &v1::Event) -> &'static str {
+    match &event.body {
+        Some(Body::Query(_)) => "query",
+        Some(Body::SessionOpen(_)) => "session_open",
+        Some(Body::SessionClose(_)) => "session_close",
+        Some(Body::AuthFailure(_)) => "auth_failure",
+        Some(Body::Gap(_)) => "gap",
+        Some(Body::OpaqueSession(_)) => "opaque_session",
+        Some(Body::SessionError(_)) => "session_error",
+        Some(Body::Cancel(_)) => "cancel",
+        Some(Body::Heartbeat(_)) => "heartbeat",
+        Some(Body::AgentStart(_)) => "agent_start",
+        Some(Body::AgentStop(_)) => "agent_stop",
+        None => "unknown",
+    }
+}
+
+/// An event's name in every answer: `<agent id>-<seq>`.
+pub fn event_id(agent_id: &str, seq: u64) -> String {
+    format!("{agent_id}-{seq}")
+}
+
+/// The short name of an enum value: `TRANSPORT_TCP` under the prefix `TRANSPORT_` is `tcp`.
+///
+/// `None` for the value 0, which every enum of the schema uses for "unknown".
+pub fn enum_name(number: i32, full_name: Option<&str>, prefix: &str) -> Option<String> {
+    if number == 0 {
+        return None;
+    }
+    Some(match full_name {
+        Some(full) => full.strip_prefix(prefix).unwrap_or(full).to_ascii_lowercase(),
+        None => number.to_string(),
+    })
+}
+
+/// The short name of a confidence; 0 is a level of its own, `none`, and is always said.
+pub fn confidence(number: i32) -> String {
+    let full = v1::Confidence::try_from(number).ok();
+    enum_name(number, full.map(|c| c.as_str_name()), "CONFIDENCE_").unwrap_or_else(|| "none".to_owned())
+}
+
+/// A statement's class as pgAudit writes it: `READ`, `MISC_SET`, …; `None` where it is not known.
+pub fn class(number: i32) -> Option<String> {
+    let full = v1::Class::try_from(number).ok();
+    enum_name(number, full.map(|c| c.as_str_name()), "CLASS_").map(|name| name.to_ascii_uppercase())
+}
+
+/// Nanoseconds since the Unix epoch as RFC 3339 in UTC, always nine decimals; `None` for 0 (not known).
+pub fn time(unix_ns: u64) -> Option<String> {
+    if unix_ns == 0 {
+        return None;
+    }
+    let at = jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).ok()?;
+    Some(format!("{at:.9}"))
+}
+
+fn session(s: &v1::Session) -> Fields {
+    let mut f = Fields::default();
+    f.text("id", &s.id);
+    f.number("backend_pid", s.backend_pid.into());
+    f.text("login_role", &s.login_role);
+    f.text("database", &s.database);
+    f.text("application_name", &s.application_name);
+    f.name(
+        "transport",
+        s.transport,
+        v1::Transport::try_from(s.transport).map(|e| e.as_str_name()),
+        "TRANSPORT_",
+    );
+    f.name(
+        "encryption",
+        s.encryption,
+        v1::Encryption::try_from(s.encryption).map(|e| e.as_str_name()),
+        "ENCRYPTION_",
+    );
+    f.text("auth_method", &s.auth_method);
+    f.text("server_version", &s.server_version);
+    f.node("client", s.client.as_ref().map(endpoint));
+    f.node("server", s.server.as_ref().map(endpoint));
+    f.always("opened_before_attach", s.opened_before_attach);
+    f
+}
+
+fn endpoint(e: &v1::Endpoint) -> Fields {
+    let mut f = Fields::default();
+    f.text("addr", &e.addr);
+    f.number("port", e.port.into());
+    f
+}
+
+fn query(f: &mut Fields, q: &v1::Query) {
+    f.name(
+        "protocol",
+        q.protocol,
+        v1::Protocol::try_from(q.protocol).map(|e| e.as_str_name()),
+        "PROTOCOL_",
+    );
+    f.node("statement", q.statement.as_ref().map(statement));
+    f.number("param_count", q.param_count.into());
+    f.node("meaning", q.meaning.as_ref().map(meaning));
+    f.node("result", q.result.as_ref().map(result));
+    f.node("transaction", q.transaction.as_ref().map(transaction));
+    f.node("stream", q.stream.as_ref().map(stream));
+}
+
+fn statement(s: &v1::Statement) -> Fields {
+    let mut f = Fields::default();
+    if s.text_known {
+        f.always("text", s.text.as_str());
+    } else {
+        f.text("text", &s.text);
+    }
+    f.text("fingerprint", &s.fingerprint);
+    f.text("name", &s.name);
+    f.text("portal", &s.portal);
+    f.always("index", s.index);
+    f.always("text_known", s.text_known);
+    f.always("truncated", s.truncated);
+    f.number("original_bytes", s.original_bytes);
+    f
+}
+
+fn meaning(m: &v1::Meaning) -> Fields {
+    let mut f = Fields::default();
+    f.optional("class", class(m.class));
+    f.text("command", &m.command);
+    f.text("tag", &m.tag);
+    f.always("parsed", m.parsed);
+    f.list("objects", m.objects.iter().map(object));
+    f
+}
+
+fn object(o: &v1::Object) -> Value {
+    let mut f = Fields::default();
+    f.text("schema", &o.schema);
+    f.text("name", &o.name);
+    f.text("kind", &o.kind);
+    f.name(
+        "access",
+        o.access,
+        v1::Access::try_from(o.access).map(|e| e.as_str_name()),
+        "ACCESS_",
+    );
+    f.list("columns", o.columns.iter().map(|c| Value::from(c.as_str())));
+    f.text("source", &o.source);
+    Value::Object(f.0)
+}
+
+fn result(r: &v1::Result) -> Fields {
+    let mut f = Fields::default();
+    f.name(
+        "phase",
+        r.phase,
+        v1::Phase::try_from(r.phase).map(|e| e.as_str_name()),
+        "PHASE_",
+    );
+    // Every other field says so by its absence; that no answer was seen is an outcome in its own right.
+    let outcome = v1::Outcome::try_from(r.outcome).ok();
+    let outcome = enum_name(r.outcome, outcome.map(|e| e.as_str_name()), "OUTCOME_");
+    f.always("outcome", outcome.unwrap_or_else(|| "unknown".to_owned()));
+    f.optional("rows", r.rows);
+    f.optional("rows_affected", r.rows_affected);
+    f.always("bytes_in", r.bytes_in);
+    f.always("bytes_out", r.bytes_out);
+    f.optional("copy_bytes", r.copy_bytes);
+    f.text("sqlstate", &r.sqlstate);
+    f.text("severity", &r.severity);
+    f.list("columns", r.columns.iter().map(result_column));
+    f
+}
+
+fn result_column(c: &v1::ResultColumn) -> Value {
+    let mut f = Fields::default();
+    f.text("name", &c.name);
+    f.number("table_oid", c.table_oid.into());
+    f.number("attnum", c.attnum.into());
+    Value::Object(f.0)
+}
+
+fn transaction(t: &v1::Transaction) -> Fields {
+    let mut f = Fields::default();
+    f.text("status", &t.status);
+    f.number("seq", t.seq);
+    f
+}
+
+fn stream(s: &v1::StreamRange) -> Fields {
+    let mut f = Fields::default();
+    f.always("request_from", s.request_from);
+    f.always("request_to", s.request_to);
+    f.always("response_to", s.response_to);
+    f
+}
+
+/// The body of every kind but `query`, under the kind's own name.
+fn detail(body: &Body) -> (&'static str, Fields) {
+    let mut f = Fields::default();
+    let name = match body {
+        Body::SessionClose(c) => {
+            f.text("reason", &c.reason);
+            f.always("bytes_in", c.bytes_in);
+            f.always("bytes_out", c.bytes_out);
+            f.always("statements", c.statements);
+            "session_close"
+        }
+        Body::AuthFailure(e) => {
+            f.text("sqlstate", &e.sqlstate);
+            f.text("severity", &e.severity);
+            "auth_failure"
+        }
+        Body::SessionError(e) => {
+            f.text("sqlstate", &e.sqlstate);
+            f.text("severity", &e.severity);
+            "session_error"
+        }
+        Body::Cancel(c) => {
+            f.number("victim_backend_pid", c.victim_backend_pid.into());
+            "cancel"
+        }
+        Body::OpaqueSession(o) => {
+            let full = v1::Encryption::try_from(o.encryption).map(|e| e.as_str_name());
+            f.name("encryption", o.encryption, full, "ENCRYPTION_");
+            f.text("reason", &o.reason);
+            "opaque_session"
+        }
+        Body::Heartbeat(h) => {
+            f.number("interval_ns", h.interval_ns);
+            f.node("counters", h.counters.as_ref().map(counters));
+            "heartbeat"
+        }
+        Body::AgentStart(a) => {
+            f.text("version", &a.version);
+            f.text("host", &a.host);
+            f.text("kernel", &a.kernel);
+            f.text("boot_id", &a.boot_id);
+            f.list("hooks", a.hooks.iter().map(|h| Value::from(h.as_str())));
+            f.always("previous_run_unclean", a.previous_run_unclean);
+            "agent_start"
+        }
+        Body::AgentStop(a) => {
+            f.text("reason", &a.reason);
+            f.node("counters", a.counters.as_ref().map(counters));
+            "agent_stop"
+        }
+        // The first carries nothing, the other two stand elsewhere: as `loss`, and in the event itself.
+        Body::SessionOpen(_) | Body::Gap(_) | Body::Query(_) => "",
+    };
+    (name, f)
+}
+
+/// All of an agent's counters since it started; zeros are figures here, not unknowns.
+pub fn counters_value(c: &v1::Counters) -> Value {
+    Value::Object(counters(c).0)
+}
+
+fn counters(c: &v1::Counters) -> Fields {
+    let mut f = Fields::default();
+    f.always("segments", c.segments);
+    f.always("bytes", c.bytes);
+    f.always("events", c.events);
+    f.always("sessions", c.sessions);
+    f.always("ring_full", c.ring_full);
+    f.always("copy_fault", c.copy_fault);
+    f.always("unsupported_call", c.unsupported_call);
+    f.always("facts_lost", c.facts_lost);
+    f.always("malformed", c.malformed);
+    f.always("queue_dropped", c.queue_dropped);
+    f
+}
+
+fn attribution(a: &v1::Attribution) -> Fields {
+    let mut f = Fields::default();
+    f.text("principal", &a.principal);
+    f.name(
+        "kind",
+        a.kind,
+        v1::PrincipalKind::try_from(a.kind).map(|e| e.as_str_name()),
+        "PRINCIPAL_KIND_",
+    );
+    f.always("confidence", confidence(a.confidence));
+    f.text("method", &a.method);
+    f.text("reason", &a.reason);
+    f.list("evidence", a.evidence.iter().map(|e| Value::from(e.as_str())));
+    f.list("hops", a.hops.iter().map(hop));
+    f.node("process", a.process.as_ref().map(process));
+    f.node("container", a.container.as_ref().map(container));
+    f.node("pod", a.pod.as_ref().map(pod));
+    f
+}
+
+fn hop(h: &v1::Hop) -> Value {
+    let mut f = Fields::default();
+    f.text("name", &h.name);
+    f.text("role", &h.role);
+    f.always("confidence", confidence(h.confidence));
+    Value::Object(f.0)
+}
+
+fn process(p: &v1::Process) -> Fields {
+    let mut f = Fields::default();
+    f.number("pid", p.pid.into());
+    f.number("start_ns", p.start_ns);
+    f.text("exe", &p.exe);
+    f.list(
+        "command_line",
+        p.command_line.iter().map(|a| Value::from(a.as_str())),
+    );
+    // 0 is root here, not "unknown".
+    f.always("uid", p.uid);
+    f.text("user", &p.user);
+    f.optional("login_uid", p.login_uid);
+    f.text("cgroup_path", &p.cgroup_path);
+    f.number("cgroup_id", p.cgroup_id);
+    f.text("unit", &p.unit);
+    f.list("ancestry", p.ancestry.iter().map(ancestor));
+    f
+}
+
+fn ancestor(a: &v1::Ancestor) -> Value {
+    let mut f = Fields::default();
+    f.number("pid", a.pid.into());
+    f.number("start_ns", a.start_ns);
+    f.text("exe", &a.exe);
+    Value::Object(f.0)
+}
+
+fn container(c: &v1::Container) -> Fields {
+    let mut f = Fields::default();
+    f.text("id", &c.id);
+    f.text("runtime", &c.runtime);
+    f
+}
+
+fn pod(p: &v1::Pod) -> Fields {
+    let mut f = Fields::default();
+    f.text("uid", &p.uid);
+    f
+}
+
+fn loss(g: &v1::Gap) -> Fields {
+    let mut f = Fields::default();
+    f.optional("bytes_missing", g.bytes_missing);
+    f.optional("events_missing", g.events_missing);
+    f.text("reason", &g.reason);
+    f.name(
+        "direction",
+        g.direction,
+        v1::Direction::try_from(g.direction).map(|e| e.as_str_name()),
+        "DIRECTION_",
+    );
+    f.text("detail", &g.detail);
+    f
+}
+
+/// An object under construction; its methods differ in what they take for "unknown".
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn always(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.to_owned(), value.into());
+    }
+
+    fn optional(&mut self, key: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.always(key, value);
+        }
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.optional(key, (!value.is_empty()).then_some(value));
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.optional(key, (value != 0).then_some(value));
+    }
+
+    fn time(&mut self, key: &str, unix_ns: u64) {
+        self.optional(key, time(unix_ns));
+    }
+
+    fn name<E>(&mut self, key: &str, number: i32, full: Result<&'static str, E>, prefix: &str) {
+        self.optional(key, enum_name(number, full.ok(), prefix));
+    }
+
+    fn list(&mut self, key: &str, values: impl Iterator<Item = Value>) {
+        let values: Vec<Value> = values.collect();
+        self.optional(key, (!values.is_empty()).then_some(values));
+    }
+
+    fn node(&mut self, key: &str, fields: Option<Fields>) {
+        self.optional(
+            key,
+            fields.filter(|f| !f.0.is_empty()).map(|f| Value::Object(f.0)),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read() -> v1::Event {
+        v1::Event {
+            seq: 123,
+            ts_start_ns: 1_795_225_200_000_000_001,
+            ts_first_response_ns: 0,
+            ts_end_ns: 1_795_225_200_100_000_000,
+            session: Some(v1::Session {
+                id: "boot-1f".into(),
+                backend_pid: 1984,
+                login_role: "app_user".into(),
+                transport: v1::Transport::Tcp.into(),
+                client: Some(v1::Endpoint {
+                    addr: "10.0.0.5".into(),
+                    port: 51234,
+                }),
+                ..Default::default()
+            }),
+            attribution: Some(v1::Attribution {
+                principal: "spiffe://example/host/db1/unit/shop.service".into(),
+                kind: v1::PrincipalKind::Unit.into(),
+                confidence: v1::Confidence::Observed.into(),
+                process: Some(v1::Process {
+                    pid: 7,
+                    exe: "/usr/bin/psql".into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            body: Some(Body::Query(v1::Query {
+                protocol: v1::Protocol::Simple.into(),
+                statement: Some(v1::Statement {
+                    text: "SELECT $1 -- <script>\u{1b}[31m\n\"\\".into(),
+                    text_known: true,
+                    ..Default::default()
+                }),
+                meaning: Some(v1::Meaning {
+                    class: v1::Class::Read.into(),
+                    ..Default::default()
+                }),
+                result: Some(v1::Result {
+                    outcome: v1::Outcome::Ok.into(),
+                    rows: Some(0),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })),
+        }
+    }
+
+    #[test]
+    fn a_query_keeps_the_order_and_names_of_the_reference() {
+        let json = event("db1", &read());
+        let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            [
+                "kind",
+                "event_id",
+                "agent",
+                "seq",
+                "ts_start",
+                "ts_end",
+                "session",
+                "protocol",
+                "statement",
+                "meaning",
+                "result",
+                "attribution"
+            ]
+        );
+        assert_eq!(json["kind"], "query");
+        assert_eq!(json["event_id"], "db1-123");
+        assert_eq!(json["ts_start"], "2026-11-21T01:40:00.000000001Z");
+        assert_eq!(json["ts_end"], "2026-11-21T01:40:00.100000000Z");
+        assert_eq!(json["session"]["transport"], "tcp");
+        assert_eq!(json["session"]["client"]["port"], 51234);
+        assert_eq!(json["meaning"]["class"], "READ");
+        assert_eq!(json["result"]["outcome"], "ok");
+        assert_eq!(json["attribution"]["confidence"], "observed");
+        assert_eq!(json["attribution"]["kind"], "unit");
+        assert_eq!(json["attribution"]["process"]["uid"], 0);
+    }
+
+    #[test]
+    fn unknown_is_absent_but_zero_rows_and_telling_booleans_are_there() {
+        let json = event("db1", &read());
+        assert_eq!(json["result"]["rows"], 0);
+        assert!(json["result"].get("rows_affected").is_none());
+        assert!(json["session"].get("database").is_none());
+        assert!(json["session"].get("encryption").is_none());
+        assert_eq!(json["session"]["opened_before_attach"], false);
+        assert_eq!(json["statement"]["truncated"], false);
+        assert_eq!(json["meaning"]["parsed"], false);
+        assert!(json.get("ts_first_response").is_none());
+    }
+
+    #[test]
+    fn hostile_text_survives_a_round_trip() {
+        let json = event("db1", &read());
+        let text = serde_json::to_string(&json).unwrap();
+        assert!(!text.contains('\n'), "one object is one line");
+        let back: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back["statement"]["text"], "SELECT $1 -- <script>\u{1b}[31m\n\"\\");
+    }
+
+    #[test]
+    fn a_gap_says_what_is_missing_and_what_is_not_known() {
+        let gap = v1::Gap {
+            reason: "ring_full".into(),
+            direction: v1::Direction::Backend.into(),
+            bytes_missing: Some(4096),
+            ..Default::default()
+        };
+        let json = event(
+            "db1",
+            &v1::Event {
+                seq: 2,
+                body: Some(Body::Gap(gap)),
+                ..Default::default()
+            },
+        );
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "kind": "gap", "event_id": "db1-2", "agent": "db1", "seq": 2,
+                "loss": {"bytes_missing": 4096, "reason": "ring_full", "direction": "backend"}
+            })
+        );
+    }
+
+    #[test]
+    fn every_kind_has_its_own_node() {
+        let bodies = [
+            Body::SessionOpen(v1::SessionOpen {}),
+            Body::SessionClose(v1::SessionClose::default()),
+            Body::AuthFailure(v1::AuthFailure {
+                sqlstate: "28P01".into(),
+                severity: "FATAL".into(),
+            }),
+            Body::OpaqueSession(v1::OpaqueSession {
+                encryption: 2,
+                reason: "no key".into(),
+            }),
+            Body::SessionError(v1::SessionError {
+                sqlstate: "57P01".into(),
+                severity: "FATAL".into(),
+            }),
+            Body::Cancel(v1::Cancel {
+                victim_backend_pid: 9,
+            }),
+            Body::Heartbeat(v1::Heartbeat {
+                interval_ns: 5,
+                counters: Some(v1::Counters::default()),
+            }),
+            Body::AgentStart(v1::AgentStart::default()),
+            Body::AgentStop(v1::AgentStop {
+                reason: "signal".into(),
+                counters: None,
+            }),
+        ];
+        for body in bodies {
+            let one = v1::Event {
+                seq: 1,
+                body: Some(body),
+                ..Default::default()
+            };
+            let json = event("a", &one);
+            let name = kind(&one);
+            assert_eq!(json["kind"], name);
+            assert_eq!(json.get(name).is_some(), name != "session_open", "{name}");
+        }
+    }
+
+    #[test]
+    fn an_enum_value_of_a_newer_version_is_kept_as_its_number() {
+        let mut one = read();
+        if let Some(s) = one.session.as_mut() {
+            s.transport = 77;
+        }
+        assert_eq!(event("a", &one)["session"]["transport"], "77");
+        assert_eq!(confidence(0), "none");
+    }
+}

@@ -1,0 +1,17 @@
+//! The messages between agent and collector, generated from `proto/pgwitness/v1`, and their JSON form.
+//!
+//! Owns the wire schema. Refuses meaning: what an event says is decided where it is made.
+
+pub mod json;
+
+/// Version 1 of the schema.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated; the schema files carry the documentation"
+)]
+pub mod v1 {
+    include!("generated/pgwitness.v1.rs");
+}

@@ -1,0 +1,101 @@
+//! `pgwitness-truth`: runs one suite and prints its figures.
+//!
+//! Owns the command line, Ctrl-C and the exit code. Whatever ends the suite, its value is dropped, and with it
+//! everything that it started.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use pgwitness_tests::suite::{Outcome, demo, local, survive};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs real programs against a real server and compares the record with the server's own log.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Subcommand)]
+enum Suite {
+    /// A server, several programs that share one role, and the attributed trail.
+    Demo {
+        /// End by itself after a thousand statements, verify, and exit non-zero if anything is missing.
+        #[arg(long)]
+        once: bool,
+        /// Print the figures only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ten thousand statements of a dozen programs against the server's log, one by one.
+    Local {
+        /// Five times as many.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agent and collector wrote in place.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Kill the agent under load: no client may notice.
+    Survive {
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match start(Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("pgwitness-truth: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the suite passed.
+fn start(arguments: Arguments) -> Result<bool> {
+    // One thread runs the suite and all guards, so that nothing outlives it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Only the demo without an end is meant to be ended from outside.
+    let endless = matches!(
+        arguments.suite,
+        Suite::Demo {
+            once: false,
+            json: false
+        }
+    );
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            outcome = run(arguments.suite) => outcome.map(|outcome| outcome.passed),
+            _ = interrupt.recv() => Ok(endless),
+            _ = terminate.recv() => Ok(endless),
+        }
+    })
+}
+
+async fn run(suite: Suite) -> Result<Outcome> {
+    let (outcome, json) = match suite {
+        Suite::Demo { once, json } => (demo::run(once || json, json).await?, true),
+        Suite::Local { full, json, keep } => (local::run(full, keep).await?, json),
+        Suite::Survive { json } => (survive::run().await?, json),
+    };
+    if json {
+        println!("{}", serde_json::to_string(&outcome.figures)?);
+    } else {
+        for (name, value) in &outcome.figures {
+            println!("  {name:<20} {value}");
+        }
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,357 @@
+//! A throwaway PostgreSQL server whose own log is the witness.
+//!
+//! Owns one data folder and one postmaster, both gone when it is dropped. It refuses to run the server as root and
+//! to listen anywhere but on loopback and a socket in its own folder. Separate from `csvlog`, which reads what the
+//! server wrote.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, User};
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+use crate::process::Process;
+
+/// The role that every program of a suite shares.
+pub const APP_ROLE: &str = "app_user";
+/// The database that they use.
+pub const DATABASE: &str = "shop";
+
+/// How much of what happens the server's own log tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// Every statement, and every executed row count by pgAudit.
+    Full,
+    /// Nothing: for runs that measure time.
+    Silent,
+}
+
+/// A server that exists for one suite. Initialised, not started: an agent may begin before the server does.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped first: the server must be down before its folder goes.
+    postmaster: Option<Process>,
+    folder: TempDir,
+    binaries: PathBuf,
+    port: u16,
+    password: String,
+    account: Option<(Uid, Gid)>,
+    version: String,
+}
+
+impl Cluster {
+    /// `initdb` and configuration.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed, or `initdb` fails.
+    pub fn init(witness: Witness) -> Result<Self> {
+        let binaries = server_binaries()?;
+        let folder = TempDir::with_prefix("pgwitness-cluster-").context("making a folder for the cluster")?;
+        // Others may not enter: the superuser logs in over the socket in here without a password.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
+        let account = unprivileged_account()?;
+        if let Some((uid, gid)) = account {
+            nix::unistd::chown(folder.path(), Some(uid), Some(gid)).context("giving the folder away")?;
+        }
+        let version = Command::new(binaries.join("postgres"))
+            .arg("--version")
+            .output()?
+            .stdout;
+        let cluster = Self {
+            postmaster: None,
+            folder,
+            binaries,
+            port: free_port()?,
+            password: random_password()?,
+            account,
+            version: String::from_utf8_lossy(&version).trim().to_owned(),
+        };
+        let output = cluster
+            .server_command("initdb")
+            .args([
+                "--username=postgres",
+                "--auth=reject",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "-D",
+            ])
+            .arg(cluster.data())
+            .output()
+            .context("running initdb")?;
+        ensure!(
+            output.status.success(),
+            "initdb failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        cluster.configure(witness)?;
+        Ok(cluster)
+    }
+
+    /// Starts the server and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not come up within half a minute; the message carries what it said.
+    pub async fn start(&mut self) -> Result<()> {
+        let said = self.folder.path().join("postmaster.log");
+        let mut command = self.server_command("postgres");
+        command
+            .arg("-D")
+            .arg(self.data())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command.stderr(File::create(&said).context("opening the server's log")?);
+        // SIGQUIT: immediate shutdown, nothing of this data is needed again (manual, 19.5).
+        let mut postmaster = Process::start("postgres", &mut command, Signal::SIGQUIT)?;
+        let deadline = Instant::now() + START_PATIENCE;
+        while self.superuser("postgres").await.is_err() {
+            if postmaster.ended()?.is_some() || Instant::now() > deadline {
+                bail!(
+                    "PostgreSQL did not start: {}",
+                    fs::read_to_string(&said).unwrap_or_default()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.postmaster = Some(postmaster);
+        Ok(())
+    }
+
+    /// Makes the shared role with its password, the database and the tables that the programs use.
+    ///
+    /// # Errors
+    /// When the server refuses a statement.
+    pub async fn prepare(&self) -> Result<()> {
+        let admin = self.superuser("postgres").await?;
+        admin
+            .batch_execute(&format!(
+                "CREATE ROLE {APP_ROLE} LOGIN PASSWORD '{}'",
+                self.password
+            ))
+            .await?;
+        admin
+            .batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER {APP_ROLE}"))
+            .await?;
+        self.superuser(DATABASE)
+            .await?
+            .batch_execute(SCHEMA)
+            .await
+            .context("making the tables")
+    }
+
+    /// A connection of the superuser over the Unix socket.
+    ///
+    /// # Errors
+    /// When the server does not let it in.
+    pub async fn superuser(&self, database: &str) -> Result<Client> {
+        let (client, connection) = tokio_postgres::Config::new()
+            .host_path(self.socket_folder())
+            .port(self.port)
+            .user("postgres")
+            .dbname(database)
+            .application_name("pgwitness-truth")
+            .connect(NoTls)
+            .await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Fast shutdown: sessions are ended, the log is complete.
+    ///
+    /// # Errors
+    /// When it takes more than half a minute.
+    pub async fn stop(&mut self) -> Result<()> {
+        if let Some(mut postmaster) = self.postmaster.take() {
+            postmaster.stop(Signal::SIGINT, START_PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The folder of the Unix socket.
+    #[must_use]
+    pub fn socket_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The port, on 127.0.0.1 and in the socket's name.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The shared role's password.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Where the server's csvlog is.
+    #[must_use]
+    pub fn csvlog(&self) -> PathBuf {
+        self.data().join("log/server.csv")
+    }
+
+    /// A client program of this server's version, not a distribution's wrapper.
+    #[must_use]
+    pub fn client_binary(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
+    }
+
+    /// `postgres (PostgreSQL) 15.1`
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn server_command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(program));
+        if let Some((uid, gid)) = self.account {
+            command.uid(uid.as_raw()).gid(gid.as_raw());
+        }
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .current_dir(self.folder.path());
+        command
+    }
+
+    fn configure(&self, witness: Witness) -> Result<()> {
+        let mut conf = format!(
+            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n{BASE_CONF}",
+            self.port,
+            self.socket_folder().display()
+        );
+        if witness == Witness::Full {
+            conf.push_str(WITNESS_CONF);
+        }
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(self.data().join("postgresql.conf"))?;
+        file.write_all(conf.as_bytes())
+            .context("writing postgresql.conf")?;
+        fs::write(self.data().join("pg_hba.conf"), HBA).context("writing pg_hba.conf")
+    }
+}
+
+/// The folder with `initdb` and `postgres`: `pg_config --bindir`, else the newest that Debian installed.
+///
+/// # Errors
+/// When there is none.
+pub fn server_binaries() -> Result<PathBuf> {
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        if folder.join("initdb").is_file() && folder.join("pgbench").is_file() {
+            return Ok(folder);
+        }
+    }
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            let folder = entry.path().join("bin");
+            folder.join("initdb").is_file().then_some((version, folder))
+        })
+        .collect();
+    versions.sort();
+    let (_, folder) = versions
+        .pop()
+        .context("no PostgreSQL server found: install the package postgresql")?;
+    Ok(folder)
+}
+
+/// A TCP port on 127.0.0.1 that nobody listens on now.
+///
+/// # Errors
+/// When none can be bound.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))
+        .context("looking for a free port")?
+        .local_addr()?
+        .port())
+}
+
+/// PostgreSQL refuses to run as root; as anybody else it runs under the caller's own account.
+fn unprivileged_account() -> Result<Option<(Uid, Gid)>> {
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    let user =
+        User::from_name("postgres")?.context("there is no account postgres to run the server under")?;
+    Ok(Some((user.uid, user.gid)))
+}
+
+fn random_password() -> Result<String> {
+    let mut bytes = [0_u8; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("reading randomness")?;
+    Ok(bytes
+        .iter()
+        .fold("pw-".to_owned(), |text, byte| text + &format!("{byte:02x}")))
+}
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The superuser over the socket, the shared role with its password everywhere.
+const HBA: &str = "local all postgres trust\n\
+                   local all app_user scram-sha-256\n\
+                   host all app_user 127.0.0.1/32 scram-sha-256\n";
+
+/// Throwaway data: no waiting for disks. Enough connections for every suite.
+const BASE_CONF: &str = "max_connections = 200\nshared_buffers = 64MB\nfsync = off\nsynchronous_commit = off\n\
+                         full_page_writes = off\nautovacuum = off\nssl = off\nlog_timezone = 'UTC'\n";
+
+/// The independent record. Statement texts come from `log_statement`, which logs before execution and needs no
+/// duration; row counts from pgAudit, which counts in the executor.
+const WITNESS_CONF: &str = "logging_collector = on\nlog_destination = 'csvlog'\nlog_filename = 'server.log'\n\
+    log_rotation_age = 0\nlog_rotation_size = 0\nlog_statement = 'all'\nlog_duration = off\n\
+    log_min_duration_statement = -1\nlog_connections = on\nlog_disconnections = on\n\
+    log_parameter_max_length = -1\nshared_preload_libraries = 'pgaudit'\npgaudit.log = 'read, write'\n\
+    pgaudit.log_rows = on\npgaudit.log_parameter = off\npgaudit.log_catalog = off\n";
+
+/// A small shop, owned by the shared role.
+const SCHEMA: &str = "SET ROLE app_user;
+    CREATE TABLE customers (id int PRIMARY KEY, email text NOT NULL, region text NOT NULL);
+    CREATE TABLE orders (id bigserial PRIMARY KEY, customer int NOT NULL, amount numeric NOT NULL, note text);
+    INSERT INTO customers SELECT g, 'user' || g || '@example.org', (ARRAY['north','south','east','west'])[1 + g % 4]
+      FROM generate_series(1, 1000) g;
+    INSERT INTO orders (customer, amount) SELECT 1 + g % 1000, g % 97 FROM generate_series(1, 2000) g;
+    RESET ROLE; ANALYZE;";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn starts_serves_and_leaves_nothing() {
+        let mut cluster = Cluster::init(Witness::Full).unwrap();
+        cluster.start().await.unwrap();
+        cluster.prepare().await.unwrap();
+        let admin = cluster.superuser(DATABASE).await.unwrap();
+        let rows = admin.query("SELECT count(*) FROM orders", &[]).await.unwrap();
+        assert_eq!(rows[0].get::<_, i64>(0), 2000);
+        let folder = cluster.folder.path().to_owned();
+        let postmaster = cluster.postmaster.as_ref().unwrap().pid();
+        drop(cluster);
+        assert!(!folder.exists());
+        assert!(!Path::new(&format!("/proc/{postmaster}")).exists());
+    }
+}

@@ -1,0 +1,329 @@
+//! The server's own log, read as the witness.
+//!
+//! Owns the reading of PostgreSQL's csvlog (manual, 20.8.4) into sessions and the statements that each of them ran.
+//! It refuses to interpret SQL: texts are taken as the server wrote them. Separate from `compare`, so that the
+//! witness is complete before anything of pgwitness is looked at.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use csv::StringRecord;
+
+/// One session, from `connection received` to `disconnection`.
+#[derive(Clone, Debug, Default)]
+pub struct LoggedSession {
+    /// The backend's process id. Reused in time; `id` is not.
+    pub backend_pid: u32,
+    /// csvlog's `session_id`: start time and pid.
+    pub id: String,
+    /// The login role.
+    pub role: String,
+    /// The database.
+    pub database: String,
+    /// Time of the first line, nanoseconds since the Unix epoch (the log has milliseconds).
+    pub started_ns: i64,
+    /// What it ran, in order.
+    pub statements: Vec<LoggedStatement>,
+    /// Whether the log has its end.
+    pub closed: bool,
+}
+
+/// One execution request: a simple query string, or one Execute, or a text that the server refused to run.
+#[derive(Clone, Debug, Default)]
+pub struct LoggedStatement {
+    /// Milliseconds precision, nanoseconds since the Unix epoch.
+    pub at_ns: i64,
+    /// As the client sent it.
+    pub text: String,
+    /// Logged as `execute …`, or refused before any execution.
+    pub kind: StatementKind,
+    /// SQLSTATE when it failed.
+    pub sqlstate: Option<String>,
+    /// pgAudit's lines for it: command and rows processed, in order.
+    pub audited: Vec<Audited>,
+}
+
+/// How the server came to log a statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StatementKind {
+    /// `statement: …`, one simple query string.
+    #[default]
+    Simple,
+    /// `execute NAME: …`, one Execute.
+    Execute,
+    /// Only an error names it: it did not parse, or its Parse or Bind failed.
+    Refused,
+}
+
+/// One pgAudit line of class READ or WRITE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audited {
+    /// `SELECT`, `INSERT`, …
+    pub command: String,
+    /// Rows that the executor processed: returned by a SELECT, changed by the others.
+    pub rows: u64,
+}
+
+/// Reads a csvlog file. Sessions come in the order of their start.
+///
+/// # Errors
+/// When the file cannot be read or a line is not csvlog.
+pub fn read(path: &Path) -> Result<Vec<LoggedSession>> {
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    parse(&bytes)
+}
+
+/// Parses csvlog text; a last line that is still being written is left out.
+///
+/// # Errors
+/// When a line is not csvlog.
+pub fn parse(bytes: &[u8]) -> Result<Vec<LoggedSession>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(bytes);
+    let mut lines: BTreeMap<String, Vec<Line>> = BTreeMap::new();
+    for record in reader.records() {
+        let record = record.context("a line of the server's log")?;
+        // The last column, query_id, is there only when the whole line is.
+        if record.get(column::QUERY_ID).is_none() {
+            continue;
+        }
+        let line = Line::of(&record).with_context(|| format!("a line of the server's log: {record:?}"))?;
+        lines.entry(line.session.clone()).or_default().push(line);
+    }
+    let mut sessions: Vec<_> = lines
+        .into_values()
+        .map(session_of)
+        .filter(|s| !s.role.is_empty())
+        .collect();
+    sessions.sort_by_key(|session| session.started_ns);
+    Ok(sessions)
+}
+
+fn session_of(mut lines: Vec<Line>) -> LoggedSession {
+    lines.sort_by_key(|line| line.number);
+    let mut session = LoggedSession::default();
+    for line in lines {
+        if session.id.is_empty() {
+            session.id.clone_from(&line.session);
+            session.backend_pid = line.pid;
+            session.started_ns = line.at_ns;
+        }
+        if !line.role.is_empty() {
+            session.role.clone_from(&line.role);
+            session.database.clone_from(&line.database);
+        }
+        session.take(line);
+    }
+    session
+}
+
+impl LoggedSession {
+    fn take(&mut self, line: Line) {
+        if let Some(text) = line.message.strip_prefix("statement: ") {
+            self.push(&line, text, StatementKind::Simple);
+        } else if let Some((_, text)) = line
+            .message
+            .strip_prefix("execute ")
+            .and_then(|rest| rest.split_once(": "))
+        {
+            self.push(&line, text, StatementKind::Execute);
+        } else if let Some(audit) = line.message.strip_prefix("AUDIT: SESSION,") {
+            self.audit(audit);
+        } else if line.message.starts_with("disconnection: ") {
+            self.closed = true;
+        } else if line.severity == "ERROR" {
+            self.fail(&line);
+        }
+    }
+
+    fn push(&mut self, line: &Line, text: &str, kind: StatementKind) {
+        self.statements.push(LoggedStatement {
+            at_ns: line.at_ns,
+            text: text.to_owned(),
+            kind,
+            sqlstate: None,
+            audited: Vec::new(),
+        });
+    }
+
+    /// The executor ends when the portal is dropped, which for an unnamed portal inside a transaction is only at the
+    /// next Bind or later. So a line belongs to the latest statement of the very same text, not simply to the last.
+    fn audit(&mut self, audit: &str) {
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .from_reader(audit.as_bytes());
+        let Some(Ok(fields)) = reader.records().next() else {
+            return;
+        };
+        // Statement id, substatement id, class, command, object type, object name, statement, parameters, rows.
+        let (Some(command), Some(text), Some(rows)) = (fields.get(3), fields.get(6), fields.get(8)) else {
+            return;
+        };
+        let (Ok(rows), command) = (rows.parse(), command.to_owned()) else {
+            return;
+        };
+        if let Some(statement) = self
+            .statements
+            .iter_mut()
+            .rev()
+            .find(|statement| statement.text == text)
+        {
+            statement.audited.push(Audited { command, rows });
+        }
+    }
+
+    /// An error belongs to the last statement when that is the text which it names and nothing shows that it had
+    /// ended; otherwise the server refused this text before it logged it.
+    fn fail(&mut self, line: &Line) {
+        if line.query.is_empty() {
+            return;
+        }
+        match self.statements.last_mut() {
+            Some(last) if last.text == line.query && last.sqlstate.is_none() && !last.finished() => {
+                last.sqlstate = Some(line.sqlstate.clone());
+            }
+            _ => {
+                self.push(line, &line.query, StatementKind::Refused);
+                if let Some(refused) = self.statements.last_mut() {
+                    refused.sqlstate = Some(line.sqlstate.clone());
+                }
+            }
+        }
+    }
+}
+
+impl LoggedStatement {
+    /// Only an Execute is known to have ended by its audit line: a simple string may go on after its first statement.
+    fn finished(&self) -> bool {
+        self.kind == StatementKind::Execute && !self.audited.is_empty()
+    }
+}
+
+struct Line {
+    at_ns: i64,
+    role: String,
+    database: String,
+    pid: u32,
+    session: String,
+    number: u64,
+    severity: String,
+    sqlstate: String,
+    message: String,
+    query: String,
+}
+
+impl Line {
+    fn of(record: &StringRecord) -> Result<Self> {
+        let text = |index: usize| record.get(index).unwrap_or_default().to_owned();
+        Ok(Self {
+            at_ns: timestamp(record.get(column::LOG_TIME).unwrap_or_default())?,
+            role: text(column::USER_NAME),
+            database: text(column::DATABASE_NAME),
+            pid: text(column::PROCESS_ID).parse().context("process_id")?,
+            session: text(column::SESSION_ID),
+            number: text(column::SESSION_LINE_NUM)
+                .parse()
+                .context("session_line_num")?,
+            severity: text(column::ERROR_SEVERITY),
+            sqlstate: text(column::SQL_STATE_CODE),
+            message: text(column::MESSAGE),
+            query: text(column::QUERY),
+        })
+    }
+}
+
+/// `2026-11-21 02:06:04.370 UTC`: the suite's servers log in UTC.
+fn timestamp(text: &str) -> Result<i64> {
+    let plain = text.strip_suffix(" UTC").context("the log is not in UTC")?;
+    let time: jiff::civil::DateTime = plain.parse().context("log_time")?;
+    let zoned = time.to_zoned(jiff::tz::TimeZone::UTC)?;
+    i64::try_from(zoned.timestamp().as_nanosecond()).context("log_time")
+}
+
+/// Positions of csvlog's columns (manual, table postgres_log), 14 and later.
+mod column {
+    pub(super) const LOG_TIME: usize = 0;
+    pub(super) const USER_NAME: usize = 1;
+    pub(super) const DATABASE_NAME: usize = 2;
+    pub(super) const PROCESS_ID: usize = 3;
+    pub(super) const SESSION_ID: usize = 5;
+    pub(super) const SESSION_LINE_NUM: usize = 6;
+    pub(super) const ERROR_SEVERITY: usize = 11;
+    pub(super) const SQL_STATE_CODE: usize = 12;
+    pub(super) const MESSAGE: usize = 13;
+    pub(super) const QUERY: usize = 19;
+    pub(super) const QUERY_ID: usize = 25;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: u32, severity: &str, sqlstate: &str, message: &str, query: &str) -> String {
+        let quote = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+        format!(
+            "2026-11-21 02:06:04.{number:03} UTC,\"app_user\",\"shop\",77,\"[local]\",6b00fc8c.4d,{number},\"idle\",\
+             2026-11-21 02:06:04 UTC,3/1,0,{severity},{sqlstate},{},,,,,,{},,,\"psql\",\"client backend\",,0\n",
+            quote(message),
+            quote(query)
+        )
+    }
+
+    #[test]
+    fn statements_rows_and_errors_find_each_other() {
+        let log = [
+            line(1, "LOG", "00000", "statement: begin; select 1; select \"x, y\"\nfrom t", ""),
+            line(2, "LOG", "00000", "AUDIT: SESSION,1,1,READ,SELECT,,,\"begin; select 1; select \"\"x, y\"\"\nfrom t\",<not logged>,1", ""),
+            line(3, "LOG", "00000", "AUDIT: SESSION,2,1,READ,SELECT,,,\"begin; select 1; select \"\"x, y\"\"\nfrom t\",<not logged>,12", ""),
+            line(4, "LOG", "00000", "execute <unnamed>: insert into t values ($1)", ""),
+            line(5, "LOG", "00000", "statement: commit", ""),
+            // The unnamed portal's executor ended after COMMIT was logged.
+            line(6, "LOG", "00000", "AUDIT: SESSION,3,1,WRITE,INSERT,,,insert into t values ($1),<not logged>,4", ""),
+            line(7, "LOG", "00000", "statement: select 1/0", ""),
+            line(8, "ERROR", "22012", "division by zero", "select 1/0"),
+            line(9, "ERROR", "42601", "syntax error", "selec"),
+            line(10, "LOG", "00000", "disconnection: session time: 0:00:00.015", ""),
+        ]
+        .concat();
+        let sessions = parse(log.as_bytes()).unwrap();
+        assert_eq!(sessions.len(), 1);
+        let session = &sessions[0];
+        assert_eq!(
+            (session.backend_pid, session.role.as_str(), session.closed),
+            (77, "app_user", true)
+        );
+        let seen: Vec<_> = session
+            .statements
+            .iter()
+            .map(|s| {
+                (
+                    s.kind,
+                    s.sqlstate.as_deref(),
+                    s.audited.iter().map(|a| a.rows).collect::<Vec<_>>(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (StatementKind::Simple, None, vec![1, 12]),
+                (StatementKind::Execute, None, vec![4]),
+                (StatementKind::Simple, None, vec![]),
+                (StatementKind::Simple, Some("22012"), vec![]),
+                (StatementKind::Refused, Some("42601"), vec![]),
+            ]
+        );
+        assert_eq!(session.statements[4].text, "selec");
+    }
+
+    #[test]
+    fn a_torn_last_line_waits() {
+        let whole = line(1, "LOG", "00000", "statement: select 1", "");
+        let torn = line(2, "LOG", "00000", "statement: select 2", "");
+        let log = format!("{whole}{}", &torn[..torn.len() - 30]);
+        assert_eq!(parse(log.as_bytes()).unwrap()[0].statements.len(), 1);
+    }
+}

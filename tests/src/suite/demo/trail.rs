@@ -1,0 +1,229 @@
+//! How the demo looks: the server's log on the left, what pgwitness knows on the right.
+//!
+//! Owns the choice of a few telling lines and their columns. It refuses to count: the figures come from `compare`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::APP_ROLE;
+use crate::compare::{Differences, unit_of};
+use crate::csvlog::{LoggedSession, LoggedStatement};
+use crate::record::Recorded;
+use crate::screen::{Look, Screen, cell, clock};
+
+/// The trail of one run; units are shown without the run's prefix.
+pub(super) struct Trail {
+    screen: Screen,
+    prefix: String,
+}
+
+impl Trail {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            screen: Screen::stdout(),
+            prefix: format!("{prefix}-"),
+        }
+    }
+
+    /// A few statements, spread over all principals, as both sides tell them.
+    pub(super) fn side_by_side(&self, logged: &[LoggedSession], record: &[Recorded]) {
+        let screen = self.screen;
+        println!();
+        println!("{}", screen.rule("the same statements, twice"));
+        let left = cell("what PostgreSQL's own log knows", LEFT);
+        println!(
+            "{} │ {}",
+            screen.paint(Look::Bold, &left),
+            screen.paint(Look::Bold, "what pgwitness knows")
+        );
+        let heads = [("time (UTC)", 12), ("role", 8), ("statement", LEFT_TEXT)]
+            .map(|(head, width)| cell(head, width));
+        let right = [("program", PROGRAM), ("how", HOW), ("statement", RIGHT_TEXT)]
+            .map(|(head, width)| cell(head, width));
+        println!(
+            "{} │ {}",
+            screen.paint(Look::Dim, &heads.join(" ")),
+            screen.paint(Look::Dim, &right.join(" "))
+        );
+        let tints = self.tints(record);
+        for event in sample(record) {
+            let logged = self.find(logged, event);
+            let time = logged.map_or(event.at_ns, |statement| statement.at_ns);
+            let text = logged.map_or_else(|| "(not found)".to_owned(), |statement| plain(&statement.text));
+            let unit = self.unit(event);
+            let tint = tints.get(unit.as_str()).copied().unwrap_or(Look::Bad);
+            println!(
+                "{} {} {} │ {} {} {}",
+                screen.paint(Look::Dim, &clock(time)),
+                cell(APP_ROLE, 8),
+                cell(&text, LEFT_TEXT),
+                screen.paint(tint, &cell(&unit, PROGRAM)),
+                cell(event.confidence.as_deref().unwrap_or("none"), HOW),
+                cell(&plain(event.statement.as_deref().unwrap_or("?")), RIGHT_TEXT),
+            );
+        }
+    }
+
+    /// Who there was, in full, and how much each did.
+    pub(super) fn principals(&self, record: &[Recorded]) {
+        let mut counts: BTreeMap<(&str, String), (u64, u64)> = BTreeMap::new();
+        for event in record {
+            let principal = event.principal.as_deref().unwrap_or("unknown");
+            let how =
+                [event.confidence.as_deref(), event.method.as_deref()].map(|part| part.unwrap_or("none"));
+            let count = counts.entry((principal, how.join(", "))).or_default();
+            count.0 += 1;
+            count.1 += event.rows.unwrap_or_default();
+        }
+        println!();
+        println!(
+            "{}",
+            self.screen.rule(&format!("one role, {} programs", counts.len()))
+        );
+        let heads = format!(
+            "{:>10} {:>9}  {}  principal",
+            "statements",
+            "rows",
+            cell("how we know", KNOWN)
+        );
+        println!("{}", self.screen.paint(Look::Dim, &heads));
+        let tints = self.tints(record);
+        let hosts: BTreeSet<_> = counts
+            .keys()
+            .filter_map(|(principal, _)| host_of(principal))
+            .collect();
+        for ((principal, how), (statements, rows)) in &counts {
+            let tint = tints.get(self.short(principal)).copied().unwrap_or(Look::Bad);
+            // What all have in common is said once, below.
+            let name = match host_of(principal) {
+                Some(host) if hosts.len() == 1 => principal.strip_prefix(host).unwrap_or(principal),
+                _ => principal,
+            };
+            let known = cell(how, KNOWN);
+            println!(
+                "{statements:>10} {rows:>9}  {known}  {}",
+                self.screen.paint(tint, name)
+            );
+        }
+        if let (1, Some(host)) = (hosts.len(), hosts.first()) {
+            let note = format!("{:>10} {:>9}  {}  each under {host}", "", "", cell("", KNOWN));
+            println!("{}", self.screen.paint(Look::Dim, &note));
+        }
+    }
+
+    /// Whether it all holds.
+    pub(super) fn verdict(&self, found: &Differences, verified: bool, said: &str) {
+        println!();
+        println!("{}", self.screen.rule("does it hold?"));
+        for example in &found.examples {
+            println!("  {}", self.screen.paint(Look::Bad, example));
+        }
+        let look = |good| if good { Look::Good } else { Look::Bad };
+        let complete = format!("{} of {} statements missing", found.missing, found.statements);
+        println!("  {}", self.screen.paint(look(found.missing == 0), &complete));
+        let wrong = format!(
+            "{} under a wrong name, {} without a name",
+            found.wrong_principal, found.unknown_principal
+        );
+        println!(
+            "  {}",
+            self.screen
+                .paint(look(found.wrong_principal + found.unknown_principal == 0), &wrong)
+        );
+        for line in said.lines() {
+            println!("  {}", self.screen.paint(look(verified), line));
+        }
+        println!();
+    }
+
+    fn unit(&self, event: &Recorded) -> String {
+        self.short(event.principal.as_deref().unwrap_or("unknown"))
+            .to_owned()
+    }
+
+    fn short<'a>(&self, principal: &'a str) -> &'a str {
+        let unit = unit_of(principal).unwrap_or(principal);
+        let name = unit.strip_prefix(self.prefix.as_str()).unwrap_or(unit);
+        name.strip_suffix(".service").unwrap_or(name)
+    }
+
+    fn tints(&self, record: &[Recorded]) -> BTreeMap<String, Look> {
+        let mut units: Vec<_> = record.iter().map(|event| self.unit(event)).collect();
+        units.sort();
+        units.dedup();
+        units
+            .into_iter()
+            .enumerate()
+            .map(|(number, unit)| (unit, Look::Tint(number)))
+            .collect()
+    }
+
+    /// The log's line for an event: same backend, nearest in time, same first word.
+    fn find<'a>(&self, logged: &'a [LoggedSession], event: &Recorded) -> Option<&'a LoggedStatement> {
+        let word = |text: &str| {
+            plain(text)
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase()
+        };
+        let wanted = word(event.statement.as_deref()?);
+        logged
+            .iter()
+            .filter(|session| Some(session.backend_pid) == event.backend_pid)
+            .flat_map(|session| &session.statements)
+            .filter(|statement| word(&statement.text) == wanted)
+            .min_by_key(|statement| statement.at_ns.abs_diff(event.at_ns))
+    }
+}
+
+/// `spiffe://<trust domain>/host/<host>/` of a principal that is a unit.
+fn host_of(principal: &str) -> Option<&str> {
+    let (host, _) = principal.rsplit_once("unit/")?;
+    Some(host)
+}
+
+/// Taken in turn from each principal, from its newest backwards; shown in the order of time.
+fn sample(record: &[Recorded]) -> Vec<&Recorded> {
+    let mut by_principal: BTreeMap<&str, Vec<&Recorded>> = BTreeMap::new();
+    for event in record {
+        by_principal
+            .entry(event.principal.as_deref().unwrap_or("unknown"))
+            .or_default()
+            .push(event);
+    }
+    let mut chosen = Vec::new();
+    for mut events in by_principal.into_values() {
+        events.sort_by_key(|event| std::cmp::Reverse(event.at_ns));
+        // The first of each kind of statement: five times the same line tells nothing.
+        let mut seen = Vec::new();
+        for event in events {
+            let text = event.statement.as_deref().unwrap_or_default();
+            // BEGIN and COMMIT tell nothing either.
+            if seen.len() < OF_EACH && plain(text).contains(' ') && !seen.contains(&text) {
+                seen.push(text);
+                chosen.push(event);
+            }
+        }
+    }
+    chosen.sort_by_key(|event| event.at_ns);
+    chosen
+}
+
+/// Without the comment that names the program: the log's reader has none to go by.
+fn plain(text: &str) -> String {
+    match text
+        .split_once("/*")
+        .and_then(|(before, rest)| Some((before, rest.split_once("*/")?.1)))
+    {
+        Some((before, after)) => format!("{} {}", before.trim(), after.trim()).trim().to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+const OF_EACH: usize = 3;
+const LEFT_TEXT: usize = 30;
+const LEFT: usize = 12 + 1 + 8 + 1 + LEFT_TEXT;
+const PROGRAM: usize = 14;
+const HOW: usize = 8;
+const RIGHT_TEXT: usize = 30;
+const KNOWN: usize = 24;

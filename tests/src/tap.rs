@@ -1,0 +1,270 @@
+//! pgwitness itself, started as its users start it.
+//!
+//! Owns one collector and one agent, each with a folder of its own and a log of what they said. It refuses to hand
+//! them the caller's environment. Separate from `record`, which reads the result.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::cluster::free_port;
+use crate::process::Process;
+
+/// Whether literals stay in the recorded text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redaction {
+    /// The product's default: literals are replaced.
+    Default,
+    /// Text as sent, for comparison with the server's log.
+    Clear,
+}
+
+/// A collector and an agent that taps one cluster.
+#[derive(Debug)]
+pub struct Tap {
+    // Dropped in this order: the agent delivers its last batch before the collector goes.
+    agent: Option<Process>,
+    collector: Option<Process>,
+    folder: TempDir,
+    binaries: Binaries,
+    server_data: PathBuf,
+    redaction: Redaction,
+    grpc_port: u16,
+    http_port: u16,
+    agent_starts: u32,
+}
+
+#[derive(Debug)]
+struct Binaries {
+    agent: PathBuf,
+    collector: PathBuf,
+}
+
+impl Tap {
+    /// Starts both and waits until the agent's hooks are attached. `server_data` is the only cluster it taps; its
+    /// server need not be running yet.
+    ///
+    /// # Errors
+    /// When a program is missing, ends early, or is not ready in time; the message carries the end of its log.
+    pub async fn start(server_data: &Path, redaction: Redaction) -> Result<Self> {
+        let mut tap = Self {
+            agent: None,
+            collector: None,
+            folder: TempDir::with_prefix("pgwitness-tap-")
+                .context("making a folder for agent and collector")?,
+            binaries: Binaries {
+                agent: sibling("pgwitness-agent")?,
+                collector: sibling("pgwitness-collector")?,
+            },
+            server_data: server_data.to_owned(),
+            redaction,
+            grpc_port: free_port()?,
+            http_port: free_port()?,
+            agent_starts: 0,
+        };
+        tap.start_collector().await?;
+        tap.start_agent().await?;
+        Ok(tap)
+    }
+
+    /// Starts an agent over the same state folder and waits until it taps.
+    ///
+    /// # Errors
+    /// As [`Tap::start`].
+    pub async fn start_agent(&mut self) -> Result<()> {
+        self.agent_starts += 1;
+        let log = self
+            .folder
+            .path()
+            .join(format!("agent-{}.log", self.agent_starts));
+        let mut command = Command::new(&self.binaries.agent);
+        command
+            .arg("run")
+            .args(["--collector", &format!("http://127.0.0.1:{}", self.grpc_port)])
+            .args(["--metrics", &format!("127.0.0.1:{}", free_port()?)])
+            .arg("--data-dir")
+            .arg(&self.server_data)
+            .arg("--state-dir")
+            .arg(self.folder.path().join("agent"));
+        if self.redaction == Redaction::Clear {
+            command.args(["--redaction", "clear"]);
+        }
+        let mut agent = launch("pgwitness-agent", &mut command, &log)?;
+        let deadline = Instant::now() + READY_PATIENCE;
+        loop {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if said.lines().any(|line| line.contains("ready:")) {
+                break;
+            }
+            if agent.ended()?.is_some() || Instant::now() > deadline {
+                bail!("pgwitness-agent is not ready; it said:\n{}", tail(&said));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// Kills the agent as a crash would. The collector stays.
+    ///
+    /// # Errors
+    /// When the agent was no longer running.
+    pub async fn kill_agent(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("no agent is running")?;
+        ensure!(
+            agent.ended()?.is_none(),
+            "the agent had ended before it was killed"
+        );
+        agent.stop(Signal::SIGKILL, Duration::from_secs(5)).await?;
+        Ok(())
+    }
+
+    /// Ends both in order; what they recorded stays in the folder until the value is dropped.
+    ///
+    /// # Errors
+    /// When one does not end, or ends with a failure.
+    pub async fn stop(&mut self) -> Result<()> {
+        for (name, process) in [
+            ("pgwitness-agent", self.agent.take()),
+            ("pgwitness-collector", self.collector.take()),
+        ] {
+            if let Some(mut process) = process {
+                let status = process.stop(Signal::SIGTERM, STOP_PATIENCE).await?;
+                ensure!(
+                    status.success(),
+                    "{name} ended with {status}:\n{}",
+                    tail(&self.said())
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the collector answers HTTP.
+    #[must_use]
+    pub fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
+    /// The collector's program.
+    #[must_use]
+    pub fn collector_binary(&self) -> &Path {
+        &self.binaries.collector
+    }
+
+    /// The collector's data folder.
+    #[must_use]
+    pub fn collector_data(&self) -> PathBuf {
+        self.folder.path().join("collector")
+    }
+
+    /// Everything that agent and collector wrote, logs included.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `pgwitness-collector verify` over the stopped collector's folder: whether it is content, and what it said.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn verify(&self) -> Result<(bool, String)> {
+        let output = Command::new(&self.binaries.collector)
+            .args(["verify", "--data"])
+            .arg(self.collector_data())
+            .output()
+            .context("running pgwitness-collector verify")?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&said).trim().to_owned(),
+        ))
+    }
+
+    /// Leaves the folder in place for inspection and returns it.
+    #[must_use]
+    pub fn keep(mut self) -> PathBuf {
+        self.agent = None;
+        self.collector = None;
+        self.folder.keep()
+    }
+
+    async fn start_collector(&mut self) -> Result<()> {
+        let log = self.folder.path().join("collector.log");
+        let mut command = Command::new(&self.binaries.collector);
+        command.arg("serve").arg("--data").arg(self.collector_data());
+        command.args(["--grpc", &format!("127.0.0.1:{}", self.grpc_port)]);
+        command.args(["--http", &format!("127.0.0.1:{}", self.http_port)]);
+        let mut collector = launch("pgwitness-collector", &mut command, &log)?;
+        let deadline = Instant::now() + READY_PATIENCE;
+        for port in [self.grpc_port, self.http_port] {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                if collector.ended()?.is_some() || Instant::now() > deadline {
+                    bail!(
+                        "pgwitness-collector is not ready; it said:\n{}",
+                        tail(&self.said())
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        self.collector = Some(collector);
+        Ok(())
+    }
+
+    fn said(&self) -> String {
+        [
+            "collector.log".to_owned(),
+            format!("agent-{}.log", self.agent_starts),
+        ]
+        .iter()
+        .filter_map(|name| fs::read_to_string(self.folder.path().join(name)).ok())
+        .collect()
+    }
+}
+
+fn launch(name: &str, command: &mut Command, log: &Path) -> Result<Process> {
+    let log = File::create(log).with_context(|| format!("opening the log of {name}"))?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // Nothing of the caller's environment may steer what is tested.
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    Process::start(name, command, Signal::SIGTERM)
+}
+
+/// A program that was built beside this one.
+///
+/// # Errors
+/// When it is not there.
+pub fn sibling(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding this program's folder")?;
+    let mut folder = own.parent().context("this program has no folder")?;
+    // Cargo puts a test's executable one level lower than the programs.
+    if folder.ends_with("deps") {
+        folder = folder.parent().context("this program has no folder")?;
+    }
+    let path = folder.join(name);
+    ensure!(
+        path.is_file(),
+        "{} is not built: `cargo xtask` builds it",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The last lines, enough to see why a program failed.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .get(lines.len().saturating_sub(20)..)
+        .unwrap_or_default()
+        .join("\n")
+}
+
+/// Loading the kernel programs takes a second or two; a busy two-core machine several times that.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
