@@ -4,7 +4,12 @@ use std::{env, path::Path};
 
 fn main() {
     let source = Path::new("../ebpf");
-    for watched in ["../ebpf/src", "../ebpf/Cargo.toml", "../ebpf/Cargo.lock", "../crates/ebpf-abi/src"] {
+    for watched in [
+        "../ebpf/src",
+        "../ebpf/Cargo.toml",
+        "../ebpf/Cargo.lock",
+        "../crates/ebpf-abi/src",
+    ] {
         println!("cargo::rerun-if-changed={watched}");
     }
     let out = env::var("OUT_DIR").unwrap_or_default();

@@ -11,7 +11,9 @@ pub struct Clock {
 impl Clock {
     /// Compares the clocks now.
     pub fn now() -> Self {
-        Self { offset_ns: i128::from(read(ClockId::CLOCK_REALTIME)) - i128::from(boot_ns()) }
+        Self {
+            offset_ns: i128::from(read(ClockId::CLOCK_REALTIME)) - i128::from(boot_ns()),
+        }
     }
 
     /// Nanoseconds since the Unix epoch, for nanoseconds since boot.
@@ -37,7 +39,10 @@ mod tests {
 
     #[test]
     fn boot_time_becomes_utc() {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970")
+            .as_nanos();
         let ours = u128::from(Clock::now().utc(boot_ns()));
         assert!(ours.abs_diff(now) < 1_000_000_000);
     }

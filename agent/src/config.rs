@@ -95,10 +95,23 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: "/var/lib/pgwitness-agent".into(),
-            agent: AgentConfig { id: None, host: None, trust_domain: "pgwitness.local".to_owned() },
-            tap: TapConfig { data_directories: Vec::new(), ring_mib: 64 },
-            events: EventsConfig { redaction: RedactionConfig::Literals, heartbeat_s: 10 },
-            delivery: DeliveryConfig { collector: None, queue_mib: 64 },
+            agent: AgentConfig {
+                id: None,
+                host: None,
+                trust_domain: "pgwitness.local".to_owned(),
+            },
+            tap: TapConfig {
+                data_directories: Vec::new(),
+                ring_mib: 64,
+            },
+            events: EventsConfig {
+                redaction: RedactionConfig::Literals,
+                heartbeat_s: 10,
+            },
+            delivery: DeliveryConfig {
+                collector: None,
+                queue_mib: 64,
+            },
             metrics: MetricsConfig { listen: None },
         }
     }
@@ -113,7 +126,8 @@ impl Config {
     pub fn check(&self) -> Result<(), SettingsError> {
         let refuse = |key, value: String, expected| Err(SettingsError::Value { key, value, expected });
         let is_name = |name: &str| {
-            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+            let allowed =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
             (1..=64).contains(&name.len()) && name.bytes().all(allowed)
         };
         const NAME: &str = "it must be 1 to 64 characters of [a-z0-9.-]";
@@ -128,22 +142,38 @@ impl Config {
             }
         }
         if !(1..=1024).contains(&self.tap.ring_mib) {
-            return refuse("tap.ring_mib", self.tap.ring_mib.to_string(), "it must be 1 to 1024");
+            return refuse(
+                "tap.ring_mib",
+                self.tap.ring_mib.to_string(),
+                "it must be 1 to 1024",
+            );
         }
         if !(1..=65_536).contains(&self.delivery.queue_mib) {
-            return refuse("delivery.queue_mib", self.delivery.queue_mib.to_string(), "it must be 1 to 65536");
+            return refuse(
+                "delivery.queue_mib",
+                self.delivery.queue_mib.to_string(),
+                "it must be 1 to 65536",
+            );
         }
         if !(1..=3600).contains(&self.events.heartbeat_s) {
-            return refuse("events.heartbeat_s", self.events.heartbeat_s.to_string(), "it must be 1 to 3600");
+            return refuse(
+                "events.heartbeat_s",
+                self.events.heartbeat_s.to_string(),
+                "it must be 1 to 3600",
+            );
         }
         if let Some(address) = self.metrics.listen.filter(|address| !address.ip().is_loopback()) {
-            let expected = "there is no authentication, so only a loopback address (127.0.0.1, ::1) is allowed";
+            let expected =
+                "there is no authentication, so only a loopback address (127.0.0.1, ::1) is allowed";
             return refuse("metrics.listen", address.to_string(), expected);
         }
         if let Some(url) = &self.delivery.collector {
             let host = url.strip_prefix("http://").unwrap_or_default();
             let host = host.split('/').next().unwrap_or_default();
-            if !host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback()) {
+            if !host
+                .parse::<SocketAddr>()
+                .is_ok_and(|address| address.ip().is_loopback())
+            {
                 let expected = "it must be http:// and a loopback address with a port, as in http://127.0.0.1:7433, \
                                 because delivery to other hosts needs authentication, which is not there yet";
                 return refuse("delivery.collector", format!("{url:?}"), expected);
@@ -162,12 +192,24 @@ mod tests {
         assert_eq!(Config::default().check(), Ok(()));
         let mut config = Config::default();
         config.metrics.listen = "0.0.0.0:9000".parse().ok();
-        assert!(config.check().is_err_and(|error| error.to_string().contains("metrics.listen")));
+        assert!(
+            config
+                .check()
+                .is_err_and(|error| error.to_string().contains("metrics.listen"))
+        );
         let mut config = Config::default();
         config.delivery.collector = Some("http://10.0.0.1:7433".to_owned());
-        assert!(config.check().is_err_and(|error| error.to_string().contains("delivery.collector")));
+        assert!(
+            config
+                .check()
+                .is_err_and(|error| error.to_string().contains("delivery.collector"))
+        );
         let mut config = Config::default();
         config.agent.id = Some("Not A Name".to_owned());
-        assert!(config.check().is_err_and(|error| error.to_string().contains("agent.id")));
+        assert!(
+            config
+                .check()
+                .is_err_and(|error| error.to_string().contains("agent.id"))
+        );
     }
 }

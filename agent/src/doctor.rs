@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use crate::{
     capture::{AttachError, HOOKS, RingSizes, Tap, btf},
-    facts::{cgroups::Cgroups, servers::{Servers, Wanted}},
+    facts::{
+        cgroups::Cgroups,
+        servers::{Servers, Wanted},
+    },
 };
 
 /// Checks this host and says what is missing.
@@ -14,17 +17,32 @@ pub struct Args {}
 /// Runs the command; the exit code is 1 if something that is needed is missing.
 pub fn run(_: &Args) -> ExitCode {
     let mut missing: Vec<String> = Vec::new();
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    println!("kernel      {} {}", read("/proc/sys/kernel/osrelease"), std::env::consts::ARCH);
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    println!(
+        "kernel      {} {}",
+        read("/proc/sys/kernel/osrelease"),
+        std::env::consts::ARCH
+    );
     let root = nix::unistd::geteuid().is_root();
     println!("user        {}", if root { "root" } else { "not root" });
     match btf::kernel_layout() {
-        Ok(_) => println!("BTF         {} has every struct member that is needed", btf::VMLINUX),
+        Ok(_) => println!(
+            "BTF         {} has every struct member that is needed",
+            btf::VMLINUX
+        ),
         Err(problem) => missing.push(problem.to_string()),
     }
-    match Cgroups::new().mount() {
+    match Cgroups::read().mount() {
         Some(mount) => println!("cgroups     unified hierarchy at {}", mount.display()),
-        None => missing.push("no unified cgroup hierarchy (cgroup2) is mounted: units cannot be named".to_owned()),
+        None => {
+            missing
+                .push("no unified cgroup hierarchy (cgroup2) is mounted: units cannot be named".to_owned());
+        }
     }
     hooks(&mut missing);
     servers();
@@ -50,10 +68,21 @@ fn hooks(missing: &mut Vec<String>) {
         };
         println!("  {:22} {:30} {state}", hook.name, hook.purpose);
     }
-    println!("  {:22} {:30} not tapped by this version: sessions are reported as opaque", "be_tls_*, be_gssapi_*", "TLS and GSS plaintext");
-    match Tap::attach(RingSizes { segments: 1 << 20, facts: 1 << 20 }) {
+    println!(
+        "  {:22} {:30} not tapped by this version: sessions are reported as opaque",
+        "be_tls_*, be_gssapi_*", "TLS and GSS plaintext"
+    );
+    match Tap::attach(RingSizes {
+        segments: 1 << 20,
+        facts: 1 << 20,
+    }) {
         Ok(_) => println!("  all of them load and attach"),
-        Err(problem @ (AttachError::Btf(_) | AttachError::NotPermitted | AttachError::NoTracepoint { .. } | AttachError::Refused { .. })) => {
+        Err(
+            problem @ (AttachError::Btf(_)
+            | AttachError::NotPermitted
+            | AttachError::NoTracepoint { .. }
+            | AttachError::Refused { .. }),
+        ) => {
             missing.push(problem.to_string());
         }
     }
@@ -66,7 +95,14 @@ fn servers() {
         println!("  none is running, or none can be seen by this user");
     }
     for (server, family) in running {
-        let folder = server.data_directory.map_or_else(|| "?".to_owned(), |path| path.display().to_string());
-        println!("  postmaster {:<8} {}  data {folder}  processes {}", server.pid, server.exe.display(), family.len());
+        let folder = server
+            .data_directory
+            .map_or_else(|| "?".to_owned(), |path| path.display().to_string());
+        println!(
+            "  postmaster {:<8} {}  data {folder}  processes {}",
+            server.pid,
+            server.exe.display(),
+            family.len()
+        );
     }
 }

@@ -31,22 +31,48 @@ impl Identity {
     ///
     /// If the folder cannot be written, is in use by another agent, or holds a key that is not one.
     pub fn open(folder: &Path, host: &str, agent_id: Option<&str>) -> anyhow::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
-            format!("cannot create the state folder {}: give another one with --state-dir", folder.display())
-        })?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("lock"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(|| {
+                format!(
+                    "cannot create the state folder {}: give another one with --state-dir",
+                    folder.display()
+                )
+            })?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(folder.join("lock"));
         let lock = lock.with_context(|| {
-            format!("cannot write to the state folder {}: give another one with --state-dir", folder.display())
+            format!(
+                "cannot write to the state folder {}: give another one with --state-dir",
+                folder.display()
+            )
         })?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error).with_context(|| {
-            format!("another agent uses the state folder {}: stop it, or give another folder", folder.display())
-        })?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, error)| error)
+            .with_context(|| {
+                format!(
+                    "another agent uses the state folder {}: stop it, or give another folder",
+                    folder.display()
+                )
+            })?;
         let key = read_or_make_key(&folder.join("agent.key"))?;
         let running = folder.join("running");
         let previous_run_unclean = running.exists();
         fs::write(&running, b"").with_context(|| format!("cannot write {}", running.display()))?;
         let agent_id = agent_id.map_or_else(|| default_id(host, &key), str::to_owned);
-        Ok(Self { key, agent_id, previous_run_unclean, running, _lock: lock })
+        Ok(Self {
+            key,
+            agent_id,
+            previous_run_unclean,
+            running,
+            _lock: lock,
+        })
     }
 
     /// The run ends well.
@@ -58,9 +84,25 @@ impl Identity {
 
 /// The host's name, cut to what an id may hold.
 pub fn host_name() -> String {
-    let name = nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).take(40).collect();
-    if name.is_empty() { "localhost".to_owned() } else { name }
+    let name = nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    let name: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(40)
+        .collect();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name
+    }
 }
 
 fn default_id(host: &str, key: &SigningKey) -> String {
@@ -73,13 +115,20 @@ fn read_or_make_key(path: &Path) -> anyhow::Result<SigningKey> {
         Ok(text) => {
             let mut seed = [0; 32];
             if hex::decode_to_slice(text.trim(), &mut seed).is_err() {
-                bail!("{} is not a key of 64 hexadecimal digits: restore it, or remove it to enrol anew", path.display());
+                bail!(
+                    "{} is not a key of 64 hexadecimal digits: restore it, or remove it to enrol anew",
+                    path.display()
+                );
             }
             Ok(SigningKey::from_bytes(&seed))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = SigningKey::generate(&mut rand::rngs::OsRng);
-            let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+            let mut file = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(path)?;
             writeln!(file, "{}", hex::encode(key.to_bytes()))?;
             file.sync_all()?;
             Ok(key)
@@ -104,7 +153,11 @@ mod tests {
         assert!(second.previous_run_unclean && second.agent_id == id);
         second.ended();
         drop(second);
-        assert!(!Identity::open(folder.path(), "db1", None).expect("the same").previous_run_unclean);
+        assert!(
+            !Identity::open(folder.path(), "db1", None)
+                .expect("the same")
+                .previous_run_unclean
+        );
     }
 
     #[test]

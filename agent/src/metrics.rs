@@ -74,7 +74,9 @@ impl Metrics {
             ring_full: kernel(Reason::RingFull),
             copy_fault: kernel(Reason::CopyFault),
             unsupported_call: kernel(Reason::UnsupportedCall) + kernel(Reason::CallCap),
-            facts_lost: kernel(Reason::FactsLost) + kernel(Reason::TargetsFull) + kernel(Reason::SocketStateLost),
+            facts_lost: kernel(Reason::FactsLost)
+                + kernel(Reason::TargetsFull)
+                + kernel(Reason::SocketStateLost),
             malformed: load(&self.malformed),
             queue_dropped: load(&self.queue_dropped),
         }
@@ -90,13 +92,41 @@ impl Metrics {
             ("captured_bytes", "Plaintext bytes captured", counters.bytes),
             ("events", "Events recorded", counters.events),
             ("sessions", "Sessions opened", counters.sessions),
-            ("ring_full", "Segments lost because the ring was full", counters.ring_full),
-            ("copy_fault", "Payloads that could not be copied", counters.copy_fault),
-            ("unsupported_call", "Calls whose buffer could not be proven or was too long", counters.unsupported_call),
-            ("facts_lost", "Facts about processes and sockets that were lost", counters.facts_lost),
-            ("malformed", "Places where a session was not the protocol", counters.malformed),
-            ("queue_dropped", "Events dropped because the collector was away too long", counters.queue_dropped),
-            ("batches_acknowledged", "Batches that the collector made durable", load(&self.batches_acknowledged)),
+            (
+                "ring_full",
+                "Segments lost because the ring was full",
+                counters.ring_full,
+            ),
+            (
+                "copy_fault",
+                "Payloads that could not be copied",
+                counters.copy_fault,
+            ),
+            (
+                "unsupported_call",
+                "Calls whose buffer could not be proven or was too long",
+                counters.unsupported_call,
+            ),
+            (
+                "facts_lost",
+                "Facts about processes and sockets that were lost",
+                counters.facts_lost,
+            ),
+            (
+                "malformed",
+                "Places where a session was not the protocol",
+                counters.malformed,
+            ),
+            (
+                "queue_dropped",
+                "Events dropped because the collector was away too long",
+                counters.queue_dropped,
+            ),
+            (
+                "batches_acknowledged",
+                "Batches that the collector made durable",
+                load(&self.batches_acknowledged),
+            ),
         ];
         for (name, help, value) in rising {
             registry.register(name, help, ConstCounter::new(value));
@@ -104,12 +134,28 @@ impl Metrics {
         let standing = [
             ("sessions_open", "Sessions open now", &self.sessions_open),
             ("servers", "PostgreSQL servers tapped", &self.servers),
-            ("queue_events", "Events that wait for delivery", &self.queue_events),
-            ("batches_waiting", "Batches without acknowledgement", &self.batches_waiting),
-            ("collector_connected", "1 while a collector is connected", &self.connected),
+            (
+                "queue_events",
+                "Events that wait for delivery",
+                &self.queue_events,
+            ),
+            (
+                "batches_waiting",
+                "Batches without acknowledgement",
+                &self.batches_waiting,
+            ),
+            (
+                "collector_connected",
+                "1 while a collector is connected",
+                &self.connected,
+            ),
         ];
         for (name, help, value) in standing {
-            registry.register(name, help, ConstGauge::new(i64::try_from(load(value)).unwrap_or(i64::MAX)));
+            registry.register(
+                name,
+                help,
+                ConstGauge::new(i64::try_from(load(value)).unwrap_or(i64::MAX)),
+            );
         }
         let mut text = String::new();
         // Writing to a string does not fail.

@@ -2,7 +2,10 @@
 
 use attribution::{Attribution, Confidence, PrincipalKind, Process};
 use proto::v1;
-use tap_core::{Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Gap, Outcome, Phase, Query, SessionFacts, Transport};
+use tap_core::{
+    Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Gap, Outcome, Phase, Query, SessionFacts,
+    Transport,
+};
 
 use crate::clock::Clock;
 
@@ -22,7 +25,12 @@ pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock,
 /// An event of the agent itself.
 pub fn own_event(at_boot_ns: u64, clock: Clock, body: v1::event::Body) -> v1::Event {
     let at = clock.utc(at_boot_ns);
-    v1::Event { ts_start_ns: at, ts_end_ns: at, body: Some(body), ..v1::Event::default() }
+    v1::Event {
+        ts_start_ns: at,
+        ts_end_ns: at,
+        body: Some(body),
+        ..v1::Event::default()
+    }
 }
 
 /// The answer of the join.
@@ -111,11 +119,15 @@ fn session(facts: &SessionFacts, boot: &str) -> v1::Session {
 
 fn endpoint(endpoint: &Endpoint) -> Option<v1::Endpoint> {
     match endpoint {
-        Endpoint::Inet(address, port) => {
-            Some(v1::Endpoint { addr: address.to_string(), port: u32::from(*port) })
-        }
+        Endpoint::Inet(address, port) => Some(v1::Endpoint {
+            addr: address.to_string(),
+            port: u32::from(*port),
+        }),
         Endpoint::Unix(path) if path.is_empty() => None,
-        Endpoint::Unix(path) => Some(v1::Endpoint { addr: path.clone(), port: 0 }),
+        Endpoint::Unix(path) => Some(v1::Endpoint {
+            addr: path.clone(),
+            port: 0,
+        }),
     }
 }
 
@@ -130,19 +142,28 @@ fn body(body: &Body) -> v1::event::Body {
     use v1::event::Body as Out;
     match body {
         Body::SessionOpen => Out::SessionOpen(v1::SessionOpen {}),
-        Body::SessionClose { reason, bytes_in, bytes_out, statements } => Out::SessionClose(v1::SessionClose {
+        Body::SessionClose {
+            reason,
+            bytes_in,
+            bytes_out,
+            statements,
+        } => Out::SessionClose(v1::SessionClose {
             reason: (*reason).to_owned(),
             bytes_in: *bytes_in,
             bytes_out: *bytes_out,
             statements: *statements,
         }),
-        Body::AuthFailure(error) => {
-            Out::AuthFailure(v1::AuthFailure { sqlstate: error.sqlstate.clone(), severity: error.severity.clone() })
-        }
-        Body::SessionError(error) => {
-            Out::SessionError(v1::SessionError { sqlstate: error.sqlstate.clone(), severity: error.severity.clone() })
-        }
-        Body::Cancel { victim } => Out::Cancel(v1::Cancel { victim_backend_pid: *victim }),
+        Body::AuthFailure(error) => Out::AuthFailure(v1::AuthFailure {
+            sqlstate: error.sqlstate.clone(),
+            severity: error.severity.clone(),
+        }),
+        Body::SessionError(error) => Out::SessionError(v1::SessionError {
+            sqlstate: error.sqlstate.clone(),
+            severity: error.severity.clone(),
+        }),
+        Body::Cancel { victim } => Out::Cancel(v1::Cancel {
+            victim_backend_pid: *victim,
+        }),
         Body::Opaque(kind) => Out::OpaqueSession(v1::OpaqueSession {
             encryption: encryption(*kind).into(),
             reason: "encrypted, and this tap cannot read it".to_owned(),
@@ -183,7 +204,11 @@ fn query(query: &Query) -> v1::Query {
         protocol: protocol.into(),
         statement: Some(v1::Statement {
             text: query.text.clone().unwrap_or_default(),
-            fingerprint: query.statement.as_ref().map(|statement| hex::encode(statement.fingerprint)).unwrap_or_default(),
+            fingerprint: query
+                .statement
+                .as_ref()
+                .map(|statement| hex::encode(statement.fingerprint))
+                .unwrap_or_default(),
             name: query.statement_name.clone(),
             portal: query.portal.clone(),
             index: query.index,
@@ -205,7 +230,10 @@ fn query(query: &Query) -> v1::Query {
             columns: columns.collect(),
         }),
         transaction: Some(v1::Transaction {
-            status: query.transaction_status.map(|status| char::from(status).to_string()).unwrap_or_default(),
+            status: query
+                .transaction_status
+                .map(|status| char::from(status).to_string())
+                .unwrap_or_default(),
             seq: query.transaction,
         }),
         stream: Some(v1::StreamRange {
@@ -222,10 +250,18 @@ fn meaning(query: &Query) -> v1::Meaning {
     let tag = query.tag.clone().unwrap_or_default();
     let from_tag = sql_meaning::class_of_tag(&tag);
     let Some(statement) = &query.statement else {
-        return v1::Meaning { class: class(from_tag).into(), tag, ..v1::Meaning::default() };
+        return v1::Meaning {
+            class: class(from_tag).into(),
+            tag,
+            ..v1::Meaning::default()
+        };
     };
     let from_text = statement.class;
-    let known = if from_text == sql_meaning::Class::Unknown { from_tag } else { from_text };
+    let known = if from_text == sql_meaning::Class::Unknown {
+        from_tag
+    } else {
+        from_text
+    };
     v1::Meaning {
         class: class(known).into(),
         command: statement.command.clone(),
@@ -279,7 +315,14 @@ fn outcome(query: &Query) -> v1::Outcome {
     const CANCELED: &str = "57014";
     match query.outcome {
         Outcome::Ok | Outcome::EmptyQuery => v1::Outcome::Ok,
-        Outcome::Error if query.error.as_ref().is_some_and(|error| error.sqlstate == CANCELED) => v1::Outcome::Canceled,
+        Outcome::Error
+            if query
+                .error
+                .as_ref()
+                .is_some_and(|error| error.sqlstate == CANCELED) =>
+        {
+            v1::Outcome::Canceled
+        }
         Outcome::Error => v1::Outcome::Error,
         Outcome::Suspended => v1::Outcome::Suspended,
         Outcome::Unanswered => v1::Outcome::Unanswered,

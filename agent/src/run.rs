@@ -95,9 +95,24 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let host = config.agent.host.clone().unwrap_or_else(identity::host_name);
     let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
-    let tap = Tap::attach(RingSizes { segments: config.tap.ring_mib << 20, facts: FACTS_RING })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(record(config, args.print, Host { trust_domain: String::new(), name: host }, identity, tap))
+    let tap = Tap::attach(RingSizes {
+        segments: config.tap.ring_mib << 20,
+        facts: FACTS_RING,
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(record(
+        config,
+        args.print,
+        Host {
+            trust_domain: String::new(),
+            name: host,
+        },
+        identity,
+        tap,
+    ))
 }
 
 fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
@@ -113,14 +128,27 @@ fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
     Ok(config)
 }
 
-async fn record(config: Config, print: bool, host: Host, identity: Identity, tap: Tap) -> anyhow::Result<ExitCode> {
-    let host = Host { trust_domain: config.agent.trust_domain.clone(), ..host };
+async fn record(
+    config: Config,
+    print: bool,
+    host: Host,
+    identity: Identity,
+    tap: Tap,
+) -> anyhow::Result<ExitCode> {
+    let host = Host {
+        trust_domain: config.agent.trust_domain.clone(),
+        ..host
+    };
     let metrics = Arc::new(Metrics::default());
     if let Some(address) = config.metrics.listen {
         metrics::serve(address, Arc::clone(&metrics)).await?;
     }
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
-    outbox.push(record::own_event(boot_ns(), Clock::now(), started(&host, &identity)));
+    outbox.push(record::own_event(
+        boot_ns(),
+        Clock::now(),
+        started(&host, &identity),
+    ));
     let delivery = config.delivery.collector.clone().map(|collector| {
         tokio::spawn(ship::deliver(Delivery {
             collector,
@@ -152,7 +180,9 @@ async fn record(config: Config, print: bool, host: Host, identity: Identity, tap
         print: printed,
         keep,
     };
-    let wanted = Wanted { data_directories: config.tap.data_directories.clone() };
+    let wanted = Wanted {
+        data_directories: config.tap.data_directories.clone(),
+    };
     let thread = thread::Builder::new()
         .name("witness".to_owned())
         .spawn(move || main_loop.run(host, settings, wanted, tap))
@@ -168,8 +198,15 @@ async fn record(config: Config, print: bool, host: Host, identity: Identity, tap
         return Ok(ExitCode::FAILURE);
     }
     metrics.queue(&outbox);
-    let stopped = v1::AgentStop { reason: reason.to_owned(), counters: Some(metrics.counters()) };
-    outbox.push(record::own_event(boot_ns(), Clock::now(), v1::event::Body::AgentStop(stopped)));
+    let stopped = v1::AgentStop {
+        reason: reason.to_owned(),
+        counters: Some(metrics.counters()),
+    };
+    outbox.push(record::own_event(
+        boot_ns(),
+        Clock::now(),
+        v1::event::Body::AgentStop(stopped),
+    ));
     if let Some(delivery) = delivery {
         flush(&outbox, &metrics).await;
         delivery.abort();
@@ -206,7 +243,12 @@ async fn flush(outbox: &Outbox, metrics: &Metrics) {
 }
 
 fn started(host: &Host, identity: &Identity) -> v1::event::Body {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     v1::event::Body::AgentStart(v1::AgentStart {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: host.name.clone(),
@@ -231,7 +273,13 @@ struct Loop {
 
 impl Loop {
     fn run(self, host: Host, settings: Settings, wanted: Wanted, tap: Tap) -> anyhow::Result<()> {
-        let Tap { mut segments, mut facts, targets, counters, programs } = tap;
+        let Tap {
+            mut segments,
+            mut facts,
+            targets,
+            counters,
+            programs,
+        } = tap;
         let mut witness = Witness::new(host, settings, wanted, targets)?;
         announce(&witness);
         let mut last_heartbeat = Instant::now();
@@ -245,7 +293,10 @@ impl Loop {
                 }
                 if let Some(agent) = &self.print {
                     printed += 1;
-                    let event = v1::Event { seq: printed, ..event.clone() };
+                    let event = v1::Event {
+                        seq: printed,
+                        ..event.clone()
+                    };
                     // A reader that went away is no reason to stop recording.
                     let _ = writeln!(std::io::stdout(), "{}", proto::json::event(agent, &event));
                 }
@@ -271,16 +322,26 @@ impl Loop {
             }
             self.metrics.kernel(&counters.read());
             self.metrics.queue(&self.outbox);
-            self.metrics.malformed.store(witness.malformed(), Ordering::Relaxed);
-            self.metrics.sessions_open.store(witness.open_connections() as u64, Ordering::Relaxed);
-            self.metrics.servers.store(witness.servers().tapped().count() as u64, Ordering::Relaxed);
+            self.metrics
+                .malformed
+                .store(witness.malformed(), Ordering::Relaxed);
+            self.metrics
+                .sessions_open
+                .store(witness.open_connections() as u64, Ordering::Relaxed);
+            self.metrics
+                .servers
+                .store(witness.servers().tapped().count() as u64, Ordering::Relaxed);
             if last_heartbeat.elapsed() >= self.heartbeat {
                 let beat = v1::Heartbeat {
                     interval_ns: u64::try_from(last_heartbeat.elapsed().as_nanos()).unwrap_or(u64::MAX),
                     counters: Some(self.metrics.counters()),
                 };
                 last_heartbeat = Instant::now();
-                out(record::own_event(boot_ns(), Clock::now(), v1::event::Body::Heartbeat(beat)));
+                out(record::own_event(
+                    boot_ns(),
+                    Clock::now(),
+                    v1::event::Body::Heartbeat(beat),
+                ));
             }
             if stopping && emptied {
                 break;
@@ -308,6 +369,10 @@ fn announce(witness: &Witness) {
     if servers.is_empty() {
         info!("ready: no server to tap is running yet; new ones are tapped as they start");
     } else {
-        info!("ready: tapping {} server(s): {}", servers.len(), servers.join(", "));
+        info!(
+            "ready: tapping {} server(s): {}",
+            servers.len(),
+            servers.join(", ")
+        );
     }
 }

@@ -8,7 +8,10 @@
 use std::{collections::HashMap, mem, sync::Arc};
 
 use attribution::Host;
-use ebpf_abi::{CloseFact, Record as _, SOCKET_MID_STREAM, SegmentHeader, SocketFact, SocketRole};
+use ebpf_abi::{
+    CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, Record as _, SOCKET_MID_STREAM, SegmentHeader,
+    SocketFact, SocketRole, TaskFact,
+};
 use procfs::net::TcpState;
 use proto::v1;
 use tap_core::{Settings, Tap};
@@ -17,7 +20,6 @@ use crate::{
     capture::Targets,
     clock::Clock,
     facts::{
-        Fact,
         cgroups::Cgroups,
         connections::Connections,
         processes::Processes,
@@ -62,7 +64,7 @@ impl Witness {
             boot: boot.chars().take(8).collect(),
             tap: Tap::new(settings),
             processes: Processes::default(),
-            cgroups: Cgroups::new(),
+            cgroups: Cgroups::read(),
             connections: Connections::default(),
             servers: Servers::new(wanted),
             targets,
@@ -99,30 +101,44 @@ impl Witness {
 
     /// Takes a fact.
     pub fn fact(&mut self, bytes: &[u8]) {
-        let Some(fact) = Fact::read(bytes) else { return };
-        match fact {
-            Fact::Fork(task) => self.processes.forked(&task, &mut self.cgroups),
-            Fact::Exec(exec) => {
+        // A record that is too short or of no known kind cannot be: both sides are built from one crate.
+        let _ = self.try_fact(bytes);
+    }
+
+    fn try_fact(&mut self, bytes: &[u8]) -> Option<()> {
+        match FactKind::of(bytes)? {
+            FactKind::Fork => self.processes.forked(&TaskFact::read(bytes)?, &mut self.cgroups),
+            FactKind::Exec => {
+                let exec = ExecFact::read(bytes)?;
                 self.processes.executed(&exec, &mut self.cgroups);
                 self.consider(exec.task.tgid, &exec.task.comm);
             }
-            Fact::Exit(task) => {
+            FactKind::Exit => {
+                let task = TaskFact::read(bytes)?;
                 self.processes.exited(&task);
-                self.ends_of_round.push(End::Process { tgid: task.tgid, at: task.at });
+                self.ends_of_round.push(End::Process {
+                    tgid: task.tgid,
+                    at: task.at,
+                });
             }
-            Fact::Owner(owner) => self.connections.opened(&owner),
-            Fact::Socket(socket) => self.socket(&socket),
-            Fact::Close(close) => self.ends_of_round.push(End::Connection(close)),
-            Fact::Cgroup(cgroup) => {
-                let path = cgroup.path.get(..cgroup.path_length as usize).unwrap_or_default();
-                self.cgroups.made(cgroup.id, String::from_utf8_lossy(path).into_owned());
+            FactKind::Owner => self.connections.opened(&OwnerFact::read(bytes)?),
+            FactKind::Socket => self.socket(&SocketFact::read(bytes)?),
+            FactKind::Close => self.ends_of_round.push(End::Connection(CloseFact::read(bytes)?)),
+            FactKind::Cgroup => {
+                let cgroup = CgroupFact::read(bytes)?;
+                let path = cgroup.path.get(..cgroup.path_length as usize)?;
+                self.cgroups
+                    .made(cgroup.id, String::from_utf8_lossy(path).into_owned());
             }
         }
+        Some(())
     }
 
     /// Takes a segment; events come out.
     pub fn segment(&mut self, bytes: &[u8], out: &mut impl FnMut(v1::Event)) {
-        let Some(header) = SegmentHeader::read(bytes) else { return };
+        let Some(header) = SegmentHeader::read(bytes) else {
+            return;
+        };
         let payload = bytes.get(size_of::<SegmentHeader>()..).unwrap_or_default();
         let payload = payload.get(..header.length as usize).unwrap_or(payload);
         self.tap.handle_segment(&header, payload);
@@ -210,26 +226,41 @@ impl Witness {
             return;
         }
         self.tap.handle_socket(fact);
-        let Some(session) = self.tap.session(fact.cookie) else { return };
-        let mut peer = self.connections.peer(fact, session, &mut self.processes, &mut self.cgroups);
+        let Some(session) = self.tap.session(fact.cookie) else {
+            return;
+        };
+        let mut peer = self
+            .connections
+            .peer(fact, session, &mut self.processes, &mut self.cgroups);
         if let attribution::Peer::UnixPeer { .. } = &peer
             && fact.flags & SOCKET_MID_STREAM != 0
             && fact.peer.start == 0
         {
-            peer = attribution::Peer::Unknown { reason: "the connection is older than the agent".to_owned() };
+            peer = attribution::Peer::Unknown {
+                reason: "the connection is older than the agent".to_owned(),
+            };
         }
         let answer = attribution::attribute(&self.host, &peer);
-        self.attributions.insert(fact.cookie, Arc::new(record::attribution(&answer)));
+        self.attributions
+            .insert(fact.cookie, Arc::new(record::attribution(&answer)));
     }
 }
 
 /// Whether a server listens on a TCP port of its namespace. Asked only for connections older than the agent, whose
 /// role the kernel side cannot know.
 fn listens(server: u32, port: u16) -> bool {
-    let Ok(process) = i32::try_from(server).map_err(|_| ()).and_then(|pid| procfs::process::Process::new(pid).map_err(|_| ()))
+    let Ok(process) = i32::try_from(server)
+        .map_err(|_| ())
+        .and_then(|pid| procfs::process::Process::new(pid).map_err(|_| ()))
     else {
         return false;
     };
-    let entries = process.tcp().into_iter().flatten().chain(process.tcp6().into_iter().flatten());
-    entries.into_iter().any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
+    let entries = process
+        .tcp()
+        .into_iter()
+        .flatten()
+        .chain(process.tcp6().into_iter().flatten());
+    entries
+        .into_iter()
+        .any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
 }

@@ -1,6 +1,8 @@
 //! The life of cgroups: a new one's id and path.
 
-use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_probe_read_kernel_str, programs::BtfTracePointContext};
+use aya_ebpf::{
+    EbpfContext as _, helpers::generated::bpf_probe_read_kernel_str, programs::BtfTracePointContext,
+};
 use ebpf_abi::{CGROUP_PATH_MAX, FactKind};
 
 use crate::{
@@ -20,7 +22,11 @@ pub fn made(ctx: &BtfTracePointContext) {
 
 fn try_made(cgroup: Address, path: u64) -> Option<()> {
     // Version 1 hierarchies have other ids; the unified one is number 0.
-    if cgroup.follow(offset!(cgroup_root))?.read::<u32>(offset!(cgroup_root_hierarchy))? != 0 {
+    if cgroup
+        .follow(offset!(cgroup_root))?
+        .read::<u32>(offset!(cgroup_root_hierarchy))?
+        != 0
+    {
         return None;
     }
     let scratch = CGROUP_SCRATCH.get_ptr_mut(0)?;
@@ -30,7 +36,11 @@ fn try_made(cgroup: Address, path: u64) -> Option<()> {
     fact.id = cgroup.follow(offset!(cgroup_kn))?.read(offset!(kernfs_node_id))?;
     // SAFETY: the destination is as long as is said, and the helper copies with fault handling.
     let length = unsafe {
-        bpf_probe_read_kernel_str(fact.path.as_mut_ptr().cast(), CGROUP_PATH_MAX as u32, path as *const _)
+        bpf_probe_read_kernel_str(
+            fact.path.as_mut_ptr().cast(),
+            CGROUP_PATH_MAX as u32,
+            path as *const _,
+        )
     };
     // The length counts the closing NUL.
     fact.path_length = if length > 0 { length as u32 - 1 } else { 0 };

@@ -7,8 +7,8 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
         generated::{
-            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
-            bpf_sk_storage_delete, bpf_sk_storage_get,
+            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
+            bpf_ktime_get_boot_ns, bpf_sk_storage_delete, bpf_sk_storage_get,
         },
     },
     programs::BtfTracePointContext,
@@ -80,9 +80,14 @@ fn connecting(sk: Sock) -> Option<()> {
 fn established(sk: Sock) -> Option<()> {
     // SAFETY: as above; the storage holds an initialised value if it is there.
     let kept = unsafe {
-        bpf_sk_storage_get(ptr::from_ref(&CONNECTING).cast_mut().cast(), sk.cast(), ptr::null_mut(), 0)
-            .cast::<OwnerFact>()
-            .as_ref()?
+        bpf_sk_storage_get(
+            ptr::from_ref(&CONNECTING).cast_mut().cast(),
+            sk.cast(),
+            ptr::null_mut(),
+            0,
+        )
+        .cast::<OwnerFact>()
+        .as_ref()?
     };
     let mut owner = *kept;
     // SAFETY: as above.
@@ -105,9 +110,14 @@ fn established(sk: Sock) -> Option<()> {
 fn closed(sk: Sock) -> Option<()> {
     // SAFETY: as above.
     let state = unsafe {
-        bpf_sk_storage_get(ptr::from_ref(&SOCKETS).cast_mut().cast(), sk.cast(), ptr::null_mut(), 0)
-            .cast::<SocketState>()
-            .as_ref()?
+        bpf_sk_storage_get(
+            ptr::from_ref(&SOCKETS).cast_mut().cast(),
+            sk.cast(),
+            ptr::null_mut(),
+            0,
+        )
+        .cast::<SocketState>()
+        .as_ref()?
     };
     if state.cookie == 0 {
         return None;

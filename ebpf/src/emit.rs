@@ -37,8 +37,14 @@ pub fn fact<T: Record>(record: &T) {
 pub fn segment(scratch: *mut Scratch, length: u64) -> bool {
     let size = size_of::<ebpf_abi::SegmentHeader>() as u64 + length;
     // SAFETY: the scratch is larger than any size that the caller's bound allows; the verifier checks it.
-    let result =
-        unsafe { bpf_ringbuf_output(ptr::from_ref(&SEGMENTS).cast_mut().cast(), scratch.cast(), size, 0) };
+    let result = unsafe {
+        bpf_ringbuf_output(
+            ptr::from_ref(&SEGMENTS).cast_mut().cast(),
+            scratch.cast(),
+            size,
+            0,
+        )
+    };
     if result < 0 {
         count(Counter::RingFull, 1);
         return false;

@@ -8,7 +8,9 @@ use aya_ebpf::{
     bindings::{BPF_ANY, task_struct},
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user},
+        generated::{
+            bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user,
+        },
     },
     programs::BtfTracePointContext,
 };
@@ -35,7 +37,10 @@ fn try_forked(parent: Address, child: Address) -> Option<()> {
     let parent_tgid: u32 = parent.read(offset!(task_tgid))?;
     // SAFETY: the copied value is used at once, so that a concurrent change cannot tear it.
     if let Some(target) = unsafe { TARGETS.get(parent_tgid) } {
-        let inherited = Target { server: target.server, born_tapped: 1 };
+        let inherited = Target {
+            server: target.server,
+            born_tapped: 1,
+        };
         if TARGETS.insert(tgid, inherited, u64::from(BPF_ANY)).is_err() {
             emit::count(Counter::TargetsFull, 1);
         }
@@ -56,7 +61,10 @@ fn try_executed(bprm: Address) -> Option<()> {
     // and takes the mark back if it is no PostgreSQL server.
     let comm = bpf_get_current_comm().ok()?;
     if is_postgres(&comm) {
-        let target = Target { server: tgid, born_tapped: 1 };
+        let target = Target {
+            server: tgid,
+            born_tapped: 1,
+        };
         if TARGETS.insert(tgid, target, u64::from(BPF_ANY)).is_err() {
             emit::count(Counter::TargetsFull, 1);
         }

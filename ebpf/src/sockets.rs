@@ -90,8 +90,12 @@ pub fn sent(sock: Address) -> Option<(u64, u32)> {
 pub fn unix(sock: Address, fact: &mut SocketFact) -> bool {
     fact.peer = PeerProcess::default();
     let _ = peer(sock, &mut fact.peer);
-    let Some(address) = sock.follow(offset!(unix_addr)) else { return false };
-    let Some(length) = address.read::<u32>(offset!(unix_address_len)) else { return false };
+    let Some(address) = sock.follow(offset!(unix_addr)) else {
+        return false;
+    };
+    let Some(length) = address.read::<u32>(offset!(unix_address_len)) else {
+        return false;
+    };
     // Behind the address family; masked, so that the verifier sees a bound that the compiler cannot drop.
     let mut used = length.wrapping_sub(2) & 127;
     if used > UNIX_PATH_MAX as u32 {

@@ -21,7 +21,7 @@ use ebpf_abi::{
 use crate::{
     emit,
     kernel::{Address, offset},
-    maps::{CONNECTING, SCRATCH, Scratch, SOCKET_SCRATCH, SOCKETS, SocketState, TARGETS},
+    maps::{CONNECTING, SCRATCH, SOCKET_SCRATCH, SOCKETS, Scratch, SocketState, TARGETS},
     sockets::{self, AF_INET, AF_INET6, AF_UNIX, Sock},
 };
 
@@ -32,7 +32,9 @@ pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // First of all, because every socket call on the host comes by here.
     // SAFETY: the value is copied at once.
-    let Some(target) = (unsafe { TARGETS.get(tgid) }) else { return };
+    let Some(target) = (unsafe { TARGETS.get(tgid) }) else {
+        return;
+    };
     let target = *target;
     let length: i32 = ctx.arg(1);
     let flags: i32 = ctx.arg(2);
@@ -66,7 +68,18 @@ fn try_transferred(sk: Sock, tgid: u32, target: Target, direction: Direction, le
         return None;
     };
     if state.cookie == 0 {
-        announce(sk, sock, state, First { family, tgid, server: target, direction, length })?;
+        announce(
+            sk,
+            sock,
+            state,
+            First {
+                family,
+                tgid,
+                server: target,
+                direction,
+                length,
+            },
+        )?;
     }
     if state.role == SocketRole::Connected as u8 {
         return None;
@@ -103,16 +116,33 @@ fn copy_out(scratch: *mut Scratch, buffer: u64, offset: u64, length: u32) {
         let done = turn * CHUNK_MAX as u32;
         let left = length - done;
         if left <= CHUNK_MAX as u32 {
-            copy_chunk(scratch, buffer + u64::from(done), offset + u64::from(done), left, left);
+            copy_chunk(
+                scratch,
+                buffer + u64::from(done),
+                offset + u64::from(done),
+                left,
+                left,
+            );
             return;
         }
-        if !copy_chunk(scratch, buffer + u64::from(done), offset + u64::from(done), CHUNK_MAX as u32, left) {
+        if !copy_chunk(
+            scratch,
+            buffer + u64::from(done),
+            offset + u64::from(done),
+            CHUNK_MAX as u32,
+            left,
+        ) {
             return;
         }
     }
     emit::count(Counter::CallCap, 1);
     let done = CHUNKS_MAX * CHUNK_MAX as u32;
-    not_captured(scratch, offset + u64::from(done), length - done, MissingReason::CallCap);
+    not_captured(
+        scratch,
+        offset + u64::from(done),
+        length - done,
+        MissingReason::CallCap,
+    );
 }
 
 /// Writes one segment of `size` bytes; false if they could not be copied, with all that is `left` reported.
@@ -124,8 +154,13 @@ fn copy_chunk(scratch: *mut Scratch, buffer: u64, offset: u64, size: u32, left: 
         return false;
     }
     // SAFETY: the payload has room for `size` bytes, and the helper copies with fault handling.
-    let copied =
-        unsafe { bpf_probe_read_user(ptr::addr_of_mut!((*scratch).payload).cast(), size, buffer as *const _) };
+    let copied = unsafe {
+        bpf_probe_read_user(
+            ptr::addr_of_mut!((*scratch).payload).cast(),
+            size,
+            buffer as *const _,
+        )
+    };
     if copied != 0 {
         emit::count(Counter::CopyFault, 1);
         not_captured(scratch, offset, left, MissingReason::CopyFault);
@@ -189,7 +224,13 @@ struct First {
 /// First use of a socket by a tapped process: take its zero, tell user space what it is.
 #[inline(always)]
 fn announce(sk: Sock, sock: Address, state: &mut SocketState, first: First) -> Option<()> {
-    let First { family, tgid, server: target, direction, length } = first;
+    let First {
+        family,
+        tgid,
+        server: target,
+        direction,
+        length,
+    } = first;
     if sock.read::<u16>(offset!(sock_type))? != SOCK_STREAM {
         return None;
     }
@@ -221,7 +262,11 @@ fn announce(sk: Sock, sock: Address, state: &mut SocketState, first: First) -> O
     let is_receive = direction as u8 == Direction::Received as u8;
     if family == AF_UNIX {
         let accepted = sockets::unix(sock, fact);
-        fact.role = if accepted { SocketRole::Accepted } else { SocketRole::Connected } as u8;
+        fact.role = if accepted {
+            SocketRole::Accepted
+        } else {
+            SocketRole::Connected
+        } as u8;
         if target.born_tapped == 0 {
             fact.flags = SOCKET_MID_STREAM;
         }
@@ -240,8 +285,13 @@ fn announce(sk: Sock, sock: Address, state: &mut SocketState, first: First) -> O
         sockets::addresses(sock, family, &mut fact.local, &mut fact.remote)?;
         // SAFETY: as above; only asked whether it is there.
         let connected = unsafe {
-            !bpf_sk_storage_get(ptr::from_ref(&CONNECTING).cast_mut().cast(), sk.cast(), ptr::null_mut(), 0)
-                .is_null()
+            !bpf_sk_storage_get(
+                ptr::from_ref(&CONNECTING).cast_mut().cast(),
+                sk.cast(),
+                ptr::null_mut(),
+                0,
+            )
+            .is_null()
         };
         // In this protocol the client speaks first.
         let fresh = state.received == 0 && state.sent == 0;
@@ -270,7 +320,10 @@ fn buffer(sock: Address, length: u32) -> Option<u64> {
     // SAFETY: the helpers have no precondition; the task is the current one.
     let (task, registers) = unsafe {
         let task: *mut task_struct = bpf_get_current_task_btf();
-        (Address::of(task.cast_const()), Address(bpf_task_pt_regs(task) as u64))
+        (
+            Address::of(task.cast_const()),
+            Address(bpf_task_pt_regs(task) as u64),
+        )
     };
     let call = SystemCall::read(registers)?;
     let vector = match call.number {

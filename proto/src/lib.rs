@@ -10,6 +10,7 @@ pub mod json;
     unused_qualifications,
     clippy::all,
     clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     reason = "generated; the schema files carry the documentation"
 )]
 pub mod v1 {

@@ -1,1 +1,52 @@
-fn main(){}
+//! `cargo xtask`: everything that people and CI run, one subcommand a file. `main` only wires.
+
+mod build;
+mod demo;
+mod proto;
+mod setup;
+mod step;
+mod test;
+mod truth;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, shows and checks pgwitness.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what is missing (Debian or Ubuntu, as root), or print what to install; every other command calls it
+    Setup,
+    /// Show the main job on a throwaway PostgreSQL with several programs that share one role
+    Demo(demo::Args),
+    /// Check everything that must pass: formatting, lints, licences, unit tests, short truth suites
+    Test,
+    /// Run the real thing and compare with a record that pgwitness did not make
+    Truth(truth::Args),
+    /// Generate the protobuf code anew, behind a change of proto/pgwitness/v1
+    Proto,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Demo(args) => demo::run(&args),
+        Command::Test => test::run(),
+        Command::Truth(args) => truth::run(&args),
+        Command::Proto => proto::run(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(problem) => {
+            eprintln!("xtask: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -45,7 +45,10 @@ pub fn kernel_layout() -> Result<KernelLayout, BtfError> {
 }
 
 fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
-    let at = |structure, member| btf.offset(structure, member).ok_or(BtfError::Missing { structure, member });
+    let at = |structure, member| {
+        btf.offset(structure, member)
+            .ok_or(BtfError::Missing { structure, member })
+    };
     Ok(KernelLayout {
         sock_family: at("sock", "__sk_common.skc_family")?,
         sock_daddr: at("sock", "__sk_common.skc_daddr")?,
@@ -140,7 +143,10 @@ impl<'a> Btf<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
         let mut header = Cursor { bytes, at: 0 };
         if header.u16()? != 0xeb9f {
-            return Err(BtfError::Malformed { expected: "the magic number", at: 0 });
+            return Err(BtfError::Malformed {
+                expected: "the magic number",
+                at: 0,
+            });
         }
         header.u16()?; // version and flags
         let length = header.u32()? as usize;
@@ -160,9 +166,16 @@ impl<'a> Btf<'a> {
         };
 
         // Type 0 is void.
-        let mut types = vec![Type { kind: 0, refers: 0, members: Vec::new() }];
+        let mut types = vec![Type {
+            kind: 0,
+            refers: 0,
+            members: Vec::new(),
+        }];
         let mut structs = HashMap::new();
-        let mut cursor = Cursor { bytes: types_part, at: 0 };
+        let mut cursor = Cursor {
+            bytes: types_part,
+            at: 0,
+        };
         while cursor.at < types_part.len() {
             let type_name = name(cursor.u32()?);
             let info = cursor.u32()?;
@@ -174,7 +187,11 @@ impl<'a> Btf<'a> {
                 for _ in 0..count {
                     let (member, of, offset) = (name(cursor.u32()?), cursor.u32()? as usize, cursor.u32()?);
                     let bits = if bitfields { offset & 0x00ff_ffff } else { offset };
-                    members.push(Member { name: member, of, bits });
+                    members.push(Member {
+                        name: member,
+                        of,
+                        bits,
+                    });
                 }
                 if kind == KIND_STRUCT && !type_name.is_empty() {
                     structs.entry(type_name).or_insert(types.len());
@@ -182,7 +199,11 @@ impl<'a> Btf<'a> {
             } else {
                 cursor.skip(trailing_bytes(kind, count, cursor.at)?)?;
             }
-            types.push(Type { kind, refers, members });
+            types.push(Type {
+                kind,
+                refers,
+                members,
+            });
         }
         Ok(Self { types, structs })
     }
@@ -220,7 +241,9 @@ impl<'a> Btf<'a> {
         for _ in 0..DEPTH_MAX {
             let found = self.types.get(index)?;
             match found.kind {
-                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => index = found.refers,
+                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => {
+                    index = found.refers;
+                }
                 _ => return Some(found),
             }
         }
@@ -237,7 +260,12 @@ fn trailing_bytes(kind: u32, count: u32, at: usize) -> Result<usize, BtfError> {
         3 => 12,
         6 | 13 => count * 8,
         15 | 19 => count * 12,
-        _ => return Err(BtfError::Malformed { expected: "a known kind of type", at }),
+        _ => {
+            return Err(BtfError::Malformed {
+                expected: "a known kind of type",
+                at,
+            });
+        }
     })
 }
 
@@ -256,8 +284,14 @@ impl Cursor<'_> {
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], BtfError> {
-        let found = self.bytes.get(self.at..self.at + N).and_then(|bytes| bytes.try_into().ok());
-        let found = found.ok_or(BtfError::Malformed { expected: "more bytes", at: self.at })?;
+        let found = self
+            .bytes
+            .get(self.at..self.at + N)
+            .and_then(|bytes| bytes.try_into().ok());
+        let found = found.ok_or(BtfError::Malformed {
+            expected: "more bytes",
+            at: self.at,
+        })?;
         self.at += N;
         Ok(found)
     }
@@ -265,7 +299,10 @@ impl Cursor<'_> {
     fn skip(&mut self, count: usize) -> Result<(), BtfError> {
         self.at += count;
         if self.at > self.bytes.len() {
-            return Err(BtfError::Malformed { expected: "more bytes", at: self.at });
+            return Err(BtfError::Malformed {
+                expected: "more bytes",
+                at: self.at,
+            });
         }
         Ok(())
     }

@@ -105,8 +105,13 @@ impl Tap {
         for hook in &HOOKS {
             hook.attach(&mut programs, &types)?;
         }
-        let mut map = |name: &str| programs.take_map(name).ok_or_else(|| refused(None, format!("no map {name}")));
-        let (segments, facts, targets, counters) = (map("SEGMENTS")?, map("FACTS")?, map("TARGETS")?, map("COUNTERS")?);
+        let mut map = |name: &str| {
+            programs
+                .take_map(name)
+                .ok_or_else(|| refused(None, format!("no map {name}")))
+        };
+        let (segments, facts, targets, counters) =
+            (map("SEGMENTS")?, map("FACTS")?, map("TARGETS")?, map("COUNTERS")?);
         Ok(Self {
             segments: Ring(RingBuf::try_from(segments).map_err(|error| refused(None, error))?),
             facts: Ring(RingBuf::try_from(facts).map_err(|error| refused(None, error))?),
@@ -152,7 +157,10 @@ impl Targets {
     /// If the map is full.
     pub fn mark(&mut self, tgid: u32, server: u32) -> Result<(), aya::maps::MapError> {
         const NO_EXIST: u64 = 1;
-        let target = TargetValue(Target { server, born_tapped: 0 });
+        let target = TargetValue(Target {
+            server,
+            born_tapped: 0,
+        });
         match self.0.insert(tgid, target, NO_EXIST) {
             Err(aya::maps::MapError::SyscallError(error))
                 if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
@@ -211,20 +219,30 @@ fn require_privilege() -> Result<(), AttachError> {
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
+    let effective = effective
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(u64::MAX);
     // include/uapi/linux/capability.h
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     const CAP_PERFMON: u64 = 1 << 38;
     const CAP_BPF: u64 = 1 << 39;
-    let enough = effective & CAP_SYS_ADMIN != 0 || effective & (CAP_PERFMON | CAP_BPF) == CAP_PERFMON | CAP_BPF;
-    if enough { Ok(()) } else { Err(AttachError::NotPermitted) }
+    let enough =
+        effective & CAP_SYS_ADMIN != 0 || effective & (CAP_PERFMON | CAP_BPF) == CAP_PERFMON | CAP_BPF;
+    if enough {
+        Ok(())
+    } else {
+        Err(AttachError::NotPermitted)
+    }
 }
 
 fn refused(
     hook: Option<&'static str>,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> AttachError {
-    AttachError::Refused { hook, source: source.into() }
+    AttachError::Refused {
+        hook,
+        source: source.into(),
+    }
 }
 
 #[repr(transparent)]

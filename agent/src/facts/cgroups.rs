@@ -23,8 +23,12 @@ pub struct Cgroups {
 
 impl Cgroups {
     /// Reads what is there now.
-    pub fn new() -> Self {
-        let mut cgroups = Self { mount: mount_point(), paths: HashMap::new(), walked: None };
+    pub fn read() -> Self {
+        let mut cgroups = Self {
+            mount: mount_point(),
+            paths: HashMap::new(),
+            walked: None,
+        };
         cgroups.walk();
         cgroups
     }
@@ -57,11 +61,17 @@ impl Cgroups {
         let mut waiting = vec![mount.clone()];
         while let Some(folder) = waiting.pop() {
             // The id of a cgroup is the inode number of its folder. One may vanish while we look.
-            let Ok(metadata) = fs::metadata(&folder) else { continue };
+            let Ok(metadata) = fs::metadata(&folder) else {
+                continue;
+            };
             let below = folder.strip_prefix(&mount).unwrap_or(Path::new(""));
             self.paths.insert(metadata.ino(), format!("/{}", below.display()));
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let Ok(entries) = fs::read_dir(&folder) else {
+                continue;
+            };
+            let folders = entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             waiting.extend(folders.map(|entry| entry.path()));
         }
     }
@@ -74,7 +84,10 @@ fn mount_point() -> Option<PathBuf> {
         // proc(5): the fifth field is the mount point, the first behind " - " the type.
         let (front, back) = line.split_once(" - ")?;
         let is_unified = back.split(' ').next() == Some("cgroup2");
-        is_unified.then(|| front.split(' ').nth(4)).flatten().map(PathBuf::from)
+        is_unified
+            .then(|| front.split(' ').nth(4))
+            .flatten()
+            .map(PathBuf::from)
     })
 }
 
@@ -84,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_root_and_told_ones_have_paths() {
-        let mut cgroups = Cgroups::new();
+        let mut cgroups = Cgroups::read();
         if let Some(mount) = cgroups.mount().map(Path::to_path_buf) {
             let root = fs::metadata(mount).expect("the mount point").ino();
             assert_eq!(cgroups.path(root), Some("/"));

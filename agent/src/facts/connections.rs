@@ -12,7 +12,10 @@ use attribution::{Peer, Process};
 use ebpf_abi::{OwnerFact, SocketFact};
 use tap_core::{Endpoint, SessionFacts, Transport};
 
-use super::{cgroups::Cgroups, processes::{self, Processes}};
+use super::{
+    cgroups::Cgroups,
+    processes::{self, Processes},
+};
 
 /// Owners that wait for the server's end: most connections of a host are not the database's.
 const OWNERS: usize = 65_536;
@@ -73,10 +76,19 @@ impl Connections {
                 };
                 match self.owners.remove(&pair) {
                     Some(owner) => {
-                        let named = Named { pid: owner.tgid, start: owner.start, cgroup_id: owner.cgroup_id, uid: owner.uid };
+                        let named = Named {
+                            pid: owner.tgid,
+                            start: owner.start,
+                            cgroup_id: owner.cgroup_id,
+                            uid: owner.uid,
+                        };
                         let process = process(&named, &owner.comm, processes, cgroups);
                         let pair = format!("{address}:{port} → {server}:{server_port}");
-                        Peer::TcpOwner { process, pair, netns: owner.netns }
+                        Peer::TcpOwner {
+                            process,
+                            pair,
+                            netns: owner.netns,
+                        }
                     }
                     None if self.is_local(*address) => Peer::Unknown {
                         reason: if session.opened_before_attach {
@@ -88,7 +100,9 @@ impl Connections {
                     None => Peer::Address(*address),
                 }
             }
-            _ => Peer::Unknown { reason: "the socket is of an unknown kind".to_owned() },
+            _ => Peer::Unknown {
+                reason: "the socket is of an unknown kind".to_owned(),
+            },
         }
     }
 
@@ -107,18 +121,30 @@ impl Connections {
 fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups: &mut Cgroups) -> Peer {
     let peer = &socket.peer;
     if peer.tgid == 0 {
-        return Peer::Unknown { reason: "the kernel keeps no peer on this Unix socket".to_owned() };
+        return Peer::Unknown {
+            reason: "the kernel keeps no peer on this Unix socket".to_owned(),
+        };
     }
     let path = path.to_owned();
     if peer.start == 0 {
         // The process was gone when the server first read: only its pid is left, so the time must decide.
         return match processes.find_at(peer.tgid, socket.at) {
             Some(process) if process.uid == peer.uid => Peer::UnixPeer { process, path },
-            _ => Peer::Unknown { reason: format!("process {} had ended before the server read from it", peer.tgid) },
+            _ => Peer::Unknown {
+                reason: format!("process {} had ended before the server read from it", peer.tgid),
+            },
         };
     }
-    let named = Named { pid: peer.tgid, start: peer.start, cgroup_id: peer.cgroup_id, uid: peer.uid };
-    Peer::UnixPeer { process: process(&named, &peer.comm, processes, cgroups), path }
+    let named = Named {
+        pid: peer.tgid,
+        start: peer.start,
+        cgroup_id: peer.cgroup_id,
+        uid: peer.uid,
+    };
+    Peer::UnixPeer {
+        process: process(&named, &peer.comm, processes, cgroups),
+        path,
+    }
 }
 
 /// A process as a connection names it.
@@ -131,9 +157,11 @@ struct Named {
 
 /// All that is known of it, in the cgroup that it was in when it connected.
 fn process(named: &Named, comm: &[u8], processes: &mut Processes, cgroups: &mut Cgroups) -> Arc<Process> {
-    let known = processes
-        .find(named.pid, named.start)
-        .or_else(|| processes.read(named.pid, Some(named.start), cgroups).map(Arc::new));
+    let known = processes.find(named.pid, named.start).or_else(|| {
+        processes
+            .read(named.pid, Some(named.start), cgroups)
+            .map(Arc::new)
+    });
     let process = known.unwrap_or_else(|| {
         Arc::new(Process {
             pid: named.pid,
@@ -153,7 +181,9 @@ fn process(named: &Named, comm: &[u8], processes: &mut Processes, cgroups: &mut 
 }
 
 fn local_addresses() -> HashSet<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return HashSet::new() };
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return HashSet::new();
+    };
     let addresses = interfaces.filter_map(|interface| interface.address);
     addresses
         .filter_map(|address| {

@@ -40,17 +40,23 @@ struct Entry {
 impl Processes {
     /// Takes down everything that runs now. Facts of the kernel that arrive later correct it.
     pub fn inventory(&mut self, cgroups: &mut Cgroups) {
-        let Ok(all) = procfs::process::all_processes() else { return };
+        let Ok(all) = procfs::process::all_processes() else {
+            return;
+        };
         let mut found: Vec<Process> = Vec::new();
         let mut parents = HashMap::new();
         for running in all.flatten() {
             let Ok(stat) = running.stat() else { continue };
-            let Some(process) = self.read(stat.pid.unsigned_abs(), None, cgroups) else { continue };
+            let Some(process) = self.read(stat.pid.unsigned_abs(), None, cgroups) else {
+                continue;
+            };
             parents.insert(process.pid, stat.ppid.unsigned_abs());
             found.push(process);
         }
-        let ancestors: HashMap<u32, Arc<Ancestor>> =
-            found.iter().map(|process| (process.pid, Arc::new(as_ancestor(process)))).collect();
+        let ancestors: HashMap<u32, Arc<Ancestor>> = found
+            .iter()
+            .map(|process| (process.pid, Arc::new(as_ancestor(process))))
+            .collect();
         for mut process in found {
             let mut pid = process.pid;
             while let Some(ancestor) = parents.get(&pid).and_then(|parent| ancestors.get(parent)) {
@@ -68,9 +74,10 @@ impl Processes {
 
     /// A process was forked: it is what its parent is, until it runs another program.
     pub fn forked(&mut self, fact: &TaskFact, cgroups: &mut Cgroups) {
-        let parent = self
-            .find(fact.parent, fact.parent_start)
-            .or_else(|| self.read(fact.parent, Some(fact.parent_start), cgroups).map(Arc::new));
+        let parent = self.find(fact.parent, fact.parent_start).or_else(|| {
+            self.read(fact.parent, Some(fact.parent_start), cgroups)
+                .map(Arc::new)
+        });
         let mut process = parent.as_deref().cloned().unwrap_or_default();
         process.ancestry = ancestry(parent.as_deref());
         self.take_over(&mut process, fact, cgroups);
@@ -86,9 +93,14 @@ impl Processes {
             None => ancestry(self.find(task.parent, task.parent_start).as_deref()),
         };
         let arguments = bytes(&fact.args, fact.args_length);
-        let arguments: Vec<String> =
-            arguments.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
-        let arguments = arguments.split_last().filter(|(last, _)| last.is_empty()).map_or(&arguments[..], |(_, rest)| rest);
+        let arguments: Vec<String> = arguments
+            .split(|byte| *byte == 0)
+            .map(|text| String::from_utf8_lossy(text).into_owned())
+            .collect();
+        let arguments = arguments
+            .split_last()
+            .filter(|(last, _)| last.is_empty())
+            .map_or(&arguments[..], |(_, rest)| rest);
         let mut process = Process {
             exe: executable(fact),
             command_line: sql_meaning::mask_command_line(arguments),
@@ -102,8 +114,10 @@ impl Processes {
     /// A process ended. It stays known for a while.
     pub fn exited(&mut self, fact: &TaskFact) {
         let entries = self.by_pid.get_mut(&fact.tgid);
-        if let Some(entry) =
-            entries.into_iter().flatten().find(|entry| same_start(entry.process.start_ns, fact.start))
+        if let Some(entry) = entries
+            .into_iter()
+            .flatten()
+            .find(|entry| same_start(entry.process.start_ns, fact.start))
         {
             entry.ended = Some(fact.at);
         }
@@ -114,7 +128,9 @@ impl Processes {
     /// The process with this pid and start.
     pub fn find(&self, pid: u32, start_ns: u64) -> Option<Arc<Process>> {
         let entries = self.by_pid.get(&pid)?;
-        let entry = entries.iter().find(|entry| same_start(entry.process.start_ns, start_ns))?;
+        let entry = entries
+            .iter()
+            .find(|entry| same_start(entry.process.start_ns, start_ns))?;
         Some(Arc::clone(&entry.process))
     }
 
@@ -124,7 +140,9 @@ impl Processes {
         let mut candidates = entries
             .iter()
             // It may have ended just before its bytes were read by the other side.
-            .filter(|entry| entry.process.start_ns <= at && entry.ended.is_none_or(|end| end + 1_000_000_000 >= at));
+            .filter(|entry| {
+                entry.process.start_ns <= at && entry.ended.is_none_or(|end| end + 1_000_000_000 >= at)
+            });
         let first = candidates.next()?;
         candidates.next().is_none().then(|| Arc::clone(&first.process))
     }
@@ -138,7 +156,13 @@ impl Processes {
             return None;
         }
         let status = running.status().ok()?;
-        let unified = running.cgroups().ok()?.0.into_iter().find(|group| group.hierarchy == 0)?.pathname;
+        let unified = running
+            .cgroups()
+            .ok()?
+            .0
+            .into_iter()
+            .find(|group| group.hierarchy == 0)?
+            .pathname;
         let login_uid = running.loginuid().ok().filter(|uid| *uid != u32::MAX);
         let cgroup_id = cgroups
             .mount()
@@ -161,7 +185,7 @@ impl Processes {
     }
 
     /// Processes that are known, ended ones included.
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.by_pid.values().map(Vec::len).sum()
     }
 
@@ -181,7 +205,10 @@ impl Processes {
     fn insert(&mut self, process: Process) {
         let entries = self.by_pid.entry(process.pid).or_default();
         let process = Arc::new(process);
-        match entries.iter_mut().find(|entry| same_start(entry.process.start_ns, process.start_ns)) {
+        match entries
+            .iter_mut()
+            .find(|entry| same_start(entry.process.start_ns, process.start_ns))
+        {
             Some(entry) => entry.process = process,
             None => entries.push(Entry { process, ended: None }),
         }
@@ -211,12 +238,19 @@ fn same_start(one: u64, other: u64) -> bool {
 fn ancestry(parent: Option<&Process>) -> Vec<Arc<Ancestor>> {
     let Some(parent) = parent else { return Vec::new() };
     let first = Arc::new(as_ancestor(parent));
-    std::iter::once(first).chain(parent.ancestry.iter().cloned()).take(ANCESTORS).collect()
+    std::iter::once(first)
+        .chain(parent.ancestry.iter().cloned())
+        .take(ANCESTORS)
+        .collect()
 }
 
 fn as_ancestor(process: &Process) -> Ancestor {
     let exe = process.exe.clone().unwrap_or_else(|| process.comm.clone());
-    Ancestor { pid: process.pid, start_ns: process.start_ns, exe }
+    Ancestor {
+        pid: process.pid,
+        start_ns: process.start_ns,
+        exe,
+    }
 }
 
 /// The full path: from `/proc` while the process lives, else from what was given to `execve`, if that is still the
@@ -260,7 +294,12 @@ impl Users {
         if self.0.len() >= NAMES {
             self.0.clear();
         }
-        let look_up = || nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
+        let look_up = || {
+            nix::unistd::User::from_uid(uid.into())
+                .ok()
+                .flatten()
+                .map(|user| user.name)
+        };
         self.0.entry(uid).or_insert_with(look_up).clone()
     }
 }
@@ -283,35 +322,55 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_another_process() {
-        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::new());
+        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
         let (first, second) = (1_000_000_000, 9_000_000_000);
         processes.forked(&task(900_000, first, (0, 0)), &mut cgroups);
-        processes.exited(&TaskFact { at: 2_000_000_000, ..task(900_000, first, (0, 0)) });
+        processes.exited(&TaskFact {
+            at: 2_000_000_000,
+            ..task(900_000, first, (0, 0))
+        });
         processes.forked(&task(900_000, second, (0, 0)), &mut cgroups);
         assert_eq!(processes.find(900_000, first).expect("the first").start_ns, first);
-        assert_eq!(processes.find(900_000, second).expect("the second").start_ns, second);
-        assert_eq!(processes.find_at(900_000, second + 1).expect("the living one").start_ns, second);
+        assert_eq!(
+            processes.find(900_000, second).expect("the second").start_ns,
+            second
+        );
+        assert_eq!(
+            processes
+                .find_at(900_000, second + 1)
+                .expect("the living one")
+                .start_ns,
+            second
+        );
         assert!(processes.find(900_000, 5_000_000_000).is_none());
         assert!(processes.find_at(900_000, 5_000_000_000).is_none());
     }
 
     #[test]
     fn the_dead_are_forgotten_in_time() {
-        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::new());
+        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
         let born = task(900_001, 1_000_000_000, (0, 0));
         processes.forked(&born, &mut cgroups);
-        processes.exited(&TaskFact { at: 2_000_000_000, ..born });
-        assert_eq!(processes.len(), 1);
+        processes.exited(&TaskFact {
+            at: 2_000_000_000,
+            ..born
+        });
+        assert_eq!(processes.known(), 1);
         processes.exited(&task(900_002, 2_000_000_000 + REMEMBERED_NS, (0, 0)));
-        assert_eq!(processes.len(), 0);
+        assert_eq!(processes.known(), 0);
     }
 
     #[test]
     fn the_inventory_knows_this_process_and_its_parent() {
-        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::new());
+        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
         processes.inventory(&mut cgroups);
-        let own = processes.find_at(std::process::id(), u64::MAX).expect("this process");
-        assert_eq!(own.exe.as_deref().map(Path::new), std::env::current_exe().ok().as_deref());
+        let own = processes
+            .find_at(std::process::id(), u64::MAX)
+            .expect("this process");
+        assert_eq!(
+            own.exe.as_deref().map(Path::new),
+            std::env::current_exe().ok().as_deref()
+        );
         assert!(!own.ancestry.is_empty());
     }
 }

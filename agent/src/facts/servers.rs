@@ -42,7 +42,10 @@ pub struct Servers {
 impl Servers {
     /// None yet.
     pub fn new(wanted: Wanted) -> Self {
-        Self { wanted, ..Self::default() }
+        Self {
+            wanted,
+            ..Self::default()
+        }
     }
 
     /// Looks at a process that the kernel side marked by its name. Returns whether it is a server to be tapped.
@@ -79,21 +82,31 @@ impl Servers {
 
     /// All postmasters that run now, with all their processes. Wanted or not is decided by [`Self::consider`].
     pub fn running(&mut self) -> Vec<(Server, Vec<u32>)> {
-        let Ok(all) = procfs::process::all_processes() else { return Vec::new() };
+        let Ok(all) = procfs::process::all_processes() else {
+            return Vec::new();
+        };
         let parents: HashMap<u32, u32> = all
             .flatten()
             .filter_map(|process| process.stat().ok())
             .map(|stat| (stat.pid.unsigned_abs(), stat.ppid.unsigned_abs()))
             .collect();
-        let servers: HashMap<u32, Server> =
-            parents.keys().filter_map(|pid| Some((*pid, self.identify(*pid)?))).collect();
+        let servers: HashMap<u32, Server> = parents
+            .keys()
+            .filter_map(|pid| Some((*pid, self.identify(*pid)?)))
+            .collect();
         let mut found = Vec::new();
         for (pid, server) in &servers {
             // A backend is a fork of the postmaster and runs the same file.
-            if parents.get(pid).is_some_and(|parent| servers.contains_key(parent)) {
+            if parents
+                .get(pid)
+                .is_some_and(|parent| servers.contains_key(parent))
+            {
                 continue;
             }
-            let family = servers.keys().filter(|member| descends(**member, *pid, &parents)).copied();
+            let family = servers
+                .keys()
+                .filter(|member| descends(**member, *pid, &parents))
+                .copied();
             found.push((server.clone(), family.collect()));
         }
         found.sort_by_key(|(server, _)| server.pid);
@@ -103,7 +116,9 @@ impl Servers {
     fn is_wanted(&self, server: &Server) -> bool {
         let wanted = &self.wanted.data_directories;
         let resolved = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-        let Some(own) = server.data_directory.as_deref().map(resolved) else { return wanted.is_empty() };
+        let Some(own) = server.data_directory.as_deref().map(resolved) else {
+            return wanted.is_empty();
+        };
         wanted.is_empty() || wanted.iter().any(|path| resolved(path) == own)
     }
 
@@ -114,23 +129,35 @@ impl Servers {
             return None;
         }
         self.is_server_executable(pid)?;
-        Some(Server { pid, exe, data_directory: data_directory(pid) })
+        Some(Server {
+            pid,
+            exe,
+            data_directory: data_directory(pid),
+        })
     }
 
     fn is_server_executable(&mut self, pid: u32) -> Option<()> {
         let link = format!("/proc/{pid}/exe");
         let metadata = fs::metadata(&link).ok()?;
         let key = (metadata.dev(), metadata.ino());
-        let known = *self.executables.entry(key).or_insert_with(|| exports_server_symbol(Path::new(&link)));
+        let known = *self
+            .executables
+            .entry(key)
+            .or_insert_with(|| exports_server_symbol(Path::new(&link)));
         known.then_some(())
     }
 }
 
 fn exports_server_symbol(executable: &Path) -> bool {
-    let Ok(file) = fs::File::open(executable) else { return false };
+    let Ok(file) = fs::File::open(executable) else {
+        return false;
+    };
     let cache = ReadCache::new(file);
-    let Ok(elf) = object::File::parse(&cache) else { return false };
-    elf.dynamic_symbols().any(|symbol| symbol.name() == Ok(SERVER_SYMBOL) && symbol.is_definition())
+    let Ok(elf) = object::File::parse(&cache) else {
+        return false;
+    };
+    elf.dynamic_symbols()
+        .any(|symbol| symbol.name() == Ok(SERVER_SYMBOL) && symbol.is_definition())
 }
 
 fn descends(mut pid: u32, from: u32, parents: &HashMap<u32, u32>) -> bool {
@@ -155,16 +182,26 @@ fn data_directory(pid: u32) -> Option<PathBuf> {
     for (index, argument) in arguments.iter().enumerate() {
         if argument == "-D" {
             given = arguments.get(index + 1).cloned();
-        } else if let Some(joined) = argument.strip_prefix("-D").or_else(|| argument.strip_prefix("--data-directory=")) {
+        } else if let Some(joined) = argument
+            .strip_prefix("-D")
+            .or_else(|| argument.strip_prefix("--data-directory="))
+        {
             given = Some(joined.to_owned());
         }
     }
     let given = given.map(PathBuf::from);
-    let from_environment =
-        || process.environ().ok()?.get(std::ffi::OsStr::new("PGDATA")).map(PathBuf::from);
+    let from_environment = || {
+        process
+            .environ()
+            .ok()?
+            .get(std::ffi::OsStr::new("PGDATA"))
+            .map(PathBuf::from)
+    };
     let working = process.cwd().ok();
     let path = given.or_else(from_environment).or_else(|| {
-        working.clone().filter(|folder| folder.join("PG_VERSION").exists())
+        working
+            .clone()
+            .filter(|folder| folder.join("PG_VERSION").exists())
     })?;
     Some(match working {
         Some(folder) if path.is_relative() && !folder.join("PG_VERSION").exists() => folder.join(path),

@@ -64,7 +64,10 @@ pub async fn deliver(delivery: Delivery) {
         match delivery.stream(&mut progress).await {
             Ok(()) => pause = RETRY_FIRST,
             Err(problem) if progress.chain.is_none() && pause == RETRY_FIRST => {
-                warn!("the collector {} cannot be reached, events wait: {problem:#}", delivery.collector);
+                warn!(
+                    "the collector {} cannot be reached, events wait: {problem:#}",
+                    delivery.collector
+                );
             }
             Err(problem) => debug!("delivery: {problem:#}"),
         }
@@ -84,19 +87,30 @@ impl Delivery {
             public_key: self.key.verifying_key().as_bytes().to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        up.send(v1::Upload { kind: Some(upload::Kind::Hello(hello)) }).await?;
+        up.send(v1::Upload {
+            kind: Some(upload::Kind::Hello(hello)),
+        })
+        .await?;
         let mut receipts = client.deliver(ReceiverStream::new(requests)).await?.into_inner();
         let first = receipts.message().await?.and_then(|receipt| receipt.kind);
-        let Some(receipt::Kind::Resume(resume)) = first else { bail!("the collector did not answer with Resume") };
+        let Some(receipt::Kind::Resume(resume)) = first else {
+            bail!("the collector did not answer with Resume")
+        };
         self.resume(progress, &resume)?;
         self.metrics.connected.store(1, Ordering::Relaxed);
-        info!("connected to the collector, resuming behind batch {}", resume.sequence);
+        info!(
+            "connected to the collector, resuming behind batch {}",
+            resume.sequence
+        );
 
         // Again, in order, whatever it does not hold.
         let mut sent = 0;
         loop {
             while let Some((_, batch)) = progress.sealed.get(sent) {
-                up.send(v1::Upload { kind: Some(upload::Kind::Batch(batch.clone())) }).await?;
+                up.send(v1::Upload {
+                    kind: Some(upload::Kind::Batch(batch.clone())),
+                })
+                .await?;
                 sent += 1;
             }
             let may_seal = progress.sealed.len() < WINDOW;
@@ -127,14 +141,21 @@ impl Delivery {
     /// Aligns the chain with what the collector holds.
     fn resume(&self, progress: &mut Progress, resume: &v1::Resume) -> anyhow::Result<()> {
         let hash = <[u8; 32]>::try_from(resume.header_hash.as_slice());
-        let hash = if resume.sequence == 0 { [0; 32] } else { hash.context("the collector's hash is not 32 bytes")? };
+        let hash = if resume.sequence == 0 {
+            [0; 32]
+        } else {
+            hash.context("the collector's hash is not 32 bytes")?
+        };
         let Some(chain) = &progress.chain else {
             progress.chain = Some(Chain::behind(&self.agent_id, resume.sequence, hash));
             progress.next_event = resume.event_seq + 1;
             return Ok(());
         };
         self.acknowledge_up_to(&mut progress.sealed, resume.sequence);
-        let next = progress.sealed.front().map_or(chain.next_sequence, |(sequence, _)| *sequence);
+        let next = progress
+            .sealed
+            .front()
+            .map_or(chain.next_sequence, |(sequence, _)| *sequence);
         if next != resume.sequence + 1 {
             bail!(
                 "the collector holds batches up to {}, but acknowledged up to {}: its record was lost or replaced",
@@ -154,29 +175,46 @@ impl Delivery {
             sealed.pop_front();
             self.metrics.batches_acknowledged.fetch_add(1, Ordering::Relaxed);
         }
-        self.metrics.batches_waiting.store(sealed.len() as u64, Ordering::Relaxed);
+        self.metrics
+            .batches_waiting
+            .store(sealed.len() as u64, Ordering::Relaxed);
     }
 
     fn seal(&self, progress: &mut Progress) {
         let Some(chain) = &mut progress.chain else { return };
         while progress.sealed.len() < WINDOW {
             let mut events = self.outbox.take(BATCH_EVENTS);
-            let (Some(first), Some(last)) = (events.first(), events.last()) else { break };
+            let (Some(first), Some(last)) = (events.first(), events.last()) else {
+                break;
+            };
             let (first_ns, last_ns) = (first.ts_start_ns, last.ts_end_ns);
             let first_event = progress.next_event;
             for event in &mut events {
                 event.seq = progress.next_event;
                 progress.next_event += 1;
             }
-            let encoded = events.iter().map(|event| Bytes::from(event.encode_to_vec())).collect();
+            let encoded = events
+                .iter()
+                .map(|event| Bytes::from(event.encode_to_vec()))
+                .collect();
             let mut seed = [0; 32];
             rand::rngs::OsRng.fill_bytes(&mut seed);
             let counters = self.metrics.counters();
             let sequence = chain.next_sequence;
-            let batch =
-                evidence::seal(chain, &self.key, encoded, first_event, first_ns, last_ns, counters, seed);
+            let batch = evidence::seal(
+                chain,
+                &self.key,
+                encoded,
+                first_event,
+                first_ns,
+                last_ns,
+                counters,
+                seed,
+            );
             progress.sealed.push_back((sequence, batch));
         }
-        self.metrics.batches_waiting.store(progress.sealed.len() as u64, Ordering::Relaxed);
+        self.metrics
+            .batches_waiting
+            .store(progress.sealed.len() as u64, Ordering::Relaxed);
     }
 }

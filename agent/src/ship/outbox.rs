@@ -32,7 +32,11 @@ const OVERHEAD: u64 = 512;
 impl Outbox {
     /// An empty one that holds at most `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Self {
-        Self { queue: Mutex::default(), ready: Notify::new(), bytes_max }
+        Self {
+            queue: Mutex::default(),
+            ready: Notify::new(),
+            bytes_max,
+        }
     }
 
     /// Takes an event, or counts it as dropped if there is no room.
@@ -72,7 +76,9 @@ impl Outbox {
         let count = most.min(queue.events.len());
         let mut taken = Vec::with_capacity(count);
         for _ in 0..count {
-            let Some((event, bytes)) = queue.events.pop_front() else { break };
+            let Some((event, bytes)) = queue.events.pop_front() else {
+                break;
+            };
             queue.bytes -= bytes;
             taken.push(event);
         }
@@ -121,7 +127,10 @@ mod tests {
     use super::*;
 
     fn event() -> v1::Event {
-        v1::Event { ts_start_ns: 1, ..v1::Event::default() }
+        v1::Event {
+            ts_start_ns: 1,
+            ..v1::Event::default()
+        }
     }
 
     #[test]
@@ -135,7 +144,9 @@ mod tests {
         outbox.push(event());
         let taken = outbox.take(usize::MAX);
         assert_eq!(taken.len(), 2);
-        let Some(v1::event::Body::Gap(gap)) = &taken[0].body else { panic!("a gap comes first") };
+        let Some(v1::event::Body::Gap(gap)) = &taken[0].body else {
+            panic!("a gap comes first")
+        };
         assert_eq!((gap.reason.as_str(), gap.events_missing), ("queue_full", Some(2)));
     }
 }

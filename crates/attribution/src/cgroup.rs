@@ -52,7 +52,10 @@ fn pod_uid(component: &str) -> Option<String> {
     };
     // A UUID, or the 32 digits that static pods have.
     let digits = uid.bytes().filter(u8::is_ascii_hexdigit).count();
-    let plausible = digits == 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-' || byte == b'_');
+    let plausible = digits == 32
+        && uid
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit() || byte == b'-' || byte == b'_');
     plausible.then(|| uid.replace('_', "-"))
 }
 
@@ -66,7 +69,9 @@ fn container(component: &str) -> Option<(&str, Option<&'static str>)> {
         ("libpod-", "podman"),
     ];
     let name = component.strip_suffix(".scope").unwrap_or(component);
-    let known = RUNTIMES.into_iter().find_map(|(prefix, runtime)| Some((name.strip_prefix(prefix)?, Some(runtime))));
+    let known = RUNTIMES
+        .into_iter()
+        .find_map(|(prefix, runtime)| Some((name.strip_prefix(prefix)?, Some(runtime))));
     let (id, runtime) = known.unwrap_or((name, None));
     let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then_some((id, runtime))
@@ -81,27 +86,53 @@ mod tests {
 
     #[test]
     fn units_of_the_system_and_not_of_users() {
-        assert_eq!(placement("/system.slice/orders-api.service").unit.as_deref(), Some("orders-api.service"));
-        assert_eq!(placement("/system.slice/a.service/worker.scope").unit.as_deref(), Some("a.service"));
+        assert_eq!(
+            placement("/system.slice/orders-api.service").unit.as_deref(),
+            Some("orders-api.service")
+        );
+        assert_eq!(
+            placement("/system.slice/a.service/worker.scope").unit.as_deref(),
+            Some("a.service")
+        );
         let user = "/user.slice/user-1000.slice/user@1000.service/app.slice/editor.service";
         assert_eq!(placement(user), Placement::default());
-        assert_eq!(placement("/user.slice/user-1000.slice/session-3.scope"), Placement::default());
+        assert_eq!(
+            placement("/user.slice/user-1000.slice/session-3.scope"),
+            Placement::default()
+        );
         assert_eq!(placement("/"), Placement::default());
     }
 
     #[test]
     fn containers_and_pods_in_each_layout() {
         let found = placement(&format!("/system.slice/docker-{ID}.scope"));
-        assert_eq!((found.container_id.as_deref(), found.runtime), (Some(ID), Some("docker")));
+        assert_eq!(
+            (found.container_id.as_deref(), found.runtime),
+            (Some(ID), Some("docker"))
+        );
         let found = placement(&format!("/docker/{ID}"));
-        assert_eq!((found.container_id.as_deref(), found.runtime), (Some(ID), Some("docker")));
+        assert_eq!(
+            (found.container_id.as_deref(), found.runtime),
+            (Some(ID), Some("docker"))
+        );
         let found = placement(&format!("/kubepods/burstable/pod{UID}/{ID}"));
-        assert_eq!((found.pod_uid.as_deref(), found.container_id.as_deref()), (Some(UID), Some(ID)));
+        assert_eq!(
+            (found.pod_uid.as_deref(), found.container_id.as_deref()),
+            (Some(UID), Some(ID))
+        );
         let slice = format!("kubepods-besteffort-pod{}.slice", UID.replace('-', "_"));
-        let found = placement(&format!("/kubepods.slice/kubepods-besteffort.slice/{slice}/cri-containerd-{ID}.scope"));
-        assert_eq!((found.pod_uid.as_deref(), found.runtime), (Some(UID), Some("containerd")));
+        let found = placement(&format!(
+            "/kubepods.slice/kubepods-besteffort.slice/{slice}/cri-containerd-{ID}.scope"
+        ));
+        assert_eq!(
+            (found.pod_uid.as_deref(), found.runtime),
+            (Some(UID), Some("containerd"))
+        );
         let found = placement(&format!("/kubepods.slice/{slice}/crio-{ID}.scope/container"));
-        assert_eq!((found.container_id.as_deref(), found.runtime), (Some(ID), Some("cri-o")));
+        assert_eq!(
+            (found.container_id.as_deref(), found.runtime),
+            (Some(ID), Some("cri-o"))
+        );
     }
 
     #[test]

@@ -36,25 +36,37 @@ pub enum Peer {
 #[must_use]
 pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
     let (process, method, observation) = match peer {
-        Peer::TcpOwner { process, pair, netns } => {
-            (process, "tcp-owner", format!("connect() recorded by the kernel: {pair} in network namespace {netns}"))
-        }
-        Peer::UnixPeer { process, path } => {
-            (process, "unix-peer-cred", format!("peer credentials kept by the kernel on the socket {path}"))
-        }
+        Peer::TcpOwner { process, pair, netns } => (
+            process,
+            "tcp-owner",
+            format!("connect() recorded by the kernel: {pair} in network namespace {netns}"),
+        ),
+        Peer::UnixPeer { process, path } => (
+            process,
+            "unix-peer-cred",
+            format!("peer credentials kept by the kernel on the socket {path}"),
+        ),
         Peer::Address(address) => {
             return Attribution {
                 principal: Principal::of_address(host, *address),
                 confidence: Confidence::Inferred,
                 method: "address",
                 reason: String::new(),
-                evidence: vec![format!("the connection comes from {address}, which is not an address of this host")],
+                evidence: vec![format!(
+                    "the connection comes from {address}, which is not an address of this host"
+                )],
                 process: None,
             };
         }
         Peer::Unknown { reason } => return unknown(reason.clone(), Vec::new(), None),
     };
-    let mut evidence = vec![observation, format!("process {} started at {} ns since boot", process.pid, process.start_ns)];
+    let mut evidence = vec![
+        observation,
+        format!(
+            "process {} started at {} ns since boot",
+            process.pid, process.start_ns
+        ),
+    ];
     match Principal::of_process(host, process) {
         Ok(principal) => {
             if let Some(path) = &process.cgroup_path {
@@ -89,31 +101,63 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { trust_domain: "example.org".into(), name: "db1".into() }
+        Host {
+            trust_domain: "example.org".into(),
+            name: "db1".into(),
+        }
     }
 
     #[test]
     fn both_local_transports_are_observed() {
-        let process =
-            Arc::new(Process { cgroup_path: Some("/system.slice/a.service".into()), ..Process::default() });
+        let process = Arc::new(Process {
+            cgroup_path: Some("/system.slice/a.service".into()),
+            ..Process::default()
+        });
         let peers = [
-            Peer::TcpOwner { process: Arc::clone(&process), pair: "a → b".into(), netns: 1 },
-            Peer::UnixPeer { process, path: "/run/.s.PGSQL.5432".into() },
+            Peer::TcpOwner {
+                process: Arc::clone(&process),
+                pair: "a → b".into(),
+                netns: 1,
+            },
+            Peer::UnixPeer {
+                process,
+                path: "/run/.s.PGSQL.5432".into(),
+            },
         ];
         for peer in peers {
             let answer = attribute(&host(), &peer);
-            assert_eq!(answer.principal.id, "spiffe://example.org/host/db1/unit/a.service");
+            assert_eq!(
+                answer.principal.id,
+                "spiffe://example.org/host/db1/unit/a.service"
+            );
             assert_eq!(answer.confidence, Confidence::Observed);
         }
     }
 
     #[test]
     fn what_is_not_known_says_why() {
-        let answer = attribute(&host(), &Peer::Unknown { reason: "opened before the agent".into() });
-        assert_eq!((answer.principal.id.as_str(), answer.reason.as_str()), ("unknown", "opened before the agent"));
+        let answer = attribute(
+            &host(),
+            &Peer::Unknown {
+                reason: "opened before the agent".into(),
+            },
+        );
+        assert_eq!(
+            (answer.principal.id.as_str(), answer.reason.as_str()),
+            ("unknown", "opened before the agent")
+        );
         assert_eq!(answer.confidence, Confidence::None);
-        let nameless = Arc::new(Process { cgroup_id: 7, ..Process::default() });
-        let answer = attribute(&host(), &Peer::UnixPeer { process: nameless, path: String::new() });
+        let nameless = Arc::new(Process {
+            cgroup_id: 7,
+            ..Process::default()
+        });
+        let answer = attribute(
+            &host(),
+            &Peer::UnixPeer {
+                process: nameless,
+                path: String::new(),
+            },
+        );
         assert_eq!(answer.principal.id, "unknown");
         assert!(answer.reason.contains("cgroup 7"));
     }

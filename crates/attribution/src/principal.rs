@@ -80,7 +80,10 @@ impl Principal {
     pub fn of_process(host: &Host, process: &Process) -> Result<Self, String> {
         if process.cgroup_path.is_none() {
             // Falling back to the executable would give one workload two names.
-            return Err(format!("cgroup {} was gone before its path could be learnt", process.cgroup_id));
+            return Err(format!(
+                "cgroup {} was gone before its path could be learnt",
+                process.cgroup_id
+            ));
         }
         let placement = process.placement();
         let on_host = |kind, rest: fmt::Arguments<'_>| Self {
@@ -91,16 +94,27 @@ impl Principal {
             return Ok(on_host(PrincipalKind::Container, format_args!("container/{id}")));
         }
         // Services that start sessions for people put them into their own cgroup where no session manager runs.
-        let unit = placement.unit.filter(|unit| process.login_uid.is_none() || !starts_sessions(unit));
+        let unit = placement
+            .unit
+            .filter(|unit| process.login_uid.is_none() || !starts_sessions(unit));
         if let Some(unit) = unit {
-            return Ok(on_host(PrincipalKind::Unit, format_args!("unit/{}", escape(&unit))));
+            return Ok(on_host(
+                PrincipalKind::Unit,
+                format_args!("unit/{}", escape(&unit)),
+            ));
         }
         if let Some(uid) = process.login_uid {
             let name = process.login_user.clone().unwrap_or_else(|| uid.to_string());
-            return Ok(on_host(PrincipalKind::Login, format_args!("login/{}", escape(&name))));
+            return Ok(on_host(
+                PrincipalKind::Login,
+                format_args!("login/{}", escape(&name)),
+            ));
         }
         match &process.exe {
-            Some(exe) => Ok(on_host(PrincipalKind::Process, format_args!("exe{}", escape(exe)))),
+            Some(exe) => Ok(on_host(
+                PrincipalKind::Process,
+                format_args!("exe{}", escape(exe)),
+            )),
             None => Err("the executable was gone before its path could be learnt".to_owned()),
         }
     }
@@ -117,15 +131,27 @@ impl Principal {
     /// Nobody can say.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { kind: PrincipalKind::Unknown, id: "unknown".to_owned() }
+        Self {
+            kind: PrincipalKind::Unknown,
+            id: "unknown".to_owned(),
+        }
     }
 }
 
 /// Units whose processes carry the login uid of the person or job that they were started for.
 fn starts_sessions(unit: &str) -> bool {
-    const NAMES: [&str; 6] =
-        ["ssh.service", "sshd.service", "cron.service", "crond.service", "atd.service", "display-manager.service"];
-    NAMES.contains(&unit) || ["ssh@", "sshd@", "getty@", "serial-getty@"].iter().any(|prefix| unit.starts_with(prefix))
+    const NAMES: [&str; 6] = [
+        "ssh.service",
+        "sshd.service",
+        "cron.service",
+        "crond.service",
+        "atd.service",
+        "display-manager.service",
+    ];
+    NAMES.contains(&unit)
+        || ["ssh@", "sshd@", "getty@", "serial-getty@"]
+            .iter()
+            .any(|prefix| unit.starts_with(prefix))
 }
 
 /// Percent-encodes what a path segment of a SPIFFE ID may not hold; slashes stay.
@@ -146,7 +172,10 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { trust_domain: "example.org".into(), name: "db1".into() }
+        Host {
+            trust_domain: "example.org".into(),
+            name: "db1".into(),
+        }
     }
 
     fn process(cgroup: &str) -> Process {

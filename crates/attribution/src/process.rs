@@ -48,6 +48,9 @@ impl Process {
     /// What its cgroup says; nothing if the path is not known.
     #[must_use]
     pub fn placement(&self) -> Placement {
-        self.cgroup_path.as_deref().map(crate::placement).unwrap_or_default()
+        self.cgroup_path
+            .as_deref()
+            .map(crate::placement)
+            .unwrap_or_default()
     }
 }

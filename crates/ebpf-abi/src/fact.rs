@@ -40,9 +40,17 @@ impl FactKind {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let word = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
-        [Self::Fork, Self::Exec, Self::Exit, Self::Owner, Self::Socket, Self::Close, Self::Cgroup]
-            .into_iter()
-            .find(|kind| *kind as u32 == word)
+        [
+            Self::Fork,
+            Self::Exec,
+            Self::Exit,
+            Self::Owner,
+            Self::Socket,
+            Self::Close,
+            Self::Cgroup,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u32 == word)
     }
 }
 

@@ -4,7 +4,10 @@
 /// at load time (Rust has no CO-RE relocations). Each field is `<struct>_<member>`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(missing_docs, reason = "each field is named after the kernel's struct and member")]
+#[expect(
+    missing_docs,
+    reason = "each field is named after the kernel's struct and member"
+)]
 pub struct KernelLayout {
     pub sock_family: u32,
     pub sock_daddr: u32,

@@ -5,7 +5,10 @@
 //! because it is compiled twice, for the host and for BPF. Times are nanoseconds of `CLOCK_BOOTTIME`.
 
 #![no_std]
-#![expect(unsafe_code, reason = "records are viewed in bytes that another program wrote")]
+#![expect(
+    unsafe_code,
+    reason = "records are viewed in bytes that another program wrote"
+)]
 
 mod counter;
 mod fact;
@@ -14,8 +17,8 @@ mod segment;
 
 pub use counter::{Counter, REASON_COUNTERS};
 pub use fact::{
-    ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, PATH_MAX, PeerProcess, SOCKET_MID_STREAM,
-    SocketFact, SocketRole, TaskFact, UNIX_PATH_MAX,
+    ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, PATH_MAX, PeerProcess,
+    SOCKET_MID_STREAM, SocketFact, SocketRole, TaskFact, UNIX_PATH_MAX,
 };
 pub use layout::KernelLayout;
 pub use segment::{CHUNK_MAX, CHUNKS_MAX, Direction, MissingReason, SegmentHeader};

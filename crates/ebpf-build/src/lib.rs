@@ -15,7 +15,13 @@ use std::{
 pub const BPF_LINKER_VERSION: &str = "0.13.0";
 
 /// Debian's packages for the second toolchain, and LLVM for `bpf-linker`.
-pub const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev"];
+pub const DEBIAN_PACKAGES: [&str; 5] = [
+    "rustc-web",
+    "cargo-web",
+    "rust-web-src",
+    "rust-web-clippy",
+    "llvm-22-dev",
+];
 
 /// Where Debian's LLVM 22 keeps its programs; `bpf-linker` finds `llvm-config` by `PATH`.
 pub const DEBIAN_LLVM_BIN: &str = "/usr/lib/llvm-22/bin";
@@ -73,7 +79,10 @@ impl fmt::Display for Toolchain {
 pub fn tools_folder() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    cache.unwrap_or_else(env::temp_dir).join("pgwitness").join("tools")
+    cache
+        .unwrap_or_else(env::temp_dir)
+        .join("pgwitness")
+        .join("tools")
 }
 
 /// The linker: ours first, then one on the `PATH`.
@@ -84,7 +93,9 @@ pub fn bpf_linker() -> Option<PathBuf> {
         return Some(ours);
     }
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join("bpf-linker")).find(|candidate| candidate.exists())
+    env::split_paths(&path)
+        .map(|folder| folder.join("bpf-linker"))
+        .find(|candidate| candidate.exists())
 }
 
 /// Builds the crate in `source` for the architecture `arch` (Rust's name for it), with build products in `target`.
@@ -93,22 +104,50 @@ pub fn bpf_linker() -> Option<PathBuf> {
 ///
 /// Says what is missing and what to do, or that the compiler failed (its own messages go to stderr).
 pub fn build(source: &Path, target: &Path, arch: &str) -> Result<PathBuf, String> {
+    cargo(source, target, arch, &["build"], &[])?;
+    Ok(target.join("bpfel-unknown-none/release/pgwitness-ebpf"))
+}
+
+/// Runs clippy over the crate in `source`; a warning is an error.
+///
+/// # Errors
+///
+/// As for [`build`].
+pub fn lint(source: &Path, target: &Path, arch: &str) -> Result<(), String> {
+    cargo(source, target, arch, &["clippy"], &["--", "-D", "warnings"])
+}
+
+fn cargo(source: &Path, target: &Path, arch: &str, command: &[&str], behind: &[&str]) -> Result<(), String> {
     let advice = "run `cargo xtask setup`, which installs it or prints what to install";
     let toolchain = Toolchain::find()
         .ok_or_else(|| format!("no Rust toolchain that can build the eBPF program was found: {advice}"))?;
     let linker = bpf_linker().ok_or_else(|| format!("bpf-linker was not found: {advice}"))?;
     let folder = linker.parent().unwrap_or(Path::new("/")).to_path_buf();
+    // Debian's clippy looks for the compiler of its own folder by PATH.
+    let folders = [folder, PathBuf::from("/usr/bin")].into_iter();
     let path = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths(std::iter::once(folder).chain(env::split_paths(&path)))
+    let path = env::join_paths(folders.chain(env::split_paths(&path)))
         .map_err(|error| format!("PATH cannot be extended: {error}"))?;
     let status = toolchain
         .cargo()
         .current_dir(source)
-        .args(["build", "--release", "--locked", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args(command)
+        .args([
+            "--release",
+            "--locked",
+            "--target",
+            "bpfel-unknown-none",
+            "-Z",
+            "build-std=core",
+        ])
         .arg("--target-dir")
         .arg(target)
+        .args(behind)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{arch}\" -Cdebuginfo=2 -Clink-arg=--btf"))
+        .env(
+            "RUSTFLAGS",
+            format!("--cfg=bpf_target_arch=\"{arch}\" -Cdebuginfo=2 -Clink-arg=--btf"),
+        )
         .env("PATH", path)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR")
@@ -116,12 +155,16 @@ pub fn build(source: &Path, target: &Path, arch: &str) -> Result<PathBuf, String
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO")
+        .env_remove("CLIPPY_ARGS")
         .status()
         .map_err(|error| format!("{toolchain} could not be started: {error}; {advice}"))?;
     if !status.success() {
-        return Err(format!("building the eBPF program with {toolchain} failed ({status})"));
+        return Err(format!(
+            "`cargo {}` of the eBPF program with {toolchain} failed ({status})",
+            command.join(" ")
+        ));
     }
-    Ok(target.join("bpfel-unknown-none/release/pgwitness-ebpf"))
+    Ok(())
 }
 
 fn rustup_nightly_has_source() -> bool {
@@ -137,5 +180,8 @@ fn source_of(program: &str, arguments: &[&str]) -> Option<PathBuf> {
         .output()
         .ok()?;
     let sysroot = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core"))
+    output
+        .status
+        .success()
+        .then(|| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core"))
 }

@@ -63,23 +63,43 @@ pub fn load<T: Serialize + DeserializeOwned>(
 ) -> Result<T, SettingsError> {
     let mut figment = Figment::from(Serialized::defaults(defaults));
     if let Some(path) = file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| SettingsError::File { path: path.to_owned(), reason: error.to_string() })?;
+        let text = std::fs::read_to_string(path).map_err(|error| SettingsError::File {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         figment = figment.merge(Toml::string(&text));
     }
-    figment.merge(Env::prefixed(prefix).split("__")).extract().map_err(|error| explain(error, file, prefix))
+    figment
+        .merge(Env::prefixed(prefix).split("__"))
+        .extract()
+        .map_err(|error| explain(error, file, prefix))
 }
 
 fn explain(error: figment::Error, file: Option<&Path>, prefix: &str) -> SettingsError {
-    let from_environment = error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
+    let from_environment = error
+        .metadata
+        .as_ref()
+        .is_some_and(|metadata| metadata.name.contains("environment"));
     let source_name = match file {
         Some(path) if !from_environment => path.display().to_string(),
         _ => format!("the environment ({prefix}…)"),
     };
     let within = error.path.join(".");
     if let Kind::UnknownField(key, known) = &error.kind {
-        let section = error.path.iter().filter(|part| *part != key).cloned().collect::<Vec<_>>().join(".");
-        let full = |key: &str| if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+        let section = error
+            .path
+            .iter()
+            .filter(|part| *part != key)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(".");
+        let full = |key: &str| {
+            if section.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{section}.{key}")
+            }
+        };
         let nearest = known
             .iter()
             .map(|known| (strsim::jaro_winkler(key, known), *known))
@@ -93,12 +113,20 @@ fn explain(error: figment::Error, file: Option<&Path>, prefix: &str) -> Settings
     }
     let kind = error.kind.to_string();
     // A parser's message draws the place over several lines; its first and last say it in one.
-    let lines: Vec<&str> = kind.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = kind
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     let reason = match lines.as_slice() {
         [first, .., last] => format!("{first}: {last}"),
         _ => kind.trim().to_owned(),
     };
-    let place = if within.is_empty() { source_name } else { format!("{within} in {source_name}") };
+    let place = if within.is_empty() {
+        source_name
+    } else {
+        format!("{within} in {source_name}")
+    };
     SettingsError::Malformed(format!("{place} is malformed: {reason}"))
 }
 
@@ -130,20 +158,32 @@ mod tests {
     #[test]
     fn known_keys_are_read() {
         let read = read("listen = \"here\"\n[tap]\nring_mib = 3\n").expect("a configuration");
-        assert_eq!(read, Example { listen: "here".into(), tap: Section { ring_mib: 3 } });
+        assert_eq!(
+            read,
+            Example {
+                listen: "here".into(),
+                tap: Section { ring_mib: 3 }
+            }
+        );
     }
 
     #[test]
     fn an_unknown_key_names_the_nearest() {
         let error = read("[tap]\nring_mb = 3\n").expect_err("no such key").to_string();
-        assert!(error.contains("tap.ring_mb") && error.contains("tap.ring_mib"), "{error}");
+        assert!(
+            error.contains("tap.ring_mb") && error.contains("tap.ring_mib"),
+            "{error}"
+        );
     }
 
     #[test]
     fn other_faults_are_one_line() {
         for text in ["listen = 3", "this is not TOML", "[tap]\nring_mib = \"much\""] {
             let error = read(text).expect_err("malformed").to_string();
-            assert!(error.lines().count() == 1 && error.contains("malformed"), "{error}");
+            assert!(
+                error.lines().count() == 1 && error.contains("malformed"),
+                "{error}"
+            );
         }
     }
 }

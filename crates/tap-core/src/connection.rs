@@ -32,10 +32,18 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(facts: SessionFacts, limits: Limits) -> Self {
         let mid_stream = facts.opened_before_attach;
-        let stream = if mid_stream { ByteStream::mid_stream } else { ByteStream::from_start };
+        let stream = if mid_stream {
+            ByteStream::mid_stream
+        } else {
+            ByteStream::from_start
+        };
         Self {
             facts: Arc::new(facts),
-            session: if mid_stream { Session::mid_stream(limits) } else { Session::new(limits) },
+            session: if mid_stream {
+                Session::mid_stream(limits)
+            } else {
+                Session::new(limits)
+            },
             frontend: stream(),
             backend: stream(),
             statements: 0,
@@ -51,7 +59,12 @@ impl Connection {
     }
 
     /// Takes a segment: what is missing before it, its bytes, what is missing behind them.
-    pub(crate) fn handle_segment(&mut self, header: &SegmentHeader, bytes: &[u8], events: &mut VecDeque<Event>) {
+    pub(crate) fn handle_segment(
+        &mut self,
+        header: &SegmentHeader,
+        bytes: &[u8],
+        events: &mut VecDeque<Event>,
+    ) {
         let direction = direction(header);
         let stream = self.stream(direction);
         let fit = stream.take(header.offset, bytes.len() as u64);
@@ -67,7 +80,14 @@ impl Connection {
             let from = header.offset + bytes.len() as u64;
             let missing = u64::from(header.missing);
             self.stream(direction).take(from, missing);
-            self.missing(direction, header.at, from + missing, missing, reason(header.reason), events);
+            self.missing(
+                direction,
+                header.at,
+                from + missing,
+                missing,
+                reason(header.reason),
+                events,
+            );
         }
     }
 
@@ -105,7 +125,12 @@ impl Connection {
     }
 
     /// Turns what the session has to tell into events.
-    pub(crate) fn poll(&mut self, interpreter: &mut Interpreter, redaction: Redaction, events: &mut VecDeque<Event>) {
+    pub(crate) fn poll(
+        &mut self,
+        interpreter: &mut Interpreter,
+        redaction: Redaction,
+        events: &mut VecDeque<Event>,
+    ) {
         while let Some(output) = self.session.poll() {
             self.handle_output(output, interpreter, redaction, events);
         }
@@ -155,23 +180,52 @@ impl Connection {
                 for (times, query) in query::queries(&exchange, self.transaction, interpreter, redaction) {
                     self.statements += 1;
                     let session = Arc::clone(&self.facts);
-                    events.push_back(Event { times, session, body: Body::Query(Box::new(query)) });
+                    events.push_back(Event {
+                        times,
+                        session,
+                        body: Body::Query(Box::new(query)),
+                    });
                 }
                 if exchange.transaction_status == Some(b'I') {
                     self.transaction += 1;
                 }
             }
-            Output::Malformed { at, direction, offset, expected, found } => {
+            Output::Malformed {
+                at,
+                direction,
+                offset,
+                expected,
+                found,
+            } => {
                 let detail = format!("expected {expected} at byte {offset}, found {found}");
-                let gap = Gap { reason: "malformed", direction, bytes_missing: Some(0), detail };
+                let gap = Gap {
+                    reason: "malformed",
+                    direction,
+                    bytes_missing: Some(0),
+                    detail,
+                };
                 events.push_back(self.event(at, Body::Gap(gap)));
             }
-            Output::Lost { at, direction, skipped, .. } => {
+            Output::Lost {
+                at,
+                direction,
+                skipped,
+                ..
+            } => {
                 // The missing bytes themselves were told when they were found missing.
                 if skipped > 0 {
-                    let reason = if self.facts.opened_before_attach { "opened_before_attach" } else { "resync" };
+                    let reason = if self.facts.opened_before_attach {
+                        "opened_before_attach"
+                    } else {
+                        "resync"
+                    };
                     let detail = format!("{skipped} bytes were seen but could not be understood");
-                    let gap = Gap { reason, direction, bytes_missing: Some(0), detail };
+                    let gap = Gap {
+                        reason,
+                        direction,
+                        bytes_missing: Some(0),
+                        detail,
+                    };
                     events.push_back(self.event(at, Body::Gap(gap)));
                 }
             }
@@ -204,8 +258,14 @@ impl Connection {
         reason: &'static str,
         events: &mut VecDeque<Event>,
     ) {
-        self.session.handle_gap(direction, at, offset_after, Some(missing));
-        let gap = Gap { reason, direction, bytes_missing: Some(missing), detail: String::new() };
+        self.session
+            .handle_gap(direction, at, offset_after, Some(missing));
+        let gap = Gap {
+            reason,
+            direction,
+            bytes_missing: Some(missing),
+            detail: String::new(),
+        };
         events.push_back(self.event(at, Body::Gap(gap)));
     }
 
@@ -217,14 +277,26 @@ impl Connection {
     }
 
     fn event(&self, at: Nanos, body: Body) -> Event {
-        let times = Times { start: at, first_response: None, end: at };
-        Event { times, session: Arc::clone(&self.facts), body }
+        let times = Times {
+            start: at,
+            first_response: None,
+            end: at,
+        };
+        Event {
+            times,
+            session: Arc::clone(&self.facts),
+            body,
+        }
     }
 }
 
 /// The tapped process is the server: what it receives is the frontend's.
 fn direction(header: &SegmentHeader) -> Direction {
-    if header.direction == ebpf_abi::Direction::Received as u8 { Direction::Frontend } else { Direction::Backend }
+    if header.direction == ebpf_abi::Direction::Received as u8 {
+        Direction::Frontend
+    } else {
+        Direction::Backend
+    }
 }
 
 fn reason(code: u8) -> &'static str {

@@ -41,7 +41,10 @@ pub(crate) fn queries(
                 Texts::Parts(whole, parts) => parts.get(index).map(|part| whole.slice(part.clone())),
             };
             let mut phase = result.phase;
-            let failed_parse = result.error.as_ref().is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
+            let failed_parse = result
+                .error
+                .as_ref()
+                .is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
             if exchange.kind == ExchangeKind::Simple && failed_parse && single {
                 phase = Phase::Parse;
             }
@@ -49,14 +52,33 @@ pub(crate) fn queries(
             let times = Times {
                 start: exchange.started,
                 first_response: result.first_response,
-                end: if result.ended == 0 { exchange.ended } else { result.ended },
+                end: if result.ended == 0 {
+                    exchange.ended
+                } else {
+                    result.ended
+                },
             };
-            let recorded = text.as_ref().zip(statement.as_ref()).map(|(text, meaning)| record(text, meaning, redaction));
+            let recorded = text
+                .as_ref()
+                .zip(statement.as_ref())
+                .map(|(text, meaning)| record(text, meaning, redaction));
             let original_bytes = match &texts {
                 Texts::Parts(..) => text.as_ref().map_or(0, |text| text.len() as u64),
                 _ => exchange.sql_bytes,
             };
-            (times, query(exchange, result, index, transaction, phase, recorded, statement, original_bytes))
+            (
+                times,
+                query(
+                    exchange,
+                    result,
+                    index,
+                    transaction,
+                    phase,
+                    recorded,
+                    statement,
+                    original_bytes,
+                ),
+            )
         })
         .collect()
 }
@@ -69,10 +91,14 @@ enum Texts {
 }
 
 fn texts(exchange: &Exchange) -> Texts {
-    let Some(sql) = &exchange.sql else { return Texts::None };
+    let Some(sql) = &exchange.sql else {
+        return Texts::None;
+    };
     let several = exchange.kind == ExchangeKind::Simple && !exchange.truncated;
     // Only where the text is UTF-8 are positions in it safe to cut at.
-    let Some(text) = std::str::from_utf8(sql).ok().filter(|_| several) else { return Texts::Whole(sql.clone()) };
+    let Some(text) = std::str::from_utf8(sql).ok().filter(|_| several) else {
+        return Texts::Whole(sql.clone());
+    };
     let parts = sql_meaning::split(text);
     let failed_as_a_whole = exchange.results.first().and_then(|result| result.error.as_ref());
     let failed_as_a_whole = failed_as_a_whole.is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
@@ -90,7 +116,10 @@ fn record(text: &Bytes, meaning: &Arc<Statement>, redaction: Redaction) -> Strin
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one value for each source that an event is put together from")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one value for each source that an event is put together from"
+)]
 fn query(
     exchange: &Exchange,
     result: &StatementResult,
@@ -102,7 +131,10 @@ fn query(
     original_bytes: u64,
 ) -> Query {
     let name = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    let done = matches!(result.outcome, Outcome::Ok | Outcome::Suspended | Outcome::EmptyQuery);
+    let done = matches!(
+        result.outcome,
+        Outcome::Ok | Outcome::Suspended | Outcome::EmptyQuery
+    );
     Query {
         kind: exchange.kind,
         text,
@@ -117,7 +149,11 @@ fn query(
         outcome: result.outcome,
         tag: result.tag.clone(),
         rows: result.rows,
-        rows_affected: result.tag.as_deref().filter(|_| done).and_then(sql_meaning::rows_affected),
+        rows_affected: result
+            .tag
+            .as_deref()
+            .filter(|_| done)
+            .and_then(sql_meaning::rows_affected),
         bytes_in: result.bytes_in,
         bytes_out: result.bytes_out,
         copy_bytes: result.copy_bytes,

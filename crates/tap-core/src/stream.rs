@@ -32,7 +32,10 @@ impl ByteStream {
         let end = offset.saturating_add(length);
         self.next = Some(next.max(end));
         let repeated = next.saturating_sub(offset).min(length);
-        Fit { missing: offset.saturating_sub(next), repeated: usize::try_from(repeated).unwrap_or(usize::MAX) }
+        Fit {
+            missing: offset.saturating_sub(next),
+            repeated: usize::try_from(repeated).unwrap_or(usize::MAX),
+        }
     }
 
     /// Bytes until here.
@@ -48,13 +51,43 @@ mod tests {
     #[test]
     fn jumps_are_gaps_and_overlaps_are_repeats() {
         let mut stream = ByteStream::from_start();
-        assert_eq!(stream.take(0, 10), Fit { missing: 0, repeated: 0 });
-        assert_eq!(stream.take(15, 5), Fit { missing: 5, repeated: 0 });
-        assert_eq!(stream.take(18, 4), Fit { missing: 0, repeated: 2 });
-        assert_eq!(stream.take(0, 3), Fit { missing: 0, repeated: 3 });
+        assert_eq!(
+            stream.take(0, 10),
+            Fit {
+                missing: 0,
+                repeated: 0
+            }
+        );
+        assert_eq!(
+            stream.take(15, 5),
+            Fit {
+                missing: 5,
+                repeated: 0
+            }
+        );
+        assert_eq!(
+            stream.take(18, 4),
+            Fit {
+                missing: 0,
+                repeated: 2
+            }
+        );
+        assert_eq!(
+            stream.take(0, 3),
+            Fit {
+                missing: 0,
+                repeated: 3
+            }
+        );
         assert_eq!(stream.position(), 22);
         let mut stream = ByteStream::mid_stream();
-        assert_eq!(stream.take(1000, 10), Fit { missing: 0, repeated: 0 });
+        assert_eq!(
+            stream.take(1000, 10),
+            Fit {
+                missing: 0,
+                repeated: 0
+            }
+        );
         assert_eq!(stream.take(u64::MAX, u64::MAX).missing, u64::MAX - 1010);
     }
 }

@@ -67,7 +67,8 @@ impl Tap {
         }
         let facts = session_facts(fact);
         self.by_backend.entry(fact.tgid).or_default().push(fact.cookie);
-        self.connections.insert(fact.cookie, Connection::new(facts, self.settings.limits.clone()));
+        self.connections
+            .insert(fact.cookie, Connection::new(facts, self.settings.limits.clone()));
     }
 
     /// Bytes passed.
@@ -108,7 +109,9 @@ impl Tap {
     /// What is known of a connection.
     #[must_use]
     pub fn session(&self, cookie: u64) -> Option<&SessionFacts> {
-        self.connections.get(&cookie).map(|connection| connection.facts().as_ref())
+        self.connections
+            .get(&cookie)
+            .map(|connection| connection.facts().as_ref())
     }
 
     /// Connections that are open.
@@ -124,7 +127,9 @@ impl Tap {
     }
 
     fn close(&mut self, cookie: u64, at: Nanos, reason: &'static str) {
-        let Some(mut connection) = self.connections.remove(&cookie) else { return };
+        let Some(mut connection) = self.connections.remove(&cookie) else {
+            return;
+        };
         if let Some(cookies) = self.by_backend.get_mut(&connection.facts().backend_pid) {
             cookies.retain(|kept| *kept != cookie);
         }

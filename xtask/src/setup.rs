@@ -1,0 +1,287 @@
+//! `cargo xtask setup`: makes a Debian or Ubuntu with nothing but Rust able to build, run and test everything. It lists
+//! what it will install before it does, starts no service, and does nothing where nothing is missing. Where it may not
+//! install, it prints what to install.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::step;
+
+/// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
+/// the truth suites run.
+const PACKAGES: [&str; 5] = ["gcc", "libc6-dev", "postgresql", "python3-psycopg", "util-linux"];
+
+/// What `bpf-linker` needs to be linked with Debian's LLVM.
+const LINKER_PACKAGES: [&str; 3] = ["g++", "zlib1g-dev", "libzstd-dev"];
+
+/// Checks licences and sources of dependencies. The version is fixed so that a run of today can be repeated.
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// Keeps package installation from starting services (invoke-rc.d(8)): exit code 101 means "not allowed".
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// One thing that is missing.
+enum Missing {
+    Packages(Vec<String>),
+    RustComponents(Vec<&'static str>),
+    BpfLinker,
+    CargoDeny,
+}
+
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        eprintln!("xtask: setup: nothing is missing");
+        return Ok(ExitCode::SUCCESS);
+    }
+    install_all(&missing)
+}
+
+/// What every other command calls first.
+pub(crate) fn ensure() -> anyhow::Result<()> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if install_all(&missing)? != ExitCode::SUCCESS {
+        bail!("install what is listed above, then try again");
+    }
+    Ok(())
+}
+
+/// Where `setup` put `cargo-deny`, or one on the `PATH`.
+pub(crate) fn cargo_deny() -> Option<PathBuf> {
+    tool("cargo-deny")
+}
+
+fn install_all(missing: &[Missing]) -> anyhow::Result<ExitCode> {
+    let may_install = nix::unistd::geteuid().is_root() && is_debian();
+    eprintln!(
+        "xtask: setup {}:",
+        if may_install { "will install" } else { "needs" }
+    );
+    for item in missing {
+        for line in item.commands() {
+            eprintln!("    {line}");
+        }
+    }
+    let needs_root = missing.iter().any(|item| matches!(item, Missing::Packages(_)));
+    if needs_root && !may_install {
+        eprintln!(
+            "xtask: as root on Debian or Ubuntu this is done by `cargo xtask setup`; elsewhere install the like"
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    for (index, item) in missing.iter().enumerate() {
+        eprintln!("xtask: setup: step {} of {}", index + 1, missing.len());
+        item.install()?;
+    }
+    match self::missing()?.is_empty() {
+        true => Ok(ExitCode::SUCCESS),
+        false => bail!("something is still missing after installation: run `cargo xtask setup` to see what"),
+    }
+}
+
+fn missing() -> anyhow::Result<Vec<Missing>> {
+    let mut missing = Vec::new();
+    let components = missing_components();
+    if !components.is_empty() {
+        missing.push(Missing::RustComponents(components));
+    }
+    let mut packages: Vec<String> = Vec::new();
+    if is_debian() {
+        let mut wanted: Vec<String> = PACKAGES.map(str::to_owned).to_vec();
+        wanted.push(pgaudit_package());
+        let rustup_serves = matches!(
+            ebpf_build::Toolchain::find(),
+            Some(ebpf_build::Toolchain::RustupNightly)
+        );
+        if !rustup_serves {
+            wanted.extend(ebpf_build::DEBIAN_PACKAGES.map(str::to_owned));
+        }
+        if ebpf_build::bpf_linker().is_none() {
+            wanted.extend(LINKER_PACKAGES.map(str::to_owned));
+        }
+        packages.extend(wanted.into_iter().filter(|package| !is_installed(package)));
+    } else if ebpf_build::Toolchain::find().is_none() {
+        eprintln!(
+            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, psycopg 3 for \
+             /usr/bin/python3, and Rust's nightly with `rustup toolchain install nightly --component rust-src`"
+        );
+        bail!("no toolchain for the eBPF program was found");
+    }
+    if !packages.is_empty() {
+        missing.push(Missing::Packages(packages));
+    }
+    if ebpf_build::bpf_linker().is_none() {
+        missing.push(Missing::BpfLinker);
+    }
+    if cargo_deny().is_none() {
+        missing.push(Missing::CargoDeny);
+    }
+    Ok(missing)
+}
+
+impl Missing {
+    /// As a person would type it.
+    fn commands(&self) -> Vec<String> {
+        match self {
+            Self::Packages(packages) => {
+                vec![format!(
+                    "apt-get install --no-install-recommends {}",
+                    packages.join(" ")
+                )]
+            }
+            Self::RustComponents(components) => {
+                vec![format!("rustup component add {}", components.join(" "))]
+            }
+            Self::BpfLinker => vec![format!(
+                "PATH={}:$PATH cargo install bpf-linker --version {} --no-default-features --features llvm-22 --root {}",
+                ebpf_build::DEBIAN_LLVM_BIN,
+                ebpf_build::BPF_LINKER_VERSION,
+                ebpf_build::tools_folder().display()
+            )],
+            Self::CargoDeny => vec![format!(
+                "cargo install cargo-deny --locked --version {CARGO_DENY_VERSION} --root {}",
+                ebpf_build::tools_folder().display()
+            )],
+        }
+    }
+
+    fn install(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Packages(packages) => install_packages(packages),
+            Self::RustComponents(components) => {
+                step::run(Command::new("rustup").args(["component", "add"]).args(components))
+            }
+            Self::BpfLinker => {
+                let rustup_serves = matches!(
+                    ebpf_build::Toolchain::find(),
+                    Some(ebpf_build::Toolchain::RustupNightly)
+                );
+                let mut command = cargo_install("bpf-linker", ebpf_build::BPF_LINKER_VERSION);
+                if !rustup_serves {
+                    let path = env::var("PATH").unwrap_or_default();
+                    command
+                        .args(["--no-default-features", "--features", "llvm-22"])
+                        .env("PATH", format!("{}:{path}", ebpf_build::DEBIAN_LLVM_BIN))
+                        .env("LLVM_SYS_221_PREFIX", "/usr/lib/llvm-22");
+                }
+                step::run(&mut command)
+            }
+            Self::CargoDeny => step::run(cargo_install("cargo-deny", CARGO_DENY_VERSION).arg("--locked")),
+        }
+    }
+}
+
+fn cargo_install(name: &str, version: &str) -> Command {
+    let mut command = step::cargo();
+    command
+        .args(["install", name, "--version", version, "--root"])
+        .arg(ebpf_build::tools_folder())
+        // Its build products are of no further use.
+        .env_remove("CARGO_TARGET_DIR");
+    command
+}
+
+fn install_packages(packages: &[String]) -> anyhow::Result<()> {
+    let policy = Policy::forbid()?;
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    step::run(apt().args(["update", "-q"]))?;
+    step::run(
+        apt()
+            .args(["install", "-q", "-y", "--no-install-recommends"])
+            .args(packages),
+    )?;
+    drop(policy);
+    Ok(())
+}
+
+/// While this lives, installing a package starts no service.
+struct Policy {
+    is_ours: bool,
+}
+
+impl Policy {
+    fn forbid() -> anyhow::Result<Self> {
+        let path = Path::new(POLICY);
+        if path.exists() {
+            return Ok(Self { is_ours: false });
+        }
+        fs::write(path, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { is_ours: true })
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
+
+fn is_debian() -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    release
+        .lines()
+        .any(|line| (line.starts_with("ID=") || line.starts_with("ID_LIKE=")) && line.contains("debian"))
+}
+
+fn is_installed(package: &str) -> bool {
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output();
+    output.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// pgAudit is packaged for each version of the server; the newest one here counts, else Debian 12's.
+fn pgaudit_package() -> String {
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .max();
+    format!("postgresql-{}-pgaudit", newest.unwrap_or(15))
+}
+
+fn missing_components() -> Vec<&'static str> {
+    let lacks = |program: &str| {
+        !Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    [("rustfmt", "rustfmt"), ("clippy-driver", "clippy")]
+        .into_iter()
+        .filter(|(program, _)| lacks(program))
+        .map(|(_, component)| component)
+        .collect()
+}
+
+fn tool(name: &str) -> Option<PathBuf> {
+    let ours = ebpf_build::tools_folder().join("bin").join(name);
+    if ours.exists() {
+        return Some(ours);
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.exists())
+}
