@@ -157,21 +157,16 @@ impl Trail {
             .collect()
     }
 
-    /// The log's line for an event: same backend, nearest in time, same first word.
+    /// The log's line for an event: same backend, same text up to the first literal, nearest in time.
     fn find<'a>(&self, logged: &'a [LoggedSession], event: &Recorded) -> Option<&'a LoggedStatement> {
-        let word = |text: &str| {
-            plain(text)
-                .split(' ')
-                .next()
-                .unwrap_or_default()
-                .to_ascii_uppercase()
-        };
-        let wanted = word(event.statement.as_deref()?);
+        let words = |text: &str| plain(text).split_whitespace().collect::<Vec<_>>().join(" ");
+        let ours = words(event.statement.as_deref()?);
+        let shown = ours.split('?').next().unwrap_or_default();
         logged
             .iter()
             .filter(|session| Some(session.backend_pid) == event.backend_pid)
             .flat_map(|session| &session.statements)
-            .filter(|statement| word(&statement.text) == wanted)
+            .filter(|statement| words(&statement.text).starts_with(shown))
             .min_by_key(|statement| statement.at_ns.abs_diff(event.at_ns))
     }
 }
