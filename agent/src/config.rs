@@ -169,10 +169,10 @@ impl Config {
         }
         if let Some(url) = &self.delivery.collector {
             let host = url.strip_prefix("http://").unwrap_or_default();
-            let host = host.split('/').next().unwrap_or_default();
+            let host = host.strip_suffix('/').unwrap_or(host);
             if !host
                 .parse::<SocketAddr>()
-                .is_ok_and(|address| address.ip().is_loopback())
+                .is_ok_and(|address| address.ip().is_loopback() && address.port() != 0)
             {
                 let expected = "it must be http:// and a loopback address with a port, as in http://127.0.0.1:7433, \
                                 because delivery to other hosts needs authentication, which is not there yet";
@@ -198,12 +198,21 @@ mod tests {
                 .is_err_and(|error| error.to_string().contains("metrics.listen"))
         );
         let mut config = Config::default();
-        config.delivery.collector = Some("http://10.0.0.1:7433".to_owned());
-        assert!(
-            config
-                .check()
-                .is_err_and(|error| error.to_string().contains("delivery.collector"))
-        );
+        for wrong in [
+            "http://10.0.0.1:7433",
+            "http://127.0.0.1:0",
+            "http://127.0.0.1:7433/x",
+        ] {
+            config.delivery.collector = Some(wrong.to_owned());
+            assert!(
+                config
+                    .check()
+                    .is_err_and(|error| error.to_string().contains("delivery.collector")),
+                "{wrong}"
+            );
+        }
+        config.delivery.collector = Some("http://[::1]:7433/".to_owned());
+        assert_eq!(config.check(), Ok(()));
         let mut config = Config::default();
         config.agent.id = Some("Not A Name".to_owned());
         assert!(

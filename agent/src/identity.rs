@@ -53,18 +53,20 @@ impl Identity {
                 folder.display()
             )
         })?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, error)| error)
-            .with_context(|| {
-                format!(
-                    "another agent uses the state folder {}: stop it, or give another folder",
-                    folder.display()
-                )
-            })?;
+        let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::Error::EWOULDBLOCK)) => bail!(
+                "another agent uses the state folder {}: stop it, or give another folder with --state-dir",
+                folder.display()
+            ),
+            Err((_, error)) => {
+                return Err(error)
+                    .with_context(|| format!("cannot lock the state folder {}", folder.display()));
+            }
+        };
         let key = read_or_make_key(&folder.join("agent.key"))?;
         let running = folder.join("running");
         let previous_run_unclean = running.exists();
-        fs::write(&running, b"").with_context(|| format!("cannot write {}", running.display()))?;
         let agent_id = agent_id.map_or_else(|| default_id(host, &key), str::to_owned);
         Ok(Self {
             key,
@@ -72,6 +74,21 @@ impl Identity {
             previous_run_unclean,
             running,
             _lock: lock,
+        })
+    }
+
+    /// Recording begins: until [`Self::ended`], the folder says that a run is under way. A start that fails before
+    /// has recorded nothing, and is no bad end.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn began(&self) -> anyhow::Result<()> {
+        fs::write(&self.running, b"").with_context(|| {
+            format!(
+                "cannot write {}: make the state folder writable, or give another one with --state-dir",
+                self.running.display()
+            )
         })
     }
 
@@ -124,17 +141,31 @@ fn read_or_make_key(path: &Path) -> anyhow::Result<SigningKey> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = SigningKey::generate(&mut rand::rngs::OsRng);
-            let mut file = OpenOptions::new()
-                .create_new(true)
-                .write(true)
-                .mode(0o600)
-                .open(path)?;
-            writeln!(file, "{}", hex::encode(key.to_bytes()))?;
-            file.sync_all()?;
+            write_key(path, &key).with_context(|| {
+                format!(
+                    "cannot write {}: make the state folder writable, or give another one with --state-dir",
+                    path.display()
+                )
+            })?;
             Ok(key)
         }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "cannot read {}: restore it, or remove it to enrol anew",
+                path.display()
+            )
+        }),
     }
+}
+
+fn write_key(path: &Path, key: &SigningKey) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    writeln!(file, "{}", hex::encode(key.to_bytes()))?;
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -147,6 +178,7 @@ mod tests {
         let first = Identity::open(folder.path(), "db1", None).expect("a new one");
         assert!(!first.previous_run_unclean && first.agent_id.starts_with("db1-"));
         assert!(Identity::open(folder.path(), "db1", None).is_err(), "in use");
+        first.began().expect("written");
         let id = first.agent_id.clone();
         drop(first);
         let second = Identity::open(folder.path(), "db1", None).expect("the same");

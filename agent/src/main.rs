@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// pgwitness-agent records what the PostgreSQL servers on this host are asked, and by which workload.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = FIRST_STEPS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,8 +21,15 @@ enum Command {
     Doctor(pgwitness_agent::doctor::Args),
 }
 
+const FIRST_STEPS: &str = "First steps, as root:
+  pgwitness-agent doctor
+  pgwitness-collector serve
+  pgwitness-agent run --collector http://127.0.0.1:7433";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Keys and state are for this user alone, whatever the caller's mask is.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let filter = EnvFilter::try_from_env("PGWITNESS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub sessions: AtomicU64,
     /// Servers that are tapped.
     pub servers: AtomicU64,
+    /// Segments of connections that are not followed: of servers that are not wanted, or with their fact lost.
+    pub orphans: AtomicU64,
     /// Bytes of sessions that were not the protocol, by occurrences.
     pub malformed: AtomicU64,
     /// Events recorded.
@@ -118,6 +120,11 @@ impl Metrics {
                 counters.malformed,
             ),
             (
+                "segments_not_followed",
+                "Segments of servers that are not wanted, or of connections whose fact was lost",
+                load(&self.orphans),
+            ),
+            (
                 "queue_dropped",
                 "Events dropped because the collector was away too long",
                 counters.queue_dropped,
@@ -173,6 +180,7 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> anyhow::Result
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
         format!("cannot serve metrics on {address}: give another address with --metrics, or none")
     })?;
+    tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
     let router = Router::new().route("/metrics", get(move || async move { metrics.encode() }));
     tokio::spawn(async move {
         if let Err(problem) = axum::serve(listener, router).await {

@@ -245,13 +245,18 @@ fn query(query: &Query) -> v1::Query {
     }
 }
 
-/// What the text says; where it says nothing, what the server's command tag says.
+/// What the text says; where it says nothing, or is not the whole text of this one statement, what the server's
+/// command tag says: hiding a statement behind a long text must not change its class.
 fn meaning(query: &Query) -> v1::Meaning {
     let tag = query.tag.clone().unwrap_or_default();
     let from_tag = sql_meaning::class_of_tag(&tag);
-    let Some(statement) = &query.statement else {
+    let Some(statement) = query.statement.as_ref().filter(|_| query.text_is_whole()) else {
+        let command = tag
+            .trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ')
+            .to_owned();
         return v1::Meaning {
             class: class(from_tag).into(),
+            command,
             tag,
             ..v1::Meaning::default()
         };
@@ -327,5 +332,64 @@ fn outcome(query: &Query) -> v1::Outcome {
         Outcome::Suspended => v1::Outcome::Suspended,
         Outcome::Unanswered => v1::Outcome::Unanswered,
         Outcome::Unknown => v1::Outcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn answered(text: &str, tag: &str) -> Query {
+        let mut interpreter = sql_meaning::Interpreter::new(1);
+        Query {
+            kind: ExchangeKind::Simple,
+            text: Some(text.to_owned()),
+            statement: Some(interpreter.interpret(text.as_bytes())),
+            original_bytes: text.len() as u64,
+            truncated: false,
+            text_is_shared: false,
+            statement_name: String::new(),
+            portal: String::new(),
+            index: 0,
+            param_count: 0,
+            phase: Phase::Complete,
+            outcome: Outcome::Ok,
+            tag: Some(tag.to_owned()),
+            rows: 0,
+            rows_affected: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            copy_bytes: None,
+            error: None,
+            columns: Arc::default(),
+            transaction_status: None,
+            transaction: 1,
+            request: 0..0,
+            response_to: 0,
+        }
+    }
+
+    #[test]
+    fn a_statement_hidden_behind_a_long_text_keeps_its_class() {
+        let whole = meaning(&answered("select 1", "SELECT 1"));
+        assert_eq!(
+            (whole.class(), whole.command.as_str()),
+            (v1::Class::Read, "SELECT")
+        );
+        for hide in [
+            |query: &mut Query| query.truncated = true,
+            |query: &mut Query| query.text_is_shared = true,
+        ] {
+            let mut hidden = answered("select 1; /* a megabyte */", "DELETE 1");
+            hide(&mut hidden);
+            let meaning = meaning(&hidden);
+            assert_eq!(
+                (meaning.class(), meaning.command.as_str()),
+                (v1::Class::Write, "DELETE")
+            );
+            assert!(!meaning.parsed && meaning.objects.is_empty());
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use attribution::Host;
 use proto::v1;
 use tap_core::{Redaction, Settings};
@@ -21,14 +21,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::{
-    capture::{self, HOOKS, RingSizes, Tap},
+    capture::{self, AttachError, HOOKS, RingSizes, Tap},
     clock::{Clock, boot_ns},
     config::{Config, ENVIRONMENT, RedactionConfig},
     facts::servers::Wanted,
     identity::{self, Identity},
     metrics::{self, Metrics},
     record,
-    ship::{self, Delivery, Outbox},
+    ship::{self, Delivery, Memory, Outbox},
     witness::Witness,
 };
 
@@ -41,20 +41,20 @@ pub struct Args {
     /// Validate the configuration, print what is in effect, and end
     #[arg(long)]
     check_config: bool,
-    /// The collector's URL, as in http://127.0.0.1:7433
+    /// The collector's URL, as in http://127.0.0.1:7433 [default: none, nothing is kept]
     #[arg(long, value_name = "URL")]
     collector: Option<String>,
     /// Tap only the server with this data directory (can be given several times) [default: all servers]
     #[arg(long, value_name = "PGDATA")]
     data_dir: Vec<PathBuf>,
-    /// Folder for the agent's key and state
+    /// Folder for the agent's key and state [default: /var/lib/pgwitness-agent]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// What of a statement's text is recorded
+    /// What of a statement's text is recorded [default: literals]
     #[arg(long, value_enum)]
     redaction: Option<RedactionConfig>,
-    /// Serve Prometheus metrics here (loopback only)
-    #[arg(long, value_name = "ADDRESS")]
+    /// Serve Prometheus metrics here, as in 127.0.0.1:7481 (loopback only) [default: not served]
+    #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
     /// Print every event as a line of JSON to standard output, too
     #[arg(long)]
@@ -94,11 +94,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let host = config.agent.host.clone().unwrap_or_else(identity::host_name);
-    let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
+    // First of all: whoever may not load programs should read that, and not that a folder cannot be made.
     let tap = Tap::attach(RingSizes {
         segments: config.tap.ring_mib << 20,
         facts: FACTS_RING,
-    })?;
+    })
+    .map_err(one_line)?;
+    let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -113,6 +115,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         identity,
         tap,
     ))
+}
+
+/// The kernel's verifier explains itself over many lines: those are for `doctor`.
+fn one_line(error: AttachError) -> anyhow::Error {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    match error {
+        AttachError::NotPermitted => anyhow!("{first}"),
+        _ => anyhow!("{first}; `pgwitness-agent doctor` shows everything that this host lacks"),
+    }
 }
 
 fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
@@ -143,6 +155,7 @@ async fn record(
     if let Some(address) = config.metrics.listen {
         metrics::serve(address, Arc::clone(&metrics)).await?;
     }
+    identity.began()?;
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
     outbox.push(record::own_event(
         boot_ns(),
@@ -150,13 +163,15 @@ async fn record(
         started(&host, &identity),
     ));
     let delivery = config.delivery.collector.clone().map(|collector| {
-        tokio::spawn(ship::deliver(Delivery {
+        let memory = Memory::read(&config.state_dir);
+        let delivery = Delivery {
             collector,
             agent_id: identity.agent_id.clone(),
             key: identity.key.clone(),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
-        }))
+        };
+        tokio::spawn(ship::deliver(delivery, memory))
     });
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -169,6 +184,12 @@ async fn record(
     };
     if settings.redaction == Redaction::Clear {
         warn!("statements are recorded with their literals: whoever reads the record reads the data");
+    }
+    if delivery.is_none() && !print {
+        warn!(
+            "no collector is set, so nothing is kept: start one (pgwitness-collector serve) and give its URL with \
+             --collector, or give --print"
+        );
     }
     let printed = print.then(|| identity.agent_id.clone());
     let keep = delivery.is_some();
@@ -207,11 +228,15 @@ async fn record(
         Clock::now(),
         v1::event::Body::AgentStop(stopped),
     ));
+    let mut all_delivered = true;
     if let Some(delivery) = delivery {
-        flush(&outbox, &metrics).await;
+        all_delivered = flush(&outbox, &metrics).await;
         delivery.abort();
     }
-    identity.ended();
+    // What was not delivered is lost: the next run says that this one ended badly.
+    if all_delivered {
+        identity.ended();
+    }
     info!("stopped ({reason})");
     Ok(ExitCode::SUCCESS)
 }
@@ -228,7 +253,8 @@ async fn stop_signal(thread: &thread::JoinHandle<anyhow::Result<()>>) -> anyhow:
     }
 }
 
-async fn flush(outbox: &Outbox, metrics: &Metrics) {
+/// Waits until everything is acknowledged; false if that takes too long.
+async fn flush(outbox: &Outbox, metrics: &Metrics) -> bool {
     let until = Instant::now() + FLUSH;
     // Behind the take from the queue comes the sealing: both must have been seen empty.
     let mut quiet = 0;
@@ -240,6 +266,7 @@ async fn flush(outbox: &Outbox, metrics: &Metrics) {
     if quiet < 3 {
         warn!("{} events could not be delivered before stopping", outbox.len());
     }
+    quiet == 3
 }
 
 fn started(host: &Host, identity: &Identity) -> v1::event::Body {
@@ -322,6 +349,7 @@ impl Loop {
             }
             self.metrics.kernel(&counters.read());
             self.metrics.queue(&self.outbox);
+            self.metrics.orphans.store(witness.orphans(), Ordering::Relaxed);
             self.metrics
                 .malformed
                 .store(witness.malformed(), Ordering::Relaxed);
@@ -373,6 +401,30 @@ fn announce(witness: &Witness) {
             "ready: tapping {} server(s): {}",
             servers.len(),
             servers.join(", ")
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_verifier_says_stays_one_line() {
+        let refused = AttachError::Refused {
+            hook: Some("cgroup_mkdir"),
+            source: "Invalid argument\n0: (85) call unknown#1\nprocessed 1 insns".into(),
+        };
+        let said = format!("{:#}", one_line(refused));
+        assert_eq!(
+            said,
+            "the kernel refused the eBPF program `cgroup_mkdir`: Invalid argument; `pgwitness-agent doctor` shows \
+             everything that this host lacks"
+        );
+        let said = format!("{:#}", one_line(AttachError::NotPermitted));
+        assert!(
+            said.starts_with("loading eBPF programs is not permitted: run as root"),
+            "{said}"
         );
     }
 }

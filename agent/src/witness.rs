@@ -89,6 +89,11 @@ impl Witness {
         self.tap.open_connections()
     }
 
+    /// Segments of connections that are not followed.
+    pub fn orphans(&self) -> u64 {
+        self.tap.orphans()
+    }
+
     /// Sessions' bytes that were not the protocol.
     pub fn malformed(&self) -> u64 {
         self.malformed

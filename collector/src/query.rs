@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     http::client::{self, Collector, DEFAULT_URL},
-    rebuild,
+    log, rebuild,
     store::{
         Store,
         page::{MAX_ROWS, Page},
@@ -88,8 +88,9 @@ async fn ask_collector(url: &str, sql: &str) -> anyhow::Result<Page> {
 
 /// Opens the store without writing to it and fills its tail from the log: a collector may be running.
 async fn ask_folder(data: &Path, sql: &str) -> anyhow::Result<Page> {
+    let evidence = log::evidence_in(data)?;
     let store = Store::open_read_only(&data.join("store")).await?;
-    rebuild::refill(&data.join("evidence"), &store, |_| {}).await?;
+    rebuild::refill(&evidence, &store, |_| {}).await?;
     store.query(sql, MAX_ROWS).await
 }
 

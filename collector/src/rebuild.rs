@@ -31,13 +31,7 @@ pub struct Args {
 
 /// Rebuilds, with progress on standard error.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let evidence = args.data.join("evidence");
-    if !evidence.is_dir() {
-        bail!(
-            "{} is not a folder: there is no evidence log to rebuild from",
-            evidence.display()
-        );
-    }
+    let evidence = log::evidence_in(&args.data)?;
     let _lock = lock(&args.data)?;
     let root = args.data.join("store");
     match std::fs::remove_dir_all(&root) {

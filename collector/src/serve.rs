@@ -35,13 +35,13 @@ pub struct Args {
     /// Configuration file (TOML); without one, defaults and PGWITNESS_COLLECTOR__SECTION__KEY.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Folder for evidence and store.
+    /// Folder for evidence and store [default: /var/lib/pgwitness-collector for root, else ./pgwitness-data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Where agents deliver; loopback only.
+    /// Where agents deliver; loopback only [default: 127.0.0.1:7433].
     #[arg(long, value_name = "ADDR:PORT")]
     pub grpc: Option<SocketAddr>,
-    /// Where people ask; loopback only.
+    /// Where people ask; loopback only [default: 127.0.0.1:7480].
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
     /// Checks the configuration, prints it as it takes effect, and ends.
@@ -88,6 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let grpc = bind("grpc.listen (--grpc)", config.grpc.listen).await?;
     let web = bind("http.listen (--http)", config.http.listen).await?;
+    let (grpc_address, web_address) = (grpc.local_addr()?, web.local_addr()?);
     let metrics = Arc::new(Metrics::default());
     let (data, options) = (config.data.clone(), config.log_options());
     let runtime = tokio::runtime::Handle::current();
@@ -118,7 +119,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
             .into_future(),
     );
     tracing::info!(
-        data = %config.data.display(), grpc = %config.grpc.listen, http = %config.http.listen, batches = held,
+        data = %config.data.display(), grpc = %grpc_address, http = %web_address, batches = held,
         "the collector is serving"
     );
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::log::{Depth, Wrong, scan};
+use crate::log::{self, Depth, Wrong, scan};
 
 /// Checks the evidence in a data folder, offline: every byte of it.
 #[derive(Debug, clap::Args)]
@@ -60,12 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .data
         .clone()
         .unwrap_or_else(|| crate::config::Config::default().data);
-    let evidence = data.join("evidence");
-    anyhow::ensure!(
-        evidence.is_dir(),
-        "{} is not there: name the data folder of a collector with --data",
-        evidence.display()
-    );
+    let evidence = log::evidence_in(&data)?;
     let kept = args.checkpoint.as_ref().map(|path| {
         std::fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))
     });

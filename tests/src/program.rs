@@ -38,11 +38,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Makes the program's unit. `prefix` is unique to the run; the unit is `<prefix>-<name>.service`.
+    /// Makes the program's unit. `slice` names the run; the unit is `<name>.service` in its slice.
     ///
     /// # Errors
     /// When the cgroup cannot be made.
-    pub fn new(prefix: &str, name: &str, cluster: &Cluster, route: Route) -> Result<Self> {
+    pub fn new(slice: &str, name: &str, cluster: &Cluster, route: Route) -> Result<Self> {
         let host = match route {
             Route::Tcp => "127.0.0.1".to_owned(),
             Route::Unix => cluster.socket_folder().display().to_string(),
@@ -57,7 +57,7 @@ impl Program {
         ];
         Ok(Self {
             name: name.to_owned(),
-            unit: Unit::create(prefix, name)?,
+            unit: Unit::create(slice, name)?,
             environment,
             binaries: cluster.client_binary(""),
             scripts: TempDir::with_prefix("pgwitness-program-")?,
@@ -240,8 +240,8 @@ mod tests {
         let mut cluster = Cluster::init(Witness::Full).unwrap();
         cluster.start().await.unwrap();
         cluster.prepare().await.unwrap();
-        let prefix = format!("pgwitness-program-test-{}", std::process::id());
-        let program = |name: &str, route| Program::new(&prefix, name, &cluster, route).unwrap();
+        let slice = format!("pgwitness-program-test-{}", std::process::id());
+        let program = |name: &str, route| Program::new(&slice, name, &cluster, route).unwrap();
         let patience = Duration::from_secs(20);
 
         let psql = program("psql", Route::Unix);

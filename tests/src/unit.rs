@@ -1,7 +1,6 @@
 //! A cgroup of its own for each program, named as systemd names a service's.
 //!
-//! Owns the folders under `system.slice` of the cgroup v2 tree that this run made, and everything that runs in
-//! them. It refuses to touch a cgroup that it did not make. Separate because the unit's name is the identity that a
+//! Owns the run's slice in the cgroup v2 tree, the units in it, and everything that runs in them. It refuses to touch a cgroup that it did not make. Separate because the unit's name is the identity that a
 //! suite expects pgwitness to find.
 
 use std::fs;
@@ -20,14 +19,14 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// Makes `<prefix>-<program>.service` below `system.slice`.
+    /// Makes `<program>.service` below `<run>.slice`.
     ///
     /// # Errors
     /// When there is no cgroup v2 tree, or it may not be written (that needs root).
-    pub fn create(prefix: &str, program: &str) -> Result<Self> {
-        let slice = cgroup2_mount()?.join("system.slice");
+    pub fn create(run: &str, program: &str) -> Result<Self> {
+        let slice = cgroup2_mount()?.join(format!("{run}.slice"));
         fs::create_dir_all(&slice).with_context(|| format!("making {} (needs root)", slice.display()))?;
-        let name = format!("{prefix}-{program}.service");
+        let name = format!("{program}.service");
         let folder = slice.join(&name);
         fs::create_dir(&folder).with_context(|| format!("making the cgroup {}", folder.display()))?;
         Ok(Self { name, folder, slice })
@@ -60,7 +59,7 @@ impl Drop for Unit {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        // Only succeeds when nobody else has a unit in it.
+        // Only succeeds when the run has no other unit left in it.
         drop(fs::remove_dir(&self.slice));
     }
 }
@@ -112,7 +111,7 @@ mod tests {
             .output()
             .unwrap();
         let seen = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(seen.contains(&format!("/system.slice/{}", unit.name())), "{seen}");
+        assert!(seen.contains(&format!(".slice/{}", unit.name())), "{seen}");
 
         let mut sleeper = unit.command(Path::new("/bin/sleep")).arg("600").spawn().unwrap();
         while fs::read_to_string(folder.join("cgroup.procs"))

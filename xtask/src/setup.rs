@@ -198,13 +198,53 @@ fn install_packages(packages: &[String]) -> anyhow::Result<()> {
         command
     };
     step::run(apt().args(["update", "-q"]))?;
+    let brings_server = packages.iter().any(|package| package == "postgresql");
+    let no_cluster = match brings_server {
+        true => {
+            step::run(apt().args([
+                "install",
+                "-q",
+                "-y",
+                "--no-install-recommends",
+                "postgresql-common",
+            ]))?;
+            Some(NoMainCluster::during()?)
+        }
+        false => None,
+    };
     step::run(
         apt()
             .args(["install", "-q", "-y", "--no-install-recommends"])
             .args(packages),
     )?;
+    drop(no_cluster);
     drop(policy);
     Ok(())
+}
+
+/// While this lives, installing the server makes no cluster, which would be started at the next boot.
+struct NoMainCluster {
+    before: Vec<u8>,
+}
+
+impl NoMainCluster {
+    /// Read by the server package when it is configured (pg_createcluster(1)).
+    const CONFIGURATION: &str = "/etc/postgresql-common/createcluster.conf";
+
+    fn during() -> anyhow::Result<Self> {
+        let before =
+            fs::read(Self::CONFIGURATION).with_context(|| format!("cannot read {}", Self::CONFIGURATION))?;
+        let mut text = before.clone();
+        text.extend_from_slice(b"\ncreate_main_cluster = false\n");
+        fs::write(Self::CONFIGURATION, text)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for NoMainCluster {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::CONFIGURATION, &self.before);
+    }
 }
 
 /// While this lives, installing a package starts no service.

@@ -41,6 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .args(args.full.then_some("--full"))
                 .args(args.keep.then_some("--keep"));
         }
+        // It has one length.
         Suite::Survive => {
             command.arg("survive");
         }

@@ -258,3 +258,47 @@ struct TargetValue(Target);
 
 // SAFETY: `repr(C)` of two `u32`s: no padding, any bit pattern is valid.
 unsafe impl aya::Pod for TargetValue {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_is_missing_and_what_would_do() {
+        let said = |error: AttachError| error.to_string();
+        let text = said(AttachError::NotPermitted);
+        for expected in [
+            "run as root",
+            "CAP_BPF",
+            "CAP_PERFMON",
+            "CAP_SYS_PTRACE",
+            "CAP_DAC_READ_SEARCH",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+        let text = said(btf::BtfError::Unreadable(std::io::ErrorKind::NotFound.into()).into());
+        assert!(
+            text.contains(btf::VMLINUX) && text.contains("CONFIG_DEBUG_INFO_BTF"),
+            "{text}"
+        );
+        let hook = &HOOKS[0];
+        let text = said(AttachError::NoTracepoint {
+            hook: hook.name,
+            since: hook.since,
+        });
+        assert!(
+            text.contains("`sock_recv_length`") && text.contains("from Linux 6.3"),
+            "{text}"
+        );
+        let text = said(
+            btf::BtfError::Missing {
+                structure: "sock",
+                member: "sk_type",
+            }
+            .into(),
+        );
+        assert!(text.contains("`sk_type` in `struct sock`"), "{text}");
+        let text = said(refused(Some("cgroup_mkdir"), "no such helper"));
+        assert!(text.contains("`cgroup_mkdir`: no such helper"), "{text}");
+    }
+}

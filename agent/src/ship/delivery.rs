@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use evidence::Chain;
+use evidence::{Chain, Hash};
 use prost::Message as _;
 use proto::v1::{self, delivery_client::DeliveryClient, receipt, upload};
 use rand::RngCore as _;
@@ -18,8 +18,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tracing::{debug, error, info, warn};
 
-use super::Outbox;
-use crate::metrics::Metrics;
+use super::{Memory, Outbox};
+use crate::{
+    clock::{Clock, boot_ns},
+    metrics::Metrics,
+    record,
+};
 
 /// Events in one batch at the most: enough to make signing cheap, few enough to be durable soon.
 const BATCH_EVENTS: usize = 512;
@@ -49,29 +53,48 @@ pub struct Delivery {
 }
 
 /// The agent's chain, and what of it is not acknowledged.
-#[derive(Default)]
 struct Progress {
     chain: Option<Chain>,
     next_event: u64,
-    sealed: VecDeque<(u64, v1::SignedBatch)>,
+    sealed: VecDeque<Sealed>,
+    memory: Memory,
+}
+
+/// A batch that waits for its acknowledgement.
+struct Sealed {
+    sequence: u64,
+    header_hash: Hash,
+    batch: v1::SignedBatch,
 }
 
 /// Delivers until it is aborted. Whether everything was acknowledged can be seen in the metrics.
-pub async fn deliver(delivery: Delivery) {
-    let mut progress = Progress::default();
+pub async fn deliver(delivery: Delivery, memory: Memory) {
+    let mut progress = Progress {
+        chain: None,
+        next_event: 1,
+        sealed: VecDeque::new(),
+        memory,
+    };
     let mut pause = RETRY_FIRST;
+    // Once for every outage, however many attempts it takes.
+    let mut told = false;
     loop {
-        match delivery.stream(&mut progress).await {
+        let outcome = delivery.stream(&mut progress).await;
+        if delivery.metrics.connected.swap(0, Ordering::Relaxed) == 1 {
+            told = false;
+        }
+        match outcome {
             Ok(()) => pause = RETRY_FIRST,
-            Err(problem) if progress.chain.is_none() && pause == RETRY_FIRST => {
+            Err(problem) if !told => {
+                told = true;
                 warn!(
-                    "the collector {} cannot be reached, events wait: {problem:#}",
+                    "the collector {} cannot be reached, events wait for it (is it running? pgwitness-collector \
+                     serve): {problem:#}",
                     delivery.collector
                 );
             }
             Err(problem) => debug!("delivery: {problem:#}"),
         }
-        delivery.metrics.connected.store(0, Ordering::Relaxed);
         time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_LAST);
     }
@@ -106,9 +129,9 @@ impl Delivery {
         // Again, in order, whatever it does not hold.
         let mut sent = 0;
         loop {
-            while let Some((_, batch)) = progress.sealed.get(sent) {
+            while let Some(sealed) = progress.sealed.get(sent) {
                 up.send(v1::Upload {
-                    kind: Some(upload::Kind::Batch(batch.clone())),
+                    kind: Some(upload::Kind::Batch(sealed.batch.clone())),
                 })
                 .await?;
                 sent += 1;
@@ -120,7 +143,7 @@ impl Delivery {
                     match receipt.kind {
                         Some(receipt::Kind::Ack(ack)) => {
                             let before = progress.sealed.len();
-                            self.acknowledge(progress, ack.sequence);
+                            self.acknowledged(progress, ack.sequence);
                             sent -= before - progress.sealed.len();
                         }
                         Some(receipt::Kind::Refusal(refusal)) => {
@@ -148,14 +171,18 @@ impl Delivery {
         };
         let Some(chain) = &progress.chain else {
             progress.chain = Some(Chain::behind(&self.agent_id, resume.sequence, hash));
-            progress.next_event = resume.event_seq + 1;
+            progress.next_event = resume.event_seq.saturating_add(1);
+            if let Some(objection) = progress.memory.objection(resume.sequence, &hash) {
+                self.object(&objection);
+            }
             return Ok(());
         };
-        self.acknowledge_up_to(&mut progress.sealed, resume.sequence);
+        let next_sequence = chain.next_sequence;
+        self.acknowledged(progress, resume.sequence);
         let next = progress
             .sealed
             .front()
-            .map_or(chain.next_sequence, |(sequence, _)| *sequence);
+            .map_or(next_sequence, |sealed| sealed.sequence);
         if next != resume.sequence + 1 {
             bail!(
                 "the collector holds batches up to {}, but acknowledged up to {}: its record was lost or replaced",
@@ -166,18 +193,34 @@ impl Delivery {
         Ok(())
     }
 
-    fn acknowledge(&self, progress: &mut Progress, sequence: u64) {
-        self.acknowledge_up_to(&mut progress.sealed, sequence);
+    /// The collector's record is not the one that acknowledged. The agent cannot mend that; it says so, in the log of
+    /// this host and, signed, in the record itself.
+    fn object(&self, objection: &str) {
+        error!("the collector's record was rolled back or replaced: {objection}");
+        let gap = v1::Gap {
+            reason: "record_rolled_back".to_owned(),
+            detail: objection.to_owned(),
+            ..v1::Gap::default()
+        };
+        self.outbox.push(record::own_event(
+            boot_ns(),
+            Clock::now(),
+            v1::event::Body::Gap(gap),
+        ));
     }
 
-    fn acknowledge_up_to(&self, sealed: &mut VecDeque<(u64, v1::SignedBatch)>, sequence: u64) {
-        while sealed.front().is_some_and(|(first, _)| *first <= sequence) {
-            sealed.pop_front();
+    fn acknowledged(&self, progress: &mut Progress, sequence: u64) {
+        let mut newest = None;
+        while let Some(sealed) = progress.sealed.pop_front_if(|sealed| sealed.sequence <= sequence) {
+            newest = Some((sealed.sequence, sealed.header_hash));
             self.metrics.batches_acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some((sequence, hash)) = newest {
+            progress.memory.acknowledged(sequence, hash);
         }
         self.metrics
             .batches_waiting
-            .store(sealed.len() as u64, Ordering::Relaxed);
+            .store(progress.sealed.len() as u64, Ordering::Relaxed);
     }
 
     fn seal(&self, progress: &mut Progress) {
@@ -211,7 +254,11 @@ impl Delivery {
                 counters,
                 seed,
             );
-            progress.sealed.push_back((sequence, batch));
+            progress.sealed.push_back(Sealed {
+                sequence,
+                header_hash: chain.previous,
+                batch,
+            });
         }
         self.metrics
             .batches_waiting

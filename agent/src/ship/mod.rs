@@ -2,7 +2,9 @@
 //! acknowledges what is durable. The collector being away delays delivery and nothing else.
 
 mod delivery;
+mod memory;
 mod outbox;
 
 pub use delivery::{Delivery, deliver};
+pub use memory::Memory;
 pub use outbox::Outbox;

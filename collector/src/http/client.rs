@@ -2,14 +2,14 @@
 //!
 //! Owns the address and the connection. Refuses everything that the API does not need: no TLS, no redirects, no pool.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 /// Where a collector answers: `http://<host>:<port>`.
 #[derive(Clone, Debug)]
@@ -27,20 +27,29 @@ pub(crate) enum Unanswered {
         #[source]
         source: std::io::Error,
     },
-    /// The connection ended, or what came was not HTTP.
-    #[error("the collector's answer is not HTTP")]
-    Broken(#[from] hyper::Error),
+    /// The connection ended, or what came was not HTTP/1.
+    #[error(
+        "what listens at {authority} does not answer as a collector: --url takes its http.listen, not its grpc.listen"
+    )]
+    Broken {
+        authority: String,
+        #[source]
+        source: hyper::Error,
+    },
+    /// It accepted, and said nothing.
+    #[error("what listens at {authority} gave no answer within {} seconds: --url takes a collector's http.listen", ANSWER_TIMEOUT.as_secs())]
+    Silent { authority: String },
 }
 
 impl Collector {
     /// From `http://host[:port]`, with or without a slash at the end.
     pub(crate) fn at(url: &str) -> anyhow::Result<Self> {
-        let rest = url
-            .strip_prefix("http://")
-            .with_context(|| format!("{url} does not begin with http://"))?;
+        let rest = url.strip_prefix("http://").with_context(|| {
+            format!("{url:?} does not begin with http://: give a URL as in {DEFAULT_URL}")
+        })?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.is_empty() || rest.contains(['/', '?', '#', '@', ' ']) {
-            bail!("{url} is not of the form http://host:port");
+            bail!("{url:?} is not of the form http://host:port: give a URL as in {DEFAULT_URL}");
         }
         let has_port = rest
             .rsplit_once(':')
@@ -64,11 +73,22 @@ impl Collector {
             authority: self.authority.clone(),
             source,
         };
-        let stream = match self.authority.parse::<SocketAddr>() {
-            Ok(address) => TcpStream::connect(address).await,
-            Err(_) => TcpStream::connect(&self.authority).await,
+        let broken = |source| Unanswered::Broken {
+            authority: self.authority.clone(),
+            source,
         };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream.map_err(unreachable)?)).await?;
+        let silent = |_| Unanswered::Silent {
+            authority: self.authority.clone(),
+        };
+        let stream = async {
+            match self.authority.parse::<SocketAddr>() {
+                Ok(address) => TcpStream::connect(address).await,
+                Err(_) => TcpStream::connect(&self.authority).await,
+            }
+        };
+        let stream = timeout(ANSWER_TIMEOUT, stream).await.map_err(silent)?;
+        let stream = TokioIo::new(stream.map_err(unreachable)?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
         tokio::spawn(connection);
         let mut request = Request::builder().uri(path).header(header::HOST, &self.authority);
         if body.is_some() {
@@ -80,7 +100,8 @@ impl Collector {
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(invalid)?;
-        Ok(sender.send_request(request).await?)
+        let answer = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        answer.map_err(silent)?.map_err(broken)
     }
 }
 
@@ -95,6 +116,9 @@ pub(crate) async fn read(response: Response<Incoming>) -> anyhow::Result<Bytes> 
 
 /// What the command line keeps of one answer: above the collector's own limit, escapes included.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long an answer may be in coming: twice what the collector itself allows a question, which may have to queue.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where `serve` listens unless told otherwise.
 pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:7480";

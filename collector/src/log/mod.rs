@@ -4,7 +4,7 @@
 //! (`writer`) owns all state, so that no lock orders anything; everybody else talks to it through `Log`.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -237,6 +237,18 @@ pub fn read_batches(
     from_index: u64,
 ) -> impl Iterator<Item = anyhow::Result<(u64, OpenedBatch)>> + use<> {
     recovery::ReadBack::new(evidence_dir, from_index)
+}
+
+/// The evidence folder of a data folder, for commands that only read it.
+pub(crate) fn evidence_in(data: &Path) -> anyhow::Result<PathBuf> {
+    let evidence = data.join("evidence");
+    std::fs::read_dir(&evidence).with_context(|| {
+        format!(
+            "no evidence log can be read in {}: name the data folder of a collector with --data",
+            data.display()
+        )
+    })?;
+    Ok(evidence)
 }
 
 /// Decodes a batch's events; they must carry the sequence numbers that the header promises.

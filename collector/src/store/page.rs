@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use datafusion::{
     arrow::{
         array::{Array, AsArray, RecordBatch},
         datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type},
         util::display::array_value_to_string,
     },
+    error::DataFusionError,
     prelude::DataFrame,
 };
 use futures::StreamExt;
@@ -42,9 +43,13 @@ impl Store {
         }
         let session = self.session().await.context("cannot open the store")?;
         let answer = async {
-            let plan = session::plan(&session, sql)
-                .await
-                .context("not answered (only one SELECT, WITH, EXPLAIN, SHOW or DESCRIBE is)")?;
+            let plan = session::plan(&session, sql).await.map_err(|error| {
+                anyhow!(
+                    "not answered: {} (answered is one SELECT, WITH, EXPLAIN, SHOW or DESCRIBE; SHOW TABLES and SHOW \
+                     COLUMNS FROM events say what there is)",
+                    in_one_line(&error)
+                )
+            })?;
             collect(plan, max_rows).await
         };
         in_time(answer).await
@@ -57,10 +62,11 @@ pub(super) async fn collect(plan: DataFrame, max_rows: usize) -> anyhow::Result<
         columns: plan.schema().fields().iter().map(|f| f.name().clone()).collect(),
         ..Page::default()
     };
-    let mut stream = plan.execute_stream().await?;
+    let failed = |error| anyhow!("not answered: {}", in_one_line(&error));
+    let mut stream = plan.execute_stream().await.map_err(failed)?;
     let mut bytes = 0;
     while let Some(batch) = stream.next().await {
-        let batch = batch?;
+        let batch = batch.map_err(failed)?;
         for row in 0..batch.num_rows() {
             if page.rows.len() >= max_rows || bytes >= MAX_PAGE_BYTES {
                 page.truncated = true;
@@ -72,6 +78,12 @@ pub(super) async fn collect(plan: DataFrame, max_rows: usize) -> anyhow::Result<
         }
     }
     Ok(page)
+}
+
+/// What an engine's error comes from, without the lists that some have behind their first line.
+fn in_one_line(error: &DataFusionError) -> String {
+    let text = error.find_root().strip_backtrace();
+    text.lines().next().unwrap_or_default().trim_end().to_owned()
 }
 
 /// Ends a question that takes too long.

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use ebpf_abi::{MissingReason, SegmentHeader};
-use pg_wire::{Direction, Limits, Nanos, Output, Session};
+use pg_wire::{Direction, Exchange, ExchangeKind, Limits, Nanos, Output, Session};
 use sql_meaning::Interpreter;
 
 use crate::{
@@ -16,6 +16,13 @@ use crate::{
 const APPLICATION_NAME: &[u8] = b"application_name";
 const SERVER_VERSION: &[u8] = b"server_version";
 
+/// Where events go, and what they are made with: shared by all connections.
+pub(crate) struct Recorder {
+    pub(crate) interpreter: Interpreter,
+    pub(crate) redaction: Redaction,
+    pub(crate) events: VecDeque<Event>,
+}
+
 /// A connection and everything that is known of it.
 pub(crate) struct Connection {
     facts: Arc<SessionFacts>,
@@ -24,9 +31,15 @@ pub(crate) struct Connection {
     backend: ByteStream,
     statements: u64,
     transaction: u64,
+    /// Set while `transaction` is over unless the next request follows at this very offset.
+    transaction_to: Option<u64>,
     asked_for_credentials: bool,
+    /// The credentials were accepted then; the server may refuse the session still.
+    authenticated: Option<Nanos>,
     let_in: bool,
     terminated: bool,
+    /// What was under way when the tap was attached has not been told of yet.
+    joining: bool,
 }
 
 impl Connection {
@@ -48,9 +61,12 @@ impl Connection {
             backend: stream(),
             statements: 0,
             transaction: 1,
+            transaction_to: None,
             asked_for_credentials: false,
+            authenticated: None,
             let_in: mid_stream,
             terminated: false,
+            joining: mid_stream,
         }
     }
 
@@ -59,90 +75,78 @@ impl Connection {
     }
 
     /// Takes a segment: what is missing before it, its bytes, what is missing behind them.
-    pub(crate) fn handle_segment(
-        &mut self,
-        header: &SegmentHeader,
-        bytes: &[u8],
-        events: &mut VecDeque<Event>,
-    ) {
+    pub(crate) fn handle_segment(&mut self, header: &SegmentHeader, bytes: &[u8], recorder: &mut Recorder) {
         let direction = direction(header);
-        let stream = self.stream(direction);
-        let fit = stream.take(header.offset, bytes.len() as u64);
+        let fit = self.stream(direction).take(header.offset, bytes.len() as u64);
         if fit.missing > 0 {
-            self.missing(direction, header.at, header.offset, fit.missing, "missed", events);
-        }
-        let fresh = bytes.get(fit.repeated..).unwrap_or_default();
-        if !fresh.is_empty() {
-            let offset = header.offset + fit.repeated as u64;
-            self.session.handle_bytes(direction, header.at, offset, fresh);
-        }
-        if header.missing > 0 {
-            let from = header.offset + bytes.len() as u64;
-            let missing = u64::from(header.missing);
-            self.stream(direction).take(from, missing);
             self.missing(
                 direction,
                 header.at,
-                from + missing,
+                header.offset,
+                fit.missing,
+                "missed",
+                recorder,
+            );
+        }
+        let fresh = bytes.get(fit.repeated..).unwrap_or_default();
+        if !fresh.is_empty() {
+            let offset = header.offset.saturating_add(fit.repeated as u64);
+            self.session.handle_bytes(direction, header.at, offset, fresh);
+            self.poll(recorder);
+        }
+        let from = header.offset.saturating_add(bytes.len() as u64);
+        let behind = self.stream(direction).take(from, u64::from(header.missing));
+        let missing = u64::from(header.missing).saturating_sub(behind.repeated as u64);
+        if missing > 0 {
+            let after = from.saturating_add(u64::from(header.missing));
+            self.missing(
+                direction,
+                header.at,
+                after,
                 missing,
                 reason(header.reason),
-                events,
+                recorder,
             );
         }
     }
 
     /// The streams ended at these positions, by the kernel's count.
-    pub(crate) fn handle_end(&mut self, at: Nanos, received: u64, sent: u64, events: &mut VecDeque<Event>) {
+    pub(crate) fn handle_end(&mut self, at: Nanos, received: u64, sent: u64, recorder: &mut Recorder) {
         for (direction, end) in [(Direction::Frontend, received), (Direction::Backend, sent)] {
             let fit = self.stream(direction).take(end, 0);
             if fit.missing > 0 {
-                self.missing(direction, at, end, fit.missing, "missed", events);
+                self.missing(direction, at, end, fit.missing, "missed", recorder);
             }
         }
     }
 
-    pub(crate) fn handle_close(&mut self, at: Nanos) {
+    /// The connection is over: what is under way, then the closing, unless the client was refused.
+    pub(crate) fn handle_close(&mut self, at: Nanos, reason: &'static str, recorder: &mut Recorder) {
         self.session.handle_close(at);
-    }
-
-    /// The last event of a connection.
-    pub(crate) fn closed(&self, at: Nanos, reason: &'static str) -> Event {
-        let reason = if self.terminated { "terminate" } else { reason };
-        self.event(
-            at,
-            Body::SessionClose {
-                reason,
-                bytes_in: self.frontend.position(),
-                bytes_out: self.backend.position(),
-                statements: self.statements,
-            },
-        )
-    }
-
-    /// Whether a client was let in, so that opening and closing it is worth an event.
-    pub(crate) fn was_let_in(&self) -> bool {
-        self.let_in
+        self.poll(recorder);
+        self.open(recorder);
+        // Whether an encrypted one was let in cannot be seen; that it ended, and how much went by, can.
+        if !self.let_in && self.facts.encryption.is_none() {
+            return;
+        }
+        let closed = Body::SessionClose {
+            reason: if self.terminated { "terminate" } else { reason },
+            bytes_in: self.frontend.position(),
+            bytes_out: self.backend.position(),
+            statements: self.statements,
+        };
+        recorder.events.push_back(self.event(at, closed));
     }
 
     /// Turns what the session has to tell into events.
-    pub(crate) fn poll(
-        &mut self,
-        interpreter: &mut Interpreter,
-        redaction: Redaction,
-        events: &mut VecDeque<Event>,
-    ) {
+    fn poll(&mut self, recorder: &mut Recorder) {
         while let Some(output) = self.session.poll() {
-            self.handle_output(output, interpreter, redaction, events);
+            self.handle_output(output, recorder);
         }
     }
 
-    fn handle_output(
-        &mut self,
-        output: Output,
-        interpreter: &mut Interpreter,
-        redaction: Redaction,
-        events: &mut VecDeque<Event>,
-    ) {
+    fn handle_output(&mut self, output: Output, recorder: &mut Recorder) {
+        let events = &mut recorder.events;
         match output {
             Output::Startup { parameters, .. } => self.startup(&parameters),
             Output::AuthRequested { method, .. } => {
@@ -153,11 +157,11 @@ impl Connection {
                 if !self.asked_for_credentials {
                     Arc::make_mut(&mut self.facts).auth_method = Some("none");
                 }
-                self.let_in = true;
-                events.push_back(self.event(at, Body::SessionOpen));
+                self.authenticated = Some(at);
             }
-            // The kernel's process id is the one that this host knows; the server's may be of a namespace.
-            Output::BackendKey { .. } => {}
+            // The last thing that a server tells before it is ready. Its process id is not kept: the kernel's is the
+            // one that this host knows, the server's may be of a namespace.
+            Output::BackendKey { .. } => self.open(recorder),
             Output::Parameter { name, value } => {
                 let value = || Some(String::from_utf8_lossy(&value).into_owned());
                 if name.as_ref() == APPLICATION_NAME {
@@ -166,7 +170,10 @@ impl Connection {
                     Arc::make_mut(&mut self.facts).server_version = value();
                 }
             }
-            Output::AuthFailed { at, error } => events.push_back(self.event(at, Body::AuthFailure(error))),
+            Output::AuthFailed { at, error } => {
+                self.authenticated = None;
+                events.push_back(self.event(at, Body::AuthFailure(error)));
+            }
             Output::SessionError { at, error } => events.push_back(self.event(at, Body::SessionError(error))),
             Output::Cancel { at, pid } => events.push_back(self.event(at, Body::Cancel { victim: pid })),
             Output::Terminate { .. } => self.terminated = true,
@@ -176,20 +183,7 @@ impl Connection {
                     events.push_back(self.event(at, Body::Opaque(kind)));
                 }
             }
-            Output::Exchange(exchange) => {
-                for (times, query) in query::queries(&exchange, self.transaction, interpreter, redaction) {
-                    self.statements += 1;
-                    let session = Arc::clone(&self.facts);
-                    events.push_back(Event {
-                        times,
-                        session,
-                        body: Body::Query(Box::new(query)),
-                    });
-                }
-                if exchange.transaction_status == Some(b'I') {
-                    self.transaction += 1;
-                }
-            }
+            Output::Exchange(exchange) => self.exchange(&exchange, recorder),
             Output::Malformed {
                 at,
                 direction,
@@ -214,7 +208,7 @@ impl Connection {
             } => {
                 // The missing bytes themselves were told when they were found missing.
                 if skipped > 0 {
-                    let reason = if self.facts.opened_before_attach {
+                    let reason = if self.joining {
                         "opened_before_attach"
                     } else {
                         "resync"
@@ -228,7 +222,80 @@ impl Connection {
                     };
                     events.push_back(self.event(at, Body::Gap(gap)));
                 }
+                // The backend's side comes last, and no session gets into step without having skipped some of it.
+                self.joining &= direction != Direction::Backend;
             }
+        }
+    }
+
+    fn exchange(&mut self, exchange: &Exchange, recorder: &mut Recorder) {
+        self.open(recorder);
+        // Whoever is answered was let in, even if that was not seen.
+        self.let_in |= exchange
+            .results
+            .iter()
+            .any(|result| result.first_response.is_some());
+        let transaction = self.transaction_of(exchange);
+        let Recorder {
+            interpreter,
+            redaction,
+            events,
+        } = recorder;
+        for (times, query) in query::queries(exchange, transaction, interpreter, *redaction) {
+            self.statements += 1;
+            let session = Arc::clone(&self.facts);
+            events.push_back(Event {
+                times,
+                session,
+                body: Body::Query(Box::new(query)),
+            });
+        }
+        if exchange.results_omitted > 0 {
+            let gap = Gap {
+                reason: "result_cap",
+                direction: Direction::Backend,
+                bytes_missing: Some(0),
+                detail: format!(
+                    "{} answers to one query string were counted, not kept",
+                    exchange.results_omitted
+                ),
+            };
+            events.push_back(self.event(exchange.ended, Body::Gap(gap)));
+        }
+    }
+
+    /// The number of the transaction that an exchange belongs to.
+    ///
+    /// Everything between two Syncs is one transaction at least (manual, "Pipelining"), and all of it is told with the
+    /// same status. Requests of which one begins where the last one ends have no Sync between them.
+    fn transaction_of(&mut self, exchange: &Exchange) -> u64 {
+        if self
+            .transaction_to
+            .take()
+            .is_some_and(|end| end != exchange.request.start)
+        {
+            self.transaction += 1;
+        }
+        let number = self.transaction;
+        if exchange.transaction_status == Some(b'I') {
+            match exchange.kind {
+                // Ready for the next by themselves.
+                ExchangeKind::Simple | ExchangeKind::FunctionCall | ExchangeKind::Sync => {
+                    self.transaction += 1;
+                }
+                _ => self.transaction_to = Some(exchange.request.end),
+            }
+        }
+        number
+    }
+
+    /// Tells that a client was let in: not before the server is about to be ready, because a database that does not
+    /// exist, a role without `CONNECT` or a full server are refused only after authentication. If the connection ends
+    /// with neither seen, the accepted credentials stand.
+    fn open(&mut self, recorder: &mut Recorder) {
+        if let Some(at) = self.authenticated.take() {
+            self.let_in = true;
+            recorder.events.push_back(self.event(at, Body::SessionOpen));
         }
     }
 
@@ -256,17 +323,18 @@ impl Connection {
         offset_after: u64,
         missing: u64,
         reason: &'static str,
-        events: &mut VecDeque<Event>,
+        recorder: &mut Recorder,
     ) {
-        self.session
-            .handle_gap(direction, at, offset_after, Some(missing));
         let gap = Gap {
             reason,
             direction,
             bytes_missing: Some(missing),
             detail: String::new(),
         };
-        events.push_back(self.event(at, Body::Gap(gap)));
+        recorder.events.push_back(self.event(at, Body::Gap(gap)));
+        self.session
+            .handle_gap(direction, at, offset_after, Some(missing));
+        self.poll(recorder);
     }
 
     fn stream(&mut self, direction: Direction) -> &mut ByteStream {

@@ -81,7 +81,7 @@ pub struct SessionFacts {
 /// What an event says.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// A client was let in.
+    /// A client was let in. Told when the server is about to be ready; the time is that of the accepted credentials.
     SessionOpen,
     /// The connection is over.
     SessionClose {
@@ -114,7 +114,10 @@ pub enum Body {
 /// Something was not seen or not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Short name of the reason.
+    /// Short name of the reason. Bytes are missing: "missed" (they went by unseen), "copy_fault", "unsupported_call",
+    /// "call_cap", "unknown" (the kernel side saw the call and could not take them). All bytes came, but: "malformed"
+    /// (they are not the protocol), "resync" and "opened_before_attach" (what they belong to is not known), "result_cap"
+    /// (more answers than [`pg_wire::Limits::results`]).
     pub reason: &'static str,
     /// In which stream.
     pub direction: Direction,
@@ -137,6 +140,8 @@ pub struct Query {
     pub original_bytes: u64,
     /// The text is not whole.
     pub truncated: bool,
+    /// The text is that of a whole query string, which several statements answered that could not be told apart in it.
+    pub text_is_shared: bool,
     /// Prepared statement.
     pub statement_name: String,
     /// Portal.
@@ -173,4 +178,12 @@ pub struct Query {
     pub request: Range<u64>,
     /// Where the answer ends in the backend stream.
     pub response_to: u64,
+}
+
+impl Query {
+    /// Whether the recorded text is all of this statement's, and nothing else's.
+    #[must_use]
+    pub fn text_is_whole(&self) -> bool {
+        self.text.is_some() && !self.truncated && !self.text_is_shared
+    }
 }

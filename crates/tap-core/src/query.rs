@@ -29,12 +29,19 @@ pub(crate) fn queries(
     redaction: Redaction,
 ) -> Vec<(Times, Query)> {
     let texts = texts(exchange);
-    let single = exchange.results.len() == 1;
+    let single = exchange.results.len() == 1 && exchange.results_omitted == 0;
     exchange
         .results
         .iter()
         .enumerate()
         .map(|(index, result)| {
+            // Answers beyond the limit were left out before the error that ended the string.
+            let omitted = if result.error.is_some() {
+                usize::try_from(exchange.results_omitted).unwrap_or(usize::MAX)
+            } else {
+                0
+            };
+            let index = index.saturating_add(omitted);
             let text = match &texts {
                 Texts::None => None,
                 Texts::Whole(text) => Some(text.clone()),
@@ -77,6 +84,7 @@ pub(crate) fn queries(
                     recorded,
                     statement,
                     original_bytes,
+                    matches!(texts, Texts::Whole(_)) && !single,
                 ),
             )
         })
@@ -103,7 +111,8 @@ fn texts(exchange: &Exchange) -> Texts {
     let failed_as_a_whole = exchange.results.first().and_then(|result| result.error.as_ref());
     let failed_as_a_whole = failed_as_a_whole.is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
     // Fewer answers than statements: an error ended the string. More answers cannot be told apart.
-    if parts.len() < 2 || exchange.results.len() > parts.len() || failed_as_a_whole {
+    let answers = (exchange.results.len() as u64).saturating_add(exchange.results_omitted);
+    if parts.len() < 2 || answers > parts.len() as u64 || failed_as_a_whole {
         return Texts::Whole(sql.clone());
     }
     Texts::Parts(sql.clone(), parts)
@@ -129,18 +138,29 @@ fn query(
     text: Option<String>,
     statement: Option<Arc<Statement>>,
     original_bytes: u64,
+    text_is_shared: bool,
 ) -> Query {
     let name = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let done = matches!(
         result.outcome,
         Outcome::Ok | Outcome::Suspended | Outcome::EmptyQuery
     );
+    let tag = result.tag.as_deref().filter(|_| done);
+    // COPY's tag does not say which way; the text does.
+    let writes = statement
+        .as_ref()
+        .is_some_and(|statement| statement.class == sql_meaning::Class::Write);
+    let copied = tag
+        .filter(|tag| writes && tag.starts_with("COPY "))
+        .and_then(sql_meaning::rows_in_tag);
+    let rows_affected = tag.and_then(sql_meaning::rows_affected).or(copied);
     Query {
         kind: exchange.kind,
         text,
         statement,
         original_bytes,
         truncated: exchange.truncated,
+        text_is_shared,
         statement_name: name(&exchange.statement_name),
         portal: name(&exchange.portal_name),
         index: u32::try_from(index).unwrap_or(u32::MAX),
@@ -149,11 +169,7 @@ fn query(
         outcome: result.outcome,
         tag: result.tag.clone(),
         rows: result.rows,
-        rows_affected: result
-            .tag
-            .as_deref()
-            .filter(|_| done)
-            .and_then(sql_meaning::rows_affected),
+        rows_affected,
         bytes_in: result.bytes_in,
         bytes_out: result.bytes_out,
         copy_bytes: result.copy_bytes,

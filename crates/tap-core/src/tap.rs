@@ -1,7 +1,7 @@
 //! All connections of a host: facts and segments in, events out.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -10,7 +10,7 @@ use pg_wire::{Limits, Nanos};
 use sql_meaning::Interpreter;
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, Recorder},
     event::{Endpoint, Event, SessionFacts, Transport},
     query::Redaction,
 };
@@ -26,12 +26,11 @@ pub struct Settings {
 
 /// All tapped connections.
 pub struct Tap {
-    settings: Settings,
+    limits: Limits,
     connections: HashMap<u64, Connection>,
-    /// Connections by the process that serves them.
+    /// Connections by the process that serves them; none of the lists is empty.
     by_backend: HashMap<u32, Vec<u64>>,
-    interpreter: Interpreter,
-    events: VecDeque<Event>,
+    recorder: Recorder,
     closed: Vec<u64>,
     orphans: u64,
 }
@@ -47,28 +46,26 @@ impl Tap {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
-            settings,
+            limits: settings.limits,
             connections: HashMap::new(),
             by_backend: HashMap::new(),
-            interpreter: Interpreter::new(STATEMENTS),
-            events: VecDeque::new(),
+            recorder: Recorder {
+                interpreter: Interpreter::new(STATEMENTS),
+                redaction: settings.redaction,
+                events: VecDeque::new(),
+            },
             closed: Vec::new(),
             orphans: 0,
         }
     }
 
-    /// A server process used a socket for the first time.
+    /// A server process used a socket for the first time. A cookie is never used again: a known one is the same
+    /// connection, whoever uses it.
     pub fn handle_socket(&mut self, fact: &SocketFact) {
-        if let Some(former) = self.connections.get(&fact.cookie) {
-            // Passed on to another process: the connection stays the same.
-            if former.facts().backend_pid == fact.tgid {
-                return;
-            }
+        if let Entry::Vacant(entry) = self.connections.entry(fact.cookie) {
+            entry.insert(Connection::new(session_facts(fact), self.limits.clone()));
+            self.by_backend.entry(fact.tgid).or_default().push(fact.cookie);
         }
-        let facts = session_facts(fact);
-        self.by_backend.entry(fact.tgid).or_default().push(fact.cookie);
-        self.connections
-            .insert(fact.cookie, Connection::new(facts, self.settings.limits.clone()));
     }
 
     /// Bytes passed.
@@ -77,14 +74,13 @@ impl Tap {
             self.orphans += 1;
             return;
         };
-        connection.handle_segment(header, bytes, &mut self.events);
-        connection.poll(&mut self.interpreter, self.settings.redaction, &mut self.events);
+        connection.handle_segment(header, bytes, &mut self.recorder);
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.
     pub fn handle_close(&mut self, fact: &CloseFact) {
         if let Some(connection) = self.connections.get_mut(&fact.cookie) {
-            connection.handle_end(fact.at, fact.received, fact.sent, &mut self.events);
+            connection.handle_end(fact.at, fact.received, fact.sent, &mut self.recorder);
         }
         self.close(fact.cookie, fact.at, "closed");
     }
@@ -98,7 +94,7 @@ impl Tap {
 
     /// The next event.
     pub fn poll(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.recorder.events.pop_front()
     }
 
     /// The connections that were closed since this was last asked: nothing more comes of them.
@@ -130,14 +126,13 @@ impl Tap {
         let Some(mut connection) = self.connections.remove(&cookie) else {
             return;
         };
-        if let Some(cookies) = self.by_backend.get_mut(&connection.facts().backend_pid) {
-            cookies.retain(|kept| *kept != cookie);
+        if let Entry::Occupied(mut cookies) = self.by_backend.entry(connection.facts().backend_pid) {
+            cookies.get_mut().retain(|kept| *kept != cookie);
+            if cookies.get().is_empty() {
+                cookies.remove();
+            }
         }
-        connection.handle_close(at);
-        connection.poll(&mut self.interpreter, self.settings.redaction, &mut self.events);
-        if connection.was_let_in() {
-            self.events.push_back(connection.closed(at, reason));
-        }
+        connection.handle_close(at, reason, &mut self.recorder);
         self.closed.push(cookie);
     }
 }
@@ -182,4 +177,49 @@ fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
         return IpAddr::V4(Ipv4Addr::new(a, b, c, d));
     }
     IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use ebpf_abi::{PeerProcess, UNIX_PATH_MAX};
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_what_is_over() {
+        let mut tap = Tap::new(Settings::default());
+        let fact = |cookie, tgid| SocketFact {
+            kind: 0,
+            tgid,
+            at: 0,
+            cookie,
+            server: 1,
+            netns: 0,
+            family: AF_INET,
+            local_port: 5432,
+            remote_port: 0,
+            role: 0,
+            flags: 0,
+            local: [0; 16],
+            remote: [0; 16],
+            peer: PeerProcess::default(),
+            sequence: 0,
+            reserved: 0,
+            path_length: 0,
+            path: [0; UNIX_PATH_MAX],
+        };
+        for (cookie, tgid) in [(1, 10), (2, 10), (3, 30), (3, 31)] {
+            tap.handle_socket(&fact(cookie, tgid));
+        }
+        assert_eq!((tap.connections.len(), tap.by_backend.len()), (3, 2));
+        for cookie in [1, 3] {
+            tap.handle_close(&CloseFact {
+                cookie,
+                ..CloseFact::default()
+            });
+        }
+        assert_eq!(tap.by_backend, HashMap::from([(10, vec![2])]));
+        tap.handle_exit(10, 0);
+        assert!(tap.connections.is_empty() && tap.by_backend.is_empty());
+    }
 }

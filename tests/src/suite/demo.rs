@@ -26,7 +26,7 @@ use trail::Trail;
 /// # Errors
 /// When something cannot be started or read; anything missing or wrong is a figure.
 pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
-    let prefix = format!("pgwitness-demo-{}", std::process::id());
+    let slice = format!("pgwitness-demo-{}", std::process::id());
     let mut cluster = Cluster::init(Witness::Full)?;
     cluster.start().await?;
     cluster.prepare().await?;
@@ -41,8 +41,8 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         tap.http_port()
     ));
 
-    let services = Services::new(&prefix, &cluster)?;
-    let trail = Trail::new(&prefix);
+    let services = Services::new(&slice, &cluster)?;
+    let trail = Trail::new();
     progress("five programs log in as app_user: the database cannot tell them apart");
     let running = services.start(if once { RUN_SECONDS } else { A_DAY })?;
     if once {
@@ -154,8 +154,8 @@ struct Services {
 }
 
 impl Services {
-    fn new(prefix: &str, cluster: &Cluster) -> Result<Self> {
-        let program = |name, route| Program::new(prefix, name, cluster, route);
+    fn new(slice: &str, cluster: &Cluster) -> Result<Self> {
+        let program = |name, route| Program::new(slice, name, cluster, route);
         Ok(Self {
             orders: program("orders-api", Route::Tcp)?,
             ledger: program("ledger-bench", Route::Tcp)?,
@@ -310,8 +310,8 @@ mod tests {
         let mut cluster = Cluster::init(Witness::Full).unwrap();
         cluster.start().await.unwrap();
         cluster.prepare().await.unwrap();
-        let prefix = format!("pgwitness-demo-test-{}", std::process::id());
-        let services = Services::new(&prefix, &cluster).unwrap();
+        let slice = format!("pgwitness-demo-test-{}", std::process::id());
+        let services = Services::new(&slice, &cluster).unwrap();
         let running = services.start(2).unwrap();
         services.visit().await.unwrap();
         for (program, process) in services.all().into_iter().zip(running) {
@@ -331,7 +331,7 @@ mod tests {
         );
         assert!(found.none(), "{found:?}");
         assert!(found.statements > 50, "{found:?}");
-        let trail = Trail::new(&prefix);
+        let trail = Trail::new();
         trail.side_by_side(&logged, &record);
         trail.principals(&record);
         trail.verdict(&found, true, "OK: evidence verifies");

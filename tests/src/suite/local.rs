@@ -29,7 +29,7 @@ use mix::Mix;
 /// When something cannot be started or read; differences are figures.
 pub async fn run(full: bool, keep: bool) -> Result<Outcome> {
     let began = Instant::now();
-    let prefix = format!("pgwitness-local-{}", std::process::id());
+    let slice = format!("pgwitness-local-{}", std::process::id());
     let mut cluster = Cluster::init(Witness::Full)?;
     // The agent first: it has to notice the server's start by itself, and sees the role being made.
     progress("starting collector and agent, then the server");
@@ -37,7 +37,7 @@ pub async fn run(full: bool, keep: bool) -> Result<Outcome> {
     cluster.start().await?;
     cluster.prepare().await?;
 
-    let mix = Mix::new(&prefix, &cluster)?;
+    let mix = Mix::new(&slice, &cluster)?;
     progress(&format!(
         "{}: {} programs share the role {APP_ROLE}",
         cluster.version(),
@@ -85,7 +85,7 @@ pub async fn run(full: bool, keep: bool) -> Result<Outcome> {
     if !verified {
         progress(&verdict);
     }
-    let leaks = leak::of_password(&tap, &cluster)? + literal_phase(&prefix, &cluster, keep).await?;
+    let leaks = leak::of_password(&tap, &cluster)? + literal_phase(&slice, &cluster, keep).await?;
     if keep {
         progress(&format!("kept: {}", tap.keep().display()));
     }
@@ -152,10 +152,10 @@ fn gaps(tap: &Tap, reason: &str) -> Result<u64> {
 }
 
 /// The default redaction: a literal that occurs nowhere else must occur nowhere.
-async fn literal_phase(prefix: &str, cluster: &Cluster, keep: bool) -> Result<u64> {
+async fn literal_phase(slice: &str, cluster: &Cluster, keep: bool) -> Result<u64> {
     progress("once more with the default redaction");
     let mut tap = Tap::start(&cluster.data(), Redaction::Default).await?;
-    let program = Program::new(prefix, "literals", cluster, Route::Tcp)?;
+    let program = Program::new(slice, "literals", cluster, Route::Tcp)?;
     let marker = leak::marker();
     let statement = format!(
         "SELECT count(*) FROM orders WHERE note = '{marker}' {}",

@@ -24,20 +24,20 @@ pub async fn run() -> Result<Outcome> {
     let mut cluster = Cluster::init(Witness::Silent)?;
     cluster.start().await?;
     cluster.prepare().await?;
-    let prefix = format!("pgwitness-survive-{}", std::process::id());
+    let slice = format!("pgwitness-survive-{}", std::process::id());
 
     progress(&format!(
         "{}: {RUN_SECONDS} s without pgwitness",
         cluster.version()
     ));
-    let without = load(&prefix, "without", &cluster, async { Ok(()) }).await?;
+    let without = load(&slice, "without", &cluster, async { Ok(()) }).await?;
 
     let mut tap = Tap::start(&cluster.data(), Redaction::Default).await?;
     progress(&format!(
         "{RUN_SECONDS} s with pgwitness; its agent is killed after {KILL_AFTER_SECONDS} s"
     ));
     let mut killed = 0;
-    let with = load(&prefix, "with", &cluster, async {
+    let with = load(&slice, "with", &cluster, async {
         tokio::time::sleep(Duration::from_secs(KILL_AFTER_SECONDS)).await;
         tap.kill_agent().await?;
         killed += 1;
@@ -76,12 +76,12 @@ struct Load {
 
 /// One run of pgbench while `meanwhile` happens.
 async fn load(
-    prefix: &str,
+    slice: &str,
     name: &str,
     cluster: &Cluster,
     meanwhile: impl Future<Output = Result<()>>,
 ) -> Result<Load> {
-    let program = Program::new(prefix, name, cluster, Route::Tcp)?;
+    let program = Program::new(slice, name, cluster, Route::Tcp)?;
     let journal = TempDir::with_prefix("pgwitness-journal-")?;
     let script = format!(
         "\\set id random(1, 1000)\nSELECT id, email FROM customers {tag} WHERE id = :id;\n\

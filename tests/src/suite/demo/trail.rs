@@ -10,17 +10,15 @@ use crate::csvlog::{LoggedSession, LoggedStatement};
 use crate::record::Recorded;
 use crate::screen::{Look, Screen, cell, clock};
 
-/// The trail of one run; units are shown without the run's prefix.
+/// The trail of one run.
 pub(super) struct Trail {
     screen: Screen,
-    prefix: String,
 }
 
 impl Trail {
-    pub(super) fn new(prefix: &str) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             screen: Screen::stdout(),
-            prefix: format!("{prefix}-"),
         }
     }
 
@@ -49,7 +47,7 @@ impl Trail {
             let logged = self.find(logged, event);
             let time = logged.map_or(event.at_ns, |statement| statement.at_ns);
             let text = logged.map_or_else(|| "(not found)".to_owned(), |statement| plain(&statement.text));
-            let unit = self.unit(event);
+            let unit = unit(event);
             let tint = tints.get(unit.as_str()).copied().unwrap_or(Look::Bad);
             println!(
                 "{} {} {} │ {} {} {}",
@@ -92,7 +90,7 @@ impl Trail {
             .filter_map(|(principal, _)| host_of(principal))
             .collect();
         for ((principal, how), (statements, rows)) in &counts {
-            let tint = tints.get(self.short(principal)).copied().unwrap_or(Look::Bad);
+            let tint = tints.get(short(principal)).copied().unwrap_or(Look::Bad);
             // What all have in common is said once, below.
             let name = match host_of(principal) {
                 Some(host) if hosts.len() == 1 => principal.strip_prefix(host).unwrap_or(principal),
@@ -135,19 +133,8 @@ impl Trail {
         println!();
     }
 
-    fn unit(&self, event: &Recorded) -> String {
-        self.short(event.principal.as_deref().unwrap_or("unknown"))
-            .to_owned()
-    }
-
-    fn short<'a>(&self, principal: &'a str) -> &'a str {
-        let unit = unit_of(principal).unwrap_or(principal);
-        let name = unit.strip_prefix(self.prefix.as_str()).unwrap_or(unit);
-        name.strip_suffix(".service").unwrap_or(name)
-    }
-
     fn tints(&self, record: &[Recorded]) -> BTreeMap<String, Look> {
-        let mut units: Vec<_> = record.iter().map(|event| self.unit(event)).collect();
+        let mut units: Vec<_> = record.iter().map(unit).collect();
         units.sort();
         units.dedup();
         units
@@ -169,6 +156,16 @@ impl Trail {
             .filter(|statement| words(&statement.text).starts_with(shown))
             .min_by_key(|statement| statement.at_ns.abs_diff(event.at_ns))
     }
+}
+
+/// The program's name in a principal that is a unit.
+fn short(principal: &str) -> &str {
+    let unit = unit_of(principal).unwrap_or(principal);
+    unit.strip_suffix(".service").unwrap_or(unit)
+}
+
+fn unit(event: &Recorded) -> String {
+    short(event.principal.as_deref().unwrap_or("unknown")).to_owned()
 }
 
 /// `spiffe://<trust domain>/host/<host>/` of a principal that is a unit.

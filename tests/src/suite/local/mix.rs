@@ -17,10 +17,10 @@ pub(super) struct Mix {
 }
 
 impl Mix {
-    pub(super) fn new(prefix: &str, cluster: &Cluster) -> Result<Self> {
+    pub(super) fn new(slice: &str, cluster: &Cluster) -> Result<Self> {
         let programs = PROGRAMS
             .iter()
-            .map(|(name, route)| Program::new(prefix, name, cluster, *route));
+            .map(|(name, route)| Program::new(slice, name, cluster, *route));
         Ok(Self {
             programs: programs.collect::<Result<_>>()?,
         })
