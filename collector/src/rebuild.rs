@@ -68,6 +68,21 @@ pub(crate) struct Filled {
 pub(crate) async fn refill(
     evidence: &Path,
     store: &Store,
+    progress: impl FnMut(Filled),
+) -> anyhow::Result<Filled> {
+    let filled = hand_over(evidence, store, progress).await?;
+    if let Some(entry) = store.status().behind_from {
+        bail!(
+            "the store could not take in entry {entry} of the log and what follows; rebuild it first if it is old"
+        );
+    }
+    Ok(filled)
+}
+
+/// Gives the store every batch of the log that its files do not hold. What it could not take its status says.
+pub(crate) async fn hand_over(
+    evidence: &Path,
+    store: &Store,
     mut progress: impl FnMut(Filled),
 ) -> anyhow::Result<Filled> {
     let from = store.resume_point().unwrap_or(0);
@@ -102,11 +117,6 @@ pub(crate) async fn refill(
         progress(filled);
     }
     reader.await?;
-    if let Some(entry) = store.status().behind_from {
-        bail!(
-            "the store could not take in entry {entry} of the log and what follows; rebuild it first if it is old"
-        );
-    }
     Ok(filled)
 }
 

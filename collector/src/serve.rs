@@ -24,8 +24,9 @@ use crate::{
     http,
     ingest::Ingest,
     live::Record,
-    log::{self, Durable, Log},
+    log::{Durable, Log},
     metrics::Metrics,
+    rebuild,
     store::{Store, StoreOptions},
 };
 
@@ -171,39 +172,15 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Gives the store what the log has and its files have not.
+/// Gives the store what the log holds and its files do not.
 async fn refill(evidence: &Path, store: &Store, metrics: &Metrics, held: u64) -> anyhow::Result<()> {
     let from = store.resume_point().unwrap_or(0);
     ensure!(
         from <= held,
         "the store has {from} batches, the evidence log only {held}: rebuild the store (pgwitness-collector rebuild)"
     );
-    let (batches, mut received) = mpsc::channel(4);
-    let evidence = evidence.to_owned();
-    let reader = tokio::task::spawn_blocking(move || {
-        for batch in log::read_batches(&evidence, from) {
-            let failed = batch.is_err();
-            if batches.blocking_send(batch).is_err() || failed {
-                break;
-            }
-        }
-    });
-    while let Some(batch) = received.recv().await {
-        let (log_index, opened) = batch.context("the evidence log cannot be read back")?;
-        let events = log::decode_events(&opened.header, &opened.events)
-            .map_err(|reason| anyhow!("entry {log_index} of the evidence log: {reason}"))?;
-        append(
-            store,
-            metrics,
-            Durable {
-                log_index,
-                header: opened.header,
-                events,
-            },
-        )
-        .await;
-    }
-    reader.await?;
+    let filled = rebuild::hand_over(evidence, store, |_| {}).await?;
+    metrics.store_rows.inc_by(filled.events);
     Ok(())
 }
 
