@@ -7,10 +7,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-/// The folder of the workspace.
+/// The folder of the workspace. Asked for when it runs: with a target folder that several checkouts share, the program
+/// may have been compiled in another one.
 pub(crate) fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    here.parent().map_or_else(|| here.clone(), Path::to_path_buf)
 }
 
 /// The cargo that runs this.
