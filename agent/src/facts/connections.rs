@@ -128,7 +128,7 @@ fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups
     let path = path.to_owned();
     if peer.start == 0 {
         // The process was gone when the server first read: only its pid is left, so the time must decide.
-        return match processes.find_at(peer.tgid, socket.at) {
+        return match processes.find_ended(peer.tgid, socket.at) {
             Some(process) if process.uid == peer.uid => Peer::UnixPeer { process, path },
             _ => Peer::Unknown {
                 reason: format!("process {} had ended before the server read from it", peer.tgid),

@@ -134,15 +134,15 @@ impl Processes {
         Some(Arc::clone(&entry.process))
     }
 
-    /// The process that had this pid at a time. `None` if there was none, or if several could have been meant.
-    pub fn find_at(&self, pid: u32, at: u64) -> Option<Arc<Process>> {
+    /// The process that had this pid and had just ended at a time. `None` if there was none, or if several could be
+    /// meant. One that still lives is never meant: it would be a later owner of the pid.
+    pub fn find_ended(&self, pid: u32, at: u64) -> Option<Arc<Process>> {
+        /// Between the end of a client and the moment at which the server reads what it had sent.
+        const JUST_NS: u64 = 1_000_000_000;
         let entries = self.by_pid.get(&pid)?;
         let mut candidates = entries
             .iter()
-            // It may have ended just before its bytes were read by the other side.
-            .filter(|entry| {
-                entry.process.start_ns <= at && entry.ended.is_none_or(|end| end + 1_000_000_000 >= at)
-            });
+            .filter(|entry| entry.ended.is_some_and(|end| end <= at && end + JUST_NS >= at));
         let first = candidates.next()?;
         candidates.next().is_none().then(|| Arc::clone(&first.process))
     }
@@ -335,15 +335,13 @@ mod tests {
             processes.find(900_000, second).expect("the second").start_ns,
             second
         );
-        assert_eq!(
-            processes
-                .find_at(900_000, second + 1)
-                .expect("the living one")
-                .start_ns,
-            second
+        let ended = processes.find_ended(900_000, 2_000_000_001).expect("the first");
+        assert_eq!(ended.start_ns, first);
+        assert!(
+            processes.find_ended(900_000, second + 1).is_none(),
+            "a living one is never meant"
         );
         assert!(processes.find(900_000, 5_000_000_000).is_none());
-        assert!(processes.find_at(900_000, 5_000_000_000).is_none());
     }
 
     #[test]
@@ -365,8 +363,9 @@ mod tests {
         let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
         processes.inventory(&mut cgroups);
         let own = processes
-            .find_at(std::process::id(), u64::MAX)
+            .read(std::process::id(), None, &mut cgroups)
             .expect("this process");
+        let own = processes.find(own.pid, own.start_ns).expect("in the inventory");
         assert_eq!(
             own.exe.as_deref().map(Path::new),
             std::env::current_exe().ok().as_deref()
