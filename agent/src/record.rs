@@ -3,8 +3,8 @@
 use attribution::{Attribution, Confidence, PrincipalKind, Process};
 use proto::v1;
 use tap_core::{
-    Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Gap, Outcome, Phase, Query, SessionFacts,
-    Transport,
+    Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome, Param, Phase, Query,
+    SessionFacts, Transport,
 };
 
 use crate::clock::Clock;
@@ -18,7 +18,7 @@ pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock,
         ts_end_ns: clock.utc(event.times.end),
         session: Some(session(&event.session, boot)),
         attribution: attribution.cloned(),
-        body: Some(body(&event.body)),
+        body: Some(body(&event.body, boot)),
     }
 }
 
@@ -102,7 +102,7 @@ fn session(facts: &SessionFacts, boot: &str) -> v1::Session {
     };
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     v1::Session {
-        id: format!("{boot}-{:x}", facts.cookie),
+        id: session_id(boot, facts.cookie),
         backend_pid: facts.backend_pid,
         login_role: text(&facts.login_role),
         database: text(&facts.database),
@@ -115,6 +115,10 @@ fn session(facts: &SessionFacts, boot: &str) -> v1::Session {
         opened_before_attach: facts.opened_before_attach,
         server_version: text(&facts.server_version),
     }
+}
+
+fn session_id(boot: &str, cookie: u64) -> String {
+    format!("{boot}-{cookie:x}")
 }
 
 fn endpoint(endpoint: &Endpoint) -> Option<v1::Endpoint> {
@@ -138,7 +142,7 @@ fn encryption(kind: EncryptionKind) -> v1::Encryption {
     }
 }
 
-fn body(body: &Body) -> v1::event::Body {
+fn body(body: &Body, boot: &str) -> v1::event::Body {
     use v1::event::Body as Out;
     match body {
         Body::SessionOpen => Out::SessionOpen(v1::SessionOpen {}),
@@ -161,8 +165,14 @@ fn body(body: &Body) -> v1::event::Body {
             sqlstate: error.sqlstate.clone(),
             severity: error.severity.clone(),
         }),
-        Body::Cancel { victim } => Out::Cancel(v1::Cancel {
+        Body::Cancel { victim, session } => Out::Cancel(v1::Cancel {
             victim_backend_pid: *victim,
+            victim_session: session.map(|cookie| session_id(boot, cookie)).unwrap_or_default(),
+        }),
+        Body::Transaction(end) => Out::Transaction(v1::TransactionEnd {
+            seq: end.number,
+            r#final: how(end.how).into(),
+            statements: end.statements,
         }),
         Body::Opaque(kind) => Out::OpaqueSession(v1::OpaqueSession {
             encryption: encryption(*kind).into(),
@@ -189,6 +199,7 @@ fn gap(gap: &Gap) -> v1::Gap {
 
 fn query(query: &Query) -> v1::Query {
     let protocol = match query.kind {
+        _ if query.replication => v1::Protocol::Replication,
         ExchangeKind::Simple => v1::Protocol::Simple,
         ExchangeKind::FunctionCall => v1::Protocol::FunctionCall,
         _ => v1::Protocol::Extended,
@@ -215,6 +226,8 @@ fn query(query: &Query) -> v1::Query {
             text_known: query.text.is_some(),
             truncated: query.truncated,
             original_bytes: query.original_bytes,
+            sha256: query.digest.as_ref().map(|digest| digest.to_vec()).unwrap_or_default(),
+            source: query.source.clone().unwrap_or_default(),
         }),
         meaning: Some(meaning(query)),
         result: Some(v1::Result {
@@ -235,13 +248,51 @@ fn query(query: &Query) -> v1::Query {
                 .map(|status| char::from(status).to_string())
                 .unwrap_or_default(),
             seq: query.transaction,
+            r#final: query.transaction_final.map_or(v1::Final::Unknown, how).into(),
         }),
         stream: Some(v1::StreamRange {
             request_from: query.request.start,
             request_to: query.request.end,
             response_to: query.response_to,
+            continues: query.continues,
         }),
         param_count: u32::from(query.param_count),
+        params: query.params.iter().map(param).collect(),
+        function_oid: query.function_oid,
+    }
+}
+
+/// Values are there only where the pipeline was told to keep them.
+fn param(param: &Param) -> v1::Param {
+    let length = param.bytes.unwrap_or(0);
+    let known = param.bytes.is_some() && (!param.kept.is_empty() || length == 0);
+    let cut = known && param.truncated();
+    let (value, raw) = match (known, param.format) {
+        (false, _) => (None, false),
+        (true, Format::Text) => (Some(String::from_utf8_lossy(&param.kept).into_owned()), false),
+        (true, Format::Binary) => (Some(format!("\\x{}", hex::encode(&param.kept))), true),
+    };
+    v1::Param {
+        oid: param.type_oid,
+        format: match param.format {
+            Format::Text => v1::Format::Text,
+            Format::Binary => v1::Format::Binary,
+        }
+        .into(),
+        null: param.bytes.is_none(),
+        bytes: u64::from(length),
+        value,
+        truncated: cut,
+        raw,
+    }
+}
+
+fn how(how: Final) -> v1::Final {
+    match how {
+        Final::Committed => v1::Final::Committed,
+        Final::RolledBack => v1::Final::RolledBack,
+        Final::Prepared => v1::Final::Prepared,
+        Final::Unknown => v1::Final::Unknown,
     }
 }
 
@@ -272,7 +323,12 @@ fn meaning(query: &Query) -> v1::Meaning {
         command: statement.command.clone(),
         tag,
         parsed: statement.parsed,
-        objects: statement.objects.iter().map(object).collect(),
+        objects: statement
+            .objects
+            .iter()
+            .chain(query.source_statement.iter().flat_map(|source| &source.objects))
+            .map(object)
+            .collect(),
     }
 }
 
@@ -347,13 +403,19 @@ mod tests {
             kind: ExchangeKind::Simple,
             text: Some(text.to_owned()),
             statement: Some(interpreter.interpret(text.as_bytes())),
+            source: None,
+            source_statement: None,
+            replication: false,
+            function_oid: None,
             original_bytes: text.len() as u64,
+            digest: None,
             truncated: false,
             text_is_shared: false,
             statement_name: String::new(),
             portal: String::new(),
             index: 0,
             param_count: 0,
+            params: Arc::default(),
             phase: Phase::Complete,
             outcome: Outcome::Ok,
             tag: Some(tag.to_owned()),
@@ -366,6 +428,8 @@ mod tests {
             columns: Arc::default(),
             transaction_status: None,
             transaction: 1,
+            transaction_final: None,
+            continues: None,
             request: 0..0,
             response_to: 0,
         }

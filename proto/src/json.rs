@@ -54,6 +54,7 @@ pub fn kind(event: &v1::Event) -> &'static str {
         Some(Body::Heartbeat(_)) => "heartbeat",
         Some(Body::AgentStart(_)) => "agent_start",
         Some(Body::AgentStop(_)) => "agent_stop",
+        Some(Body::Transaction(_)) => "transaction",
         None => "unknown",
     }
 }
@@ -140,10 +141,35 @@ fn query(f: &mut Fields, q: &v1::Query) {
     );
     f.node("statement", q.statement.as_ref().map(statement));
     f.number("param_count", q.param_count.into());
+    f.list("params", q.params.iter().map(param));
+    f.optional("function_oid", q.function_oid);
     f.node("meaning", q.meaning.as_ref().map(meaning));
     f.node("result", q.result.as_ref().map(result));
     f.node("transaction", q.transaction.as_ref().map(transaction));
     f.node("stream", q.stream.as_ref().map(stream));
+}
+
+fn param(p: &v1::Param) -> Value {
+    let mut f = Fields::default();
+    f.number("oid", p.oid.into());
+    let binary = p.format == i32::from(v1::Format::Binary);
+    f.always("format", if binary { "binary" } else { "text" });
+    f.always("null", p.null);
+    if !p.null {
+        f.always("bytes", p.bytes);
+    }
+    f.optional("value", p.value.as_deref());
+    if p.value.is_some() {
+        f.always("truncated", p.truncated);
+        f.always("raw", p.raw);
+    }
+    Value::Object(f.0)
+}
+
+/// How a transaction ended: `committed`, `rolled_back`, `prepared`; `None` where that is not known.
+pub fn final_name(number: i32) -> Option<String> {
+    let full = v1::Final::try_from(number).ok();
+    enum_name(number, full.map(|e| e.as_str_name()), "FINAL_")
 }
 
 fn statement(s: &v1::Statement) -> Fields {
@@ -160,6 +186,10 @@ fn statement(s: &v1::Statement) -> Fields {
     f.always("text_known", s.text_known);
     f.always("truncated", s.truncated);
     f.number("original_bytes", s.original_bytes);
+    if !s.sha256.is_empty() {
+        f.always("sha256", hex::encode(&s.sha256));
+    }
+    f.text("source", &s.source);
     f
 }
 
@@ -224,6 +254,7 @@ fn transaction(t: &v1::Transaction) -> Fields {
     let mut f = Fields::default();
     f.text("status", &t.status);
     f.number("seq", t.seq);
+    f.optional("final", final_name(t.r#final));
     f
 }
 
@@ -232,6 +263,7 @@ fn stream(s: &v1::StreamRange) -> Fields {
     f.always("request_from", s.request_from);
     f.always("request_to", s.request_to);
     f.always("response_to", s.response_to);
+    f.optional("continues", s.continues);
     f
 }
 
@@ -258,6 +290,7 @@ fn detail(body: &Body) -> (&'static str, Fields) {
         }
         Body::Cancel(c) => {
             f.number("victim_backend_pid", c.victim_backend_pid.into());
+            f.text("victim_session", &c.victim_session);
             "cancel"
         }
         Body::OpaqueSession(o) => {
@@ -284,6 +317,15 @@ fn detail(body: &Body) -> (&'static str, Fields) {
             f.text("reason", &a.reason);
             f.node("counters", a.counters.as_ref().map(counters));
             "agent_stop"
+        }
+        Body::Transaction(t) => {
+            f.number("seq", t.seq);
+            f.always(
+                "final",
+                final_name(t.r#final).unwrap_or_else(|| "unknown".to_owned()),
+            );
+            f.always("statements", t.statements);
+            "transaction"
         }
         // The first carries nothing, the other two stand elsewhere: as `loss`, and in the event itself.
         Body::SessionOpen(_) | Body::Gap(_) | Body::Query(_) => "",
@@ -592,6 +634,7 @@ mod tests {
             }),
             Body::Cancel(v1::Cancel {
                 victim_backend_pid: 9,
+                victim_session: String::new(),
             }),
             Body::Heartbeat(v1::Heartbeat {
                 interval_ns: 5,

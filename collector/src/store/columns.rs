@@ -98,6 +98,15 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Number of the transaction that it is about, and how that ended.
+    fn transaction(&self) -> Option<(u64, i32)> {
+        match &self.event.body {
+            Some(Body::Transaction(end)) => Some((end.seq, end.r#final)),
+            Some(Body::Query(query)) => query.transaction.as_ref().map(|t| (t.seq, t.r#final)),
+            _ => None,
+        }
+    }
+
     fn gap(&self) -> Option<&'a v1::Gap> {
         match &self.event.body {
             Some(Body::Gap(gap)) => Some(gap),
@@ -362,10 +371,8 @@ const COLUMNS: &[(&str, Column)] = &[
         "tx_status",
         Column::Text(|r| text(&r.query?.transaction.as_ref()?.status)),
     ),
-    (
-        "tx_seq",
-        Column::Number(|r| known(r.query?.transaction.as_ref()?.seq)),
-    ),
+    ("tx_seq", Column::Number(|r| known(r.transaction()?.0))),
+    ("tx_final", Column::Made(|r| json::final_name(r.transaction()?.1))),
     ("gap_reason", Column::Text(gap_reason)),
     ("bytes_missing", Column::Number(|r| r.gap()?.bytes_missing)),
     ("events_missing", Column::Number(|r| r.gap()?.events_missing)),

@@ -104,6 +104,24 @@ impl Answer {
         )
     }
 
+    /// The command tag of the result under way.
+    pub(crate) fn tag(&self) -> &str {
+        let result = self.open.as_ref();
+        result
+            .and_then(|result| result.tag.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// Whether the result under way is the first one of its request.
+    pub(crate) fn is_first(&self) -> bool {
+        self.results.is_empty() && self.omitted == 0
+    }
+
+    /// Gives memory back that only a busy connection needs.
+    pub(crate) fn rest(&mut self) {
+        self.results.shrink_to(0);
+    }
+
     pub(crate) fn retained_bytes(&self) -> usize {
         self.results.capacity() * size_of::<StatementResult>()
             + self

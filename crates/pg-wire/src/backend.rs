@@ -60,6 +60,7 @@ pub(crate) fn plan(message: u8) -> Option<Plan> {
         kind::AUTHENTICATION => &[Field::Fixed(4), Field::Rest(MECHANISM_BYTES)],
         kind::ROW_DESCRIPTION => &[Field::Rest(ROW_DESCRIPTION_BYTES)],
         kind::READY => &[Field::Fixed(1)],
+        kind::PARAMETER_DESCRIPTION => &[Field::Oids],
         kind::PARSE_COMPLETE
         | kind::BIND_COMPLETE
         | kind::CLOSE_COMPLETE
@@ -75,7 +76,6 @@ pub(crate) fn plan(message: u8) -> Option<Plan> {
         | kind::COPY_DATA
         | kind::NO_DATA
         | kind::PORTAL_SUSPENDED
-        | kind::PARAMETER_DESCRIPTION
         | kind::NEGOTIATE_VERSION => &[],
         _ => return None,
     })

@@ -2,6 +2,12 @@
 //! a gigabyte costs what its kept fields cost; a long name cannot push the statement behind it out of
 //! sight. Separate from framing, which knows lengths only.
 
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::values::{Heads, Values};
+
 /// One field of a body, in wire order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Field {
@@ -11,8 +17,10 @@ pub(crate) enum Field {
     Name,
     /// NUL-terminated statement text, kept up to the statement limit.
     Statement,
-    /// A 16-bit count and that many 16-bit codes (Bind's parameter formats), skipped.
-    Formats,
+    /// A 16-bit count and that many 32-bit oids, kept.
+    Oids,
+    /// What Bind and FunctionCall give: a counted list of format codes, then a counted list of values.
+    Values,
     /// What is left of the body, kept up to this many bytes.
     Rest(usize),
 }
@@ -21,8 +29,10 @@ pub(crate) enum Field {
 pub(crate) type Plan = &'static [Field];
 
 /// Capacity that a buffer may keep between messages, so that one long statement does not cost its memory
-/// for as long as the connection lives.
-pub(crate) const IDLE_BUFFER_BYTES: usize = 64 * 1024;
+/// for as long as the connection is busy.
+pub(crate) const BUSY_BUFFER_BYTES: usize = 64 * 1024;
+/// Capacity that a buffer may keep while nothing is under way: most connections of a server are idle.
+pub(crate) const IDLE_BUFFER_BYTES: usize = 256;
 
 /// One string field: its kept head and its whole length.
 #[derive(Default)]
@@ -31,6 +41,8 @@ pub(crate) struct Text {
     whole: u64,
     /// A gap fell into the text: what follows must not be spliced on.
     cut: bool,
+    /// Of all bytes, from the moment on when the first was not kept.
+    digest: Option<Box<Sha256>>,
 }
 
 impl Text {
@@ -43,38 +55,80 @@ impl Text {
         self.whole
     }
 
-    fn append(&mut self, bytes: &[u8], cap: usize) {
-        self.whole += bytes.len() as u64;
-        if !self.cut {
-            let room = cap.saturating_sub(self.kept.len()).min(bytes.len());
-            self.kept.extend_from_slice(bytes.get(..room).unwrap_or_default());
+    /// SHA-256 of the whole, if all of it was seen.
+    pub(crate) fn digest(&self) -> Option<[u8; 32]> {
+        if self.cut {
+            return None;
         }
+        let digest = match &self.digest {
+            Some(digest) => (**digest).clone(),
+            None => Sha256::new_with_prefix(&self.kept),
+        };
+        Some(digest.finalize().into())
+    }
+
+    fn append(&mut self, bytes: &[u8], cap: usize, hashed: bool) {
+        self.whole += bytes.len() as u64;
+        if self.cut {
+            return;
+        }
+        let room = cap.saturating_sub(self.kept.len()).min(bytes.len());
+        let (kept, beyond) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+        if hashed && !beyond.is_empty() {
+            let head = &self.kept;
+            let digest = self
+                .digest
+                .get_or_insert_with(|| Box::new(Sha256::new_with_prefix(head)));
+            digest.update(bytes);
+        }
+        self.kept.extend_from_slice(kept);
+    }
+
+    fn clear(&mut self) {
+        empty(&mut self.kept);
+        self.whole = 0;
+        self.cut = false;
+        self.digest = None;
     }
 }
 
+/// What one message may keep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caps {
+    /// Bytes of a name.
+    pub(crate) name: usize,
+    /// Bytes of a statement.
+    pub(crate) statement: usize,
+    /// Bytes of one parameter value.
+    pub(crate) value: usize,
+    /// Bytes of all values of a message.
+    pub(crate) values: usize,
+}
+
 pub(crate) struct Capture {
-    name_cap: usize,
-    statement_cap: usize,
+    caps: Caps,
     /// Fields not yet complete; `progress` bytes of the first one have been seen.
     plan: Plan,
     progress: usize,
-    formats: usize,
     bytes: Vec<u8>,
     texts: [Text; 2],
     text: usize,
+    values: Values,
+    /// A gap fell into what was to be kept behind the texts: oids and values are not known.
+    lost: bool,
 }
 
 impl Capture {
-    pub(crate) fn new(name_cap: usize, statement_cap: usize) -> Self {
+    pub(crate) fn new(caps: Caps) -> Self {
         Self {
-            name_cap,
-            statement_cap,
+            caps,
             plan: &[],
             progress: 0,
-            formats: 0,
             bytes: Vec::new(),
             texts: <[Text; 2]>::default(),
             text: 0,
+            values: Values::default(),
+            lost: false,
         }
     }
 
@@ -85,14 +139,14 @@ impl Capture {
             return;
         }
         self.progress = 0;
-        self.formats = 0;
-        self.text = 0;
+        self.lost = false;
         empty(&mut self.bytes);
-        for text in &mut self.texts {
-            empty(&mut text.kept);
-            text.whole = 0;
-            text.cut = false;
+        // Most messages have one text or none.
+        for text in self.texts.iter_mut().take(self.text + 1) {
+            text.clear();
         }
+        self.text = 0;
+        self.values.clear();
     }
 
     /// The next piece of the body.
@@ -100,20 +154,24 @@ impl Capture {
         while let (Some((field, later)), false) = (self.plan.split_first(), piece.is_empty()) {
             let (taken, complete) = match *field {
                 Field::Fixed(length) | Field::Rest(length) => self.take(piece, length),
-                Field::Name => self.take_text(piece, self.name_cap),
-                Field::Statement => self.take_text(piece, self.statement_cap),
-                Field::Formats => self.skip_formats(piece),
+                Field::Name => self.take_text(piece, self.caps.name, false),
+                Field::Statement => self.take_text(piece, self.caps.statement, true),
+                Field::Oids => self.take_oids(piece),
+                Field::Values => self.values.feed(piece, self.caps.value, self.caps.values),
             };
             piece = piece.get(taken..).unwrap_or_default();
             if complete {
-                self.plan = later;
+                // Where a text with a gap in it ended nobody knows: what looks like the next field may be the text.
+                let cut = self.texts.iter().take(self.text).any(|text| text.cut);
+                self.lost |= cut;
+                self.plan = if cut { &[] } else { later };
                 self.progress = 0;
             }
         }
     }
 
-    /// Whether `missing` bytes at this place hide nothing that is to be kept, except the further text of a
-    /// statement, which is then marked as cut.
+    /// Whether `missing` bytes at this place hide nothing that has to be known: names and fixed fields. A text, or a
+    /// value, is then marked as cut.
     pub(crate) fn bridge(&mut self, missing: u64) -> bool {
         match self.plan.first() {
             None => true,
@@ -125,13 +183,30 @@ impl Capture {
                 text.cut = true;
                 true
             }
+            Some(Field::Values) => {
+                if !self.values.bridge(missing) {
+                    self.lost = true;
+                    self.plan = &[];
+                }
+                true
+            }
+            Some(Field::Oids) => {
+                self.lost = true;
+                self.plan = &[];
+                true
+            }
             Some(_) => false,
         }
     }
 
-    /// The `Fixed` and `Rest` fields, one behind the other.
+    /// The `Fixed`, `Rest` and `Oids` fields, one behind the other.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Whether oids and values were not seen.
+    pub(crate) fn lost(&self) -> bool {
+        self.lost
     }
 
     /// The first string field.
@@ -146,8 +221,28 @@ impl Capture {
         second
     }
 
+    /// Formats and values of a Bind or FunctionCall, as far as they came.
+    pub(crate) fn values(&self) -> Heads<'_> {
+        self.values.heads()
+    }
+
+    /// Gives memory back that only a busy connection needs.
+    pub(crate) fn rest(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(IDLE_BUFFER_BYTES);
+        for text in &mut self.texts {
+            text.clear();
+            text.kept.shrink_to(IDLE_BUFFER_BYTES);
+        }
+        self.values.rest();
+    }
+
     pub(crate) fn retained_bytes(&self) -> usize {
-        self.bytes.capacity() + self.texts.iter().map(|text| text.kept.capacity()).sum::<usize>()
+        let digests = self.texts.iter().filter(|text| text.digest.is_some()).count();
+        self.bytes.capacity()
+            + self.texts.iter().map(|text| text.kept.capacity()).sum::<usize>()
+            + digests * size_of::<Sha256>()
+            + self.values.retained_bytes()
     }
 
     fn take(&mut self, piece: &[u8], length: usize) -> (usize, bool) {
@@ -158,11 +253,11 @@ impl Capture {
         (taken, self.progress >= length)
     }
 
-    fn take_text(&mut self, piece: &[u8], cap: usize) -> (usize, bool) {
-        let end = piece.iter().position(|&byte| byte == 0);
+    fn take_text(&mut self, piece: &[u8], cap: usize, hashed: bool) -> (usize, bool) {
+        let end = memchr::memchr(0, piece);
         let length = end.unwrap_or(piece.len());
         if let Some(text) = self.texts.get_mut(self.text) {
-            text.append(piece.get(..length).unwrap_or_default(), cap);
+            text.append(piece.get(..length).unwrap_or_default(), cap, hashed);
         }
         match end {
             Some(end) => {
@@ -173,36 +268,53 @@ impl Capture {
         }
     }
 
-    fn skip_formats(&mut self, piece: &[u8]) -> (usize, bool) {
+    fn take_oids(&mut self, piece: &[u8]) -> (usize, bool) {
         if self.progress < 2 {
-            self.formats = (self.formats << 8) | piece.first().map_or(0, |&byte| usize::from(byte));
-            self.progress += 1;
-            return (1, self.progress == 2 && self.formats == 0);
+            let (taken, _) = self.take(piece, 2);
+            return (taken, self.progress == 2 && self.bytes.ends_with(&[0, 0]));
         }
-        let taken = (2 + 2 * self.formats)
-            .saturating_sub(self.progress)
-            .min(piece.len());
-        self.progress += taken;
-        (taken, self.progress >= 2 + 2 * self.formats)
+        let count = self
+            .bytes
+            .first_chunk()
+            .map_or(0, |count| u16::from_be_bytes(*count));
+        self.take(piece, 2 + 4 * usize::from(count))
+    }
+}
+
+/// Without content.
+impl fmt::Debug for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capture")
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
     }
 }
 
 fn empty(buffer: &mut Vec<u8>) {
     buffer.clear();
-    buffer.shrink_to(IDLE_BUFFER_BYTES);
+    buffer.shrink_to(BUSY_BUFFER_BYTES);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Capture, Field};
+    use super::{Caps, Capture, Field};
 
-    const BIND: &[Field] = &[Field::Name, Field::Name, Field::Formats, Field::Fixed(2)];
+    const BIND: &[Field] = &[Field::Name, Field::Name, Field::Values];
+
+    fn capture(name: usize, statement: usize) -> Capture {
+        Capture::new(Caps {
+            name,
+            statement,
+            value: 4,
+            values: 100,
+        })
+    }
 
     #[test]
     fn a_bind_gives_names_and_count_however_it_is_cut() {
-        let body = b"portal\0statement\0\0\x02\0\x01\0\x00\0\x03values that are never kept";
+        let body = b"portal\0statement\0\0\x02\0\x01\0\x00\0\x02\0\0\0\x06cipher\xff\xff\xff\xff\0\0";
         for cut in 0..body.len() {
-            let mut capture = Capture::new(4, 100);
+            let mut capture = capture(4, 100);
             capture.start(BIND);
             capture.feed(&body[..cut]);
             capture.feed(&body[cut..]);
@@ -211,13 +323,21 @@ mod tests {
                 (capture.second().kept(), capture.second().whole()),
                 (&b"stat"[..], 9)
             );
-            assert_eq!(capture.bytes(), [0, 3]);
+            let values: Vec<_> = capture
+                .values()
+                .iter()
+                .map(|value| (value.binary, value.bytes, value.kept.to_vec()))
+                .collect();
+            assert_eq!(
+                values,
+                [(true, Some(6), b"ciph".to_vec()), (false, None, Vec::new())]
+            );
         }
     }
 
     #[test]
     fn text_behind_a_gap_is_not_spliced_on() {
-        let mut capture = Capture::new(63, 100);
+        let mut capture = capture(63, 100);
         capture.start(&[Field::Statement]);
         capture.feed(b"SELECT ");
         assert!(capture.bridge(10));
@@ -230,21 +350,38 @@ mod tests {
 
     #[test]
     fn a_gap_in_a_name_is_not_bridged() {
-        let mut capture = Capture::new(63, 100);
+        let mut capture = capture(63, 100);
         capture.start(BIND);
         capture.feed(b"po");
         assert!(!capture.bridge(1));
         capture.feed(b"\0\0\0\0\0\0");
         assert!(capture.bridge(1_000_000));
+        assert!(!capture.lost());
     }
 
     #[test]
     fn a_long_statement_does_not_keep_its_memory() {
-        let mut capture = Capture::new(63, 1 << 20);
+        let mut capture = capture(63, 1 << 20);
         capture.start(&[Field::Statement]);
         capture.feed(&vec![b'x'; 1 << 20]);
         assert!(capture.retained_bytes() >= 1 << 20);
         capture.start(&[Field::Statement]);
-        assert!(capture.retained_bytes() <= 3 * super::IDLE_BUFFER_BYTES);
+        assert!(capture.retained_bytes() <= 3 * super::BUSY_BUFFER_BYTES);
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_whole_text_however_it_is_cut() {
+        use sha2::{Digest as _, Sha256};
+        let text = b"SELECT 'far longer than what is kept'";
+        let whole: [u8; 32] = Sha256::digest(text).into();
+        let body = [&text[..], b"\0\0\0"].concat();
+        for cut in 0..body.len() {
+            let mut capture = capture(63, 10);
+            capture.start(&[Field::Statement, Field::Oids]);
+            capture.feed(&body[..cut]);
+            capture.feed(&body[cut..]);
+            assert_eq!(capture.first().kept(), b"SELECT 'fa");
+            assert_eq!(capture.first().digest(), Some(whole), "cut at {cut}");
+        }
     }
 }

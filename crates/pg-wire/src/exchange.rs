@@ -11,6 +11,39 @@ use crate::Nanos;
 /// The columns of a result. Shared: a prepared statement is described once and executed often.
 pub type Columns = Arc<[Column]>;
 
+/// Bound parameters. Shared between the Executes of one portal.
+pub type Params = Arc<[Param]>;
+
+/// How a value is written on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// As the type's input function reads it.
+    #[default]
+    Text,
+    /// As the type's receive function reads it.
+    Binary,
+}
+
+/// A parameter of a Bind or FunctionCall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Type: as the server described it, else as the client declared it; 0 if neither was seen.
+    pub type_oid: u32,
+    /// How it is written.
+    pub format: Format,
+    /// Length as sent; `None` is NULL.
+    pub bytes: Option<u32>,
+    /// Its head, up to [`Limits::value_bytes`](crate::Limits::value_bytes).
+    pub kept: Bytes,
+}
+
+impl Param {
+    /// Whether `kept` is not the whole value.
+    pub fn truncated(&self) -> bool {
+        self.bytes.is_some_and(|bytes| bytes as usize > self.kept.len())
+    }
+}
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExchangeKind {
@@ -46,12 +79,18 @@ pub struct Exchange {
     pub sql_bytes: u64,
     /// `sql` is not the whole text.
     pub truncated: bool,
+    /// SHA-256 of the whole text, if `truncated` and all of it was seen.
+    pub digest: Option<Box<[u8; 32]>>,
+    /// What an SQL-level EXECUTE, FETCH or MOVE runs: the text that prepared the statement or declared the cursor.
+    pub source: Option<Bytes>,
     /// Name of the prepared statement, empty for the unnamed one, cut to the limit.
     pub statement_name: Bytes,
     /// Name of the portal, empty for the unnamed one, cut to the limit.
     pub portal_name: Bytes,
-    /// Parameter values given by Bind.
+    /// Parameters given by Bind or FunctionCall.
     pub param_count: u16,
+    /// The parameters themselves; none if a gap or a limit hides them while `param_count` says that there are some.
+    pub params: Params,
     /// Oid of the function of a FunctionCall.
     pub function_oid: Option<u32>,
     /// First byte of the request.
@@ -65,7 +104,12 @@ pub struct Exchange {
     /// Offset in the backend stream behind the last message of the answer: the ReadyForQuery for `Simple`
     /// and `FunctionCall`, the last answer to the request itself for the others. 0 if it was not seen.
     pub response_to: u64,
-    /// An Execute that continues a suspended portal: where the request of its first Execute began.
+    /// Offset in the backend stream behind the ReadyForQuery that tells `transaction_status`; 0 if that was not seen.
+    pub ready_to: u64,
+    /// Whether it is the last one of those that this ReadyForQuery (or the loss of it) ends.
+    pub last_of_unit: bool,
+    /// An Execute that continues a suspended portal: where the request of its first Execute began. Also the end of a
+    /// stream in both directions (replication), whose beginning was reported as [`Outcome::Suspended`].
     pub continues: Option<u64>,
     /// `Simple`: one for each statement that answered, in order; an error is the last one. If no
     /// ReadyForQuery came (`transaction_status` is `None`), statements may have run that are not here.
@@ -86,7 +130,8 @@ pub enum Outcome {
     Ok,
     /// The server reported an error.
     Error,
-    /// The row limit of the Execute was reached; the portal can be continued.
+    /// The row limit of the Execute was reached, and the portal can be continued; or a stream in both directions
+    /// began, whose end will be told.
     Suspended,
     /// The statement was empty.
     EmptyQuery,
@@ -162,13 +207,31 @@ impl ServerError {
         matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 
-    /// There is no statement or portal of the name that the request gave.
+    /// There is no statement or portal of the name that the request gave: what was known under it is gone.
     pub(crate) fn names_nothing(&self) -> bool {
-        matches!(self.sqlstate.as_str(), "26000" | "34000")
+        matches!(self.sqlstate.as_str(), UNDEFINED_STATEMENT | UNDEFINED_CURSOR)
+    }
+}
+
+/// `invalid_sql_statement_name` and `invalid_cursor_name` (manual appendix "PostgreSQL Error Codes").
+const UNDEFINED_STATEMENT: &str = "26000";
+const UNDEFINED_CURSOR: &str = "34000";
+
+impl Exchange {
+    /// Takes back what a name was thought to mean: the server knows nothing by that name.
+    pub(crate) fn forget_name(&mut self) {
+        self.sql = None;
+        (self.sql_bytes, self.truncated, self.digest) = (0, false, None);
+        (self.preparsed, self.source) = (false, None);
     }
 }
 
 impl StatementResult {
+    /// One of which nothing was seen.
+    pub fn unseen() -> Self {
+        Self::begun(None, 0)
+    }
+
     pub(crate) fn begun(first_response: Option<Nanos>, bytes_in: u64) -> Self {
         Self {
             outcome: Outcome::Unknown,

@@ -9,7 +9,10 @@ use crate::Nanos;
 use crate::answer::result_bytes;
 use crate::exchange::{Exchange, ExchangeKind, Outcome, Phase, ServerError, StatementResult};
 use crate::framing::Frame;
-use crate::request::Request;
+use crate::request::{Request, no_params, params_bytes};
+
+/// Room for exchanges that an idle connection keeps.
+const IDLE_EXCHANGES: usize = 1;
 
 pub(crate) struct Finished {
     max_waiting: usize,
@@ -36,17 +39,36 @@ impl Finished {
         self.waiting.push(exchange);
         // A client may go on without Sync for ever.
         if self.waiting.len() >= self.max_waiting || self.bytes > self.max_bytes {
-            self.release(None);
+            self.release(None, 0);
         }
     }
 
-    /// Lets go of all that wait, with this transaction status.
-    pub(crate) fn release(&mut self, status: Option<u8>) {
+    /// Lets go of all that wait, with this transaction status, told by a message that ends at `ready_to`.
+    pub(crate) fn release(&mut self, status: Option<u8>, ready_to: u64) {
         self.bytes = 0;
+        if let Some(last) = self.waiting.last_mut() {
+            last.last_of_unit = true;
+        }
         for mut exchange in self.waiting.drain(..) {
             exchange.transaction_status = status;
+            exchange.ready_to = ready_to;
             self.ready.push_back(exchange);
         }
+    }
+
+    /// Reports at once what will not be followed by a ReadyForQuery for a long time.
+    pub(crate) fn report(&mut self, exchange: Exchange) {
+        self.ready.push_back(exchange);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.ready.is_empty()
+    }
+
+    /// Gives memory back that only a busy connection needs.
+    pub(crate) fn rest(&mut self) {
+        self.waiting.shrink_to(IDLE_EXCHANGES);
+        self.ready.shrink_to(IDLE_EXCHANGES);
     }
 
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Exchange> + '_ {
@@ -54,7 +76,7 @@ impl Finished {
     }
 
     pub(crate) fn retained_bytes(&self) -> usize {
-        self.waiting.capacity() * size_of::<Exchange>() + self.bytes
+        (self.waiting.capacity() + self.ready.capacity()) * size_of::<Exchange>() + self.bytes
     }
 }
 
@@ -65,14 +87,19 @@ pub(crate) fn exchange(kind: ExchangeKind, request: &Request, answer: Option<&Fr
         sql: None,
         sql_bytes: 0,
         truncated: false,
+        digest: None,
+        source: None,
         statement_name: Bytes::new(),
         portal_name: Bytes::new(),
         param_count: 0,
+        params: no_params(),
         function_oid: None,
         started: request.began,
         ended: request.began,
         request: request.range.clone(),
         response_to: answer.map_or(0, |frame| frame.end),
+        ready_to: 0,
+        last_of_unit: false,
         continues: None,
         results: match answer {
             Some(frame) => {
@@ -106,6 +133,8 @@ fn exchange_bytes(exchange: &Exchange) -> usize {
     exchange.sql.as_ref().map_or(0, Bytes::len)
         + exchange.statement_name.len()
         + exchange.portal_name.len()
+        + exchange.source.as_ref().map_or(0, Bytes::len)
+        + params_bytes(&exchange.params)
         + exchange
             .results
             .iter()

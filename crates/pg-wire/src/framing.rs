@@ -144,6 +144,13 @@ impl Framer {
         true
     }
 
+    /// Gives memory back that only a busy connection needs; between messages only.
+    pub(crate) fn rest(&mut self) {
+        if self.at_boundary() {
+            self.capture.rest();
+        }
+    }
+
     pub(crate) fn retained_bytes(&self) -> usize {
         self.header.capacity() + self.capture.retained_bytes()
     }

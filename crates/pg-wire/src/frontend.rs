@@ -30,11 +30,11 @@ const SMALL_MESSAGE_BYTES: u32 = 10_000;
 pub(crate) fn plan(message: u8) -> Option<Plan> {
     Some(match message {
         kind::QUERY => &[Field::Statement],
-        kind::PARSE => &[Field::Name, Field::Statement],
-        kind::BIND => &[Field::Name, Field::Name, Field::Formats, Field::Fixed(2)],
+        kind::PARSE => &[Field::Name, Field::Statement, Field::Oids],
+        kind::BIND => &[Field::Name, Field::Name, Field::Values],
         kind::DESCRIBE | kind::CLOSE => &[Field::Fixed(1), Field::Name],
         kind::EXECUTE => &[Field::Name],
-        kind::FUNCTION_CALL => &[Field::Fixed(4)],
+        kind::FUNCTION_CALL => &[Field::Fixed(4), Field::Values],
         kind::SYNC
         | kind::FLUSH
         | kind::TERMINATE

@@ -103,6 +103,8 @@ fn tight() -> Limits {
     Limits {
         statement_bytes: 40,
         names_bytes: 5,
+        value_bytes: 3,
+        values_bytes: 8,
         prepared: 3,
         prepared_bytes: 100,
         pipeline: 6,

@@ -3,7 +3,7 @@
 //!
 //! It owns framing, login, pipelines, prepared names and what to do after a loss. It refuses sockets,
 //! clocks and SQL: time is an opaque number given by the caller, statement text stays bytes. Passwords,
-//! SASL data, cancel keys, rows, parameter values and the text of errors are never kept.
+//! SASL data, cancel keys, rows and the text of errors are never kept; parameter values only if the limits allow any.
 //!
 //! ```text
 //! bytes > framing + capture > frontend / backend / startup > pipeline (prepared, answer) > Output
@@ -23,6 +23,7 @@ mod framing;
 mod frontend;
 mod fuzz;
 mod limits;
+mod name_change;
 mod names;
 mod output;
 mod pipeline;
@@ -30,9 +31,14 @@ mod prepared;
 mod request;
 mod resync;
 mod session;
+mod sql_names;
 mod startup;
+mod values;
 
-pub use exchange::{Column, Columns, Exchange, ExchangeKind, Outcome, Phase, ServerError, StatementResult};
+pub use exchange::{
+    Column, Columns, Exchange, ExchangeKind, Format, Outcome, Param, Params, Phase, ServerError,
+    StatementResult,
+};
 pub use fuzz::fuzz_session;
 pub use limits::Limits;
 pub use output::{EncryptionKind, Output};

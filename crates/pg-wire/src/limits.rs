@@ -2,8 +2,8 @@
 //! Separate so that the sum of all bounds can be read, and tested, in one place.
 
 use crate::backend::ROW_DESCRIPTION_BYTES;
-use crate::capture::IDLE_BUFFER_BYTES;
-use crate::exchange::{Column, Exchange, StatementResult};
+use crate::capture::BUSY_BUFFER_BYTES;
+use crate::exchange::{Column, Exchange, Param, StatementResult};
 use crate::names::ENTRY_BYTES;
 use crate::request::Request;
 use crate::startup::STARTUP_BYTES;
@@ -17,6 +17,10 @@ const NAMES_BYTES: usize = 63;
 const PREPARED: usize = 10_000;
 /// Text and columns kept for named statements, and as much for portals: 10,000 statements of 1.6 KiB.
 const PREPARED_BYTES: usize = 16 << 20;
+/// Bytes kept of all values of one Bind, if any are kept at all: as much as of a statement's text.
+const VALUES_BYTES: usize = 1 << 20;
+/// Parameters of one Bind: their count has 16 bits. Types are declared by the same count.
+const PARAMS: usize = u16::MAX as usize;
 /// Requests awaiting their answer: ten times the 5-byte messages that fit in the server's 8 KiB
 /// receive buffer, because beside a pooler more can be under way.
 const PIPELINE: usize = 16_384;
@@ -34,6 +38,10 @@ pub struct Limits {
     pub statement_bytes: usize,
     /// Bytes of a statement or portal name that count.
     pub names_bytes: usize,
+    /// Bytes kept of one parameter value. 0, the default: none, only their lengths.
+    pub value_bytes: usize,
+    /// Bytes kept of all values of one Bind.
+    pub values_bytes: usize,
     /// Named statements remembered, and as many portals; the oldest is forgotten first.
     pub prepared: usize,
     /// Bytes of text and columns remembered for named statements, and as many for portals.
@@ -53,6 +61,8 @@ impl Default for Limits {
         Self {
             statement_bytes: STATEMENT_BYTES,
             names_bytes: NAMES_BYTES,
+            value_bytes: 0,
+            values_bytes: VALUES_BYTES,
             prepared: PREPARED,
             prepared_bytes: PREPARED_BYTES,
             pipeline: PIPELINE,
@@ -71,8 +81,11 @@ impl Limits {
         let column = size_of::<Column>() + self.names_bytes.max(64) + 18;
         let buffers = 2
             * (self.statement_bytes + 2 * self.names_bytes + STARTUP_BYTES + ROW_DESCRIPTION_BYTES)
-            + 4 * IDLE_BUFFER_BYTES;
-        let unnamed = 2 * (self.statement_bytes + ROW_DESCRIPTION_BYTES * 5 + ENTRY_BYTES);
+            + 8 * BUSY_BUFFER_BYTES;
+        // What one Bind can hold, and one Parse of types.
+        let values =
+            self.values_bytes.min(PARAMS * self.value_bytes) + PARAMS * size_of::<Param>() + 4 * PARAMS;
+        let unnamed = 2 * (self.statement_bytes + ROW_DESCRIPTION_BYTES * 5 + ENTRY_BYTES) + 8 * values;
         let prepared = 2 * (self.prepared_bytes + (self.prepared + 1) * (ENTRY_BYTES + 3 * self.names_bytes));
         let pipeline =
             (self.pipeline + 1) * (2 * size_of::<Request>() + 2 * self.names_bytes) + self.pipeline_bytes;

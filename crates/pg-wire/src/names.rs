@@ -89,6 +89,14 @@ impl<T: Weight> Names<T> {
         }
     }
 
+    /// Forgets all but the unnamed one, and that any was ever forgotten.
+    pub(crate) fn clear_named(&mut self) {
+        self.named.clear();
+        self.ages.clear();
+        self.bytes = 0;
+        self.forgot = false;
+    }
+
     /// Whether a name that is not here may have been forgotten.
     pub(crate) fn forgot(&self) -> bool {
         self.forgot

@@ -101,6 +101,8 @@ pub enum Output {
         missing: Option<u64>,
         /// Bytes seen and not understood, for want of what came before.
         skipped: u64,
+        /// Whether that is all: the session is in step again, or over. If not, more will be told.
+        over: bool,
     },
 }
 

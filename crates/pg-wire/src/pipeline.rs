@@ -2,7 +2,12 @@
 //! applies the server's own rules — what an error skips, what a copy swallows, what a name means at that
 //! moment — and stops with an error where the two sides do not fit, instead of guessing.
 
+mod abandon;
+mod failure;
+
 use std::collections::VecDeque;
+
+use bytes::Bytes;
 
 use crate::Nanos;
 use crate::answer::{Answer, Bounds};
@@ -13,8 +18,10 @@ use crate::finished::{Finished, conclude, exchange};
 use crate::framing::Frame;
 use crate::frontend;
 use crate::limits::Limits;
-use crate::prepared::Prepared;
+use crate::name_change::NameChange;
+use crate::prepared::{Prepared, Text};
 use crate::request::{self, Ask, Request, Target, Unit};
+use crate::sql_names::{self, Named};
 
 /// An answer that nothing asked for.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ pub(crate) struct Pipeline {
     unit: Unit,
     /// The server reads and ignores everything up to the next Sync, because of an error.
     skipping: bool,
+    /// The request at the head of the queue began a stream in both directions: where it began itself.
+    stream_began: Option<u64>,
     pub(crate) finished: Finished,
     prepared: Prepared,
 }
@@ -54,6 +63,7 @@ impl Pipeline {
             answer: Answer::default(),
             unit: Unit::default(),
             skipping: false,
+            stream_began: None,
             finished: Finished::new(limits.pipeline, limits.pipeline_bytes),
             prepared: Prepared::new(limits.prepared, limits.prepared_bytes, blind),
         }
@@ -129,10 +139,19 @@ impl Pipeline {
                     .get_or_insert(0);
                 self.answer.copying_in = true;
                 self.swallow_copy();
+                if frame.kind == kind::COPY_BOTH {
+                    self.stream_begins(frame);
+                }
             }
             kind::COMMAND_COMPLETE => {
                 self.open(frame, "a query or an Execute")?.tag = Some(backend::tag(capture.bytes()));
+                let change =
+                    NameChange::of_tag(self.answer.tag()).map(|change| (change, self.completed_text()));
+                // A portal that drops itself (DISCARD ALL) has still to be reported by its text.
                 self.end(at, frame, Outcome::Ok, Phase::Complete);
+                if let Some((change, text)) = change {
+                    change.apply(text, &mut self.prepared);
+                }
             }
             kind::EMPTY_QUERY => {
                 self.open(frame, "a query or an Execute")?;
@@ -154,9 +173,14 @@ impl Pipeline {
             },
             kind::PARSE_COMPLETE => match self.pop_if(|ask| matches!(ask, Ask::Parse { .. })) {
                 Some(Request {
-                    ask: Ask::Parse { statement, text },
+                    ask:
+                        Ask::Parse {
+                            statement,
+                            text,
+                            types,
+                        },
                     ..
-                }) => self.prepared.parsed(statement, text),
+                }) => self.prepared.parsed(statement, text, types),
                 _ => return Err(Unexpected("a Parse")),
             },
             kind::BIND_COMPLETE => match self.pop_if(|ask| matches!(ask, Ask::Bind { .. })) {
@@ -165,12 +189,10 @@ impl Pipeline {
                         Ask::Bind {
                             portal,
                             statement,
-                            param_count,
+                            given,
                         },
                     ..
-                }) => {
-                    self.prepared.bound(portal, statement, param_count);
-                }
+                }) => self.prepared.bound(portal, statement, given),
                 _ => return Err(Unexpected("a Bind")),
             },
             kind::CLOSE_COMPLETE => match self.pop_if(|ask| matches!(ask, Ask::Close(_))) {
@@ -182,9 +204,9 @@ impl Pipeline {
             },
             kind::PARAMETER_DESCRIPTION => match self.queue.front() {
                 Some(Request {
-                    ask: Ask::Describe(Target::Statement(_)),
+                    ask: Ask::Describe(Target::Statement(name)),
                     ..
-                }) => {}
+                }) => self.prepared.typed(name, request::types(capture, self.max_bytes)),
                 _ => return Err(Unexpected("a Describe of a statement")),
             },
             kind::NO_DATA => {
@@ -199,64 +221,6 @@ impl Pipeline {
         Ok(None)
     }
 
-    /// Gives up on all that is under way: it was not seen to its end. Requests whose text was seen are
-    /// reported with this outcome, the others are gone. All names are forgotten with `blind`.
-    pub(crate) fn abandon(&mut self, at: Nanos, outcome: Outcome, blind: bool) {
-        self.drop_idle_copy_ends();
-        let mut parse = None;
-        // How far the server is known to be: up to the first request that it has not answered.
-        let mut phase = None;
-        while let Some(request) = self.pop() {
-            let here = phase.get_or_insert(request.ask.phase());
-            match &request.ask {
-                Ask::Query(_) | Ask::FunctionCall { .. } | Ask::Execute { .. } => {
-                    if let Ask::Execute { .. } = request.ask {
-                        parse = None;
-                    }
-                    self.answer
-                        .abandon(at, outcome, *here, request.wire_bytes(), self.bounds);
-                    self.finish_answer(request, at, None);
-                    phase = None;
-                }
-                Ask::Parse { statement, text } => {
-                    let mut exchange = exchange(ExchangeKind::Parse, &request, None);
-                    text.describe(&mut exchange);
-                    exchange.statement_name = statement.clone();
-                    exchange.results = vec![StatementResult::begun(None, request.wire_bytes())];
-                    conclude(&mut exchange, at, outcome, Phase::Parse, None);
-                    if let Some(earlier) = parse.replace(exchange) {
-                        self.finished.push(earlier);
-                    }
-                    self.prepared.parsed(statement.clone(), text.clone());
-                }
-                Ask::Bind {
-                    portal,
-                    statement,
-                    param_count,
-                } => {
-                    self.prepared
-                        .bound(portal.clone(), statement.clone(), *param_count);
-                }
-                Ask::Close(target) => self.prepared.closed(target),
-                Ask::Describe(_) | Ask::CopyEnd(_) => {}
-                Ask::Sync => {
-                    if let Some(unused) = parse.take() {
-                        self.finished.push(unused);
-                    }
-                    phase = None;
-                }
-            }
-        }
-        if let Some(unused) = parse {
-            self.finished.push(unused);
-        }
-        self.finished.release(None);
-        self.forget();
-        if blind {
-            self.prepared.lose();
-        }
-    }
-
     /// Drops requests that can never have run (the session was refused).
     pub(crate) fn forget(&mut self) {
         self.queue.clear();
@@ -264,6 +228,19 @@ impl Pipeline {
         self.answer = Answer::default();
         self.unit = Unit::default();
         self.skipping = false;
+        self.stream_began = None;
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.finished.is_empty()
+    }
+
+    /// Gives memory back that only a busy connection needs.
+    pub(crate) fn rest(&mut self) {
+        self.queue.shrink_to(IDLE_REQUESTS);
+        self.finished.rest();
+        self.answer.rest();
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -318,87 +295,6 @@ impl Pipeline {
         Ok(())
     }
 
-    fn failed(&mut self, at: Nanos, frame: &Frame, error: ServerError) -> Option<ServerError> {
-        let fatal = error.ends_session();
-        match self.queue.front().map(|request| &request.ask) {
-            None | Some(Ask::CopyEnd(_)) => {
-                if fatal {
-                    self.finished.release(None);
-                }
-                return Some(error);
-            }
-            Some(Ask::Query(_) | Ask::FunctionCall { .. }) => {
-                self.extend(frame);
-                self.answer
-                    .end(at, Outcome::Error, Phase::Execute, Some(error), self.bounds);
-            }
-            Some(Ask::Sync) => {
-                if let Some(sync) = self.queue.front() {
-                    let mut exchange = exchange(ExchangeKind::Sync, sync, Some(frame));
-                    conclude(&mut exchange, at, Outcome::Error, Phase::Execute, Some(error));
-                    self.finished.push(exchange);
-                }
-            }
-            Some(_) => {
-                if let Some(request) = self.pop() {
-                    self.fail_step(at, frame, request, error);
-                }
-                self.skip_to_sync();
-            }
-        }
-        if fatal {
-            // Nothing behind it will run, and no ReadyForQuery will come.
-            if let Some(request) = self.pop_if(|ask| matches!(ask, Ask::Query(_) | Ask::FunctionCall { .. }))
-            {
-                self.finish_answer(request, at, Some(frame.end));
-            }
-            self.finished.release(None);
-            self.forget();
-        }
-        None
-    }
-
-    /// A message of the extended protocol failed.
-    fn fail_step(&mut self, at: Nanos, frame: &Frame, request: Request, error: ServerError) {
-        let kind = match &request.ask {
-            Ask::Execute { .. } => {
-                let bytes_in = request.wire_bytes();
-                self.answer.extend(frame, bytes_in);
-                self.answer
-                    .end(at, Outcome::Error, Phase::Execute, Some(error), self.bounds);
-                return self.finish_answer(request, at, Some(frame.end));
-            }
-            Ask::Parse { .. } => ExchangeKind::Parse,
-            Ask::Bind { .. } => ExchangeKind::Bind,
-            Ask::Describe(_) => ExchangeKind::Describe,
-            _ => ExchangeKind::Close,
-        };
-        let phase = request.ask.phase();
-        let mut exchange = exchange(kind, &request, Some(frame));
-        match request.ask {
-            Ask::Parse { statement, text } => {
-                text.describe(&mut exchange);
-                self.prepared.parse_failed(&statement);
-                exchange.statement_name = statement;
-            }
-            Ask::Bind {
-                portal,
-                statement,
-                param_count,
-            } => {
-                self.prepared
-                    .describe(&Target::Statement(statement), &mut exchange);
-                exchange.portal_name = portal;
-                exchange.param_count = param_count;
-            }
-            Ask::Describe(target) | Ask::Close(target) => self.prepared.describe(&target, &mut exchange),
-            _ => {}
-        }
-        exchange.preparsed &= !error.names_nothing();
-        conclude(&mut exchange, at, Outcome::Error, phase, Some(error));
-        self.finished.push(exchange);
-    }
-
     /// The server ignores what comes before the next Sync (manual section "Extended Query").
     fn skip_to_sync(&mut self) {
         while let Some(request) = self.queue.front() {
@@ -428,7 +324,7 @@ impl Pipeline {
             );
             self.finish_answer(request, at, Some(frame.end));
         }
-        self.finished.release(status);
+        self.finished.release(status, frame.end);
         if status == Some(IDLE) {
             self.prepared.transaction_ended();
         }
@@ -449,7 +345,11 @@ impl Pipeline {
         exchange.results = results;
         match request.ask {
             Ask::Query(text) => text.describe(&mut exchange),
-            Ask::FunctionCall { oid } => exchange.function_oid = oid,
+            Ask::FunctionCall { oid, given } => {
+                exchange.function_oid = oid;
+                exchange.param_count = given.count;
+                exchange.params = given.params;
+            }
             Ask::Execute { portal } => {
                 self.prepared
                     .executed(portal, request.range.start, self.bounds.columns, &mut exchange);
@@ -458,8 +358,41 @@ impl Pipeline {
             }
             _ => {}
         }
+        exchange.continues = exchange.continues.or(self.stream_began.take());
+        if exchange.results.len() == 1 {
+            exchange.source = match sql_named(&exchange.sql) {
+                Some(Named::Execute(name)) => self.prepared.source(&Target::Statement(name)),
+                Some(Named::Fetch(name)) => self.prepared.source(&Target::Portal(name)),
+                _ => None,
+            };
+        }
         exchange.ended = exchange.results.last().map_or(at, |result| result.ended);
         self.finished.push(exchange);
+    }
+
+    /// The text whose one statement has just been completed, if that is sure.
+    fn completed_text(&self) -> Option<Text> {
+        match self.queue.front().map(|request| &request.ask) {
+            // Of a string with several statements only the first one is known for sure.
+            Some(Ask::Query(text)) if self.answer.is_first() => Some(text.clone()),
+            Some(Ask::Execute { portal }) => self.prepared.text(portal),
+            _ => None,
+        }
+    }
+
+    /// A stream in both directions may last for weeks: that it began is reported now, its volume at its end.
+    fn stream_begins(&mut self, frame: &Frame) {
+        let Some(request) = self.queue.front() else {
+            return;
+        };
+        let mut begun = exchange(ExchangeKind::Simple, request, Some(frame));
+        if let Ask::Query(text) = &request.ask {
+            text.describe(&mut begun);
+        }
+        conclude(&mut begun, frame.began, Outcome::Suspended, Phase::Execute, None);
+        begun.last_of_unit = true;
+        self.stream_began = Some(request.range.start);
+        self.finished.report(begun);
     }
 
     /// While it reads copied data the server ignores Sync, up to the end of the data. So clients of the
@@ -501,6 +434,13 @@ impl Pipeline {
             None
         }
     }
+}
+
+/// Room for requests that an idle connection keeps: a Bind, a Describe, an Execute and a Sync.
+const IDLE_REQUESTS: usize = 4;
+
+fn sql_named(sql: &Option<Bytes>) -> Option<Named> {
+    sql.as_deref().and_then(sql_names::read)
 }
 
 /// Status byte of a ReadyForQuery outside of a transaction.

@@ -1,11 +1,13 @@
 //! What the server has prepared: statements and portals, and what is known of them. Applied when the
 //! server says that it acted, so that a name always means what it meant at that moment.
 
+use std::sync::{Arc, LazyLock};
+
 use bytes::Bytes;
 
 use crate::exchange::{Column, Columns, Exchange};
 use crate::names::{Names, Weight};
-use crate::request::Target;
+use crate::request::{Given, Target, Types, no_types, params_bytes};
 
 pub(crate) struct Prepared {
     statements: Names<Statement>,
@@ -23,14 +25,92 @@ impl Prepared {
         }
     }
 
-    pub(crate) fn parsed(&mut self, name: Bytes, text: Text) {
+    pub(crate) fn parsed(&mut self, name: Bytes, text: Text, types: Types) {
         self.statements.insert(
             name,
             Statement {
                 text,
+                types,
                 ..Statement::default()
             },
         );
+    }
+
+    /// The server told the types of a statement's parameters.
+    pub(crate) fn typed(&mut self, name: &[u8], types: Types) {
+        self.statements.update(name, |statement| statement.types = types);
+    }
+
+    /// SQL `PREPARE` made a statement of this name; without a name, of one that could not be read.
+    pub(crate) fn prepared_by_sql(&mut self, name: Option<Bytes>, text: Text) {
+        match name {
+            Some(name) => self.parsed(name, text, no_types()),
+            None => self.lose_statements(),
+        }
+    }
+
+    /// SQL `DECLARE` made a portal.
+    pub(crate) fn declared(&mut self, name: Option<Bytes>, text: Text) {
+        let Some(name) = name else {
+            self.portals.clear();
+            self.blind = true;
+            return;
+        };
+        let statement = Statement {
+            text,
+            ..Statement::default()
+        };
+        self.portals.insert(
+            name,
+            Portal {
+                statement,
+                ..Portal::default()
+            },
+        );
+    }
+
+    /// SQL `DEALLOCATE` dropped a statement; without a name, one whose name could not be read.
+    pub(crate) fn deallocated(&mut self, name: Option<&[u8]>) {
+        match name {
+            Some(name) => self.statements.remove(name),
+            None => self.lose_statements(),
+        }
+    }
+
+    /// SQL `DEALLOCATE ALL` or `DISCARD ALL` dropped all named statements; the protocol's unnamed one stays
+    /// (`DropAllPreparedStatements` in the server's commands/prepare.c). Whatever was prepared out of sight is gone too.
+    pub(crate) fn deallocated_all(&mut self) {
+        self.statements.clear_named();
+        self.blind = false;
+    }
+
+    /// SQL `CLOSE` dropped a portal, or all of them.
+    pub(crate) fn closed_by_sql(&mut self, name: Option<&[u8]>) {
+        match name {
+            Some(name) => self.portals.remove(name),
+            None => self.portals.clear(),
+        }
+    }
+
+    /// Parameters with the types of the statement that they are for.
+    pub(crate) fn typed_as(&self, statement: &[u8], given: Given) -> Given {
+        match self.statements.get(statement) {
+            Some(statement) => given.typed(&statement.types),
+            None => given,
+        }
+    }
+
+    /// What a portal runs.
+    pub(crate) fn text(&self, portal: &[u8]) -> Option<Text> {
+        Some(self.portals.get(portal)?.statement.text.clone())
+    }
+
+    /// The text behind a name that SQL gives.
+    pub(crate) fn source(&self, target: &Target) -> Option<Bytes> {
+        match target {
+            Target::Statement(name) => self.statements.get(name)?.text.sql.clone(),
+            Target::Portal(name) => self.portals.get(name)?.statement.text.sql.clone(),
+        }
     }
 
     /// The server drops the old unnamed statement before it parses a new one, whether that succeeds or not.
@@ -40,14 +120,15 @@ impl Prepared {
         }
     }
 
-    pub(crate) fn bound(&mut self, name: Bytes, statement_name: Bytes, param_count: u16) {
+    pub(crate) fn bound(&mut self, name: Bytes, statement_name: Bytes, given: Given) {
         let statement = self.statement(&statement_name);
+        let given = given.typed(&statement.types);
         self.portals.insert(
             name,
             Portal {
                 statement_name,
                 statement,
-                param_count,
+                given: Some(given),
                 first_execute: None,
             },
         );
@@ -84,8 +165,13 @@ impl Prepared {
 
     /// Bytes were lost: any name may mean something else now.
     pub(crate) fn lose(&mut self) {
-        self.statements.clear();
         self.portals.clear();
+        self.statements.clear();
+        self.blind = true;
+    }
+
+    fn lose_statements(&mut self) {
+        self.statements.clear_named();
         self.blind = true;
     }
 
@@ -102,7 +188,10 @@ impl Prepared {
                     return self.unseen(self.portals.forgot()).describe(exchange);
                 };
                 exchange.statement_name = portal.statement_name.clone();
-                exchange.param_count = portal.param_count;
+                if let Some(given) = &portal.given {
+                    exchange.param_count = given.count;
+                    exchange.params = given.params.clone();
+                }
                 portal.statement.text.describe(exchange);
             }
         }
@@ -147,6 +236,7 @@ impl Prepared {
             sql: None,
             whole: 0,
             truncated: forgot,
+            digest: None,
             preparsed: self.blind,
         }
     }
@@ -159,6 +249,8 @@ pub(crate) struct Text {
     /// Length as sent.
     pub(crate) whole: u64,
     pub(crate) truncated: bool,
+    /// SHA-256 of a text that is truncated.
+    pub(crate) digest: Option<Box<[u8; 32]>>,
     pub(crate) preparsed: bool,
 }
 
@@ -171,14 +263,26 @@ impl Text {
         exchange.sql.clone_from(&self.sql);
         exchange.sql_bytes = self.whole;
         exchange.truncated = self.truncated;
+        exchange.digest.clone_from(&self.digest);
         exchange.preparsed = self.preparsed;
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Statement {
     pub(crate) text: Text,
+    pub(crate) types: Types,
     pub(crate) columns: Columns,
+}
+
+impl Default for Statement {
+    fn default() -> Self {
+        Self {
+            text: Text::default(),
+            types: no_types(),
+            columns: no_columns(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -186,21 +290,28 @@ pub(crate) struct Portal {
     pub(crate) statement_name: Bytes,
     /// The statement as it was when the portal was bound: its name may be closed or used again since.
     pub(crate) statement: Statement,
-    pub(crate) param_count: u16,
+    /// `None` for one that SQL declared.
+    pub(crate) given: Option<Given>,
     /// Where the request of the first Execute began.
     pub(crate) first_execute: Option<u64>,
 }
 
 impl Weight for Statement {
     fn weight(&self) -> usize {
-        self.text.kept_bytes() + columns_bytes(&self.columns)
+        self.text.kept_bytes() + size_of_val::<[u32]>(&self.types) + columns_bytes(&self.columns)
     }
 }
 
 impl Weight for Portal {
     fn weight(&self) -> usize {
-        self.statement.weight()
+        self.statement.weight() + self.given.as_ref().map_or(0, |given| params_bytes(&given.params))
     }
+}
+
+/// No columns at all. Shared, because most statements are never described.
+pub(crate) fn no_columns() -> Columns {
+    static NONE: LazyLock<Columns> = LazyLock::new(|| Arc::new([]));
+    Arc::clone(&NONE)
 }
 
 pub(crate) fn columns_bytes(columns: &Columns) -> usize {

@@ -2,13 +2,14 @@
 //! decided only when the answer comes, because that is when the server has acted.
 
 use std::ops::Range;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
 use crate::Nanos;
 use crate::capture;
 use crate::cursor::Cursor;
-use crate::exchange::Phase;
+use crate::exchange::{Format, Param, Params, Phase};
 use crate::framing::Frame;
 use crate::frontend::kind;
 use crate::prepared::Text;
@@ -44,7 +45,9 @@ impl Request {
 
     pub(crate) fn kept_bytes(&self) -> usize {
         match &self.ask {
-            Ask::Query(text) | Ask::Parse { text, .. } => text.kept_bytes(),
+            Ask::Query(text) => text.kept_bytes(),
+            Ask::Parse { text, types, .. } => text.kept_bytes() + size_of_val::<[u32]>(types),
+            Ask::Bind { given, .. } | Ask::FunctionCall { given, .. } => params_bytes(&given.params),
             _ => 0,
         }
     }
@@ -55,15 +58,18 @@ pub(crate) enum Ask {
     Query(Text),
     FunctionCall {
         oid: Option<u32>,
+        given: Given,
     },
     Parse {
         statement: Bytes,
         text: Text,
+        /// Types of the parameters, as far as the client declared them.
+        types: Types,
     },
     Bind {
         portal: Bytes,
         statement: Bytes,
-        param_count: u16,
+        given: Given,
     },
     Describe(Target),
     Execute {
@@ -84,6 +90,48 @@ impl Ask {
             _ => Phase::Execute,
         }
     }
+}
+
+/// Type oids of a statement's parameters.
+pub(crate) type Types = Arc<[u32]>;
+
+/// The parameters of a Bind or FunctionCall.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) count: u16,
+    /// Empty if they were not seen, or could not be kept.
+    pub(crate) params: Params,
+}
+
+impl Given {
+    /// Fills in what the statement says of their types.
+    pub(crate) fn typed(mut self, types: &[u32]) -> Self {
+        if types.iter().any(|&oid| oid != 0)
+            && let Some(params) = Arc::get_mut(&mut self.params)
+        {
+            for (param, &oid) in params.iter_mut().zip(types) {
+                param.type_oid = oid;
+            }
+        }
+        self
+    }
+}
+
+/// None at all. Shared, because most statements have none.
+pub(crate) fn no_params() -> Params {
+    static NONE: LazyLock<Params> = LazyLock::new(|| Arc::new([]));
+    Arc::clone(&NONE)
+}
+
+/// No types at all.
+pub(crate) fn no_types() -> Types {
+    static NONE: LazyLock<Types> = LazyLock::new(|| Arc::new([]));
+    Arc::clone(&NONE)
+}
+
+/// What parameters keep alive.
+pub(crate) fn params_bytes(params: &[Param]) -> usize {
+    size_of_val(params) + params.iter().map(|param| param.kept.len()).sum::<usize>()
 }
 
 /// What a Describe or Close is about.
@@ -130,15 +178,17 @@ pub(crate) fn decode(frame: &Frame, capture: &capture::Capture, room: usize) -> 
         kind::QUERY => Ask::Query(text(capture.first(), room)),
         kind::FUNCTION_CALL => Ask::FunctionCall {
             oid: Cursor::new(capture.bytes()).u32(),
+            given: given(capture, room),
         },
         kind::PARSE => Ask::Parse {
             statement: name(capture.first()),
             text: text(capture.second(), room),
+            types: types(capture, room),
         },
         kind::BIND => Ask::Bind {
             portal: name(capture.first()),
             statement: name(capture.second()),
-            param_count: Cursor::new(capture.bytes()).u16().unwrap_or(0),
+            given: given(capture, room),
         },
         kind::DESCRIBE => Ask::Describe(target(capture, name(capture.first()))),
         kind::CLOSE => Ask::Close(target(capture, name(capture.first()))),
@@ -162,10 +212,66 @@ fn target(capture: &capture::Capture, name: Bytes) -> Target {
 fn text(captured: &capture::Text, room: usize) -> Text {
     let kept = captured.kept();
     let kept = kept.get(..kept.len().min(room)).unwrap_or_default();
+    let truncated = captured.whole() > kept.len() as u64;
     Text {
         sql: Some(Bytes::copy_from_slice(kept)),
         whole: captured.whole(),
-        truncated: captured.whole() > kept.len() as u64,
+        truncated,
+        digest: truncated.then(|| captured.digest()).flatten().map(Box::new),
         preparsed: false,
     }
+}
+
+/// Oids that a message lists, or none if they were not all seen.
+pub(crate) fn types(capture: &capture::Capture, room: usize) -> Types {
+    let Some((count, oids)) = capture.bytes().split_first_chunk::<2>() else {
+        return no_types();
+    };
+    let count = usize::from(u16::from_be_bytes(*count));
+    let (oids, rest) = oids.as_chunks::<4>();
+    if capture.lost() || count == 0 || oids.len() != count || !rest.is_empty() || 4 * count > room {
+        return no_types();
+    }
+    oids.iter().map(|oid| u32::from_be_bytes(*oid)).collect()
+}
+
+fn given(capture: &capture::Capture, room: usize) -> Given {
+    let values = capture.values();
+    let count = u16::try_from(values.len()).unwrap_or(u16::MAX);
+    let least = values.len() * size_of::<Param>();
+    if capture.lost() || count == 0 || least > room {
+        return Given {
+            count,
+            params: no_params(),
+        };
+    }
+    let kept = if least + values.kept().len() > room {
+        Bytes::new()
+    } else {
+        Bytes::copy_from_slice(values.kept())
+    };
+    let mut from = 0;
+    let params = values
+        .iter()
+        .map(|value| {
+            let to = from + value.kept.len();
+            let part = if to > kept.len() {
+                Bytes::new()
+            } else {
+                kept.slice(from..to)
+            };
+            from = to;
+            Param {
+                type_oid: 0,
+                format: if value.binary {
+                    Format::Binary
+                } else {
+                    Format::Text
+                },
+                bytes: value.bytes,
+                kept: part,
+            }
+        })
+        .collect();
+    Given { count, params }
 }

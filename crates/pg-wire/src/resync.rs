@@ -1,6 +1,6 @@
 //! The way back into step after bytes were lost, or into a connection that was open before. Nothing is
-//! interpreted until the server was seen to end a piece with ReadyForQuery and the client's next piece is
-//! a run of whole requests: then nothing is under way and the boundary of both streams is known.
+//! interpreted until the server was seen to end with ReadyForQuery and what the client sends next is a run of
+//! whole requests: then nothing is under way and the boundary of both streams is known.
 //!
 //! A pipeline whose earlier requests were hidden can still pass here; its answers do not fit the requests
 //! that were seen, and the session gets out of step again instead of matching them wrongly.
@@ -11,30 +11,82 @@ use crate::{Direction, Nanos};
 
 #[derive(Default)]
 pub(crate) struct Resync {
-    server_ready: bool,
+    /// The newest bytes of the server, which may have come in any pieces.
+    tail: [u8; READY.len() + 1],
+    tail_length: usize,
+    candidate: Option<Candidate>,
     frontend: Hidden,
     backend: Hidden,
 }
+
+/// What the client sent since the server was ready, while it is too short to be judged.
+pub(crate) struct Candidate {
+    pub(crate) at: Nanos,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What a piece of the client's stream is.
+pub(crate) enum Step {
+    /// Bytes to be skipped.
+    Hidden,
+    /// Perhaps the beginning of a request: more is needed.
+    Awaited,
+    /// Both sides are at a boundary: here, or where the candidate begins.
+    Found(Option<Candidate>),
+}
+
+/// A ReadyForQuery, up to its status byte.
+const READY: &[u8; 5] = b"Z\0\0\0\x05";
+/// A message's type and length: less cannot be judged.
+const HEADER: usize = 5;
+/// What is skipped is told whenever it has grown by this much, and not only once its end is found: a session must not
+/// become invisible without a word.
+const REPORT_BYTES: u64 = 1 << 20;
 
 impl Resync {
     /// A piece of the server's stream that is not interpreted, of which `skipped` bytes count as such.
     pub(crate) fn backend_piece(&mut self, piece: &[u8], skipped: u64) {
         self.backend.skipped += skipped;
-        self.server_ready = matches!(
-            piece.last_chunk::<6>(),
-            Some([b'Z', 0, 0, 0, 5, b'I' | b'T' | b'E'])
-        );
+        self.drop_candidate();
+        for &byte in piece
+            .get(piece.len().saturating_sub(self.tail.len())..)
+            .unwrap_or_default()
+        {
+            self.tail.rotate_left(1);
+            if let Some(last) = self.tail.last_mut() {
+                *last = byte;
+            }
+            self.tail_length = (self.tail_length + 1).min(self.tail.len());
+        }
     }
 
-    /// Whether this piece of the client's stream begins where both sides are known to be at a boundary. If
-    /// not, it is skipped.
-    pub(crate) fn is_boundary(&mut self, piece: &[u8]) -> bool {
-        if self.server_ready && frontend::is_run_of_requests(piece) {
-            return true;
+    /// Judges a piece of the client's stream, and counts it if it is skipped.
+    pub(crate) fn frontend_piece(&mut self, at: Nanos, offset: u64, piece: &[u8]) -> Step {
+        if !self.server_ready() {
+            self.skip(Direction::Frontend, piece.len() as u64);
+            return Step::Hidden;
         }
-        self.server_ready = false;
+        let found = match &mut self.candidate {
+            None if piece.len() >= HEADER => frontend::is_run_of_requests(piece),
+            None => {
+                let bytes = piece.to_vec();
+                self.candidate = Some(Candidate { at, offset, bytes });
+                return Step::Awaited;
+            }
+            Some(candidate) if candidate.bytes.len() + piece.len() < HEADER => {
+                candidate.bytes.extend_from_slice(piece);
+                return Step::Awaited;
+            }
+            Some(candidate) => frontend::is_run_of_requests(&[&candidate.bytes, piece].concat()),
+        };
+        if found {
+            return Step::Found(self.candidate.take());
+        }
+        self.drop_candidate();
+        self.tail_length = 0;
         self.skip(Direction::Frontend, piece.len() as u64);
-        false
+        Step::Hidden
     }
 
     pub(crate) fn skip(&mut self, direction: Direction, bytes: u64) {
@@ -43,7 +95,8 @@ impl Resync {
 
     /// Bytes that never came; `None` if their number is not known.
     pub(crate) fn miss(&mut self, direction: Direction, missing: Option<u64>) {
-        self.server_ready = false;
+        self.drop_candidate();
+        self.tail_length = 0;
         let hidden = self.hidden(direction);
         match missing {
             Some(missing) => hidden.missing = hidden.missing.saturating_add(missing),
@@ -51,21 +104,42 @@ impl Resync {
         }
     }
 
-    /// Tells what was hidden, once.
-    pub(crate) fn report(&mut self, at: Nanos) -> impl Iterator<Item = Output> + use<> {
-        let this = std::mem::take(self);
-        [
-            (Direction::Frontend, this.frontend),
-            (Direction::Backend, this.backend),
-        ]
-        .into_iter()
-        .filter(|(_, hidden)| hidden.uncounted || hidden.missing > 0 || hidden.skipped > 0)
-        .map(move |(direction, hidden)| Output::Lost {
-            at,
-            direction,
-            missing: (!hidden.uncounted).then_some(hidden.missing),
-            skipped: hidden.skipped,
-        })
+    /// Whether so much was skipped that it has to be told before its end.
+    pub(crate) fn is_due(&self) -> bool {
+        self.frontend.skipped.max(self.backend.skipped) >= REPORT_BYTES
+    }
+
+    /// Tells what was hidden, once. `over` if the session is in step again, or has ended.
+    pub(crate) fn report(&mut self, at: Nanos, over: bool) -> impl Iterator<Item = Output> + use<> {
+        if over {
+            self.drop_candidate();
+            self.tail_length = 0;
+        }
+        let hidden = [
+            (Direction::Frontend, std::mem::take(&mut self.frontend)),
+            (Direction::Backend, std::mem::take(&mut self.backend)),
+        ];
+        hidden
+            .into_iter()
+            .filter(|(_, hidden)| hidden.uncounted || hidden.missing > 0 || hidden.skipped > 0)
+            .map(move |(direction, hidden)| Output::Lost {
+                at,
+                direction,
+                missing: (!hidden.uncounted).then_some(hidden.missing),
+                skipped: hidden.skipped,
+                over,
+            })
+    }
+
+    fn server_ready(&self) -> bool {
+        let [ready @ .., status] = &self.tail;
+        self.tail_length == self.tail.len() && ready == READY && matches!(status, b'I' | b'T' | b'E')
+    }
+
+    fn drop_candidate(&mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            self.skip(Direction::Frontend, candidate.bytes.len() as u64);
+        }
     }
 
     fn hidden(&mut self, direction: Direction) -> &mut Hidden {

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use crate::backend::{self, kind};
-use crate::capture::Capture;
+use crate::capture::{Caps, Capture};
 use crate::exchange::Outcome;
 use crate::framing::{Frame, FrameError, Framer, describe};
 use crate::frontend;
 use crate::limits::Limits;
 use crate::output::{EncryptionKind, Output};
 use crate::pipeline::{Pipeline, Unexpected};
-use crate::resync::Resync;
+use crate::resync::{Resync, Step};
 use crate::startup::{self, Authentication};
 use crate::{Direction, Nanos};
 
@@ -118,7 +118,7 @@ impl Session {
             self.pipeline.abandon(at, Outcome::Unanswered, false);
             self.collect();
         }
-        self.outputs.extend(self.resync.report(at));
+        self.outputs.extend(self.resync.report(at, true));
         self.stage = Stage::Closed;
     }
 
@@ -147,7 +147,13 @@ impl Session {
     }
 
     fn start(limits: &Limits, stage: Stage) -> Session {
-        let capture = || Capture::new(limits.names_bytes, limits.statement_bytes);
+        let caps = Caps {
+            name: limits.names_bytes,
+            statement: limits.statement_bytes,
+            value: limits.value_bytes,
+            values: limits.values_bytes,
+        };
+        let capture = || Capture::new(caps);
         let first_byte = stage == Stage::Startup;
         Session {
             stage,
@@ -255,7 +261,13 @@ impl Session {
             frontend::kind::TERMINATE => self.outputs.push_back(Output::Terminate { at }),
             _ => {
                 if self.pipeline.request(frame, self.frontend.capture()).is_err() {
-                    self.lose_step(at);
+                    let found = format!("{} requests under way", self.pipeline.in_flight());
+                    let error = FrameError {
+                        offset: frame.start,
+                        expected: "an answer to one of the earlier requests",
+                        found,
+                    };
+                    self.malformed(at, Direction::Frontend, error);
                     self.resync.skip(Direction::Frontend, frame.wire_bytes());
                 }
             }
@@ -336,6 +348,9 @@ impl Session {
         match self.pipeline.answer(at, frame, self.backend.capture()) {
             Ok(unsolicited) => {
                 self.collect();
+                if frame.kind == kind::READY && self.pipeline.is_idle() {
+                    self.rest();
+                }
                 self.outputs
                     .extend(unsolicited.map(|error| Output::SessionError { at, error }));
             }
@@ -401,13 +416,32 @@ impl Session {
                 self.backend.pass(length);
                 self.resync.backend_piece(piece, length);
             }
-            Direction::Frontend if self.resync.is_boundary(piece) => {
-                self.outputs.extend(self.resync.report(at));
-                self.stage = Stage::Typed;
-                self.read(direction, at, piece);
+            Direction::Frontend => {
+                let offset = self.frontend.offset().unwrap_or(0);
+                match self.resync.frontend_piece(at, offset, piece) {
+                    Step::Hidden | Step::Awaited => self.frontend.pass(length),
+                    Step::Found(candidate) => {
+                        self.outputs.extend(self.resync.report(at, true));
+                        self.stage = Stage::Typed;
+                        if let Some(candidate) = candidate {
+                            self.frontend.restart(Some(candidate.offset));
+                            self.read(direction, candidate.at, &candidate.bytes);
+                        }
+                        return self.read(direction, at, piece);
+                    }
+                }
             }
-            Direction::Frontend => self.frontend.pass(length),
         }
+        if self.resync.is_due() {
+            self.outputs.extend(self.resync.report(at, false));
+        }
+    }
+
+    /// Nothing is under way: what only a busy connection needs is given back.
+    fn rest(&mut self) {
+        self.frontend.rest();
+        self.backend.rest();
+        self.pipeline.rest();
     }
 
     fn swallow(&mut self, direction: Direction, bytes: &[u8]) {

@@ -328,6 +328,7 @@ fn copies_are_counted_in_both_directions() {
              Error@Execute copied=2 ERROR:57014] I",
             "Simple COPY t TO STDOUT [Ok@Complete \"COPY 2\" copied=5] I",
             "Execute COPY t FROM STDIN [Ok@Complete \"COPY 1\" copied=2] I",
+            "Simple START_REPLICATION 0/0 [Suspended@Execute] -",
             "Simple START_REPLICATION 0/0 [Ok@Complete \"COPY 0\" copied=13] I",
         ]
     );
@@ -520,6 +521,7 @@ fn more_requests_than_can_be_remembered_are_lost_and_said_to_be() {
         direction: Direction::Frontend,
         missing: Some(0),
         skipped: 28,
+        over: true,
     };
     assert_eq!(outputs.last(), Some(&lost));
     let exchanges = exchanges(outputs);

@@ -12,6 +12,7 @@ fn lost(direction: Direction, missing: Option<u64>, skipped: u64) -> Output {
         direction,
         missing,
         skipped,
+        over: true,
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use ebpf_abi::{MissingReason, SegmentHeader};
-use pg_wire::{Direction, Exchange, ExchangeKind, Limits, Nanos, Output, Session};
+use pg_wire::{Direction, Exchange, Limits, Nanos, Output, Session};
 use sql_meaning::Interpreter;
 
 use crate::{
     event::{Body, Event, Gap, SessionFacts, Times},
     query::{self, Redaction},
     stream::ByteStream,
+    transaction::Transactions,
 };
 
 /// Settings reported by the server that a session keeps.
@@ -30,9 +31,13 @@ pub(crate) struct Connection {
     frontend: ByteStream,
     backend: ByteStream,
     statements: u64,
-    transaction: u64,
-    /// Set while `transaction` is over unless the next request follows at this very offset.
-    transaction_to: Option<u64>,
+    transactions: Transactions,
+    /// Requests answered whose ReadyForQuery ends others too.
+    unit: Vec<Exchange>,
+    /// The client asked for the replication protocol.
+    replication: bool,
+    /// By what number clients name the backend, and whether that was asked for already.
+    key: Option<(u32, bool)>,
     asked_for_credentials: bool,
     /// The credentials were accepted then; the server may refuse the session still.
     authenticated: Option<Nanos>,
@@ -60,8 +65,10 @@ impl Connection {
             frontend: stream(),
             backend: stream(),
             statements: 0,
-            transaction: 1,
-            transaction_to: None,
+            transactions: Transactions::new(),
+            unit: Vec::new(),
+            replication: false,
+            key: None,
             asked_for_credentials: false,
             authenticated: None,
             let_in: mid_stream,
@@ -125,6 +132,10 @@ impl Connection {
         self.session.handle_close(at);
         self.poll(recorder);
         self.open(recorder);
+        if let Some(end) = self.transactions.close() {
+            let event = self.event(at, Body::Transaction(end));
+            recorder.events.push_back(event);
+        }
         // Whether an encrypted one was let in cannot be seen; that it ended, and how much went by, can.
         if !self.let_in && self.facts.encryption.is_none() {
             return;
@@ -159,9 +170,12 @@ impl Connection {
                 }
                 self.authenticated = Some(at);
             }
-            // The last thing that a server tells before it is ready. Its process id is not kept: the kernel's is the
-            // one that this host knows, the server's may be of a namespace.
-            Output::BackendKey { .. } => self.open(recorder),
+            // The last thing that a server tells before it is ready. Its process id serves cancel requests only: the
+            // kernel's is the one that this host knows, the server's may be of a namespace.
+            Output::BackendKey { pid } => {
+                self.key = Some((pid, true));
+                self.open(recorder);
+            }
             Output::Parameter { name, value } => {
                 let value = || Some(String::from_utf8_lossy(&value).into_owned());
                 if name.as_ref() == APPLICATION_NAME {
@@ -175,7 +189,13 @@ impl Connection {
                 events.push_back(self.event(at, Body::AuthFailure(error)));
             }
             Output::SessionError { at, error } => events.push_back(self.event(at, Body::SessionError(error))),
-            Output::Cancel { at, pid } => events.push_back(self.event(at, Body::Cancel { victim: pid })),
+            Output::Cancel { at, pid } => {
+                let cancel = Body::Cancel {
+                    victim: pid,
+                    session: None,
+                };
+                events.push_back(self.event(at, cancel));
+            }
             Output::Terminate { .. } => self.terminated = true,
             Output::Encryption { at, kind, accepted } => {
                 if accepted {
@@ -183,7 +203,7 @@ impl Connection {
                     events.push_back(self.event(at, Body::Opaque(kind)));
                 }
             }
-            Output::Exchange(exchange) => self.exchange(&exchange, recorder),
+            Output::Exchange(exchange) => self.exchange(*exchange, recorder),
             Output::Malformed {
                 at,
                 direction,
@@ -204,8 +224,12 @@ impl Connection {
                 at,
                 direction,
                 skipped,
+                over,
                 ..
             } => {
+                if let Some(end) = self.transactions.lose() {
+                    events.push_back(self.event(at, Body::Transaction(end)));
+                }
                 // The missing bytes themselves were told when they were found missing.
                 if skipped > 0 {
                     let reason = if self.joining {
@@ -223,70 +247,74 @@ impl Connection {
                     events.push_back(self.event(at, Body::Gap(gap)));
                 }
                 // The backend's side comes last, and no session gets into step without having skipped some of it.
-                self.joining &= direction != Direction::Backend;
+                self.joining &= !over || direction != Direction::Backend;
             }
         }
     }
 
-    fn exchange(&mut self, exchange: &Exchange, recorder: &mut Recorder) {
+    fn exchange(&mut self, exchange: Exchange, recorder: &mut Recorder) {
         self.open(recorder);
         // Whoever is answered was let in, even if that was not seen.
         self.let_in |= exchange
             .results
             .iter()
             .any(|result| result.first_response.is_some());
-        let transaction = self.transaction_of(exchange);
-        let Recorder {
-            interpreter,
-            redaction,
-            events,
-        } = recorder;
-        for (times, query) in query::queries(exchange, transaction, interpreter, *redaction) {
+        let is_last = exchange.last_of_unit;
+        self.unit.push(exchange);
+        if is_last {
+            self.end_unit(recorder);
+        }
+    }
+
+    /// All that one ReadyForQuery ended: how its transactions ended is known only now.
+    fn end_unit(&mut self, recorder: &mut Recorder) {
+        let mut told = Vec::new();
+        let (mut status, mut omitted, mut at) = (None, 0, 0);
+        for exchange in self.unit.drain(..) {
+            told.extend(query::queries(
+                &exchange,
+                self.replication,
+                &mut recorder.interpreter,
+                recorder.redaction,
+            ));
+            status = exchange.transaction_status;
+            omitted += exchange.results_omitted;
+            at = exchange.ended;
+        }
+        // A burst is no reason to keep its memory.
+        self.unit.shrink_to(1);
+        let ends = self.transactions.number(&mut told, status, omitted > 0);
+        for (times, query) in told {
             self.statements += 1;
-            let session = Arc::clone(&self.facts);
-            events.push_back(Event {
+            recorder.events.push_back(Event {
                 times,
-                session,
+                session: Arc::clone(&self.facts),
                 body: Body::Query(Box::new(query)),
             });
         }
-        if exchange.results_omitted > 0 {
+        for end in ends {
+            recorder.events.push_back(self.event(at, Body::Transaction(end)));
+        }
+        if omitted > 0 {
             let gap = Gap {
                 reason: "result_cap",
                 direction: Direction::Backend,
                 bytes_missing: Some(0),
-                detail: format!(
-                    "{} answers to one query string were counted, not kept",
-                    exchange.results_omitted
-                ),
+                detail: format!("{omitted} answers to one query string were counted, not kept"),
             };
-            events.push_back(self.event(exchange.ended, Body::Gap(gap)));
+            recorder.events.push_back(self.event(at, Body::Gap(gap)));
         }
     }
 
-    /// The number of the transaction that an exchange belongs to.
-    ///
-    /// Everything between two Syncs is one transaction at least (manual, "Pipelining"), and all of it is told with the
-    /// same status. Requests of which one begins where the last one ends have no Sync between them.
-    fn transaction_of(&mut self, exchange: &Exchange) -> u64 {
-        if self
-            .transaction_to
-            .take()
-            .is_some_and(|end| end != exchange.request.start)
-        {
-            self.transaction += 1;
-        }
-        let number = self.transaction;
-        if exchange.transaction_status == Some(b'I') {
-            match exchange.kind {
-                // Ready for the next by themselves.
-                ExchangeKind::Simple | ExchangeKind::FunctionCall | ExchangeKind::Sync => {
-                    self.transaction += 1;
-                }
-                _ => self.transaction_to = Some(exchange.request.end),
-            }
-        }
-        number
+    /// By what postmaster and number clients name this connection's backend.
+    pub(crate) fn key(&self) -> Option<(u32, u32)> {
+        self.key.map(|(pid, _)| (self.facts.server_pid, pid))
+    }
+
+    /// The same, once.
+    pub(crate) fn take_new_key(&mut self) -> Option<(u32, u32)> {
+        let (_, new) = self.key.as_mut()?;
+        if std::mem::take(new) { self.key() } else { None }
     }
 
     /// Tells that a client was let in: not before the server is about to be ready, because a database that does not
@@ -301,12 +329,14 @@ impl Connection {
 
     fn startup(&mut self, parameters: &[(bytes::Bytes, bytes::Bytes)]) {
         let facts = Arc::make_mut(&mut self.facts);
+        let text = |value: &[u8]| Some(String::from_utf8_lossy(value).into_owned());
         for (name, value) in parameters {
-            let value = || Some(String::from_utf8_lossy(value).into_owned());
             match name.as_ref() {
-                b"user" => facts.login_role = value(),
-                b"database" => facts.database = value(),
-                APPLICATION_NAME => facts.application_name = value(),
+                b"user" => facts.login_role = text(value),
+                b"database" => facts.database = text(value),
+                APPLICATION_NAME => facts.application_name = text(value),
+                // Anything but a false Boolean (`walsender` in the server's backend_startup.c).
+                b"replication" => self.replication = !is_false(value),
                 _ => {}
             }
         }
@@ -356,6 +386,16 @@ impl Connection {
             body,
         }
     }
+}
+
+/// Whether the server takes a setting for false (`parse_bool` in its utils/adt/bool.c): any unique beginning.
+fn is_false(value: &[u8]) -> bool {
+    let value = value.to_ascii_lowercase();
+    !value.is_empty()
+        && (b"false".starts_with(&value)
+            || b"no".starts_with(&value)
+            || value == b"0"
+            || (value.len() > 1 && b"off".starts_with(&value)))
 }
 
 /// The tapped process is the server: what it receives is the frontend's.

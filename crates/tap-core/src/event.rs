@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::Range, sync::Arc};
 
-use pg_wire::{Direction, EncryptionKind, ExchangeKind, Nanos, Outcome, Phase, ServerError};
+use pg_wire::{Direction, EncryptionKind, ExchangeKind, Nanos, Outcome, Params, Phase, ServerError};
 use sql_meaning::Statement;
 
 /// One fact about a session, in capture time.
@@ -102,9 +102,14 @@ pub enum Body {
     SessionError(ServerError),
     /// A connection made only to cancel what another backend runs.
     Cancel {
-        /// That backend.
+        /// That backend, by the number that the server gave its client.
         victim: u32,
+        /// Cookie of its session, if it is known by that number.
+        session: Option<u64>,
     },
+    /// A transaction ended that had begun before the statements told last. How the others ended stands with their
+    /// statements.
+    Transaction(TransactionEnd),
     /// Encryption that this tap cannot read began.
     Opaque(EncryptionKind),
     /// Something was not seen or not understood.
@@ -127,6 +132,30 @@ pub struct Gap {
     pub detail: String,
 }
 
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Final {
+    /// Its work stands.
+    Committed,
+    /// Its work is undone.
+    RolledBack,
+    /// It was prepared for a commit in two phases, which another transaction decides.
+    Prepared,
+    /// Its end was not seen.
+    Unknown,
+}
+
+/// A transaction that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionEnd {
+    /// Its number in the session.
+    pub number: u64,
+    /// How it ended.
+    pub how: Final,
+    /// Execution requests in it.
+    pub statements: u64,
+}
+
 /// One execution request.
 #[derive(Clone, Debug)]
 pub struct Query {
@@ -136,8 +165,18 @@ pub struct Query {
     pub text: Option<String>,
     /// Meaning, fingerprint and redacted text.
     pub statement: Option<Arc<Statement>>,
+    /// What an SQL-level EXECUTE, FETCH or MOVE runs, redacted like `text`.
+    pub source: Option<String>,
+    /// Meaning of `source`.
+    pub source_statement: Option<Arc<Statement>>,
+    /// A command of the replication protocol.
+    pub replication: bool,
+    /// Oid of the function of a FunctionCall.
+    pub function_oid: Option<u32>,
     /// Length of the text as sent.
     pub original_bytes: u64,
+    /// SHA-256 of the text as sent, if it is truncated and all of it was seen.
+    pub digest: Option<Box<[u8; 32]>>,
     /// The text is not whole.
     pub truncated: bool,
     /// The text is that of a whole query string, which several statements answered that could not be told apart in it.
@@ -150,6 +189,8 @@ pub struct Query {
     pub index: u32,
     /// Parameters bound.
     pub param_count: u16,
+    /// The parameters, with values only where the text is recorded in the clear.
+    pub params: Params,
     /// How far it got.
     pub phase: Phase,
     /// How it ended.
@@ -174,6 +215,11 @@ pub struct Query {
     pub transaction_status: Option<u8>,
     /// Number of the transaction in its session, from 1.
     pub transaction: u64,
+    /// How the transaction ended, if that is known already.
+    pub transaction_final: Option<Final>,
+    /// Of an Execute that continues a suspended portal, or of the end of a replication stream: where the request of the
+    /// first one began.
+    pub continues: Option<u64>,
     /// Where the request stands in the frontend stream.
     pub request: Range<u64>,
     /// Where the answer ends in the backend stream.

@@ -9,9 +9,12 @@ mod event;
 mod query;
 mod stream;
 mod tap;
+mod transaction;
 
-pub use event::{Body, Endpoint, Event, Gap, Query, SessionFacts, Times, Transport};
-pub use pg_wire::{Direction, EncryptionKind, ExchangeKind, Limits, Nanos, Outcome, Phase, ServerError};
+pub use event::{Body, Endpoint, Event, Final, Gap, Query, SessionFacts, Times, TransactionEnd, Transport};
+pub use pg_wire::{
+    Direction, EncryptionKind, ExchangeKind, Format, Limits, Nanos, Outcome, Param, Phase, ServerError,
+};
 pub use query::Redaction;
 pub use sql_meaning::Statement;
 pub use tap::{Settings, Tap};

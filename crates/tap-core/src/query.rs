@@ -24,11 +24,18 @@ const SYNTAX_ERROR: &str = "42601";
 /// Takes an exchange apart. Its results are in the order of the statements in the string.
 pub(crate) fn queries(
     exchange: &Exchange,
-    transaction: u64,
+    replication: bool,
     interpreter: &mut Interpreter,
     redaction: Redaction,
 ) -> Vec<(Times, Query)> {
+    if replication && is_replication_command(exchange) {
+        return vec![whole(exchange, interpreter, redaction)];
+    }
     let texts = texts(exchange);
+    let source = exchange.source.as_ref().map(|text| {
+        let meaning = interpreter.interpret(text);
+        (record(text, &meaning, redaction), meaning)
+    });
     let single = exchange.results.len() == 1 && exchange.results_omitted == 0;
     exchange
         .results
@@ -73,22 +80,84 @@ pub(crate) fn queries(
                 Texts::Parts(..) => text.as_ref().map_or(0, |text| text.len() as u64),
                 _ => exchange.sql_bytes,
             };
-            (
-                times,
-                query(
-                    exchange,
-                    result,
-                    index,
-                    transaction,
-                    phase,
-                    recorded,
-                    statement,
-                    original_bytes,
-                    matches!(texts, Texts::Whole(_)) && !single,
-                ),
-            )
+            let mut query = query(exchange, result, statement);
+            query.index = u32::try_from(index).unwrap_or(u32::MAX);
+            query.phase = phase;
+            query.text = recorded;
+            query.original_bytes = original_bytes;
+            query.text_is_shared = matches!(texts, Texts::Whole(_)) && !single;
+            if let Some((text, meaning)) = &source {
+                query.source = Some(text.clone());
+                query.source_statement = Some(Arc::clone(meaning));
+            }
+            (times, query)
         })
         .collect()
+}
+
+/// Commands of the replication protocol (manual, "Streaming Replication Protocol").
+const REPLICATION_COMMANDS: [&[u8]; 10] = [
+    b"IDENTIFY_SYSTEM",
+    b"SHOW",
+    b"TIMELINE_HISTORY",
+    b"CREATE_REPLICATION_SLOT",
+    b"ALTER_REPLICATION_SLOT",
+    b"READ_REPLICATION_SLOT",
+    b"DROP_REPLICATION_SLOT",
+    b"START_REPLICATION",
+    b"BASE_BACKUP",
+    b"UPLOAD_MANIFEST",
+];
+
+fn is_replication_command(exchange: &Exchange) -> bool {
+    let Some(sql) = exchange
+        .sql
+        .as_ref()
+        .filter(|_| exchange.kind == ExchangeKind::Simple)
+    else {
+        return false;
+    };
+    let sql = sql.trim_ascii_start();
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let end = sql.iter().position(|byte| !is_word(byte)).unwrap_or(sql.len());
+    let word = sql.get(..end).unwrap_or_default();
+    REPLICATION_COMMANDS
+        .iter()
+        .any(|command| command.eq_ignore_ascii_case(word))
+}
+
+/// A command of the replication protocol, which is one whatever the number of its results: BASE_BACKUP has four.
+fn whole(exchange: &Exchange, interpreter: &mut Interpreter, redaction: Redaction) -> (Times, Query) {
+    let results = &exchange.results;
+    // The error, if there is one, is the last.
+    let mut result = results.last().cloned().unwrap_or_else(StatementResult::unseen);
+    result.tag = results.iter().find_map(|result| result.tag.clone());
+    result.rows = results.iter().map(|result| result.rows).sum();
+    result.bytes_in = results.iter().map(|result| result.bytes_in).sum();
+    result.bytes_out = results.iter().map(|result| result.bytes_out).sum();
+    result.copy_bytes = results
+        .iter()
+        .filter_map(|result| result.copy_bytes)
+        .reduce(|sum, bytes| sum + bytes);
+    result.columns = results
+        .iter()
+        .map(|result| &result.columns)
+        .find(|columns| !columns.is_empty())
+        .map_or_else(|| result.columns.clone(), Clone::clone);
+    let statement = exchange.sql.as_ref().map(|text| interpreter.interpret(text));
+    let mut query = query(exchange, &result, statement);
+    query.replication = true;
+    query.text = exchange
+        .sql
+        .as_ref()
+        .zip(query.statement.as_ref())
+        .map(|(text, meaning)| record(text, meaning, redaction));
+    let times = Times {
+        start: exchange.started,
+        first_response: results.iter().find_map(|result| result.first_response),
+        end: exchange.ended,
+    };
+    (times, query)
 }
 
 enum Texts {
@@ -125,21 +194,8 @@ fn record(text: &Bytes, meaning: &Arc<Statement>, redaction: Redaction) -> Strin
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one value for each source that an event is put together from"
-)]
-fn query(
-    exchange: &Exchange,
-    result: &StatementResult,
-    index: usize,
-    transaction: u64,
-    phase: Phase,
-    text: Option<String>,
-    statement: Option<Arc<Statement>>,
-    original_bytes: u64,
-    text_is_shared: bool,
-) -> Query {
+/// What an exchange and one of its results tell by themselves; the text is still to come.
+fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<Statement>>) -> Query {
     let name = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let done = matches!(
         result.outcome,
@@ -156,16 +212,22 @@ fn query(
     let rows_affected = tag.and_then(sql_meaning::rows_affected).or(copied);
     Query {
         kind: exchange.kind,
-        text,
+        text: None,
         statement,
-        original_bytes,
+        source: None,
+        source_statement: None,
+        replication: false,
+        function_oid: exchange.function_oid,
+        original_bytes: exchange.sql_bytes,
+        digest: exchange.digest.clone(),
         truncated: exchange.truncated,
-        text_is_shared,
+        text_is_shared: false,
         statement_name: name(&exchange.statement_name),
         portal: name(&exchange.portal_name),
-        index: u32::try_from(index).unwrap_or(u32::MAX),
+        index: 0,
         param_count: exchange.param_count,
-        phase,
+        params: Arc::clone(&exchange.params),
+        phase: result.phase,
         outcome: result.outcome,
         tag: result.tag.clone(),
         rows: result.rows,
@@ -176,7 +238,9 @@ fn query(
         error: result.error.clone(),
         columns: Arc::clone(&result.columns),
         transaction_status: exchange.transaction_status,
-        transaction,
+        transaction: 0,
+        transaction_final: None,
+        continues: exchange.continues,
         request: exchange.request.clone(),
         response_to: exchange.response_to,
     }

@@ -11,7 +11,7 @@ use sql_meaning::Interpreter;
 
 use crate::{
     connection::{Connection, Recorder},
-    event::{Endpoint, Event, SessionFacts, Transport},
+    event::{Body, Endpoint, Event, SessionFacts, Transport},
     query::Redaction,
 };
 
@@ -30,6 +30,8 @@ pub struct Tap {
     connections: HashMap<u64, Connection>,
     /// Connections by the process that serves them; none of the lists is empty.
     by_backend: HashMap<u32, Vec<u64>>,
+    /// Connections by postmaster and the number by which clients name their backend.
+    by_key: HashMap<(u32, u32), u64>,
     recorder: Recorder,
     closed: Vec<u64>,
     orphans: u64,
@@ -38,6 +40,9 @@ pub struct Tap {
 /// Statements whose meaning is remembered: an application has some thousands.
 const STATEMENTS: usize = 8192;
 
+/// Bytes kept of one parameter value where values are recorded: a document; more is data.
+const CLEAR_VALUE_BYTES: usize = 64 * 1024;
+
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 
@@ -45,10 +50,15 @@ impl Tap {
     /// An empty one.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let mut limits = settings.limits;
+        if settings.redaction == Redaction::Clear && limits.value_bytes == 0 {
+            limits.value_bytes = CLEAR_VALUE_BYTES;
+        }
         Self {
-            limits: settings.limits,
+            limits,
             connections: HashMap::new(),
             by_backend: HashMap::new(),
+            by_key: HashMap::new(),
             recorder: Recorder {
                 interpreter: Interpreter::new(STATEMENTS),
                 redaction: settings.redaction,
@@ -75,6 +85,9 @@ impl Tap {
             return;
         };
         connection.handle_segment(header, bytes, &mut self.recorder);
+        if let Some(key) = connection.take_new_key() {
+            self.by_key.insert(key, header.cookie);
+        }
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.
@@ -94,7 +107,11 @@ impl Tap {
 
     /// The next event.
     pub fn poll(&mut self) -> Option<Event> {
-        self.recorder.events.pop_front()
+        let mut event = self.recorder.events.pop_front()?;
+        if let Body::Cancel { victim, session } = &mut event.body {
+            *session = self.by_key.get(&(event.session.server_pid, *victim)).copied();
+        }
+        Some(event)
     }
 
     /// The connections that were closed since this was last asked: nothing more comes of them.
@@ -133,6 +150,11 @@ impl Tap {
             }
         }
         connection.handle_close(at, reason, &mut self.recorder);
+        if let Some(key) = connection.key()
+            && self.by_key.get(&key) == Some(&cookie)
+        {
+            self.by_key.remove(&key);
+        }
         self.closed.push(cookie);
     }
 }

@@ -178,7 +178,10 @@ pub struct Event {
     pub session: ::core::option::Option<Session>,
     #[prost(message, optional, tag = "6")]
     pub attribution: ::core::option::Option<Attribution>,
-    #[prost(oneof = "event::Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
+    #[prost(
+        oneof = "event::Body",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+    )]
     pub body: ::core::option::Option<event::Body>,
 }
 /// Nested message and enum types in `Event`.
@@ -207,6 +210,8 @@ pub mod event {
         AgentStart(super::AgentStart),
         #[prost(message, tag = "20")]
         AgentStop(super::AgentStop),
+        #[prost(message, tag = "21")]
+        Transaction(super::TransactionEnd),
     }
 }
 /// An address and port; for a Unix socket the path of the server's socket file and no port.
@@ -264,6 +269,35 @@ pub struct Query {
     pub stream: ::core::option::Option<StreamRange>,
     #[prost(uint32, tag = "7")]
     pub param_count: u32,
+    /// Of the first Execute, in order; without values unless the agent records in the clear.
+    #[prost(message, repeated, tag = "8")]
+    pub params: ::prost::alloc::vec::Vec<Param>,
+    /// Oid of the function of a FunctionCall.
+    #[prost(uint32, optional, tag = "9")]
+    pub function_oid: ::core::option::Option<u32>,
+}
+/// A bound parameter.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Param {
+    /// Of the type, as declared by the client or described by the server; 0 where neither was seen.
+    #[prost(uint32, tag = "1")]
+    pub oid: u32,
+    #[prost(enumeration = "Format", tag = "2")]
+    pub format: i32,
+    #[prost(bool, tag = "3")]
+    pub null: bool,
+    /// Length as sent.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    /// In the clear only: as the server would print it.
+    #[prost(string, optional, tag = "5")]
+    pub value: ::core::option::Option<::prost::alloc::string::String>,
+    /// `value` is not the whole.
+    #[prost(bool, tag = "6")]
+    pub truncated: bool,
+    /// `value` is the bytes in hexadecimal, because their type is not known or they are not of it.
+    #[prost(bool, tag = "7")]
+    pub raw: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Statement {
@@ -288,6 +322,13 @@ pub struct Statement {
     /// Length of the text as the client sent it.
     #[prost(uint64, tag = "8")]
     pub original_bytes: u64,
+    /// SHA-256 of the text as the client sent it, where it is truncated and all of it was seen.
+    #[prost(bytes = "vec", tag = "9")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    /// What an SQL-level EXECUTE, FETCH, MOVE or an Execute of an SQL cursor runs: the text of the PREPARE or DECLARE,
+    /// redacted like `text`. Empty where it was not seen.
+    #[prost(string, tag = "10")]
+    pub source: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Meaning {
@@ -356,12 +397,15 @@ pub struct ResultColumn {
     pub attnum: u32,
 }
 /// `status` is ReadyForQuery's indicator after the request: "I", "T" or "E"; empty if none was seen.
+/// `final` is how it ended, where that was known together with the answer; else a `transaction` event tells it later.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Transaction {
     #[prost(string, tag = "1")]
     pub status: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub seq: u64,
+    #[prost(enumeration = "Final", tag = "3")]
+    pub r#final: i32,
 }
 /// Byte offsets in the connection's two plaintext streams.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -372,6 +416,9 @@ pub struct StreamRange {
     pub request_to: u64,
     #[prost(uint64, tag = "3")]
     pub response_to: u64,
+    /// Of an Execute that continues a suspended portal, and of the end of a replication stream: request_from of the first.
+    #[prost(uint64, optional, tag = "4")]
+    pub continues: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionOpen {}
@@ -400,11 +447,24 @@ pub struct SessionError {
     #[prost(string, tag = "2")]
     pub severity: ::prost::alloc::string::String,
 }
-/// A CancelRequest: the backend pid that it names. The secret key is never recorded.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// A CancelRequest: the backend pid that it names, and that backend's session where it is known. The secret key is never
+/// recorded; whether the server accepted it is told by the victim's statement alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cancel {
     #[prost(uint32, tag = "1")]
     pub victim_backend_pid: u32,
+    #[prost(string, tag = "2")]
+    pub victim_session: ::prost::alloc::string::String,
+}
+/// A transaction ended. Statements refer to it by `transaction.seq`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TransactionEnd {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(enumeration = "Final", tag = "2")]
+    pub r#final: i32,
+    #[prost(uint64, tag = "3")]
+    pub statements: u64,
 }
 /// Something that was not seen, and why. Never absent where something was missed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -581,6 +641,32 @@ impl Protocol {
         }
     }
 }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Format {
+    Text = 0,
+    Binary = 1,
+}
+impl Format {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Text => "FORMAT_TEXT",
+            Self::Binary => "FORMAT_BINARY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORMAT_TEXT" => Some(Self::Text),
+            "FORMAT_BINARY" => Some(Self::Binary),
+            _ => None,
+        }
+    }
+}
 /// pgAudit's classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -730,6 +816,38 @@ impl Outcome {
             "OUTCOME_SUSPENDED" => Some(Self::Suspended),
             "OUTCOME_CANCELED" => Some(Self::Canceled),
             "OUTCOME_UNANSWERED" => Some(Self::Unanswered),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Final {
+    Unknown = 0,
+    Committed = 1,
+    RolledBack = 2,
+    Prepared = 3,
+}
+impl Final {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unknown => "FINAL_UNKNOWN",
+            Self::Committed => "FINAL_COMMITTED",
+            Self::RolledBack => "FINAL_ROLLED_BACK",
+            Self::Prepared => "FINAL_PREPARED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FINAL_UNKNOWN" => Some(Self::Unknown),
+            "FINAL_COMMITTED" => Some(Self::Committed),
+            "FINAL_ROLLED_BACK" => Some(Self::RolledBack),
+            "FINAL_PREPARED" => Some(Self::Prepared),
             _ => None,
         }
     }

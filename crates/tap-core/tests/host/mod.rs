@@ -9,7 +9,7 @@ use std::{
 };
 
 use ebpf_abi::{CloseFact, MissingReason, SOCKET_MID_STREAM, SegmentHeader, SocketFact, UNIX_PATH_MAX};
-use tap_core::{Body, Direction, Event, Query, Redaction, Settings, Tap, Times};
+use tap_core::{Body, Direction, Event, Final, Query, Redaction, Settings, Tap, Times};
 
 #[path = "../../../pg-wire/tests/conversation/mod.rs"]
 pub(crate) mod wire;
@@ -271,7 +271,11 @@ pub(crate) fn line(event: &Event) -> String {
         } => format!("close {reason} statements={statements}"),
         Body::AuthFailure(error) => format!("auth_failure {} {}", error.severity, error.sqlstate),
         Body::SessionError(error) => format!("session_error {} {}", error.severity, error.sqlstate),
-        Body::Cancel { victim } => format!("cancel {victim}"),
+        Body::Cancel { victim, session } => match session {
+            Some(cookie) => format!("cancel {victim} session={cookie}"),
+            None => format!("cancel {victim}"),
+        },
+        Body::Transaction(end) => format!("transaction {} {:?} {}", end.number, end.how, end.statements),
         Body::Opaque(kind) => format!("opaque {kind:?}"),
         Body::Gap(gap) => {
             let detail = if gap.detail.is_empty() {
@@ -302,7 +306,14 @@ pub(crate) fn line(event: &Event) -> String {
                 line += &format!(" {}", error.sqlstate);
             }
             let status = query.transaction_status.map_or('-', char::from);
-            line + &format!(" {status}{}", query.transaction)
+            // What the status alone would have said goes without saying.
+            let how = match (query.transaction_status, query.transaction_final) {
+                (Some(b'I'), Some(Final::Committed)) | (None, Some(Final::Unknown)) | (_, None) => {
+                    String::new()
+                }
+                (_, Some(how)) => format!("={how:?}"),
+            };
+            line + &format!(" {status}{}{how}", query.transaction)
         }
     }
 }
