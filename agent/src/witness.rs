@@ -18,7 +18,7 @@ use tap_core::{Settings, Tap};
 
 use crate::{
     capture::Targets,
-    clock::Clock,
+    clock::{self, Clock},
     facts::{
         cgroups::Cgroups,
         connections::Connections,
@@ -154,6 +154,7 @@ impl Witness {
     pub fn begin_round(&mut self) {
         self.ends.append(&mut self.ends_of_round);
         self.clock = Clock::now();
+        self.tap.handle_time(clock::boot_ns());
     }
 
     /// The segment ring was seen empty in this round: what ended before it began is over.

@@ -31,8 +31,6 @@ pub(crate) type Plan = &'static [Field];
 /// Capacity that a buffer may keep between messages, so that one long statement does not cost its memory
 /// for as long as the connection is busy.
 pub(crate) const BUSY_BUFFER_BYTES: usize = 64 * 1024;
-/// Capacity that a buffer may keep while nothing is under way: most connections of a server are idle.
-pub(crate) const IDLE_BUFFER_BYTES: usize = 256;
 
 /// One string field: its kept head and its whole length.
 #[derive(Default)]
@@ -226,14 +224,10 @@ impl Capture {
         self.values.heads()
     }
 
-    /// Gives memory back that only a busy connection needs.
+    /// Gives memory back that only a busy connection needs; what was kept of the last message is gone.
     pub(crate) fn rest(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(IDLE_BUFFER_BYTES);
-        for text in &mut self.texts {
-            text.clear();
-            text.kept.shrink_to(IDLE_BUFFER_BYTES);
-        }
+        self.bytes = Vec::new();
+        self.texts = <[Text; 2]>::default();
         self.values.rest();
     }
 

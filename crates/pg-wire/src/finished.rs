@@ -11,9 +11,6 @@ use crate::exchange::{Exchange, ExchangeKind, Outcome, Phase, ServerError, State
 use crate::framing::Frame;
 use crate::request::{Request, no_params, params_bytes};
 
-/// Room for exchanges that an idle connection keeps.
-const IDLE_EXCHANGES: usize = 1;
-
 pub(crate) struct Finished {
     max_waiting: usize,
     max_bytes: usize,
@@ -67,8 +64,8 @@ impl Finished {
 
     /// Gives memory back that only a busy connection needs.
     pub(crate) fn rest(&mut self) {
-        self.waiting.shrink_to(IDLE_EXCHANGES);
-        self.ready.shrink_to(IDLE_EXCHANGES);
+        self.waiting.shrink_to(0);
+        self.ready.shrink_to(0);
     }
 
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Exchange> + '_ {

@@ -1,7 +1,7 @@
 //! A map by name, bounded in number and bytes. The oldest is forgotten first, and that something was
 //! forgotten is remembered: a name not found is then no proof of anything.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -15,9 +15,10 @@ pub(crate) struct Names<T> {
     max_bytes: usize,
     /// The unnamed one is replaced all the time: it stays out of the map.
     unnamed: Option<T>,
-    named: BTreeMap<Bytes, (u64, T)>,
-    /// Names by age; exactly those of `named`.
-    ages: BTreeMap<u64, Bytes>,
+    /// Boxed, because the map makes room for many at once, and most sessions have few.
+    named: HashMap<Bytes, (u64, Box<T>)>,
+    /// Ages with their names, oldest first; those whose name has been removed, or given again, since mean nothing.
+    ages: VecDeque<(u64, Bytes)>,
     next_age: u64,
     /// Weight of all in `named`.
     bytes: usize,
@@ -30,8 +31,8 @@ impl<T: Weight> Names<T> {
             max_names,
             max_bytes,
             unnamed: None,
-            named: BTreeMap::new(),
-            ages: BTreeMap::new(),
+            named: HashMap::new(),
+            ages: VecDeque::new(),
             next_age: 0,
             bytes: 0,
             forgot: false,
@@ -45,8 +46,9 @@ impl<T: Weight> Names<T> {
         }
         self.remove(&name);
         self.bytes += value.weight();
-        self.ages.insert(self.next_age, name.clone());
-        self.named.insert(name, (self.next_age, value));
+        self.drop_stale_ages();
+        self.ages.push_back((self.next_age, name.clone()));
+        self.named.insert(name, (self.next_age, Box::new(value)));
         self.next_age += 1;
         self.forget_surplus();
     }
@@ -55,7 +57,7 @@ impl<T: Weight> Names<T> {
         if name.is_empty() {
             self.unnamed.as_ref()
         } else {
-            self.named.get(name).map(|(_, value)| value)
+            self.named.get(name).map(|(_, value)| &**value)
         }
     }
 
@@ -74,9 +76,11 @@ impl<T: Weight> Names<T> {
     pub(crate) fn remove(&mut self, name: &[u8]) {
         if name.is_empty() {
             self.unnamed = None;
-        } else if let Some((age, value)) = self.named.remove(name) {
+        } else if let Some((_, value)) = self.named.remove(name) {
             self.bytes = self.bytes.saturating_sub(value.weight());
-            self.ages.remove(&age);
+            if self.named.is_empty() {
+                self.ages.clear();
+            }
         }
     }
 
@@ -103,22 +107,42 @@ impl<T: Weight> Names<T> {
     }
 
     pub(crate) fn retained_bytes(&self) -> usize {
-        let names: usize = self.named.keys().map(Bytes::len).sum();
+        let names: usize = self
+            .ages
+            .iter()
+            .map(|(_, name)| name.len() + size_of::<(u64, Bytes)>())
+            .sum();
         self.unnamed.as_ref().map_or(0, Weight::weight) + self.bytes + names + self.named.len() * ENTRY_BYTES
     }
 
     fn forget_surplus(&mut self) {
         while self.named.len() > self.max_names || self.bytes > self.max_bytes {
-            let Some((_, oldest)) = self.ages.pop_first() else {
+            let Some((age, oldest)) = self.ages.pop_front() else {
                 break;
             };
-            if let Some((_, value)) = self.named.remove(&oldest) {
-                self.bytes = self.bytes.saturating_sub(value.weight());
+            if self
+                .named
+                .get(&oldest)
+                .is_some_and(|(current, _)| *current == age)
+            {
+                self.remove(&oldest);
+                self.forgot = true;
             }
-            self.forgot = true;
+        }
+    }
+
+    /// Keeps the queue no longer than twice the map, at a cost that is constant for each insertion.
+    fn drop_stale_ages(&mut self) {
+        if self.ages.len() > 2 * self.named.len() + STALE_AGES {
+            let named = &self.named;
+            self.ages
+                .retain(|(age, name)| named.get(name).is_some_and(|(current, _)| current == age));
         }
     }
 }
+
+/// Removed names whose age may stay in the queue beside twice those that are there.
+const STALE_AGES: usize = 8;
 
 /// What a map entry costs beside its text, columns and name.
 pub(crate) const ENTRY_BYTES: usize = 512;

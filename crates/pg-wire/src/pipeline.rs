@@ -238,7 +238,7 @@ impl Pipeline {
 
     /// Gives memory back that only a busy connection needs.
     pub(crate) fn rest(&mut self) {
-        self.queue.shrink_to(IDLE_REQUESTS);
+        self.queue.shrink_to(0);
         self.finished.rest();
         self.answer.rest();
     }
@@ -435,9 +435,6 @@ impl Pipeline {
         }
     }
 }
-
-/// Room for requests that an idle connection keeps: a Bind, a Describe, an Execute and a Sync.
-const IDLE_REQUESTS: usize = 4;
 
 fn sql_named(sql: &Option<Bytes>) -> Option<Named> {
     sql.as_deref().and_then(sql_names::read)

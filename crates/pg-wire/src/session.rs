@@ -127,6 +127,17 @@ impl Session {
         self.outputs.pop_front()
     }
 
+    /// Gives memory back that only a busy session needs, if nothing is under way. For sessions that have been silent for
+    /// a while: most connections of a server are.
+    pub fn rest(&mut self) {
+        self.outputs.shrink_to(0);
+        if self.pipeline.is_idle() {
+            self.frontend.rest();
+            self.backend.rest();
+            self.pipeline.rest();
+        }
+    }
+
     /// Bytes that came after the session became opaque (encrypted) or said goodbye.
     pub fn swallowed_bytes(&self, direction: Direction) -> u64 {
         let [frontend, backend] = self.swallowed;
@@ -348,9 +359,6 @@ impl Session {
         match self.pipeline.answer(at, frame, self.backend.capture()) {
             Ok(unsolicited) => {
                 self.collect();
-                if frame.kind == kind::READY && self.pipeline.is_idle() {
-                    self.rest();
-                }
                 self.outputs
                     .extend(unsolicited.map(|error| Output::SessionError { at, error }));
             }
@@ -435,13 +443,6 @@ impl Session {
         if self.resync.is_due() {
             self.outputs.extend(self.resync.report(at, false));
         }
-    }
-
-    /// Nothing is under way: what only a busy connection needs is given back.
-    fn rest(&mut self) {
-        self.frontend.rest();
-        self.backend.rest();
-        self.pipeline.rest();
     }
 
     fn swallow(&mut self, direction: Direction, bytes: &[u8]) {

@@ -2,7 +2,7 @@
 //! FunctionCall have them. Lengths are always taken, contents only up to a cap. Separate from `capture`, which knows
 //! single fields only.
 
-use crate::capture::{BUSY_BUFFER_BYTES, IDLE_BUFFER_BYTES};
+use crate::capture::BUSY_BUFFER_BYTES;
 
 #[derive(Default)]
 pub(crate) struct Values {
@@ -127,10 +127,7 @@ impl Values {
     }
 
     pub(crate) fn rest(&mut self) {
-        self.clear();
-        self.binary.shrink_to(0);
-        self.heads.shrink_to(0);
-        self.kept.shrink_to(IDLE_BUFFER_BYTES);
+        *self = Self::default();
     }
 
     pub(crate) fn retained_bytes(&self) -> usize {

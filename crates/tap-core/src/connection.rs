@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     terminated: bool,
     /// What was under way when the tap was attached has not been told of yet.
     joining: bool,
+    /// When it was last heard of; `None` once it has been told to rest since.
+    busy_at: Option<Nanos>,
 }
 
 impl Connection {
@@ -74,6 +76,7 @@ impl Connection {
             let_in: mid_stream,
             terminated: false,
             joining: mid_stream,
+            busy_at: None,
         }
     }
 
@@ -83,6 +86,7 @@ impl Connection {
 
     /// Takes a segment: what is missing before it, its bytes, what is missing behind them.
     pub(crate) fn handle_segment(&mut self, header: &SegmentHeader, bytes: &[u8], recorder: &mut Recorder) {
+        self.busy_at = Some(header.at);
         let direction = direction(header);
         let fit = self.stream(direction).take(header.offset, bytes.len() as u64);
         if fit.missing > 0 {
@@ -114,6 +118,15 @@ impl Connection {
                 reason(header.reason),
                 recorder,
             );
+        }
+    }
+
+    /// Gives memory back if nothing was heard since then.
+    pub(crate) fn rest(&mut self, since: Nanos) {
+        if self.busy_at.is_some_and(|at| at <= since) {
+            self.busy_at = None;
+            self.session.rest();
+            self.unit.shrink_to(0);
         }
     }
 
@@ -281,8 +294,6 @@ impl Connection {
             omitted += exchange.results_omitted;
             at = exchange.ended;
         }
-        // A burst is no reason to keep its memory.
-        self.unit.shrink_to(1);
         let ends = self.transactions.number(&mut told, status, omitted > 0);
         for (times, query) in told {
             self.statements += 1;

@@ -27,13 +27,16 @@ pub struct Settings {
 /// All tapped connections.
 pub struct Tap {
     limits: Limits,
-    connections: HashMap<u64, Connection>,
+    /// Boxed, because the table has room for twice as many.
+    connections: HashMap<u64, Box<Connection>>,
     /// Connections by the process that serves them; none of the lists is empty.
     by_backend: HashMap<u32, Vec<u64>>,
     /// Connections by postmaster and the number by which clients name their backend.
     by_key: HashMap<(u32, u32), u64>,
     recorder: Recorder,
     closed: Vec<u64>,
+    /// When idle connections are looked for next.
+    next_rest: Nanos,
     orphans: u64,
 }
 
@@ -42,6 +45,11 @@ const STATEMENTS: usize = 8192;
 
 /// Bytes kept of one parameter value where values are recorded: a document; more is data.
 const CLEAR_VALUE_BYTES: usize = 64 * 1024;
+
+/// Silence after which a connection counts as idle, in nanoseconds.
+const IDLE_NS: Nanos = 1_000_000_000;
+/// Room for events that is kept.
+const IDLE_EVENTS: usize = 1_024;
 
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
@@ -65,6 +73,7 @@ impl Tap {
                 events: VecDeque::new(),
             },
             closed: Vec::new(),
+            next_rest: 0,
             orphans: 0,
         }
     }
@@ -73,7 +82,8 @@ impl Tap {
     /// connection, whoever uses it.
     pub fn handle_socket(&mut self, fact: &SocketFact) {
         if let Entry::Vacant(entry) = self.connections.entry(fact.cookie) {
-            entry.insert(Connection::new(session_facts(fact), self.limits.clone()));
+            let connection = Connection::new(session_facts(fact), self.limits.clone());
+            entry.insert(Box::new(connection));
             self.by_backend.entry(fact.tgid).or_default().push(fact.cookie);
         }
     }
@@ -88,6 +98,19 @@ impl Tap {
         if let Some(key) = connection.take_new_key() {
             self.by_key.insert(key, header.cookie);
         }
+        self.handle_time(header.at);
+    }
+
+    /// Time has passed: connections that have been silent for a while give back what only busy ones need.
+    pub fn handle_time(&mut self, now: Nanos) {
+        if now < self.next_rest {
+            return;
+        }
+        self.next_rest = now.saturating_add(IDLE_NS);
+        for connection in self.connections.values_mut() {
+            connection.rest(now.saturating_sub(IDLE_NS));
+        }
+        self.recorder.events.shrink_to(IDLE_EVENTS);
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.
