@@ -75,6 +75,9 @@ pub struct Exchange {
     /// a gap, then `preparsed`; by SQL `PREPARE` or `DECLARE`), forgotten at a limit (then `truncated`), or
     /// there is none (FunctionCall, Sync, an unknown name).
     pub sql: Option<Bytes>,
+    /// Offset in the frontend stream of the message that brought the text: what it means depends on the client's
+    /// encoding at that place.
+    pub sql_at: u64,
     /// Whole length of the text as sent, in bytes. With a gap inside the text of a Parse it may count a few too many.
     pub sql_bytes: u64,
     /// `sql` is not the whole text.
@@ -83,6 +86,8 @@ pub struct Exchange {
     pub digest: Option<Box<[u8; 32]>>,
     /// What an SQL-level EXECUTE, FETCH or MOVE runs: the text that prepared the statement or declared the cursor.
     pub source: Option<Bytes>,
+    /// The same for `source`.
+    pub source_at: u64,
     /// Name of the prepared statement, empty for the unnamed one, cut to the limit.
     pub statement_name: Bytes,
     /// Name of the portal, empty for the unnamed one, cut to the limit.

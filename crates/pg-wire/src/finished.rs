@@ -82,10 +82,12 @@ pub(crate) fn exchange(kind: ExchangeKind, request: &Request, answer: Option<&Fr
     Exchange {
         kind,
         sql: None,
+        sql_at: 0,
         sql_bytes: 0,
         truncated: false,
         digest: None,
         source: None,
+        source_at: 0,
         statement_name: Bytes::new(),
         portal_name: Bytes::new(),
         param_count: 0,

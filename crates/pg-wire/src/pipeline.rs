@@ -360,11 +360,15 @@ impl Pipeline {
         }
         exchange.continues = exchange.continues.or(self.stream_began.take());
         if exchange.results.len() == 1 {
-            exchange.source = match sql_named(&exchange.sql) {
+            let source = match sql_named(&exchange.sql) {
                 Some(Named::Execute(name)) => self.prepared.source(&Target::Statement(name)),
                 Some(Named::Fetch(name)) => self.prepared.source(&Target::Portal(name)),
                 _ => None,
             };
+            if let Some(text) = source {
+                exchange.source.clone_from(&text.sql);
+                exchange.source_at = text.at;
+            }
         }
         exchange.ended = exchange.results.last().map_or(at, |result| result.ended);
         self.finished.push(exchange);

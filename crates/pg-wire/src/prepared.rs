@@ -106,10 +106,10 @@ impl Prepared {
     }
 
     /// The text behind a name that SQL gives.
-    pub(crate) fn source(&self, target: &Target) -> Option<Bytes> {
+    pub(crate) fn source(&self, target: &Target) -> Option<&Text> {
         match target {
-            Target::Statement(name) => self.statements.get(name)?.text.sql.clone(),
-            Target::Portal(name) => self.portals.get(name)?.statement.text.sql.clone(),
+            Target::Statement(name) => Some(&self.statements.get(name)?.text),
+            Target::Portal(name) => Some(&self.portals.get(name)?.statement.text),
         }
     }
 
@@ -234,6 +234,7 @@ impl Prepared {
     fn unseen(&self, forgot: bool) -> Text {
         Text {
             sql: None,
+            at: 0,
             whole: 0,
             truncated: forgot,
             digest: None,
@@ -246,6 +247,8 @@ impl Prepared {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
     pub(crate) sql: Option<Bytes>,
+    /// Offset in the frontend stream of the message that brought it.
+    pub(crate) at: u64,
     /// Length as sent.
     pub(crate) whole: u64,
     pub(crate) truncated: bool,
@@ -261,6 +264,7 @@ impl Text {
 
     pub(crate) fn describe(&self, exchange: &mut Exchange) {
         exchange.sql.clone_from(&self.sql);
+        exchange.sql_at = self.at;
         exchange.sql_bytes = self.whole;
         exchange.truncated = self.truncated;
         exchange.digest.clone_from(&self.digest);

@@ -175,14 +175,14 @@ impl Unit {
 pub(crate) fn decode(frame: &Frame, capture: &capture::Capture, room: usize) -> Option<Ask> {
     let name = |text: &capture::Text| Bytes::copy_from_slice(text.kept());
     Some(match frame.kind {
-        kind::QUERY => Ask::Query(text(capture.first(), room)),
+        kind::QUERY => Ask::Query(text(frame, capture.first(), room)),
         kind::FUNCTION_CALL => Ask::FunctionCall {
             oid: Cursor::new(capture.bytes()).u32(),
             given: given(capture, room),
         },
         kind::PARSE => Ask::Parse {
             statement: name(capture.first()),
-            text: text(capture.second(), room),
+            text: text(frame, capture.second(), room),
             types: types(capture, room),
         },
         kind::BIND => Ask::Bind {
@@ -209,12 +209,13 @@ fn target(capture: &capture::Capture, name: Bytes) -> Target {
     }
 }
 
-fn text(captured: &capture::Text, room: usize) -> Text {
+fn text(frame: &Frame, captured: &capture::Text, room: usize) -> Text {
     let kept = captured.kept();
     let kept = kept.get(..kept.len().min(room)).unwrap_or_default();
     let truncated = captured.whole() > kept.len() as u64;
     Text {
         sql: Some(Bytes::copy_from_slice(kept)),
+        at: frame.start,
         whole: captured.whole(),
         truncated,
         digest: truncated.then(|| captured.digest()).flatten().map(Box::new),

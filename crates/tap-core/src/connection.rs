@@ -3,10 +3,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use ebpf_abi::{MissingReason, SegmentHeader};
-use pg_wire::{Direction, Exchange, Limits, Nanos, Output, Session};
+use pg_wire::{Direction, Exchange, ExchangeKind, Limits, Nanos, Output, Session};
 use sql_meaning::Interpreter;
 
 use crate::{
+    encoding::Encodings,
     event::{Body, Event, Gap, SessionFacts, Times},
     query::{self, Redaction},
     stream::ByteStream,
@@ -14,6 +15,7 @@ use crate::{
 };
 
 /// Settings reported by the server that a session keeps.
+const CLIENT_ENCODING: &[u8] = b"client_encoding";
 const APPLICATION_NAME: &[u8] = b"application_name";
 const SERVER_VERSION: &[u8] = b"server_version";
 
@@ -32,6 +34,7 @@ pub(crate) struct Connection {
     backend: ByteStream,
     statements: u64,
     transactions: Transactions,
+    encodings: Encodings,
     /// Requests answered whose ReadyForQuery ends others too.
     unit: Vec<Exchange>,
     /// The client asked for the replication protocol.
@@ -68,6 +71,7 @@ impl Connection {
             backend: stream(),
             statements: 0,
             transactions: Transactions::new(),
+            encodings: Encodings::new(),
             unit: Vec::new(),
             replication: false,
             key: None,
@@ -190,6 +194,9 @@ impl Connection {
                 self.open(recorder);
             }
             Output::Parameter { name, value } => {
+                if name.as_ref() == CLIENT_ENCODING {
+                    self.encodings.report(&value, !self.let_in);
+                }
                 let value = || Some(String::from_utf8_lossy(&value).into_owned());
                 if name.as_ref() == APPLICATION_NAME {
                     Arc::make_mut(&mut self.facts).application_name = value();
@@ -283,7 +290,15 @@ impl Connection {
     fn end_unit(&mut self, recorder: &mut Recorder) {
         let mut told = Vec::new();
         let (mut status, mut omitted, mut at) = (None, 0, 0);
-        for exchange in self.unit.drain(..) {
+        if let (Some(first), Some(last)) = (self.unit.first(), self.unit.last()) {
+            let single = self.unit.len() == 1 && first.kind == ExchangeKind::Simple;
+            self.encodings
+                .answered(first.request.start, last.request.end, single);
+        }
+        for mut exchange in self.unit.drain(..) {
+            if !self.encodings.is_plain() {
+                self.encodings.convert(&mut exchange);
+            }
             told.extend(query::queries(
                 &exchange,
                 self.replication,

@@ -5,6 +5,7 @@
 //! is joined elsewhere.
 
 mod connection;
+mod encoding;
 mod event;
 mod query;
 mod stream;
