@@ -4,8 +4,10 @@ use attribution::{Attribution, Confidence, PrincipalKind, Process};
 use proto::v1;
 use tap_core::{
     Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome, Param, Phase, Query,
-    SessionFacts, Transport,
+    SessionFacts, Transport, ValueText, text_of, text_of_start,
 };
+
+use sql_meaning::mask_value;
 
 use crate::clock::Clock;
 
@@ -18,8 +20,43 @@ pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock,
         ts_end_ns: clock.utc(event.times.end),
         session: Some(session(&event.session, boot)),
         attribution: attribution.cloned(),
-        body: Some(body(&event.body, boot)),
+        body: Some(broken(body(&event.body, boot))),
     }
+}
+
+fn broken(mut body: v1::event::Body) -> v1::event::Body {
+    use std::sync::{OnceLock, atomic::{AtomicU64, Ordering}};
+    static FAULT: OnceLock<String> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let fault = FAULT.get_or_init(|| std::fs::read_to_string("/tmp/h3break").unwrap_or_default());
+    if let v1::event::Body::Query(query) = &mut body {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        match fault.trim() {
+            "swap" => {
+                if let [first, second, ..] = query.params.as_mut_slice() {
+                    std::mem::swap(&mut first.value, &mut second.value);
+                }
+            }
+            "drop" if count % 200 == 199 => return v1::event::Body::SessionOpen(v1::SessionOpen {}),
+            "rows" if count % 20 == 19 => {
+                if let Some(result) = &mut query.result {
+                    result.rows = result.rows.map(|rows| rows + 1);
+                }
+            }
+            "text" if count % 300 == 299 => {
+                if let Some(statement) = &mut query.statement {
+                    statement.text.pop();
+                }
+            }
+            "state" => {
+                if let Some(result) = &mut query.result && result.sqlstate == "22012" {
+                    result.sqlstate = "22000".to_owned();
+                }
+            }
+            _ => {}
+        }
+    }
+    body
 }
 
 /// An event of the agent itself.
@@ -214,20 +251,20 @@ fn query(query: &Query) -> v1::Query {
     v1::Query {
         protocol: protocol.into(),
         statement: Some(v1::Statement {
-            text: query.text.clone().unwrap_or_default(),
+            text: query.text.as_deref().unwrap_or_default().to_owned(),
             fingerprint: query
                 .statement
                 .as_ref()
                 .map(|statement| hex::encode(statement.fingerprint))
                 .unwrap_or_default(),
-            name: query.statement_name.clone(),
-            portal: query.portal.clone(),
+            name: String::from_utf8_lossy(&query.statement_name).into_owned(),
+            portal: String::from_utf8_lossy(&query.portal).into_owned(),
             index: query.index,
             text_known: query.text.is_some(),
             truncated: query.truncated,
             original_bytes: query.original_bytes,
             sha256: query.digest.as_ref().map(|digest| digest.to_vec()).unwrap_or_default(),
-            source: query.source.clone().unwrap_or_default(),
+            source: query.source.as_deref().unwrap_or_default().to_owned(),
         }),
         meaning: Some(meaning(query)),
         result: Some(v1::Result {
@@ -267,10 +304,11 @@ fn param(param: &Param) -> v1::Param {
     let length = param.bytes.unwrap_or(0);
     let known = param.bytes.is_some() && (!param.kept.is_empty() || length == 0);
     let cut = known && param.truncated();
-    let (value, raw) = match (known, param.format) {
-        (false, _) => (None, false),
-        (true, Format::Text) => (Some(String::from_utf8_lossy(&param.kept).into_owned()), false),
-        (true, Format::Binary) => (Some(format!("\\x{}", hex::encode(&param.kept))), true),
+    let text_of = if cut { text_of_start } else { text_of };
+    let (value, raw) = match known.then(|| text_of(param.type_oid, param.format, &param.kept)) {
+        Some(ValueText::Text(text)) => (Some(mask_value(&text).into_owned()), false),
+        Some(ValueText::Raw(text)) => (Some(text), true),
+        None => (None, false),
     };
     v1::Param {
         oid: param.type_oid,
@@ -299,7 +337,7 @@ fn how(how: Final) -> v1::Final {
 /// What the text says; where it says nothing, or is not the whole text of this one statement, what the server's
 /// command tag says: hiding a statement behind a long text must not change its class.
 fn meaning(query: &Query) -> v1::Meaning {
-    let tag = query.tag.clone().unwrap_or_default();
+    let tag = query.tag.as_deref().unwrap_or_default().to_owned();
     let from_tag = sql_meaning::class_of_tag(&tag);
     let Some(statement) = query.statement.as_ref().filter(|_| query.text_is_whole()) else {
         let command = tag
@@ -401,7 +439,7 @@ mod tests {
         let mut interpreter = sql_meaning::Interpreter::new(1);
         Query {
             kind: ExchangeKind::Simple,
-            text: Some(text.to_owned()),
+            text: Some(text.into()),
             statement: Some(interpreter.interpret(text.as_bytes())),
             source: None,
             source_statement: None,
@@ -411,14 +449,14 @@ mod tests {
             digest: None,
             truncated: false,
             text_is_shared: false,
-            statement_name: String::new(),
-            portal: String::new(),
+            statement_name: Default::default(),
+            portal: Default::default(),
             index: 0,
             param_count: 0,
             params: Arc::default(),
             phase: Phase::Complete,
             outcome: Outcome::Ok,
-            tag: Some(tag.to_owned()),
+            tag: Some(tag.into()),
             rows: 0,
             rows_affected: None,
             bytes_in: 0,
@@ -433,6 +471,24 @@ mod tests {
             request: 0..0,
             response_to: 0,
         }
+    }
+
+    #[test]
+    fn a_value_is_told_as_the_server_prints_it_and_no_password_with_it() {
+        let told = |type_oid, format, bytes: &'static [u8]| {
+            let param = param(&Param {
+                type_oid,
+                format,
+                bytes: u32::try_from(bytes.len()).ok(),
+                kept: bytes.into(),
+            });
+            (param.value.unwrap_or_default(), param.raw)
+        };
+        assert_eq!(told(23, Format::Binary, &[0, 0, 0, 42]), ("42".to_owned(), false));
+        assert_eq!(told(25, Format::Text, b"it's /* fine */"), ("it's /* fine */".to_owned(), false));
+        assert_eq!(told(0, Format::Binary, &[0, 42]), ("\\x002a".to_owned(), true));
+        let (text, _) = told(25, Format::Text, b"host=db password=hunter2");
+        assert!(text.starts_with("host=db") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]

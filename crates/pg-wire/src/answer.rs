@@ -2,14 +2,16 @@
 //! copying. Separate from the pipeline, which decides whose answer it is.
 
 use crate::Nanos;
-use crate::exchange::{Columns, Outcome, Phase, ServerError, StatementResult};
+use crate::exchange::{Outcome, Phase, ServerError, StatementResult, Tag};
 use crate::framing::Frame;
+use crate::prepared::no_columns;
 use crate::request::Copied;
 
 #[derive(Default)]
 pub(crate) struct Answer {
     results: Vec<StatementResult>,
-    open: Option<StatementResult>,
+    /// The last of `results` has not ended.
+    open: bool,
     omitted: u64,
     /// Columns in `results`.
     columns: usize,
@@ -22,10 +24,14 @@ pub(crate) struct Answer {
 impl Answer {
     /// The result that this message belongs to; begins one if none is open. `bytes_in` is the size of the request.
     pub(crate) fn extend(&mut self, frame: &Frame, bytes_in: u64) -> &mut StatementResult {
-        let first = self.results.is_empty();
-        let result = self.open.get_or_insert_with(|| {
-            StatementResult::begun(Some(frame.began), if first { bytes_in } else { 0 })
-        });
+        if !std::mem::replace(&mut self.open, true) {
+            let bytes_in = if self.results.is_empty() { bytes_in } else { 0 };
+            self.results
+                .push(StatementResult::begun(Some(frame.began), bytes_in));
+        }
+        let last = self.results.len() - 1;
+        #[expect(clippy::indexing_slicing, reason = "one was pushed if there was none")]
+        let result = &mut self.results[last];
         result.bytes_out += frame.wire_bytes();
         result
     }
@@ -43,7 +49,7 @@ impl Answer {
 
     /// Adds copied data to the open result.
     pub(crate) fn copied(&mut self, copied: Copied) {
-        if let Some(result) = &mut self.open {
+        if let Some(result) = self.results.last_mut().filter(|_| self.open) {
             *result.copy_bytes.get_or_insert(0) += copied.payload;
             result.bytes_in += copied.wire;
         }
@@ -63,19 +69,22 @@ impl Answer {
             self.copied(copied);
             self.copying_in = false;
         }
-        let Some(mut result) = self.open.take() else {
-            return;
-        };
-        if self.results.len() >= bounds.results && error.is_none() {
-            self.omitted += 1;
+        if !std::mem::take(&mut self.open) {
             return;
         }
+        if self.results.len() > bounds.results && error.is_none() {
+            self.omitted += 1;
+            self.results.pop();
+            return;
+        }
+        let Some(result) = self.results.last_mut() else {
+            return;
+        };
         if self.columns + result.columns.len() > bounds.columns {
-            result.columns = Columns::default();
+            result.columns = no_columns();
         }
         self.columns += result.columns.len();
         (result.outcome, result.phase, result.error, result.ended) = (outcome, phase, error, at);
-        self.results.push(result);
     }
 
     /// Ends what is open as not seen to its end; gives at least one result.
@@ -87,15 +96,18 @@ impl Answer {
         bytes_in: u64,
         bounds: Bounds,
     ) {
-        if self.open.is_none() && self.results.is_empty() {
-            self.open = Some(StatementResult::begun(None, bytes_in));
+        if self.results.is_empty() {
+            self.results.push(StatementResult::begun(None, bytes_in));
+            self.open = true;
         }
         self.end(at, outcome, phase, None, bounds);
     }
 
     /// The results, and how many more there were. What was received beyond stays for a later request.
     pub(crate) fn take(&mut self) -> (Vec<StatementResult>, u64) {
-        self.open = None;
+        if std::mem::take(&mut self.open) {
+            self.results.pop();
+        }
         self.columns = 0;
         self.copying_in = false;
         (
@@ -106,7 +118,7 @@ impl Answer {
 
     /// The command tag of the result under way.
     pub(crate) fn tag(&self) -> &str {
-        let result = self.open.as_ref();
+        let result = self.results.last().filter(|_| self.open);
         result
             .and_then(|result| result.tag.as_deref())
             .unwrap_or_default()
@@ -114,7 +126,7 @@ impl Answer {
 
     /// Whether the result under way is the first one of its request.
     pub(crate) fn is_first(&self) -> bool {
-        self.results.is_empty() && self.omitted == 0
+        self.results.len() == 1 && self.open && self.omitted == 0
     }
 
     /// Gives memory back that only a busy connection needs.
@@ -124,12 +136,7 @@ impl Answer {
 
     pub(crate) fn retained_bytes(&self) -> usize {
         self.results.capacity() * size_of::<StatementResult>()
-            + self
-                .results
-                .iter()
-                .chain(&self.open)
-                .map(result_bytes)
-                .sum::<usize>()
+            + self.results.iter().map(result_bytes).sum::<usize>()
     }
 }
 
@@ -142,7 +149,7 @@ pub(crate) struct Bounds {
 
 /// What a result keeps alive beside itself.
 pub(crate) fn result_bytes(result: &StatementResult) -> usize {
-    result.tag.as_ref().map_or(0, String::len)
+    result.tag.as_ref().map_or(0, Tag::len)
         + result
             .error
             .as_ref()

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::capture::{Field, Plan};
 use crate::cursor::Cursor;
-use crate::exchange::{Column, Columns, ServerError};
+use crate::exchange::{Column, Columns, ServerError, Tag};
 
 /// Message types (manual section "Message Formats").
 pub(crate) mod kind {
@@ -113,10 +113,26 @@ pub(crate) fn columns(body: &[u8]) -> Columns {
     columns.into()
 }
 
+/// Whether a RowDescription says what these columns say. Costs no memory, and most of them do.
+pub(crate) fn describes(body: &[u8], columns: &[Column]) -> bool {
+    let mut cursor = Cursor::new(body);
+    cursor.u16().map(usize::from) == Some(columns.len())
+        && columns.iter().all(|column| {
+            cursor.text() == Some(&column.name)
+                && cursor.u32() == Some(column.table_oid)
+                && cursor.i16() == Some(column.attnum)
+                && cursor.skip(12).is_some()
+        })
+}
+
 /// The tag of a CommandComplete.
-pub(crate) fn tag(body: &[u8]) -> String {
+pub(crate) fn tag(body: &[u8]) -> Tag {
     let end = body.iter().position(|&byte| byte == 0).unwrap_or(body.len());
-    String::from_utf8_lossy(body.get(..end).unwrap_or_default()).into_owned()
+    let tag = body.get(..end).unwrap_or_default();
+    match std::str::from_utf8(tag) {
+        Ok(tag) => tag.into(),
+        Err(_) => Tag::from_utf8_lossy(tag),
+    }
 }
 
 /// Name and value of a ParameterStatus; of a value that was cut, its head.

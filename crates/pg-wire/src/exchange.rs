@@ -7,9 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::Nanos;
+use crate::prepared::no_columns;
 
 /// The columns of a result. Shared: a prepared statement is described once and executed often.
 pub type Columns = Arc<[Column]>;
+
+/// A command tag, as in CommandComplete. Kept in place, because nearly all have fewer than 24 bytes.
+pub type Tag = compact_str::CompactString;
 
 /// Bound parameters. Shared between the Executes of one portal.
 pub type Params = Arc<[Param]>;
@@ -167,7 +171,7 @@ pub struct StatementResult {
     /// How far it got.
     pub phase: Phase,
     /// The server's command tag, for instance `INSERT 0 5`.
-    pub tag: Option<String>,
+    pub tag: Option<Tag>,
     /// DataRow messages.
     pub rows: u64,
     /// Columns, if they were described; empty beyond the limit for one exchange.
@@ -243,7 +247,7 @@ impl StatementResult {
             phase: Phase::Execute,
             tag: None,
             rows: 0,
-            columns: Columns::default(),
+            columns: no_columns(),
             copy_bytes: None,
             bytes_in,
             bytes_out: 0,

@@ -14,10 +14,14 @@ use crate::request::{Request, no_params, params_bytes};
 pub(crate) struct Finished {
     max_waiting: usize,
     max_bytes: usize,
-    waiting: Vec<Exchange>,
+    #[expect(
+        clippy::vec_box,
+        reason = "an exchange is large, and handed on from list to list"
+    )]
+    waiting: Vec<Box<Exchange>>,
     /// What `waiting` keeps alive.
     bytes: usize,
-    ready: VecDeque<Exchange>,
+    ready: VecDeque<Box<Exchange>>,
 }
 
 impl Finished {
@@ -31,7 +35,7 @@ impl Finished {
         }
     }
 
-    pub(crate) fn push(&mut self, exchange: Exchange) {
+    pub(crate) fn push(&mut self, exchange: Box<Exchange>) {
         self.bytes += exchange_bytes(&exchange);
         self.waiting.push(exchange);
         // A client may go on without Sync for ever.
@@ -54,7 +58,7 @@ impl Finished {
     }
 
     /// Reports at once what will not be followed by a ReadyForQuery for a long time.
-    pub(crate) fn report(&mut self, exchange: Exchange) {
+    pub(crate) fn report(&mut self, exchange: Box<Exchange>) {
         self.ready.push_back(exchange);
     }
 
@@ -68,18 +72,20 @@ impl Finished {
         self.ready.shrink_to(0);
     }
 
-    pub(crate) fn take(&mut self) -> impl Iterator<Item = Exchange> + '_ {
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Box<Exchange>> + '_ {
         self.ready.drain(..)
     }
 
     pub(crate) fn retained_bytes(&self) -> usize {
-        (self.waiting.capacity() + self.ready.capacity()) * size_of::<Exchange>() + self.bytes
+        (self.waiting.capacity() + self.ready.capacity()) * size_of::<usize>()
+            + self.waiting.len() * size_of::<Exchange>()
+            + self.bytes
     }
 }
 
 /// An exchange of this request with what its one answering message tells, or without a result yet.
-pub(crate) fn exchange(kind: ExchangeKind, request: &Request, answer: Option<&Frame>) -> Exchange {
-    Exchange {
+pub(crate) fn exchange(kind: ExchangeKind, request: &Request, answer: Option<&Frame>) -> Box<Exchange> {
+    Box::new(Exchange {
         kind,
         sql: None,
         sql_at: 0,
@@ -111,7 +117,7 @@ pub(crate) fn exchange(kind: ExchangeKind, request: &Request, answer: Option<&Fr
         results_omitted: 0,
         transaction_status: None,
         preparsed: false,
-    }
+    })
 }
 
 /// Ends an exchange of one result.

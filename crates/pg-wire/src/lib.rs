@@ -33,16 +33,21 @@ mod resync;
 mod session;
 mod sql_names;
 mod startup;
+mod value;
 mod values;
 
 pub use exchange::{
     Column, Columns, Exchange, ExchangeKind, Format, Outcome, Param, Params, Phase, ServerError,
-    StatementResult,
+    StatementResult, Tag,
 };
-pub use fuzz::fuzz_session;
+#[doc(hidden)]
+pub use fuzz::{fuzz_backend, fuzz_frontend, fuzz_session, fuzz_startup};
 pub use limits::Limits;
 pub use output::{EncryptionKind, Output};
 pub use session::Session;
+#[doc(hidden)]
+pub use value::fuzz_value;
+pub use value::{ValueText, text_of, text_of_start};
 
 /// Capture time in nanoseconds. Opaque here: it is copied, never compared.
 pub type Nanos = u64;

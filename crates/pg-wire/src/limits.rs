@@ -93,7 +93,7 @@ impl Limits {
             * (2 * size_of::<Exchange>() + size_of::<StatementResult>() + 256 + 2 * self.names_bytes)
             + self.pipeline_bytes
             + self.statement_bytes
-            + ROW_DESCRIPTION_BYTES * 5;
+            + 2 * ROW_DESCRIPTION_BYTES * 5;
         let results =
             (self.results + 2) * (2 * size_of::<StatementResult>() + 256) + (self.columns + 1_664) * column;
         buffers + unnamed + prepared + pipeline + done + results

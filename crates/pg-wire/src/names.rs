@@ -53,6 +53,11 @@ impl<T: Weight> Names<T> {
         self.forget_surplus();
     }
 
+    /// The name as it is kept, so that a copy of it costs nothing.
+    pub(crate) fn shared_name(&self, name: &[u8]) -> Option<Bytes> {
+        self.named.get_key_value(name).map(|(name, _)| name.clone())
+    }
+
     pub(crate) fn get(&self, name: &[u8]) -> Option<&T> {
         if name.is_empty() {
             self.unnamed.as_ref()
@@ -90,6 +95,22 @@ impl<T: Weight> Names<T> {
             self.named.clear();
             self.ages.clear();
             self.bytes = 0;
+        }
+    }
+
+    /// Forgets those that do not fit, and the unnamed one.
+    pub(crate) fn retain(&mut self, mut fits: impl FnMut(&T) -> bool) {
+        self.unnamed = None;
+        let bytes = &mut self.bytes;
+        self.named.retain(|_, (_, value)| {
+            let stays = fits(value);
+            if !stays {
+                *bytes = bytes.saturating_sub(value.weight());
+            }
+            stays
+        });
+        if self.named.is_empty() {
+            self.ages.clear();
         }
     }
 

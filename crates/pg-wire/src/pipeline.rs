@@ -13,13 +13,13 @@ use crate::Nanos;
 use crate::answer::{Answer, Bounds};
 use crate::backend::{self, kind};
 use crate::capture::Capture;
-use crate::exchange::{ExchangeKind, Outcome, Phase, ServerError, StatementResult};
+use crate::exchange::{Columns, ExchangeKind, Outcome, Phase, ServerError, StatementResult};
 use crate::finished::{Finished, conclude, exchange};
 use crate::framing::Frame;
 use crate::frontend;
 use crate::limits::Limits;
 use crate::name_change::NameChange;
-use crate::prepared::{Prepared, Text};
+use crate::prepared::{Prepared, Text, columns_bytes, no_columns};
 use crate::request::{self, Ask, Request, Target, Unit};
 use crate::sql_names::{self, Named};
 
@@ -43,6 +43,8 @@ pub(crate) struct Pipeline {
     unit: Unit,
     /// The server reads and ignores everything up to the next Sync, because of an error.
     skipping: bool,
+    /// Those described last for a query string: the next one often has the same.
+    columns: Columns,
     /// The request at the head of the queue began a stream in both directions: where it began itself.
     stream_began: Option<u64>,
     pub(crate) finished: Finished,
@@ -63,6 +65,7 @@ impl Pipeline {
             answer: Answer::default(),
             unit: Unit::default(),
             skipping: false,
+            columns: no_columns(),
             stream_began: None,
             finished: Finished::new(limits.pipeline, limits.pipeline_bytes),
             prepared: Prepared::new(limits.prepared, limits.prepared_bytes, blind),
@@ -94,7 +97,7 @@ impl Pipeline {
             Ask::CopyEnd(self.answer.take_incoming())
         } else {
             let room = self.max_bytes.saturating_sub(self.queue_bytes);
-            let Some(ask) = request::decode(frame, capture, room) else {
+            let Some(ask) = request::decode(frame, capture, room, &self.prepared) else {
                 return Ok(());
             };
             ask
@@ -239,6 +242,7 @@ impl Pipeline {
     /// Gives memory back that only a busy connection needs.
     pub(crate) fn rest(&mut self) {
         self.queue.shrink_to(0);
+        self.columns = no_columns();
         self.finished.rest();
         self.answer.rest();
     }
@@ -253,6 +257,7 @@ impl Pipeline {
             + self.finished.retained_bytes()
             + self.answer.retained_bytes()
             + self.prepared.retained_bytes()
+            + columns_bytes(&self.columns)
     }
 
     /// The result at the head of the queue, which must be one that can have rows.
@@ -284,13 +289,24 @@ impl Pipeline {
     }
 
     fn described(&mut self, frame: &Frame, capture: &Capture) -> Result<(), Unexpected> {
-        let columns = backend::columns(capture.bytes());
+        let body = capture.bytes();
         match self.pop_if(|ask| matches!(ask, Ask::Describe(_))) {
             Some(Request {
                 ask: Ask::Describe(target),
                 ..
-            }) => self.prepared.described(&target, columns),
-            _ => self.open(frame, "a query, an Execute or a Describe")?.columns = columns,
+            }) => {
+                let known = self.prepared.columns(&target);
+                if !known.is_some_and(|known| backend::describes(body, known)) {
+                    self.prepared.described(&target, backend::columns(body));
+                }
+            }
+            _ => {
+                if !backend::describes(body, &self.columns) {
+                    self.columns = backend::columns(body);
+                }
+                let columns = self.columns.clone();
+                self.open(frame, "a query, an Execute or a Describe")?.columns = columns;
+            }
         }
         Ok(())
     }
@@ -359,7 +375,8 @@ impl Pipeline {
             _ => {}
         }
         exchange.continues = exchange.continues.or(self.stream_began.take());
-        if exchange.results.len() == 1 {
+        let failed = exchange.results.first().and_then(|result| result.error.as_ref());
+        if exchange.results.len() == 1 && !failed.is_some_and(ServerError::names_nothing) {
             let source = match sql_named(&exchange.sql) {
                 Some(Named::Execute(name)) => self.prepared.source(&Target::Statement(name)),
                 Some(Named::Fetch(name)) => self.prepared.source(&Target::Portal(name)),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::exchange::{Column, Columns, Exchange};
 use crate::names::{Names, Weight};
 use crate::request::{Given, Target, Types, no_types, params_bytes};
+use crate::sql_names;
 
 pub(crate) struct Prepared {
     statements: Names<Statement>,
@@ -36,6 +37,13 @@ impl Prepared {
         );
     }
 
+    /// The name of a statement, shared if it is known.
+    pub(crate) fn statement_name(&self, name: &[u8]) -> Bytes {
+        self.statements
+            .shared_name(name)
+            .unwrap_or_else(|| Bytes::copy_from_slice(name))
+    }
+
     /// The server told the types of a statement's parameters.
     pub(crate) fn typed(&mut self, name: &[u8], types: Types) {
         self.statements.update(name, |statement| statement.types = types);
@@ -56,6 +64,7 @@ impl Prepared {
             self.blind = true;
             return;
         };
+        let held = text.sql.as_deref().is_some_and(sql_names::is_held);
         let statement = Statement {
             text,
             ..Statement::default()
@@ -64,6 +73,7 @@ impl Prepared {
             name,
             Portal {
                 statement,
+                held,
                 ..Portal::default()
             },
         );
@@ -129,20 +139,38 @@ impl Prepared {
                 statement_name,
                 statement,
                 given: Some(given),
+                held: false,
                 first_execute: None,
             },
         );
     }
 
-    pub(crate) fn described(&mut self, target: &Target, columns: Columns) {
+    /// What is known of the columns of a statement or portal.
+    pub(crate) fn columns(&self, target: &Target) -> Option<&Columns> {
         match target {
-            Target::Statement(name) => self
-                .statements
-                .update(name, |statement| statement.columns = columns),
-            Target::Portal(name) => self
-                .portals
-                .update(name, |portal| portal.statement.columns = columns),
+            Target::Statement(name) => Some(&self.statements.get(name)?.columns),
+            Target::Portal(name) => Some(&self.portals.get(name)?.statement.columns),
         }
+    }
+
+    pub(crate) fn described(&mut self, target: &Target, columns: Columns) {
+        let name = match target {
+            Target::Statement(name) => name.clone(),
+            Target::Portal(name) => {
+                let mut of = None;
+                self.portals.update(name, |portal| {
+                    portal.statement.columns.clone_from(&columns);
+                    of = Some((portal.statement_name.clone(), portal.statement.text.at));
+                });
+                // What a portal returns, its statement returns each time; if the name still means the same.
+                match of {
+                    Some((name, at)) if self.statements.get(&name).is_some_and(|s| s.text.at == at) => name,
+                    _ => return,
+                }
+            }
+        };
+        self.statements
+            .update(&name, |statement| statement.columns = columns);
     }
 
     pub(crate) fn closed(&mut self, target: &Target) {
@@ -158,9 +186,10 @@ impl Prepared {
         self.portals.remove(b"");
     }
 
-    /// Portals of the protocol end with their transaction.
+    /// Portals end with their transaction, but for the cursors that were declared to be held. (Of a transaction that was
+    /// rolled back they go too; to name one of those fails, and so nothing is said in its name.)
     pub(crate) fn transaction_ended(&mut self) {
-        self.portals.clear();
+        self.portals.retain(|portal| portal.held);
     }
 
     /// Bytes were lost: any name may mean something else now.
@@ -294,6 +323,8 @@ pub(crate) struct Portal {
     pub(crate) statement_name: Bytes,
     /// The statement as it was when the portal was bound: its name may be closed or used again since.
     pub(crate) statement: Statement,
+    /// A cursor that outlives its transaction.
+    pub(crate) held: bool,
     /// `None` for one that SQL declared.
     pub(crate) given: Option<Given>,
     /// Where the request of the first Execute began.

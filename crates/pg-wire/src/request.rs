@@ -12,7 +12,7 @@ use crate::cursor::Cursor;
 use crate::exchange::{Format, Param, Params, Phase};
 use crate::framing::Frame;
 use crate::frontend::kind;
-use crate::prepared::Text;
+use crate::prepared::{Prepared, Text};
 
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -172,7 +172,12 @@ impl Unit {
 
 /// Decodes a message that has an answer of its own; `None` for the others. `room` is how much text may be
 /// kept of it.
-pub(crate) fn decode(frame: &Frame, capture: &capture::Capture, room: usize) -> Option<Ask> {
+pub(crate) fn decode(
+    frame: &Frame,
+    capture: &capture::Capture,
+    room: usize,
+    prepared: &Prepared,
+) -> Option<Ask> {
     let name = |text: &capture::Text| Bytes::copy_from_slice(text.kept());
     Some(match frame.kind {
         kind::QUERY => Ask::Query(text(frame, capture.first(), room)),
@@ -187,7 +192,7 @@ pub(crate) fn decode(frame: &Frame, capture: &capture::Capture, room: usize) -> 
         },
         kind::BIND => Ask::Bind {
             portal: name(capture.first()),
-            statement: name(capture.second()),
+            statement: prepared.statement_name(capture.second().kept()),
             given: given(capture, room),
         },
         kind::DESCRIBE => Ask::Describe(target(capture, name(capture.first()))),

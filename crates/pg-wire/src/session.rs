@@ -457,8 +457,7 @@ impl Session {
 
     fn collect(&mut self) {
         let finished = self.pipeline.finished.take();
-        self.outputs
-            .extend(finished.map(|exchange| Output::Exchange(Box::new(exchange))));
+        self.outputs.extend(finished.map(Output::Exchange));
     }
 
     fn framer(&mut self, direction: Direction) -> &mut Framer {

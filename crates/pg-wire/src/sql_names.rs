@@ -47,6 +47,26 @@ pub(crate) fn read(sql: &[u8]) -> Option<Named> {
     words.token()?.name().map(verb)
 }
 
+/// Whether a `DECLARE` says `WITH HOLD`, which stands before `FOR`.
+pub(crate) fn is_held(sql: &[u8]) -> bool {
+    let mut words = Words { rest: sql };
+    let mut with = false;
+    while let Some(token) = words.token() {
+        let Token::Word(word) = token else {
+            with = false;
+            continue;
+        };
+        if word.eq_ignore_ascii_case(b"for") {
+            return false;
+        }
+        if with && word.eq_ignore_ascii_case(b"hold") {
+            return true;
+        }
+        with = word.eq_ignore_ascii_case(b"with");
+    }
+    false
+}
+
 /// Whether a text is one statement for sure: without `;`, but for those at its end.
 pub(crate) fn is_single(sql: &[u8]) -> bool {
     let end = sql
@@ -202,7 +222,7 @@ fn is_word(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Named, is_single, read};
+    use super::{Named, is_held, is_single, read};
 
     #[test]
     fn names_are_read_as_the_server_reads_them() {
@@ -240,6 +260,19 @@ mod tests {
             read(format!("DEALLOCATE {long}").as_bytes()),
             Some(Named::Deallocate("x".repeat(63).into()))
         );
+    }
+
+    #[test]
+    fn held_cursors_say_so() {
+        assert!(is_held(
+            b"DECLARE c NO SCROLL CURSOR /* */ with  HOLD FOR SELECT 1"
+        ));
+        for sql in [
+            "DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1",
+            "DECLARE c CURSOR FOR SELECT 1 /* WITH HOLD */ WITH HOLD",
+        ] {
+            assert!(!is_held(sql.as_bytes()), "{sql}");
+        }
     }
 
     #[test]

@@ -124,6 +124,14 @@ fn a_fetch_names_its_cursor() {
         .server(&[complete("FETCH 0"), ready(b'T')]);
     talk = one(talk, "CLOSE c", "CLOSE CURSOR");
     talk = one(talk, "FETCH c", "FETCH 0");
+    talk = one(talk, "DECLARE h CURSOR WITH HOLD FOR SELECT 1", "DECLARE CURSOR");
+    talk = talk
+        .client(&[query("COMMIT")])
+        .server(&[complete("COMMIT"), ready(b'I')]);
+    talk = one(talk, "FETCH h", "FETCH 1");
+    talk = talk
+        .client(&[query("FETCH h")])
+        .server(&[error("ERROR", "34000"), ready(b'I')]);
     assert_eq!(
         sources(&talk.exchanges())[2..],
         [
@@ -132,6 +140,10 @@ fn a_fetch_names_its_cursor() {
             "DECLARE c CURSOR FOR SELECT 1 < ?",
             "CLOSE c < ?",
             "FETCH c < ?",
+            "DECLARE h CURSOR WITH HOLD FOR SELECT 1 < ?",
+            "COMMIT < ?",
+            "FETCH h < DECLARE h CURSOR WITH HOLD FOR SELECT 1",
+            "FETCH h < ?",
         ]
     );
 }

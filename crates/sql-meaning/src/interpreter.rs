@@ -85,7 +85,7 @@ fn read(text: &str, tokens: &[Token], redacted: String) -> Statement {
         query_tables(phrase, &mut found);
     }
     Statement {
-        redacted,
+        redacted: redacted.into(),
         fingerprint: fingerprint(phrase),
         class: recognised.class,
         command: recognised.command,

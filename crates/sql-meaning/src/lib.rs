@@ -10,11 +10,14 @@
 //! Text that is not UTF-8 is decoded lossily first. Where that decoding, or the session's unknown
 //! `standard_conforming_strings`, leaves more than one reading, the union of the readings is redacted.
 
+use std::sync::Arc;
+
 mod class;
 mod command_line;
 mod definition;
 mod fallback;
 mod fingerprint;
+mod fuzz;
 mod interpreter;
 mod lexer;
 mod objects;
@@ -26,11 +29,13 @@ mod split;
 
 pub use class::{Class, class_of_tag, rows_affected, rows_in_tag};
 pub use command_line::mask_command_line;
+#[doc(hidden)]
+pub use fuzz::fuzz_sql;
 pub use interpreter::{DEFAULT_CAPACITY, Interpreter, MAX_CACHED_BYTES};
 pub use lexer::MAX_TEXT_BYTES;
 pub use objects::{MAX_OBJECTS, MAX_PARSED_BYTES, MAX_PARSED_JOINTS};
 pub use redaction::redact;
-pub use secrets::mask_secrets;
+pub use secrets::{mask_secrets, mask_value};
 pub use split::split;
 
 /// What a statement does to an object.
@@ -78,7 +83,7 @@ pub struct ObjectRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     /// See [`redact`].
-    pub redacted: String,
+    pub redacted: Arc<str>,
     /// First 8 bytes of SHA-256 over the normalised tokens; equal for statements that differ in literal
     /// values, letter case, white space, comments, or the length of value lists.
     pub fingerprint: [u8; 8],

@@ -62,6 +62,11 @@ pub fn mask_secrets(sql: &str) -> String {
     out
 }
 
+/// A value with what is a password inside it as `***`: of `password=` settings, nested `PASSWORD '…'` and URLs.
+pub fn mask_value(value: &str) -> Cow<'_, str> {
+    mask_embedded(value)
+}
+
 /// Byte ranges of password literals that stand where the grammar wants them.
 fn placed(statement: Phrase<'_>, secrets: &mut Vec<Range<usize>>) {
     let role =

@@ -6,26 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The body shared with fuzzing: whatever the bytes, every entry point answers, and the promises that
-/// hold for all texts hold.
-pub(crate) fn fuzz_sql(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    let redacted = redact(&text);
-    assert_eq!(redact(&redacted), redacted, "idempotent: {text:?}");
-    for range in split(&text) {
-        assert!(!text[range].trim_ascii().is_empty());
-    }
-    mask_secrets(&text);
-    let mut interpreter = Interpreter::new(4);
-    let statement = interpreter.interpret(data);
-    assert_eq!(statement.redacted, redacted);
-    assert_eq!(interpreter.interpret(data), statement);
-    mask_command_line(&[text.to_string(), "-c".into(), text.to_string()]);
-    class_of_tag(&text);
-    rows_affected(&text);
-}
-
-fn interpret(sql: &str) -> std::sync::Arc<Statement> {
+fn interpret(sql: &str) -> Arc<Statement> {
     Interpreter::new(1).interpret(sql.as_bytes())
 }
 
@@ -663,18 +644,18 @@ fn command_lines() {
 fn cache_shares_and_forgets() {
     let mut interpreter = Interpreter::new(4);
     let first = interpreter.interpret(b"SELECT a FROM t WHERE b = 1");
-    assert!(std::sync::Arc::ptr_eq(
+    assert!(Arc::ptr_eq(
         &first,
         &interpreter.interpret(b"SELECT a FROM t WHERE b = 1")
     ));
-    assert!(std::sync::Arc::ptr_eq(
+    assert!(Arc::ptr_eq(
         &first,
         &interpreter.interpret(b"SELECT a FROM t WHERE b = 2")
     ));
     for n in 0..100 {
         interpreter.interpret(format!("SELECT c{n} FROM t").as_bytes());
     }
-    assert!(!std::sync::Arc::ptr_eq(
+    assert!(!Arc::ptr_eq(
         &first,
         &interpreter.interpret(b"SELECT a FROM t WHERE b = 1")
     ));

@@ -8,7 +8,7 @@ use sql_meaning::Interpreter;
 
 use crate::{
     encoding::Encodings,
-    event::{Body, Event, Gap, SessionFacts, Times},
+    event::{Body, Event, Gap, Query, SessionFacts, Times},
     query::{self, Redaction},
     stream::ByteStream,
     transaction::Transactions,
@@ -24,6 +24,8 @@ pub(crate) struct Recorder {
     pub(crate) interpreter: Interpreter,
     pub(crate) redaction: Redaction,
     pub(crate) events: VecDeque<Event>,
+    /// Empty between units.
+    pub(crate) told: Vec<(Times, Box<Query>)>,
 }
 
 /// A connection and everything that is known of it.
@@ -36,7 +38,11 @@ pub(crate) struct Connection {
     transactions: Transactions,
     encodings: Encodings,
     /// Requests answered whose ReadyForQuery ends others too.
-    unit: Vec<Exchange>,
+    #[expect(
+        clippy::vec_box,
+        reason = "an exchange is large, and handed on from list to list"
+    )]
+    unit: Vec<Box<Exchange>>,
     /// The client asked for the replication protocol.
     replication: bool,
     /// By what number clients name the backend, and whether that was asked for already.
@@ -223,7 +229,7 @@ impl Connection {
                     events.push_back(self.event(at, Body::Opaque(kind)));
                 }
             }
-            Output::Exchange(exchange) => self.exchange(*exchange, recorder),
+            Output::Exchange(exchange) => self.exchange(exchange, recorder),
             Output::Malformed {
                 at,
                 direction,
@@ -272,7 +278,7 @@ impl Connection {
         }
     }
 
-    fn exchange(&mut self, exchange: Exchange, recorder: &mut Recorder) {
+    fn exchange(&mut self, exchange: Box<Exchange>, recorder: &mut Recorder) {
         self.open(recorder);
         // Whoever is answered was let in, even if that was not seen.
         self.let_in |= exchange
@@ -288,7 +294,8 @@ impl Connection {
 
     /// All that one ReadyForQuery ended: how its transactions ended is known only now.
     fn end_unit(&mut self, recorder: &mut Recorder) {
-        let mut told = Vec::new();
+        // Its memory serves again and again.
+        let mut told = std::mem::take(&mut recorder.told);
         let (mut status, mut omitted, mut at) = (None, 0, 0);
         if let (Some(first), Some(last)) = (self.unit.first(), self.unit.last()) {
             let single = self.unit.len() == 1 && first.kind == ExchangeKind::Simple;
@@ -299,25 +306,27 @@ impl Connection {
             if !self.encodings.is_plain() {
                 self.encodings.convert(&mut exchange);
             }
-            told.extend(query::queries(
+            query::queries(
                 &exchange,
                 self.replication,
                 &mut recorder.interpreter,
                 recorder.redaction,
-            ));
+                &mut told,
+            );
             status = exchange.transaction_status;
             omitted += exchange.results_omitted;
             at = exchange.ended;
         }
         let ends = self.transactions.number(&mut told, status, omitted > 0);
-        for (times, query) in told {
+        for (times, query) in told.drain(..) {
             self.statements += 1;
             recorder.events.push_back(Event {
                 times,
                 session: Arc::clone(&self.facts),
-                body: Body::Query(Box::new(query)),
+                body: Body::Query(query),
             });
         }
+        recorder.told = told;
         for end in ends {
             recorder.events.push_back(self.event(at, Body::Transaction(end)));
         }

@@ -2,7 +2,8 @@
 
 use std::{net::IpAddr, ops::Range, sync::Arc};
 
-use pg_wire::{Direction, EncryptionKind, ExchangeKind, Nanos, Outcome, Params, Phase, ServerError};
+use bytes::Bytes;
+use pg_wire::{Direction, EncryptionKind, ExchangeKind, Nanos, Outcome, Params, Phase, ServerError, Tag};
 use sql_meaning::Statement;
 
 /// One fact about a session, in capture time.
@@ -162,11 +163,11 @@ pub struct Query {
     /// Which kind of request.
     pub kind: ExchangeKind,
     /// Text to be recorded: redacted, unless the settings say otherwise. `None` if the text is not known.
-    pub text: Option<String>,
+    pub text: Option<Arc<str>>,
     /// Meaning, fingerprint and redacted text.
     pub statement: Option<Arc<Statement>>,
     /// What an SQL-level EXECUTE, FETCH or MOVE runs, redacted like `text`.
-    pub source: Option<String>,
+    pub source: Option<Arc<str>>,
     /// Meaning of `source`.
     pub source_statement: Option<Arc<Statement>>,
     /// A command of the replication protocol.
@@ -182,9 +183,9 @@ pub struct Query {
     /// The text is that of a whole query string, which several statements answered that could not be told apart in it.
     pub text_is_shared: bool,
     /// Prepared statement.
-    pub statement_name: String,
+    pub statement_name: Bytes,
     /// Portal.
-    pub portal: String,
+    pub portal: Bytes,
     /// Position in a simple query string.
     pub index: u32,
     /// Parameters bound.
@@ -196,7 +197,7 @@ pub struct Query {
     /// How it ended.
     pub outcome: Outcome,
     /// The server's command tag.
-    pub tag: Option<String>,
+    pub tag: Option<Tag>,
     /// Rows returned.
     pub rows: u64,
     /// Rows changed, by the tag.

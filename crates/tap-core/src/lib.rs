@@ -14,7 +14,8 @@ mod transaction;
 
 pub use event::{Body, Endpoint, Event, Final, Gap, Query, SessionFacts, Times, TransactionEnd, Transport};
 pub use pg_wire::{
-    Direction, EncryptionKind, ExchangeKind, Format, Limits, Nanos, Outcome, Param, Phase, ServerError,
+    Direction, EncryptionKind, ExchangeKind, Format, Limits, Nanos, Outcome, Param, Phase, ServerError, Tag,
+    ValueText, text_of, text_of_start,
 };
 pub use query::Redaction;
 pub use sql_meaning::Statement;

@@ -27,9 +27,10 @@ pub(crate) fn queries(
     replication: bool,
     interpreter: &mut Interpreter,
     redaction: Redaction,
-) -> Vec<(Times, Query)> {
+    out: &mut Vec<(Times, Box<Query>)>,
+) {
     if replication && is_replication_command(exchange) {
-        return vec![whole(exchange, interpreter, redaction)];
+        return out.push(whole(exchange, interpreter, redaction));
     }
     let texts = texts(exchange);
     let source = exchange.source.as_ref().map(|text| {
@@ -37,62 +38,57 @@ pub(crate) fn queries(
         (record(text, &meaning, redaction), meaning)
     });
     let single = exchange.results.len() == 1 && exchange.results_omitted == 0;
-    exchange
-        .results
-        .iter()
-        .enumerate()
-        .map(|(index, result)| {
-            // Answers beyond the limit were left out before the error that ended the string.
-            let omitted = if result.error.is_some() {
-                usize::try_from(exchange.results_omitted).unwrap_or(usize::MAX)
+    out.extend(exchange.results.iter().enumerate().map(|(index, result)| {
+        // Answers beyond the limit were left out before the error that ended the string.
+        let omitted = if result.error.is_some() {
+            usize::try_from(exchange.results_omitted).unwrap_or(usize::MAX)
+        } else {
+            0
+        };
+        let index = index.saturating_add(omitted);
+        let text = match &texts {
+            Texts::None => None,
+            Texts::Whole(text) => Some(text.clone()),
+            Texts::Parts(whole, parts) => parts.get(index).map(|part| whole.slice(part.clone())),
+        };
+        let mut phase = result.phase;
+        let failed_parse = result
+            .error
+            .as_ref()
+            .is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
+        if exchange.kind == ExchangeKind::Simple && failed_parse && single {
+            phase = Phase::Parse;
+        }
+        let statement = text.as_ref().map(|text| interpreter.interpret(text));
+        let times = Times {
+            start: exchange.started,
+            first_response: result.first_response,
+            end: if result.ended == 0 {
+                exchange.ended
             } else {
-                0
-            };
-            let index = index.saturating_add(omitted);
-            let text = match &texts {
-                Texts::None => None,
-                Texts::Whole(text) => Some(text.clone()),
-                Texts::Parts(whole, parts) => parts.get(index).map(|part| whole.slice(part.clone())),
-            };
-            let mut phase = result.phase;
-            let failed_parse = result
-                .error
-                .as_ref()
-                .is_some_and(|error| error.sqlstate == SYNTAX_ERROR);
-            if exchange.kind == ExchangeKind::Simple && failed_parse && single {
-                phase = Phase::Parse;
-            }
-            let statement = text.as_ref().map(|text| interpreter.interpret(text));
-            let times = Times {
-                start: exchange.started,
-                first_response: result.first_response,
-                end: if result.ended == 0 {
-                    exchange.ended
-                } else {
-                    result.ended
-                },
-            };
-            let recorded = text
-                .as_ref()
-                .zip(statement.as_ref())
-                .map(|(text, meaning)| record(text, meaning, redaction));
-            let original_bytes = match &texts {
-                Texts::Parts(..) => text.as_ref().map_or(0, |text| text.len() as u64),
-                _ => exchange.sql_bytes,
-            };
-            let mut query = query(exchange, result, statement);
-            query.index = u32::try_from(index).unwrap_or(u32::MAX);
-            query.phase = phase;
-            query.text = recorded;
-            query.original_bytes = original_bytes;
-            query.text_is_shared = matches!(texts, Texts::Whole(_)) && !single;
-            if let Some((text, meaning)) = &source {
-                query.source = Some(text.clone());
-                query.source_statement = Some(Arc::clone(meaning));
-            }
-            (times, query)
-        })
-        .collect()
+                result.ended
+            },
+        };
+        let recorded = text
+            .as_ref()
+            .zip(statement.as_ref())
+            .map(|(text, meaning)| record(text, meaning, redaction));
+        let original_bytes = match &texts {
+            Texts::Parts(..) => text.as_ref().map_or(0, |text| text.len() as u64),
+            _ => exchange.sql_bytes,
+        };
+        let mut query = query(exchange, result, statement);
+        query.index = u32::try_from(index).unwrap_or(u32::MAX);
+        query.phase = phase;
+        query.text = recorded;
+        query.original_bytes = original_bytes;
+        query.text_is_shared = matches!(texts, Texts::Whole(_)) && !single;
+        if let Some((text, meaning)) = &source {
+            query.source = Some(text.clone());
+            query.source_statement = Some(Arc::clone(meaning));
+        }
+        (times, query)
+    }));
 }
 
 /// Commands of the replication protocol (manual, "Streaming Replication Protocol").
@@ -127,7 +123,7 @@ fn is_replication_command(exchange: &Exchange) -> bool {
 }
 
 /// A command of the replication protocol, which is one whatever the number of its results: BASE_BACKUP has four.
-fn whole(exchange: &Exchange, interpreter: &mut Interpreter, redaction: Redaction) -> (Times, Query) {
+fn whole(exchange: &Exchange, interpreter: &mut Interpreter, redaction: Redaction) -> (Times, Box<Query>) {
     let results = &exchange.results;
     // The error, if there is one, is the last.
     let mut result = results.last().cloned().unwrap_or_else(StatementResult::unseen);
@@ -187,16 +183,15 @@ fn texts(exchange: &Exchange) -> Texts {
     Texts::Parts(sql.clone(), parts)
 }
 
-fn record(text: &Bytes, meaning: &Arc<Statement>, redaction: Redaction) -> String {
+fn record(text: &Bytes, meaning: &Arc<Statement>, redaction: Redaction) -> Arc<str> {
     match redaction {
-        Redaction::Literals => meaning.redacted.clone(),
-        Redaction::Clear => sql_meaning::mask_secrets(&String::from_utf8_lossy(text)),
+        Redaction::Literals => Arc::clone(&meaning.redacted),
+        Redaction::Clear => sql_meaning::mask_secrets(&String::from_utf8_lossy(text)).into(),
     }
 }
 
 /// What an exchange and one of its results tell by themselves; the text is still to come.
-fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<Statement>>) -> Query {
-    let name = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<Statement>>) -> Box<Query> {
     let done = matches!(
         result.outcome,
         Outcome::Ok | Outcome::Suspended | Outcome::EmptyQuery
@@ -210,7 +205,7 @@ fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<St
         .filter(|tag| writes && tag.starts_with("COPY "))
         .and_then(sql_meaning::rows_in_tag);
     let rows_affected = tag.and_then(sql_meaning::rows_affected).or(copied);
-    Query {
+    Box::new(Query {
         kind: exchange.kind,
         text: None,
         statement,
@@ -222,8 +217,8 @@ fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<St
         digest: exchange.digest.clone(),
         truncated: exchange.truncated,
         text_is_shared: false,
-        statement_name: name(&exchange.statement_name),
-        portal: name(&exchange.portal_name),
+        statement_name: exchange.statement_name.clone(),
+        portal: exchange.portal_name.clone(),
         index: 0,
         param_count: exchange.param_count,
         params: Arc::clone(&exchange.params),
@@ -243,5 +238,5 @@ fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<St
         continues: exchange.continues,
         request: exchange.request.clone(),
         response_to: exchange.response_to,
-    }
+    })
 }

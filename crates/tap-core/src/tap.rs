@@ -71,6 +71,7 @@ impl Tap {
                 interpreter: Interpreter::new(STATEMENTS),
                 redaction: settings.redaction,
                 events: VecDeque::new(),
+                told: Vec::new(),
             },
             closed: Vec::new(),
             next_rest: 0,
@@ -111,6 +112,7 @@ impl Tap {
             connection.rest(now.saturating_sub(IDLE_NS));
         }
         self.recorder.events.shrink_to(IDLE_EVENTS);
+        self.recorder.told.shrink_to(IDLE_EVENTS);
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.

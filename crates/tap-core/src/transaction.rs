@@ -53,7 +53,7 @@ impl Transactions {
     /// from before that ended among them. `incomplete` if some answers were not kept.
     pub(crate) fn number(
         &mut self,
-        told: &mut [(Times, Query)],
+        told: &mut [(Times, Box<Query>)],
         status: Option<u8>,
         incomplete: bool,
     ) -> Vec<TransactionEnd> {

@@ -150,10 +150,10 @@ proptest! {
                     // What was answered has the answer of its own text.
                     if let Some(text) = query.text.as_ref().filter(|_| query.truncated) {
                         // A hole in the text of a Parse: its head alone is kept.
-                        let head = |n| format!("SELECT {n} FROM t").starts_with(text.as_str());
+                        let head = |n| format!("SELECT {n} FROM t").starts_with(&**text);
                         prop_assert!((0..exchanges.len()).any(head), "{} was never sent", text);
                     } else if let Some(text) = &query.text {
-                        let n = (0..exchanges.len()).find(|n| *text == format!("SELECT {n} FROM t"));
+                        let n = (0..exchanges.len()).find(|n| **text == *format!("SELECT {n} FROM t"));
                         prop_assert!(n.is_some(), "{} was never sent", text);
                         let n = n.unwrap_or_default();
                         if let Some(tag) = &known {

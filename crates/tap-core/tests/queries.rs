@@ -304,8 +304,8 @@ fn a_prepared_statement_keeps_its_name_portal_parameters_and_columns() {
     let queries = queries(recorded(Redaction::Literals));
     for query in &queries[2..4] {
         assert_eq!(
-            (query.statement_name.as_str(), query.portal.as_str()),
-            ("find", "here")
+            (&*query.statement_name, &*query.portal),
+            (&b"find"[..], &b"here"[..])
         );
         assert_eq!(query.param_count, 1);
         assert_eq!(query.columns[0].attnum, 1);
