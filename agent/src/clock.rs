@@ -16,6 +16,18 @@ impl Clock {
         }
     }
 
+    /// The clock of times that are this much behind UTC.
+    pub fn of_offset(offset_ns: i64) -> Self {
+        Self {
+            offset_ns: offset_ns.into(),
+        }
+    }
+
+    /// How much later UTC is, in nanoseconds.
+    pub fn offset_ns(self) -> i64 {
+        i64::try_from(self.offset_ns).unwrap_or(0)
+    }
+
     /// Nanoseconds since the Unix epoch, for nanoseconds since boot.
     pub fn utc(self, boot_ns: u64) -> u64 {
         u64::try_from(i128::from(boot_ns) + self.offset_ns).unwrap_or(0)

@@ -68,6 +68,15 @@ pub enum RedactionConfig {
     Clear,
 }
 
+impl From<RedactionConfig> for tap_core::Redaction {
+    fn from(config: RedactionConfig) -> Self {
+        match config {
+            RedactionConfig::Literals => Self::Literals,
+            RedactionConfig::Clear => Self::Clear,
+        }
+    }
+}
+
 /// Delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

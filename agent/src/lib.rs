@@ -10,6 +10,8 @@ pub mod facts;
 pub mod identity;
 pub mod metrics;
 pub mod record;
+pub mod replay;
 pub mod run;
+pub mod segment_file;
 pub mod ship;
 pub mod witness;

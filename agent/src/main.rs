@@ -17,6 +17,8 @@ struct Cli {
 enum Command {
     /// Tap the servers of this host and deliver events, until stopped
     Run(Box<pgwitness_agent::run::Args>),
+    /// Read packet captures or recorded segments, and print the events
+    Replay(pgwitness_agent::replay::Args),
     /// Check what this host can do, and say what is missing
     Doctor(pgwitness_agent::doctor::Args),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Run(args) => pgwitness_agent::run::run(*args),
+        Command::Replay(args) => pgwitness_agent::replay::run(&args),
         Command::Doctor(args) => Ok(pgwitness_agent::doctor::run(&args)),
     };
     result.unwrap_or_else(|problem| {

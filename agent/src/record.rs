@@ -20,43 +20,8 @@ pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock,
         ts_end_ns: clock.utc(event.times.end),
         session: Some(session(&event.session, boot)),
         attribution: attribution.cloned(),
-        body: Some(broken(body(&event.body, boot))),
+        body: Some(body(&event.body, boot)),
     }
-}
-
-fn broken(mut body: v1::event::Body) -> v1::event::Body {
-    use std::sync::{OnceLock, atomic::{AtomicU64, Ordering}};
-    static FAULT: OnceLock<String> = OnceLock::new();
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let fault = FAULT.get_or_init(|| std::fs::read_to_string("/tmp/h3break").unwrap_or_default());
-    if let v1::event::Body::Query(query) = &mut body {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        match fault.trim() {
-            "swap" => {
-                if let [first, second, ..] = query.params.as_mut_slice() {
-                    std::mem::swap(&mut first.value, &mut second.value);
-                }
-            }
-            "drop" if count % 200 == 199 => return v1::event::Body::SessionOpen(v1::SessionOpen {}),
-            "rows" if count % 20 == 19 => {
-                if let Some(result) = &mut query.result {
-                    result.rows = result.rows.map(|rows| rows + 1);
-                }
-            }
-            "text" if count % 300 == 299 => {
-                if let Some(statement) = &mut query.statement {
-                    statement.text.pop();
-                }
-            }
-            "state" => {
-                if let Some(result) = &mut query.result && result.sqlstate == "22012" {
-                    result.sqlstate = "22000".to_owned();
-                }
-            }
-            _ => {}
-        }
-    }
-    body
 }
 
 /// An event of the agent itself.

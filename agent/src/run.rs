@@ -28,6 +28,7 @@ use crate::{
     identity::{self, Identity},
     metrics::{self, Metrics},
     record,
+    segment_file::SegmentFile,
     ship::{self, Delivery, Memory, Outbox},
     witness::Witness,
 };
@@ -59,6 +60,12 @@ pub struct Args {
     /// Print every event as a line of JSON to standard output, too
     #[arg(long)]
     print: bool,
+    /// Forensics: keep all bytes of the tapped connections in this new file, rows and passwords included, for `replay`
+    #[arg(long, value_name = "FILE")]
+    record_segments: Option<PathBuf>,
+    /// Bytes at which such a recording ends; the tap goes on [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", requires = "record_segments", hide_default_value = true, default_value_t = RECORD_LIMIT)]
+    record_limit: u64,
 }
 
 /// How long the last events may take to be acknowledged when the agent stops.
@@ -75,6 +82,9 @@ const ROUND: usize = 4096;
 
 /// Bytes of the ring for facts. A fork and an exec take 1.5 KiB: room for 2,700 processes between two rounds.
 const FACTS_RING: u32 = 4 << 20;
+
+/// Bytes of a segment recording: some minutes of a busy server.
+const RECORD_LIMIT: u64 = 1 << 30;
 
 /// Runs the command.
 ///
@@ -101,6 +111,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
     .map_err(one_line)?;
     let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
+    let recording = args
+        .record_segments
+        .as_deref()
+        .map(|path| SegmentFile::create(path, args.record_limit))
+        .transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -108,6 +123,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(record(
         config,
         args.print,
+        recording,
         Host {
             trust_domain: String::new(),
             name: host,
@@ -143,6 +159,7 @@ fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
 async fn record(
     config: Config,
     print: bool,
+    recording: Option<SegmentFile>,
     host: Host,
     identity: Identity,
     tap: Tap,
@@ -160,7 +177,7 @@ async fn record(
     outbox.push(record::own_event(
         boot_ns(),
         Clock::now(),
-        started(&host, &identity),
+        started(&host, &identity, recording.is_some()),
     ));
     let delivery = config.delivery.collector.clone().map(|collector| {
         let memory = Memory::read(&config.state_dir);
@@ -176,10 +193,7 @@ async fn record(
 
     let stop = Arc::new(AtomicBool::new(false));
     let settings = Settings {
-        redaction: match config.events.redaction {
-            RedactionConfig::Literals => Redaction::Literals,
-            RedactionConfig::Clear => Redaction::Clear,
-        },
+        redaction: config.events.redaction.into(),
         ..Settings::default()
     };
     if settings.redaction == Redaction::Clear {
@@ -190,6 +204,9 @@ async fn record(
             "no collector is set, so nothing is kept: start one (pgwitness-collector serve) and give its URL with \
              --collector, or give --print"
         );
+    }
+    if let Some(recording) = &recording {
+        recording.announce();
     }
     let printed = print.then(|| identity.agent_id.clone());
     let keep = delivery.is_some();
@@ -206,7 +223,7 @@ async fn record(
     };
     let thread = thread::Builder::new()
         .name("witness".to_owned())
-        .spawn(move || main_loop.run(host, settings, wanted, tap))
+        .spawn(move || main_loop.run(host, settings, wanted, tap, recording))
         .context("cannot start a thread")?;
 
     let reason = stop_signal(&thread).await?;
@@ -269,7 +286,7 @@ async fn flush(outbox: &Outbox, metrics: &Metrics) -> bool {
     quiet == 3
 }
 
-fn started(host: &Host, identity: &Identity) -> v1::event::Body {
+fn started(host: &Host, identity: &Identity, recording_segments: bool) -> v1::event::Body {
     let read = |path: &str| {
         std::fs::read_to_string(path)
             .unwrap_or_default()
@@ -283,6 +300,7 @@ fn started(host: &Host, identity: &Identity) -> v1::event::Body {
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         hooks: HOOKS.iter().map(|hook| hook.name.to_owned()).collect(),
         previous_run_unclean: identity.previous_run_unclean,
+        recording_segments,
     })
 }
 
@@ -299,7 +317,14 @@ struct Loop {
 }
 
 impl Loop {
-    fn run(self, host: Host, settings: Settings, wanted: Wanted, tap: Tap) -> anyhow::Result<()> {
+    fn run(
+        self,
+        host: Host,
+        settings: Settings,
+        wanted: Wanted,
+        tap: Tap,
+        recording: Option<SegmentFile>,
+    ) -> anyhow::Result<()> {
         let Tap {
             mut segments,
             mut facts,
@@ -308,6 +333,7 @@ impl Loop {
             programs,
         } = tap;
         let mut witness = Witness::new(host, settings, wanted, targets)?;
+        witness.record_segments(recording);
         announce(&witness);
         let mut last_heartbeat = Instant::now();
         let mut printed: u64 = 0;
@@ -379,6 +405,7 @@ impl Loop {
                 thread::sleep(GATHER);
             }
         }
+        witness.record_segments(None);
         drop(programs);
         Ok(())
     }

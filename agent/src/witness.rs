@@ -14,6 +14,7 @@ use ebpf_abi::{
 };
 use procfs::net::TcpState;
 use proto::v1;
+use recording::Record;
 use tap_core::{Settings, Tap};
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
         servers::{Servers, Wanted},
     },
     record,
+    segment_file::SegmentFile,
 };
 
 /// The state of the agent's main loop.
@@ -43,6 +45,7 @@ pub struct Witness {
     ends_of_round: Vec<End>,
     clock: Clock,
     malformed: u64,
+    recording: Option<SegmentFile>,
 }
 
 /// Something is over.
@@ -73,10 +76,18 @@ impl Witness {
             ends_of_round: Vec::new(),
             clock: Clock::now(),
             malformed: 0,
+            recording: None,
         };
         witness.processes.inventory(&mut witness.cgroups);
         witness.find_servers()?;
         Ok(witness)
+    }
+
+    /// From here on everything that the pipeline takes is recorded there; what was recorded so far is finished.
+    pub fn record_segments(&mut self, to: Option<SegmentFile>) {
+        if let Some(mut finished) = mem::replace(&mut self.recording, to) {
+            finished.finish();
+        }
     }
 
     /// The servers that are tapped.
@@ -146,6 +157,11 @@ impl Witness {
         };
         let payload = bytes.get(size_of::<SegmentHeader>()..).unwrap_or_default();
         let payload = payload.get(..header.length as usize).unwrap_or(payload);
+        if let Some(recording) = &mut self.recording
+            && self.tap.session(header.cookie).is_some()
+        {
+            recording.write(&Record::Segment(header, payload));
+        }
         self.tap.handle_segment(&header, payload);
         self.emit(out);
     }
@@ -154,6 +170,9 @@ impl Witness {
     pub fn begin_round(&mut self) {
         self.ends.append(&mut self.ends_of_round);
         self.clock = Clock::now();
+        if let Some(recording) = &mut self.recording {
+            recording.begin_round(&self.boot, self.clock);
+        }
         self.tap.handle_time(clock::boot_ns());
     }
 
@@ -162,10 +181,16 @@ impl Witness {
         for end in mem::take(&mut self.ends) {
             match end {
                 End::Process { tgid, at } => {
+                    self.write(&Record::Exit { tgid, at });
                     self.tap.handle_exit(tgid, at);
                     self.servers.ended(tgid);
                 }
-                End::Connection(close) => self.tap.handle_close(&close),
+                End::Connection(close) => {
+                    if self.tap.session(close.cookie).is_some() {
+                        self.write(&Record::Close(close));
+                    }
+                    self.tap.handle_close(&close);
+                }
             }
             self.emit(out);
         }
@@ -181,6 +206,12 @@ impl Witness {
         }
         for cookie in self.tap.take_closed() {
             self.attributions.remove(&cookie);
+        }
+    }
+
+    fn write(&mut self, record: &Record<'_>) {
+        if let Some(recording) = &mut self.recording {
+            recording.write(record);
         }
     }
 
@@ -231,6 +262,7 @@ impl Witness {
         if !accepted {
             return;
         }
+        self.write(&Record::Socket(*fact));
         self.tap.handle_socket(fact);
         let Some(session) = self.tap.session(fact.cookie) else {
             return;

@@ -12,7 +12,7 @@ use crate::v1::{self, event::Body};
 ///
 /// Times are RFC 3339 in UTC with nanoseconds; enums are their lower-case names (`tcp`, `observed`), classes
 /// upper-case as pgAudit writes them (`READ`). Booleans that queries rely on (`text_known`, `truncated`, `parsed`,
-/// `opened_before_attach`, `previous_run_unclean`) are always there. An enum value that this version does not know
+/// `opened_before_attach`, `previous_run_unclean`, `recording_segments`) are always there. An enum value that this version does not know
 /// is kept as its number.
 pub fn event(agent_id: &str, event: &v1::Event) -> Value {
     let mut fields = Fields::default();
@@ -311,6 +311,7 @@ fn detail(body: &Body) -> (&'static str, Fields) {
             f.text("boot_id", &a.boot_id);
             f.list("hooks", a.hooks.iter().map(|h| Value::from(h.as_str())));
             f.always("previous_run_unclean", a.previous_run_unclean);
+            f.always("recording_segments", a.recording_segments);
             "agent_start"
         }
         Body::AgentStop(a) => {

@@ -537,6 +537,8 @@ pub struct AgentStart {
     pub hooks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "6")]
     pub previous_run_unclean: bool,
+    #[prost(bool, tag = "8")]
+    pub recording_segments: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentStop {

@@ -1,0 +1,28 @@
+create temp table t (id int primary key, name text);
+insert into t values (1, 'one'), (2, 'two'), (3, 'it''s') \; select count(*) from t \; select * from t where id > 1;
+begin \; insert into t values (4, $$dollar$$) \; select 1/0 \; commit;
+rollback;
+begin; savepoint a; insert into t values (1, 'twice'); rollback to a; insert into t values (5, E'esc\'aped'); commit;
+prepare by_id (int) as select name from t where id = $1;
+execute by_id(1); execute by_id(2); execute by_id(99);
+deallocate by_id;
+execute by_id(1);
+begin; declare c cursor for select g from generate_series(1, 100) g; fetch 10 from c; fetch forward 5 in c; move 20 in c; fetch all from c; close c; commit;
+listen news; notify news, 'payload'; select 1; unlisten *;
+select 1 as a \; select 2 as b \; select 'three' as c;
+/* a comment */ select /* another; one */ 'semi;colon' as s; -- behind
+do $$ begin perform 1; raise notice 'told'; end $$;
+select * from nowhere;
+selec typo;
+update t set name = upper(name) where id <= 2 returning id, name;
+delete from t where id = 3;
+with gone as (delete from t where id = 4 returning *) select count(*) from gone;
+merge into t using (values (1, 'merged'), (9, 'nine')) v(id, name) on t.id = v.id when matched then update set name = v.name when not matched then insert values (v.id, v.name);
+explain (costs off) select * from t;
+set application_name = 'psql-script'; show application_name; reset application_name;
+create function pg_temp.twice(int) returns int language sql as 'select $1 * 2'; select pg_temp.twice(21);
+set statement_timeout = 50; select pg_sleep(1); reset statement_timeout;
+begin read only; insert into t values (10, 'no'); rollback;
+begin; update t set name = 'lost'; rollback;
+truncate t; drop table t;
+;
