@@ -2,7 +2,7 @@
 //! copying. Separate from the pipeline, which decides whose answer it is.
 
 use crate::Nanos;
-use crate::exchange::{Outcome, Phase, ServerError, StatementResult, Tag};
+use crate::exchange::{Outcome, Phase, ServerError, Source, StatementResult, Tag};
 use crate::framing::Frame;
 use crate::prepared::no_columns;
 use crate::request::Copied;
@@ -116,6 +116,19 @@ impl Answer {
         )
     }
 
+    /// Says what the result under way is of.
+    pub(crate) fn set_source(&mut self, source: Box<Source>) {
+        if let Some(result) = self.results.last_mut().filter(|_| self.open) {
+            result.source = Some(source);
+        }
+    }
+
+    /// Position of the result under way among those of its request.
+    pub(crate) fn index(&self) -> usize {
+        let omitted = usize::try_from(self.omitted).unwrap_or(usize::MAX);
+        self.results.len().saturating_sub(1).saturating_add(omitted)
+    }
+
     /// The command tag of the result under way.
     pub(crate) fn tag(&self) -> &str {
         let result = self.results.last().filter(|_| self.open);
@@ -154,5 +167,9 @@ pub(crate) fn result_bytes(result: &StatementResult) -> usize {
             .error
             .as_ref()
             .map_or(0, |error| error.severity.len() + error.sqlstate.len())
+        + result
+            .source
+            .as_ref()
+            .map_or(0, |source| size_of::<Source>() + source.sql.len())
         + crate::prepared::columns_bytes(&result.columns)
 }

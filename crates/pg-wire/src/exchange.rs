@@ -88,10 +88,6 @@ pub struct Exchange {
     pub truncated: bool,
     /// SHA-256 of the whole text, if `truncated` and all of it was seen.
     pub digest: Option<Box<[u8; 32]>>,
-    /// What an SQL-level EXECUTE, FETCH or MOVE runs: the text that prepared the statement or declared the cursor.
-    pub source: Option<Bytes>,
-    /// The same for `source`.
-    pub source_at: u64,
     /// Name of the prepared statement, empty for the unnamed one, cut to the limit.
     pub statement_name: Bytes,
     /// Name of the portal, empty for the unnamed one, cut to the limit.
@@ -188,6 +184,17 @@ pub struct StatementResult {
     pub ended: Nanos,
     /// The error that ended it.
     pub error: Option<ServerError>,
+    /// What an SQL-level EXECUTE, FETCH or MOVE runs.
+    pub source: Option<Box<Source>>,
+}
+
+/// The text that prepared a statement or declared a cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The text, up to the limit.
+    pub sql: Bytes,
+    /// As [`Exchange::sql_at`].
+    pub sql_at: u64,
 }
 
 /// A column of a result, as in RowDescription.
@@ -216,13 +223,19 @@ impl ServerError {
         matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 
+    /// The text could not be parsed.
+    pub(crate) fn is_syntax(&self) -> bool {
+        self.sqlstate == SYNTAX_ERROR
+    }
+
     /// There is no statement or portal of the name that the request gave: what was known under it is gone.
     pub(crate) fn names_nothing(&self) -> bool {
         matches!(self.sqlstate.as_str(), UNDEFINED_STATEMENT | UNDEFINED_CURSOR)
     }
 }
 
-/// `invalid_sql_statement_name` and `invalid_cursor_name` (manual appendix "PostgreSQL Error Codes").
+/// `syntax_error`, `invalid_sql_statement_name` and `invalid_cursor_name` (manual appendix "PostgreSQL Error Codes").
+const SYNTAX_ERROR: &str = "42601";
 const UNDEFINED_STATEMENT: &str = "26000";
 const UNDEFINED_CURSOR: &str = "34000";
 
@@ -231,7 +244,7 @@ impl Exchange {
     pub(crate) fn forget_name(&mut self) {
         self.sql = None;
         (self.sql_bytes, self.truncated, self.digest) = (0, false, None);
-        (self.preparsed, self.source) = (false, None);
+        self.preparsed = false;
     }
 }
 
@@ -254,6 +267,7 @@ impl StatementResult {
             first_response,
             ended: 0,
             error: None,
+            source: None,
         }
     }
 }

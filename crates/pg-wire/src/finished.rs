@@ -92,8 +92,6 @@ pub(crate) fn exchange(kind: ExchangeKind, request: &Request, answer: Option<&Fr
         sql_bytes: 0,
         truncated: false,
         digest: None,
-        source: None,
-        source_at: 0,
         statement_name: Bytes::new(),
         portal_name: Bytes::new(),
         param_count: 0,
@@ -138,7 +136,6 @@ fn exchange_bytes(exchange: &Exchange) -> usize {
     exchange.sql.as_ref().map_or(0, Bytes::len)
         + exchange.statement_name.len()
         + exchange.portal_name.len()
-        + exchange.source.as_ref().map_or(0, Bytes::len)
         + params_bytes(&exchange.params)
         + exchange
             .results

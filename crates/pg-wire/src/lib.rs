@@ -37,13 +37,14 @@ mod value;
 mod values;
 
 pub use exchange::{
-    Column, Columns, Exchange, ExchangeKind, Format, Outcome, Param, Params, Phase, ServerError,
+    Column, Columns, Exchange, ExchangeKind, Format, Outcome, Param, Params, Phase, ServerError, Source,
     StatementResult, Tag,
 };
 #[doc(hidden)]
 pub use fuzz::{fuzz_backend, fuzz_frontend, fuzz_session, fuzz_startup};
 pub use limits::Limits;
 pub use output::{EncryptionKind, Output};
+pub use pipeline::Split;
 pub use session::Session;
 #[doc(hidden)]
 pub use value::fuzz_value;

@@ -37,13 +37,10 @@ impl NameChange {
             .as_ref()
             .and_then(|text| text.sql.as_deref())
             .and_then(sql_names::read);
-        // What is prepared is the text of the whole string.
-        let text = text
-            .filter(|text| text.sql.as_deref().is_some_and(sql_names::is_single))
-            .unwrap_or(Text {
-                preparsed: true,
-                ..Text::default()
-            });
+        let text = text.unwrap_or(Text {
+            preparsed: true,
+            ..Text::default()
+        });
         match (self, named) {
             (Self::Prepare, Some(Named::Prepare(name))) => prepared.prepared_by_sql(Some(name), text),
             (Self::Prepare, _) => prepared.prepared_by_sql(None, text),

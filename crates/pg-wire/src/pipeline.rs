@@ -4,10 +4,12 @@
 
 mod abandon;
 mod failure;
+mod statement;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use bytes::Bytes;
+pub use statement::Split;
 
 use crate::Nanos;
 use crate::answer::{Answer, Bounds};
@@ -18,10 +20,8 @@ use crate::finished::{Finished, conclude, exchange};
 use crate::framing::Frame;
 use crate::frontend;
 use crate::limits::Limits;
-use crate::name_change::NameChange;
-use crate::prepared::{Prepared, Text, columns_bytes, no_columns};
+use crate::prepared::{Prepared, columns_bytes, no_columns};
 use crate::request::{self, Ask, Request, Target, Unit};
-use crate::sql_names::{self, Named};
 
 /// An answer that nothing asked for.
 #[derive(Debug)]
@@ -45,6 +45,10 @@ pub(crate) struct Pipeline {
     skipping: bool,
     /// Those described last for a query string: the next one often has the same.
     columns: Columns,
+    /// Takes query strings apart.
+    pub(crate) split: Option<Split>,
+    /// Statements of the query string at the head of the queue, once they were needed.
+    parts: Option<Vec<Range<usize>>>,
     /// The request at the head of the queue began a stream in both directions: where it began itself.
     stream_began: Option<u64>,
     pub(crate) finished: Finished,
@@ -66,6 +70,8 @@ impl Pipeline {
             unit: Unit::default(),
             skipping: false,
             columns: no_columns(),
+            split: None,
+            parts: None,
             stream_began: None,
             finished: Finished::new(limits.pipeline, limits.pipeline_bytes),
             prepared: Prepared::new(limits.prepared, limits.prepared_bytes, blind),
@@ -148,8 +154,7 @@ impl Pipeline {
             }
             kind::COMMAND_COMPLETE => {
                 self.open(frame, "a query or an Execute")?.tag = Some(backend::tag(capture.bytes()));
-                let change =
-                    NameChange::of_tag(self.answer.tag()).map(|change| (change, self.completed_text()));
+                let change = self.name_change();
                 // A portal that drops itself (DISCARD ALL) has still to be reported by its text.
                 self.end(at, frame, Outcome::Ok, Phase::Complete);
                 if let Some((change, text)) = change {
@@ -232,6 +237,7 @@ impl Pipeline {
         self.unit = Unit::default();
         self.skipping = false;
         self.stream_began = None;
+        self.parts = None;
     }
 
     /// Whether nothing is under way.
@@ -258,6 +264,10 @@ impl Pipeline {
             + self.answer.retained_bytes()
             + self.prepared.retained_bytes()
             + columns_bytes(&self.columns)
+            + self
+                .parts
+                .as_ref()
+                .map_or(0, |parts| parts.capacity() * size_of::<Range<usize>>())
     }
 
     /// The result at the head of the queue, which must be one that can have rows.
@@ -282,6 +292,9 @@ impl Pipeline {
 
     /// Ends the open result; an Execute has but this one.
     fn end(&mut self, at: Nanos, frame: &Frame, outcome: Outcome, phase: Phase) {
+        if let Some(source) = self.source() {
+            self.answer.set_source(source);
+        }
         self.answer.end(at, outcome, phase, None, self.bounds);
         if let Some(request) = self.pop_if(|ask| matches!(ask, Ask::Execute { .. })) {
             self.finish_answer(request, at, Some(frame.end));
@@ -350,6 +363,7 @@ impl Pipeline {
     /// Makes an exchange of a request and the results collected for it.
     fn finish_answer(&mut self, request: Request, at: Nanos, response_to: Option<u64>) {
         let (results, omitted) = self.answer.take();
+        self.parts = None;
         let kind = match request.ask {
             Ask::Query(_) => ExchangeKind::Simple,
             Ask::FunctionCall { .. } => ExchangeKind::FunctionCall,
@@ -375,30 +389,8 @@ impl Pipeline {
             _ => {}
         }
         exchange.continues = exchange.continues.or(self.stream_began.take());
-        let failed = exchange.results.first().and_then(|result| result.error.as_ref());
-        if exchange.results.len() == 1 && !failed.is_some_and(ServerError::names_nothing) {
-            let source = match sql_named(&exchange.sql) {
-                Some(Named::Execute(name)) => self.prepared.source(&Target::Statement(name)),
-                Some(Named::Fetch(name)) => self.prepared.source(&Target::Portal(name)),
-                _ => None,
-            };
-            if let Some(text) = source {
-                exchange.source.clone_from(&text.sql);
-                exchange.source_at = text.at;
-            }
-        }
         exchange.ended = exchange.results.last().map_or(at, |result| result.ended);
         self.finished.push(exchange);
-    }
-
-    /// The text whose one statement has just been completed, if that is sure.
-    fn completed_text(&self) -> Option<Text> {
-        match self.queue.front().map(|request| &request.ask) {
-            // Of a string with several statements only the first one is known for sure.
-            Some(Ask::Query(text)) if self.answer.is_first() => Some(text.clone()),
-            Some(Ask::Execute { portal }) => self.prepared.text(portal),
-            _ => None,
-        }
     }
 
     /// A stream in both directions may last for weeks: that it began is reported now, its volume at its end.
@@ -455,10 +447,6 @@ impl Pipeline {
             None
         }
     }
-}
-
-fn sql_named(sql: &Option<Bytes>) -> Option<Named> {
-    sql.as_deref().and_then(sql_names::read)
 }
 
 /// Status byte of a ReadyForQuery outside of a transaction.

@@ -111,8 +111,8 @@ impl Prepared {
     }
 
     /// What a portal runs.
-    pub(crate) fn text(&self, portal: &[u8]) -> Option<Text> {
-        Some(self.portals.get(portal)?.statement.text.clone())
+    pub(crate) fn text(&self, portal: &[u8]) -> Option<&Text> {
+        Some(&self.portals.get(portal)?.statement.text)
     }
 
     /// The text behind a name that SQL gives.

@@ -11,7 +11,7 @@ use crate::framing::{Frame, FrameError, Framer, describe};
 use crate::frontend;
 use crate::limits::Limits;
 use crate::output::{EncryptionKind, Output};
-use crate::pipeline::{Pipeline, Unexpected};
+use crate::pipeline::{Pipeline, Split, Unexpected};
 use crate::resync::{Resync, Step};
 use crate::startup::{self, Authentication};
 use crate::{Direction, Nanos};
@@ -59,6 +59,13 @@ impl Session {
     /// [`Output::Lost`]; exchanges begin with the first boundary that is sure.
     pub fn mid_stream(limits: Limits) -> Session {
         Self::start(&limits, Stage::OutOfStep)
+    }
+
+    /// With this, names that SQL gives in a string of several statements are followed too.
+    #[must_use]
+    pub fn with_split(mut self, split: Split) -> Session {
+        self.pipeline.split = Some(split);
+        self
     }
 
     /// Bytes of one direction. `offset` is the place of the first of them in that direction's stream; a

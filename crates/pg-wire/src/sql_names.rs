@@ -47,6 +47,16 @@ pub(crate) fn read(sql: &[u8]) -> Option<Named> {
     words.token()?.name().map(verb)
 }
 
+/// Whether a text may hold a statement that names something: a cheap look, which errs on the side of yes.
+pub(crate) fn may_name(sql: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8; 4]; 7] = [b"prep", b"exec", b"deal", b"decl", b"fetc", b"move", b"clos"];
+    sql.windows(4).any(|four| {
+        BEGINNINGS
+            .iter()
+            .any(|beginning| beginning.eq_ignore_ascii_case(four))
+    })
+}
+
 /// Whether a `DECLARE` says `WITH HOLD`, which stands before `FOR`.
 pub(crate) fn is_held(sql: &[u8]) -> bool {
     let mut words = Words { rest: sql };

@@ -15,7 +15,15 @@ fn sources(exchanges: &[Exchange]) -> Vec<String> {
                 None if exchange.preparsed => "preparsed".to_owned(),
                 None => "?".to_owned(),
             };
-            format!("{} < {}", text(&exchange.sql), text(&exchange.source))
+            let sources: Vec<_> = exchange
+                .results
+                .iter()
+                .map(|result| match &result.source {
+                    Some(source) => text(&Some(source.sql.clone())),
+                    None => "?".to_owned(),
+                })
+                .collect();
+            format!("{} < {}", text(&exchange.sql), sources.join(" | "))
         })
         .collect()
 }
@@ -80,12 +88,55 @@ fn where_the_name_is_not_plain_no_name_is_sure() {
             .client(&[query(string)])
             .server(&answer);
         let told = sources(&run(talk, "s").exchanges());
-        assert_eq!(
-            told.last().map(String::as_str),
-            Some("preparsed < preparsed"),
-            "{string}"
-        );
+        assert_eq!(told.last().map(String::as_str), Some("preparsed < ?"), "{string}");
     }
+}
+
+/// Takes apart what has no `;` inside of anything.
+fn split(text: &str) -> Vec<std::ops::Range<usize>> {
+    let mut start = 0;
+    text.split_inclusive(';')
+        .map(|part| {
+            let range = start..start + part.trim_end_matches(';').len();
+            start += part.len();
+            range
+        })
+        .collect()
+}
+
+#[test]
+fn names_inside_a_string_are_followed_where_it_can_be_taken_apart() {
+    let talk = Conversation::logged_in()
+        .client(&[query(
+            "BEGIN; DECLARE c CURSOR FOR SELECT 1; FETCH c; PREPARE p AS SELECT 2; EXECUTE p",
+        )])
+        .server(&[
+            complete("BEGIN"),
+            complete("DECLARE CURSOR"),
+            complete("FETCH 1"),
+            complete("PREPARE"),
+            complete("SELECT 1"),
+            ready(b'T'),
+        ])
+        .client(&[query("FETCH c; SELECT 1/0"), execute("c", 0), sync()])
+        .server(&[
+            complete("FETCH 1"),
+            error("ERROR", "22012"),
+            ready(b'E'),
+            error("ERROR", "25P02"),
+            ready(b'E'),
+        ]);
+    let mut player = Player::new(Session::new(Limits::default()).with_split(split));
+    player.turns(&talk.turns);
+    assert_eq!(
+        sources(&exchanges(player.close())),
+        [
+            "BEGIN; DECLARE c CURSOR FOR SELECT 1; FETCH c; PREPARE p AS SELECT 2; EXECUTE p \
+             < ? | ? |  DECLARE c CURSOR FOR SELECT 1 | ? |  PREPARE p AS SELECT 2",
+            "FETCH c; SELECT 1/0 <  DECLARE c CURSOR FOR SELECT 1 | ?",
+            " DECLARE c CURSOR FOR SELECT 1 < ?",
+        ]
+    );
 }
 
 #[test]

@@ -72,7 +72,8 @@ impl Connection {
                 Session::mid_stream(limits)
             } else {
                 Session::new(limits)
-            },
+            }
+            .with_split(sql_meaning::split),
             frontend: stream(),
             backend: stream(),
             statements: 0,

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
-use pg_wire::{Exchange, Format, Param};
+use pg_wire::{Exchange, Format, Param, Source};
 
 /// What a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +95,12 @@ impl Encodings {
             .sql
             .as_ref()
             .and_then(|text| self.decode(exchange.sql_at, text));
-        exchange.source = exchange
-            .source
-            .as_ref()
-            .and_then(|text| self.decode(exchange.source_at, text));
+        for result in &mut exchange.results {
+            result.source = result.source.take().and_then(|source| {
+                let sql = self.decode(source.sql_at, &source.sql)?;
+                Some(Box::new(Source { sql, ..*source }))
+            });
+        }
         let is_foreign = |param: &Param| param.format == Format::Text && !param.kept.is_ascii();
         if exchange.params.iter().any(is_foreign) {
             exchange.params = exchange

@@ -33,10 +33,6 @@ pub(crate) fn queries(
         return out.push(whole(exchange, interpreter, redaction));
     }
     let texts = texts(exchange);
-    let source = exchange.source.as_ref().map(|text| {
-        let meaning = interpreter.interpret(text);
-        (record(text, &meaning, redaction), meaning)
-    });
     let single = exchange.results.len() == 1 && exchange.results_omitted == 0;
     out.extend(exchange.results.iter().enumerate().map(|(index, result)| {
         // Answers beyond the limit were left out before the error that ended the string.
@@ -83,9 +79,10 @@ pub(crate) fn queries(
         query.text = recorded;
         query.original_bytes = original_bytes;
         query.text_is_shared = matches!(texts, Texts::Whole(_)) && !single;
-        if let Some((text, meaning)) = &source {
-            query.source = Some(text.clone());
-            query.source_statement = Some(Arc::clone(meaning));
+        if let Some(source) = &result.source {
+            let meaning = interpreter.interpret(&source.sql);
+            query.source = Some(record(&source.sql, &meaning, redaction));
+            query.source_statement = Some(meaning);
         }
         (times, query)
     }));

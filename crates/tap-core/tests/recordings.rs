@@ -83,7 +83,7 @@ fn play(
             Step::Socket(fact) => tap.handle_socket(fact),
             Step::Segment(header, bytes) => {
                 cut(header, bytes, &mut |header, bytes| {
-                    tap.handle_segment(header, bytes)
+                    tap.handle_segment(header, bytes);
                 });
             }
             Step::Close(fact) => tap.handle_close(fact),
@@ -164,7 +164,7 @@ fn segments_cut_at_every_byte_give_the_same_events() {
         let step = (longest * tape.bytes / BUDGET_BYTES).max(1);
         for first in (1..longest).step_by(step) {
             let again = play(&tape, |header, bytes, out| {
-                pieces(header, bytes, first, usize::MAX / 2, out)
+                pieces(header, bytes, first, usize::MAX / 2, out);
             });
             assert_same(&tape, &expected, &again, &format!("cut behind {first} bytes"));
         }

@@ -2,7 +2,7 @@
 
 use super::Pipeline;
 use crate::Nanos;
-use crate::exchange::{ExchangeKind, Outcome, Phase, ServerError};
+use crate::exchange::{ExchangeKind, Outcome, Phase, ServerError, Source};
 use crate::finished::{conclude, exchange};
 use crate::framing::Frame;
 use crate::request::{Ask, Request, Target};
@@ -20,6 +20,9 @@ impl Pipeline {
             }
             Some(Ask::Query(_) | Ask::FunctionCall { .. }) => {
                 self.extend(frame);
+                if let Some(source) = self.source_of_failure(&error) {
+                    self.answer.set_source(source);
+                }
                 self.answer
                     .end(at, Outcome::Error, Phase::Execute, Some(error), self.bounds);
             }
@@ -31,8 +34,9 @@ impl Pipeline {
                 }
             }
             Some(_) => {
+                let source = self.source_of_failure(&error);
                 if let Some(request) = self.pop() {
-                    self.fail_step(at, frame, request, error);
+                    self.fail_step(at, frame, request, error, source);
                 }
                 self.skip_to_sync();
             }
@@ -49,12 +53,31 @@ impl Pipeline {
         None
     }
 
+    /// What the statement that failed would have run. Where the server knows nothing by a name, what was known of it is
+    /// gone; and a string that it could not parse was never taken apart.
+    fn source_of_failure(&mut self, error: &ServerError) -> Option<Box<Source>> {
+        if error.names_nothing() || error.is_syntax() {
+            return None;
+        }
+        self.source()
+    }
+
     /// A message of the extended protocol failed.
-    fn fail_step(&mut self, at: Nanos, frame: &Frame, request: Request, error: ServerError) {
+    fn fail_step(
+        &mut self,
+        at: Nanos,
+        frame: &Frame,
+        request: Request,
+        error: ServerError,
+        source: Option<Box<Source>>,
+    ) {
         let kind = match &request.ask {
             Ask::Execute { .. } => {
                 let bytes_in = request.wire_bytes();
                 self.answer.extend(frame, bytes_in);
+                if let Some(source) = source {
+                    self.answer.set_source(source);
+                }
                 self.answer
                     .end(at, Outcome::Error, Phase::Execute, Some(error), self.bounds);
                 return self.finish_answer(request, at, Some(frame.end));
