@@ -72,7 +72,9 @@ impl Answer {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        if self.results.len() > bounds.results && error.is_none() {
+        // Beyond the limit the error that ends the string is kept still, and no second one.
+        let limit = bounds.results + usize::from(error.is_some());
+        if self.results.len() > limit {
             self.omitted += 1;
             self.results.pop();
             return;

@@ -229,6 +229,11 @@ impl Pipeline {
         Ok(None)
     }
 
+    /// Whether any request awaits its answer.
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Drops requests that can never have run (the session was refused).
     pub(crate) fn forget(&mut self) {
         self.queue.clear();

@@ -199,6 +199,17 @@ impl Prepared {
         self.blind = true;
     }
 
+    /// What this name of a statement means is not known any more.
+    pub(crate) fn doubt(&mut self, statement: &[u8]) {
+        self.statements.remove(statement);
+        self.blind = true;
+    }
+
+    /// Which portals there are is not known any more.
+    pub(crate) fn lose_portals(&mut self) {
+        self.portals.clear();
+    }
+
     fn lose_statements(&mut self) {
         self.statements.clear_named();
         self.blind = true;

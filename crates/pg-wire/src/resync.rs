@@ -131,7 +131,12 @@ impl Resync {
             })
     }
 
-    fn server_ready(&self) -> bool {
+    /// The client asked something that is read: the server is no longer ready.
+    pub(crate) fn server_speaks_later(&mut self) {
+        self.tail_length = 0;
+    }
+
+    pub(crate) fn server_ready(&self) -> bool {
         let [ready @ .., status] = &self.tail;
         self.tail_length == self.tail.len() && ready == READY && matches!(status, b'I' | b'T' | b'E')
     }

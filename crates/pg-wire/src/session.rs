@@ -30,6 +30,8 @@ pub struct Session {
     backend: Framer,
     pipeline: Pipeline,
     resync: Resync,
+    /// While out of step: the client's messages are read still, and reported with unknown outcome.
+    frontend_in_step: bool,
     outputs: VecDeque<Output>,
     /// Bytes of each direction that came after the session was opaque or over.
     swallowed: [u64; 2],
@@ -41,7 +43,7 @@ enum Stage {
     Startup,
     /// Both sides speak in typed messages.
     Typed,
-    /// Boundaries are not known.
+    /// Boundaries are not known: of both directions, or (`frontend_in_step`) of the backend's only.
     OutOfStep,
     /// Encrypted, or a cancel request that is over: nothing more can be read.
     Opaque,
@@ -100,7 +102,10 @@ impl Session {
             Stage::Closed => {}
             Stage::Opaque => framer.restart(Some(offset_after)),
             Stage::OutOfStep => {
-                framer.restart(Some(offset_after));
+                if direction == Direction::Frontend {
+                    self.lose_frontend(at);
+                }
+                self.framer(direction).restart(Some(offset_after));
                 self.resync.miss(direction, missing);
             }
             Stage::Startup | Stage::Typed => {
@@ -112,7 +117,11 @@ impl Session {
                 if exact.is_some_and(|missing| framer.bridge(missing)) {
                     return self.read(direction, at, &[]);
                 }
-                self.lose_step(at);
+                if direction == Direction::Backend && stage == Stage::Typed && !self.login {
+                    self.lose_backend(at);
+                } else {
+                    self.lose_step(at);
+                }
                 self.framer(direction).restart(Some(offset_after));
                 self.resync.miss(direction, missing);
             }
@@ -122,7 +131,12 @@ impl Session {
     /// The connection is over. What is under way is reported as unanswered.
     pub fn handle_close(&mut self, at: Nanos) {
         if !self.login {
-            self.pipeline.abandon(at, Outcome::Unanswered, false);
+            let outcome = if self.stage == Stage::OutOfStep {
+                Outcome::Unknown
+            } else {
+                Outcome::Unanswered
+            };
+            self.pipeline.abandon(at, outcome, true);
             self.collect();
         }
         self.outputs.extend(self.resync.report(at, true));
@@ -181,6 +195,7 @@ impl Session {
             backend: Framer::new(backend::plan, false, capture()),
             pipeline: Pipeline::new(limits, !first_byte),
             resync: Resync::default(),
+            frontend_in_step: false,
             outputs: VecDeque::new(),
             swallowed: [0; 2],
         }
@@ -408,6 +423,7 @@ impl Session {
     /// From here on boundaries are not known. What was under way is reported as unknown; incomplete
     /// messages are dropped, and counted.
     fn lose_step(&mut self, at: Nanos) {
+        self.frontend_in_step = false;
         for direction in [Direction::Frontend, Direction::Backend] {
             let framer = self.framer(direction);
             let (partial, offset) = (framer.partial_bytes(), framer.offset());
@@ -417,11 +433,60 @@ impl Session {
         if self.login {
             self.pipeline.forget();
         }
-        self.pipeline.abandon(at, Outcome::Unknown, true);
+        self.pipeline.abandon(at, Outcome::Unknown, false);
         self.collect();
         self.stage = Stage::OutOfStep;
         self.login = false;
         self.asked = None;
+    }
+
+    /// Bytes of the server were lost: what it answered is not known, but what the client asks still is.
+    fn lose_backend(&mut self, at: Nanos) {
+        let (partial, offset) = (self.backend.partial_bytes(), self.backend.offset());
+        self.backend.restart(offset);
+        self.resync.skip(Direction::Backend, partial);
+        self.pipeline.abandon(at, Outcome::Unknown, true);
+        self.collect();
+        self.stage = Stage::OutOfStep;
+        self.frontend_in_step = true;
+    }
+
+    /// The client's boundaries are lost too: what was read of it is reported, and the rest only counted.
+    fn lose_frontend(&mut self, at: Nanos) {
+        if !std::mem::take(&mut self.frontend_in_step) {
+            return;
+        }
+        let (partial, offset) = (self.frontend.partial_bytes(), self.frontend.offset());
+        self.frontend.restart(offset);
+        self.resync.skip(Direction::Frontend, partial);
+        self.pipeline.abandon(at, Outcome::Unknown, false);
+        self.collect();
+    }
+
+    /// Reads requests whose answers are hidden.
+    fn read_unanswered(&mut self, at: Nanos, piece: &[u8]) {
+        let mut input = piece;
+        loop {
+            match self.frontend.next(at, &mut input) {
+                Ok(None) => return,
+                Ok(Some(frame)) if frame.kind == frontend::kind::CREDENTIALS => {}
+                Ok(Some(frame)) if frame.kind == frontend::kind::TERMINATE => {
+                    self.outputs.push_back(Output::Terminate { at });
+                }
+                Ok(Some(frame)) => {
+                    if self.pipeline.request(&frame, self.frontend.capture()).is_err() {
+                        // Reported, so that more can come.
+                        self.pipeline.abandon(at, Outcome::Unknown, true);
+                        self.collect();
+                    }
+                }
+                Err(error) => {
+                    self.malformed(at, Direction::Frontend, error);
+                    self.frontend.pass(input.len() as u64);
+                    return self.resync.skip(Direction::Frontend, input.len() as u64);
+                }
+            }
+        }
     }
 
     fn find_step(&mut self, direction: Direction, at: Nanos, piece: &[u8]) {
@@ -430,6 +495,22 @@ impl Session {
             Direction::Backend => {
                 self.backend.pass(length);
                 self.resync.backend_piece(piece, length);
+                if self.frontend_in_step && self.resync.server_ready() && self.pipeline.has_requests() {
+                    // Whatever it answered, this was the end of it.
+                    self.pipeline.abandon(at, Outcome::Unknown, true);
+                    self.collect();
+                }
+            }
+            Direction::Frontend if self.frontend_in_step => {
+                let at_boundary = self.frontend.at_boundary() && !self.pipeline.has_requests();
+                if !(at_boundary && self.resync.server_ready()) {
+                    self.resync.server_speaks_later();
+                    return self.read_unanswered(at, piece);
+                }
+                self.frontend_in_step = false;
+                self.outputs.extend(self.resync.report(at, true));
+                self.stage = Stage::Typed;
+                return self.read(direction, at, piece);
             }
             Direction::Frontend => {
                 let offset = self.frontend.offset().unwrap_or(0);

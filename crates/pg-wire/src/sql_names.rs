@@ -49,7 +49,9 @@ pub(crate) fn read(sql: &[u8]) -> Option<Named> {
 
 /// Whether a text may hold a statement that names something: a cheap look, which errs on the side of yes.
 pub(crate) fn may_name(sql: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8; 4]; 7] = [b"prep", b"exec", b"deal", b"decl", b"fetc", b"move", b"clos"];
+    const BEGINNINGS: [&[u8; 4]; 8] = [
+        b"prep", b"exec", b"deal", b"disc", b"decl", b"fetc", b"move", b"clos",
+    ];
     sql.windows(4).any(|four| {
         BEGINNINGS
             .iter()

@@ -107,45 +107,105 @@ fn a_boundary_found_too_early_is_given_up_again() {
     );
 }
 
+/// A statement is prepared, and a pipeline and the head of a query are under way.
+fn under_way() -> Player {
+    let mut player = logged_in();
+    player.bytes(Direction::Frontend, &[parse("s", "SELECT 1"), sync()].concat());
+    player.bytes(Direction::Backend, &[parsed(), ready(b'I')].concat());
+    player.bytes(
+        Direction::Frontend,
+        &[query("SELECT 2"), bind("", "s", &[]), execute("", 0), sync()].concat(),
+    );
+    let lost = query("SELECT lost");
+    player.bytes(Direction::Frontend, lost.get(..9).unwrap_or_default());
+    player
+}
+
+/// The prepared statement is run again.
+fn run_again(player: &mut Player) {
+    player.bytes(
+        Direction::Frontend,
+        &[bind("", "s", &[]), execute("", 0), sync()].concat(),
+    );
+    player.bytes(
+        Direction::Backend,
+        &[bound(), complete("SELECT 1"), ready(b'I')].concat(),
+    );
+}
+
 #[test]
-fn a_gap_makes_what_is_under_way_unknown_and_forgets_names() {
-    for direction in [Direction::Frontend, Direction::Backend] {
+fn a_gap_in_the_requests_makes_what_is_under_way_unknown_and_forgets_names() {
+    let mut player = under_way();
+    player.gap(Direction::Frontend, 50, true);
+    player.bytes(Direction::Backend, &[complete("SELECT 1"), ready(b'I')].concat());
+    run_again(&mut player);
+    let outputs = player.close();
+    assert_eq!(outputs[2], lost(Direction::Frontend, Some(50), 9));
+    assert_eq!(outputs[3], lost(Direction::Backend, Some(0), 20));
+    let exchanges = exchanges(outputs);
+    assert_eq!(
+        lines(&exchanges),
+        [
+            "Simple SELECT 2 [Unknown@Execute] -",
+            "Execute SELECT 1 [Unknown@Bind] -",
+            "Execute ? [Ok@Complete \"SELECT 1\"] I",
+        ]
+    );
+    assert!(exchanges[2].preparsed);
+}
+
+#[test]
+fn a_gap_in_the_answers_hides_no_request_and_no_name_that_nobody_touched() {
+    let mut player = under_way();
+    player.gap(Direction::Backend, 50, true);
+    player.bytes(Direction::Frontend, &query("SELECT lost")[9..]);
+    player.bytes(Direction::Frontend, &[parse("t", "SELECT 3"), sync()].concat());
+    player.bytes(Direction::Backend, &[complete("SELECT 1"), ready(b'I')].concat());
+    run_again(&mut player);
+    // Whether this one was prepared was not seen.
+    player.bytes(
+        Direction::Frontend,
+        &[bind("", "t", &[]), execute("", 0), sync()].concat(),
+    );
+    player.bytes(
+        Direction::Backend,
+        &[bound(), complete("SELECT 1"), ready(b'I')].concat(),
+    );
+    let outputs = player.close();
+    assert!(
+        outputs.contains(&lost(Direction::Backend, Some(50), 20)),
+        "{outputs:?}"
+    );
+    let exchanges = exchanges(outputs);
+    assert_eq!(
+        lines(&exchanges),
+        [
+            "Simple SELECT 2 [Unknown@Execute] -",
+            "Execute SELECT 1 [Unknown@Bind] -",
+            "Simple SELECT lost [Unknown@Execute] -",
+            "Parse SELECT 3 [Unknown@Parse] -",
+            "Execute SELECT 1 [Ok@Complete \"SELECT 1\"] I",
+            "Execute ? [Ok@Complete \"SELECT 1\"] I",
+        ]
+    );
+}
+
+#[test]
+fn a_hidden_deallocate_makes_every_name_doubtful() {
+    for sql in [
+        "DEALLOCATE ALL",
+        "SELECT 1; discard all",
+        "DO 'begin execute ''DEALLOCATE s''; end'",
+    ] {
         let mut player = logged_in();
         player.bytes(Direction::Frontend, &[parse("s", "SELECT 1"), sync()].concat());
         player.bytes(Direction::Backend, &[parsed(), ready(b'I')].concat());
-        player.bytes(
-            Direction::Frontend,
-            &[query("SELECT 2"), bind("", "s", &[]), execute("", 0), sync()].concat(),
-        );
-        player.bytes(Direction::Frontend, &query("SELECT lost")[..9]);
-        player.gap(direction, 50, true);
-        player.bytes(Direction::Backend, &[complete("SELECT 1"), ready(b'I')].concat());
-        player.bytes(
-            Direction::Frontend,
-            &[bind("", "s", &[]), execute("", 0), sync()].concat(),
-        );
-        player.bytes(
-            Direction::Backend,
-            &[bound(), complete("SELECT 1"), ready(b'I')].concat(),
-        );
-        let outputs = player.close();
-        let (front, back) = if direction == Direction::Frontend {
-            (50, 0)
-        } else {
-            (0, 50)
-        };
-        assert_eq!(outputs[2], lost(Direction::Frontend, Some(front), 9));
-        assert_eq!(outputs[3], lost(Direction::Backend, Some(back), 20));
-        let exchanges = exchanges(outputs);
-        assert_eq!(
-            lines(&exchanges),
-            [
-                "Simple SELECT 2 [Unknown@Execute] -",
-                "Execute SELECT 1 [Unknown@Bind] -",
-                "Execute ? [Ok@Complete \"SELECT 1\"] I",
-            ]
-        );
-        assert!(exchanges[2].preparsed);
+        player.gap(Direction::Backend, 50, true);
+        player.bytes(Direction::Frontend, &query(sql));
+        player.bytes(Direction::Backend, &ready(b'I'));
+        run_again(&mut player);
+        let told = lines(&exchanges(player.close()));
+        assert_eq!(told[1..], ["Execute ? [Ok@Complete \"SELECT 1\"] I"], "{sql}");
     }
 }
 
