@@ -31,6 +31,8 @@ pub const DATABASE: &str = "shop";
 pub enum Witness {
     /// Every statement, and every executed row count by pgAudit.
     Full,
+    /// Every statement with its parameters, every replication command; no extension is needed.
+    Statements,
     /// Nothing: for runs that measure time.
     Silent,
 }
@@ -54,7 +56,15 @@ impl Cluster {
     /// # Errors
     /// When PostgreSQL is not installed, or `initdb` fails.
     pub fn init(witness: Witness) -> Result<Self> {
-        let binaries = server_binaries()?;
+        Self::init_with(server_binaries()?, witness)
+    }
+
+    /// As [`Cluster::init`], with the server programs of one folder. The account that runs the server must be able to
+    /// read it.
+    ///
+    /// # Errors
+    /// As [`Cluster::init`].
+    pub fn init_with(binaries: PathBuf, witness: Witness) -> Result<Self> {
         let folder = TempDir::with_prefix("pgwitness-cluster-").context("making a folder for the cluster")?;
         // Others may not enter: the superuser logs in over the socket in here without a password.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
@@ -237,15 +247,21 @@ impl Cluster {
             self.port,
             self.socket_folder().display()
         );
-        if witness == Witness::Full {
-            conf.push_str(WITNESS_CONF);
-        }
+        conf.push_str(match witness {
+            Witness::Full => WITNESS_CONF,
+            Witness::Statements => STATEMENTS_CONF,
+            Witness::Silent => "",
+        });
         let mut file = fs::OpenOptions::new()
             .append(true)
             .open(self.data().join("postgresql.conf"))?;
         file.write_all(conf.as_bytes())
             .context("writing postgresql.conf")?;
-        fs::write(self.data().join("pg_hba.conf"), HBA).context("writing pg_hba.conf")
+        let hba = match witness {
+            Witness::Statements => STATEMENTS_HBA,
+            Witness::Full | Witness::Silent => HBA,
+        };
+        fs::write(self.data().join("pg_hba.conf"), hba).context("writing pg_hba.conf")
     }
 }
 
@@ -326,6 +342,20 @@ const WITNESS_CONF: &str = "logging_collector = on\nlog_destination = 'csvlog'\n
     log_min_duration_statement = -1\nlog_connections = on\nlog_disconnections = on\n\
     log_parameter_max_length = -1\nshared_preload_libraries = 'pgaudit'\npgaudit.log = 'read, write'\n\
     pgaudit.log_rows = on\npgaudit.log_parameter = off\npgaudit.log_catalog = off\n";
+
+/// Every role with its password, also for replication; but for one, whose program speaks the protocol by hand.
+const STATEMENTS_HBA: &str = "local all postgres trust\n\
+                              local all w_protocol trust\n\
+                              local all,replication all scram-sha-256\n\
+                              host all,replication all 127.0.0.1/32 scram-sha-256\n";
+
+/// The independent record without an extension, so that every version's server can keep it.
+const STATEMENTS_CONF: &str = "logging_collector = on\nlog_destination = 'csvlog'\nlog_filename = 'server.log'\n\
+    log_rotation_age = 0\nlog_rotation_size = 0\nlog_statement = 'all'\nlog_duration = off\n\
+    log_min_duration_statement = -1\nlog_connections = on\nlog_disconnections = on\nlog_replication_commands = on\n\
+    log_parameter_max_length = -1\nlog_parameter_max_length_on_error = -1\nlog_min_error_statement = error\n\
+    wal_level = logical\nmax_wal_senders = 10\nmax_replication_slots = 10\nmax_prepared_transactions = 10\n\
+    password_encryption = 'scram-sha-256'\n";
 
 /// A small shop, owned by the shared role.
 const SCHEMA: &str = "SET ROLE app_user;

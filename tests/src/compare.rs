@@ -188,7 +188,7 @@ fn compare_session(
         .iter()
         .map(|request| key(&joined(request), expected.texts))
         .collect();
-    for step in align(&theirs_keys, &our_keys) {
+    for step in align(&theirs_keys, &our_keys, |theirs, ours| theirs == ours) {
         let theirs = step.logged.and_then(|index| session.statements.get(index));
         let ours = step.recorded.and_then(|index| ours.get(index));
         match (theirs, ours) {
@@ -305,17 +305,22 @@ fn key(text: &str, clear: bool) -> String {
         .to_ascii_uppercase()
 }
 
+/// One step of an alignment: positions in both sequences.
 #[derive(Debug, PartialEq, Eq)]
-struct Step {
-    logged: Option<usize>,
-    recorded: Option<usize>,
-    equal: bool,
+pub(crate) struct Step {
+    pub(crate) logged: Option<usize>,
+    pub(crate) recorded: Option<usize>,
+    pub(crate) equal: bool,
 }
 
 /// Aligns two sequences by their longest common subsequence. Between two equal stretches, leftovers of both sides are
 /// paired as the same request with another text; what remains on one side only is missing or extra.
-fn align(logged: &[String], recorded: &[String]) -> Vec<Step> {
-    let head = logged.iter().zip(recorded).take_while(|(a, b)| a == b).count();
+pub(crate) fn align<L, R>(logged: &[L], recorded: &[R], same: impl Fn(&L, &R) -> bool) -> Vec<Step> {
+    let head = logged
+        .iter()
+        .zip(recorded)
+        .take_while(|(a, b)| same(a, b))
+        .count();
     let (rest_l, rest_r) = (
         logged.get(head..).unwrap_or_default(),
         recorded.get(head..).unwrap_or_default(),
@@ -324,14 +329,14 @@ fn align(logged: &[String], recorded: &[String]) -> Vec<Step> {
         .iter()
         .rev()
         .zip(rest_r.iter().rev())
-        .take_while(|(a, b)| a == b)
+        .take_while(|(a, b)| same(a, b))
         .count();
     let middle_l = rest_l.get(..rest_l.len() - tail).unwrap_or_default();
     let middle_r = rest_r.get(..rest_r.len() - tail).unwrap_or_default();
 
     let mut matched: Vec<(usize, usize)> = (0..head).map(|index| (index, index)).collect();
     matched.extend(
-        common(middle_l, middle_r)
+        common(middle_l, middle_r, same)
             .into_iter()
             .map(|(l, r)| (l + head, r + head)),
     );
@@ -375,7 +380,7 @@ fn align(logged: &[String], recorded: &[String]) -> Vec<Step> {
 
 /// The longest common subsequence by the textbook table; beyond the table's size, nothing is common and everything
 /// between head and tail is paired by position.
-fn common(left: &[String], right: &[String]) -> Vec<(usize, usize)> {
+fn common<L, R>(left: &[L], right: &[R], same: impl Fn(&L, &R) -> bool) -> Vec<(usize, usize)> {
     if left.len().saturating_mul(right.len()) > TABLE {
         return Vec::new();
     }
@@ -384,7 +389,7 @@ fn common(left: &[String], right: &[String]) -> Vec<(usize, usize)> {
     let at = |table: &[u32], l: usize, r: usize| table.get(l * width + r).copied().unwrap_or_default();
     for (l, a) in left.iter().enumerate().rev() {
         for (r, b) in right.iter().enumerate().rev() {
-            let length = if a == b {
+            let length = if same(a, b) {
                 at(&table, l + 1, r + 1) + 1
             } else {
                 at(&table, l + 1, r).max(at(&table, l, r + 1))
@@ -396,7 +401,7 @@ fn common(left: &[String], right: &[String]) -> Vec<(usize, usize)> {
     }
     let (mut l, mut r, mut pairs) = (0, 0, Vec::new());
     while let (Some(a), Some(b)) = (left.get(l), right.get(r)) {
-        if a == b {
+        if same(a, b) {
             pairs.push((l, r));
             (l, r) = (l + 1, r + 1);
         } else if at(&table, l + 1, r) >= at(&table, l, r + 1) {
@@ -588,7 +593,11 @@ mod tests {
     #[test]
     fn a_lost_statement_in_the_middle_is_not_a_chain_of_wrong_texts() {
         let keys = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let steps = align(&keys(&["a", "b", "c", "d", "e"]), &keys(&["a", "c", "x", "e"]));
+        let steps = align(
+            &keys(&["a", "b", "c", "d", "e"]),
+            &keys(&["a", "c", "x", "e"]),
+            |a, b| a == b,
+        );
         let shape: Vec<_> = steps.iter().map(|s| (s.logged, s.recorded, s.equal)).collect();
         assert_eq!(
             shape,

@@ -79,22 +79,8 @@ pub fn read(path: &Path) -> Result<Vec<LoggedSession>> {
 /// # Errors
 /// When a line is not csvlog.
 pub fn parse(bytes: &[u8]) -> Result<Vec<LoggedSession>> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(bytes);
-    let mut lines: BTreeMap<String, Vec<Line>> = BTreeMap::new();
-    for record in reader.records() {
-        let record = record.context("a line of the server's log")?;
-        // The last column, query_id, is there only when the whole line is.
-        if record.get(column::QUERY_ID).is_none() {
-            continue;
-        }
-        let line = Line::of(&record).with_context(|| format!("a line of the server's log: {record:?}"))?;
-        lines.entry(line.session.clone()).or_default().push(line);
-    }
-    let mut sessions: Vec<_> = lines
-        .into_values()
+    let mut sessions: Vec<_> = lines(bytes)?
+        .into_iter()
         .map(session_of)
         .filter(|s| !s.role.is_empty())
         .collect();
@@ -102,8 +88,32 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<LoggedSession>> {
     Ok(sessions)
 }
 
-fn session_of(mut lines: Vec<Line>) -> LoggedSession {
-    lines.sort_by_key(|line| line.number);
+/// The lines of each session in their order, sessions by their id. A line of the file that is still being written is
+/// left out: it has fewer columns than the others.
+///
+/// # Errors
+/// When a line is not csvlog.
+pub fn lines(bytes: &[u8]) -> Result<Vec<Vec<Line>>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(bytes);
+    let records = reader.records().collect::<csv::Result<Vec<_>>>();
+    let records = records.context("a line of the server's log")?;
+    let columns = records.iter().map(StringRecord::len).max().unwrap_or_default();
+    let mut sessions: BTreeMap<String, Vec<Line>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.len() == columns) {
+        let line = Line::of(record).with_context(|| format!("a line of the server's log: {record:?}"))?;
+        sessions.entry(line.session.clone()).or_default().push(line);
+    }
+    let mut sessions: Vec<_> = sessions.into_values().collect();
+    for session in &mut sessions {
+        session.sort_by_key(|line| line.number);
+    }
+    Ok(sessions)
+}
+
+fn session_of(lines: Vec<Line>) -> LoggedSession {
     let mut session = LoggedSession::default();
     for line in lines {
         if session.id.is_empty() {
@@ -202,17 +212,35 @@ impl LoggedStatement {
     }
 }
 
-struct Line {
-    at_ns: i64,
-    role: String,
-    database: String,
-    pid: u32,
-    session: String,
-    number: u64,
-    severity: String,
-    sqlstate: String,
-    message: String,
-    query: String,
+/// One line of the log: the columns that are of use.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// Nanoseconds since the Unix epoch (the log has milliseconds).
+    pub at_ns: i64,
+    /// The login role.
+    pub role: String,
+    /// The database.
+    pub database: String,
+    /// The backend's process id.
+    pub pid: u32,
+    /// csvlog's `session_id`.
+    pub session: String,
+    /// Its position in the session, from 1.
+    pub number: u64,
+    /// What the process title showed: `SELECT`, `BIND`, `idle`, ….
+    pub command_tag: String,
+    /// `LOG`, `ERROR`, ….
+    pub severity: String,
+    /// `00000` where there is none.
+    pub sqlstate: String,
+    /// In the server's language, which is English here.
+    pub message: String,
+    /// Parameters of a statement, among others.
+    pub detail: String,
+    /// The statement that an error names.
+    pub query: String,
+    /// `client backend`, `walsender`, `parallel worker`, …; 13 and later.
+    pub backend_type: String,
 }
 
 impl Line {
@@ -227,10 +255,13 @@ impl Line {
             number: text(column::SESSION_LINE_NUM)
                 .parse()
                 .context("session_line_num")?,
+            command_tag: text(column::COMMAND_TAG),
             severity: text(column::ERROR_SEVERITY),
             sqlstate: text(column::SQL_STATE_CODE),
             message: text(column::MESSAGE),
+            detail: text(column::DETAIL),
             query: text(column::QUERY),
+            backend_type: text(column::BACKEND_TYPE),
         })
     }
 }
@@ -243,7 +274,8 @@ fn timestamp(text: &str) -> Result<i64> {
     i64::try_from(zoned.timestamp().as_nanosecond()).context("log_time")
 }
 
-/// Positions of csvlog's columns (manual, table postgres_log), 14 and later.
+/// Positions of csvlog's columns (manual, table postgres_log). 13 ends with `backend_type`; 14 adds `leader_pid` and
+/// `query_id` behind it.
 mod column {
     pub(super) const LOG_TIME: usize = 0;
     pub(super) const USER_NAME: usize = 1;
@@ -251,11 +283,13 @@ mod column {
     pub(super) const PROCESS_ID: usize = 3;
     pub(super) const SESSION_ID: usize = 5;
     pub(super) const SESSION_LINE_NUM: usize = 6;
+    pub(super) const COMMAND_TAG: usize = 7;
     pub(super) const ERROR_SEVERITY: usize = 11;
     pub(super) const SQL_STATE_CODE: usize = 12;
     pub(super) const MESSAGE: usize = 13;
+    pub(super) const DETAIL: usize = 14;
     pub(super) const QUERY: usize = 19;
-    pub(super) const QUERY_ID: usize = 25;
+    pub(super) const BACKEND_TYPE: usize = 23;
 }
 
 #[cfg(test)]

@@ -81,28 +81,43 @@ pub fn queries(role: &str) -> String {
 pub fn query_folder(collector: &Path, data: &Path, sql: &str) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
     loop {
-        let output = Command::new(collector)
-            .args(["query", "--format", "json", "--data"])
-            .arg(data)
-            .arg(format!("{sql} LIMIT {PAGE} OFFSET {}", rows.len()))
-            .output()
-            .context("running pgwitness-collector query")?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
+        let sql = format!("{sql} LIMIT {PAGE} OFFSET {}", rows.len());
+        let (page, cut) = ask_folder(collector, data, &sql)?;
         ensure!(
-            output.status.success(),
-            "pgwitness-collector query failed: {complaint}"
+            !cut,
+            "pgwitness-collector query cut its answer to {} rows",
+            page.len()
         );
-        ensure!(
-            !complaint.contains("only the first"),
-            "pgwitness-collector query cut its answer: {complaint}"
-        );
-        let page = json_lines(&output.stdout)?;
         let last = page.len() < PAGE;
         rows.extend(page);
         if last {
             return Ok(rows);
         }
     }
+}
+
+/// Runs SQL over a stopped collector's folder once. The answer may be cut at the collector's caps: a caller that asks
+/// in order can go on behind the last row that it got.
+///
+/// # Errors
+/// As [`query_folder`].
+pub fn query_folder_page(collector: &Path, data: &Path, sql: &str) -> Result<Vec<Value>> {
+    ask_folder(collector, data, sql).map(|(rows, _)| rows)
+}
+
+fn ask_folder(collector: &Path, data: &Path, sql: &str) -> Result<(Vec<Value>, bool)> {
+    let output = Command::new(collector)
+        .args(["query", "--format", "json", "--data"])
+        .arg(data)
+        .arg(sql)
+        .output()
+        .context("running pgwitness-collector query")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "pgwitness-collector query failed: {complaint}"
+    );
+    Ok((json_lines(&output.stdout)?, complaint.contains("only the first")))
 }
 
 /// Runs SQL on a running collector.

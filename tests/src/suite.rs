@@ -6,6 +6,7 @@
 pub mod demo;
 pub mod local;
 pub mod survive;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

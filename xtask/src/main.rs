@@ -1,8 +1,12 @@
 //! `cargo xtask`: everything that people and CI run, one subcommand a file. `main` only wires.
 
+mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod proto;
+mod regress;
+mod servers;
 mod setup;
 mod step;
 mod test;
@@ -30,6 +34,10 @@ enum Command {
     Test,
     /// Run the real thing and compare with a record that pgwitness did not make
     Truth(truth::Args),
+    /// Measure, as figures that can be compared from one day to the next
+    Bench(bench::Args),
+    /// Look for inputs that break parsers and protocol, for a while
+    Fuzz(fuzz::Args),
     /// Generate the protobuf code anew, behind a change of proto/pgwitness/v1
     Proto,
 }
@@ -40,6 +48,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test => test::run(),
         Command::Truth(args) => truth::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Proto => proto::run(),
     };
     match result {

@@ -60,6 +60,25 @@ pub(crate) fn cargo_deny() -> Option<PathBuf> {
     tool("cargo-deny")
 }
 
+/// The C++ compiler that libFuzzer is built with. Only fuzzing asks for it.
+pub(crate) fn compiler() -> anyhow::Result<()> {
+    if tool("c++").is_some() || tool("g++").is_some() {
+        return Ok(());
+    }
+    let packages = Missing::Packages(vec!["g++".to_owned()]);
+    if !nix::unistd::geteuid().is_root() || !is_debian() {
+        bail!(
+            "fuzzing needs a C++ compiler; on Debian or Ubuntu, as root: {}",
+            packages.commands().join("; ")
+        );
+    }
+    eprintln!(
+        "xtask: fuzzing needs a C++ compiler: {}",
+        packages.commands().join("; ")
+    );
+    packages.install()
+}
+
 fn install_all(missing: &[Missing]) -> anyhow::Result<ExitCode> {
     let may_install = nix::unistd::geteuid().is_root() && is_debian();
     eprintln!(

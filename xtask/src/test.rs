@@ -12,6 +12,7 @@ use crate::{
     build::{linting, target},
     setup,
     step::{self, cargo, root},
+    truth,
 };
 
 /// One thing that must pass.
@@ -20,7 +21,7 @@ struct Check {
     run: fn() -> anyhow::Result<()>,
 }
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     Check {
         name: "formatting",
         run: formatting,
@@ -52,6 +53,10 @@ const CHECKS: [Check; 8] = [
     Check {
         name: "truth --suite survive",
         run: || suite(&["survive", "--json"]),
+    },
+    Check {
+        name: "truth --suite wire",
+        run: wire,
     },
 ];
 
@@ -137,6 +142,12 @@ fn lints() -> anyhow::Result<()> {
 
 fn tests() -> anyhow::Result<()> {
     step::run(linting().args(["test", "--workspace", "--locked"]))
+}
+
+fn wire() -> anyhow::Result<()> {
+    let mut command = Command::new(target().join("debug").join("pgwitness-truth"));
+    truth::wire_folders(&mut command);
+    step::run(command.arg("--json"))
 }
 
 fn suite(arguments: &[&str]) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 
-use crate::{build, setup, step};
+use crate::{build, regress, servers, setup, step};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -20,6 +20,12 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
+    /// Only this part of the suite `wire` (can be given several times)
+    #[arg(long, value_name = "NAME")]
+    part: Vec<String>,
+    /// Go on where an interrupted run of the suite `wire` ended
+    #[arg(long)]
+    resume: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -28,6 +34,8 @@ enum Suite {
     Local,
     /// The agent is killed under load, and no client notices
     Survive,
+    /// Clients of many kinds: every statement, its parameters, rows and outcome; `--full` is every server version
+    Wire,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -45,7 +53,43 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Suite::Survive => {
             command.arg("survive");
         }
+        Suite::Wire => wire(args, &mut command),
     }
     command.args(args.json.then_some("--json"));
     step::pass_on(&mut command)
+}
+
+/// Short: only what the distribution brings. Full: the servers of other versions too.
+pub(crate) fn wire_folders(command: &mut Command) {
+    command
+        .args(["wire", "--state"])
+        .arg(build::target().join("truth-wire"));
+    command.arg("--sources").arg(step::root());
+}
+
+fn wire(args: &Args, command: &mut Command) {
+    wire_folders(command);
+    command
+        .args(args.full.then_some("--full"))
+        .args(args.keep.then_some("--keep"))
+        .args(args.resume.then_some("--resume"));
+    for part in &args.part {
+        command.args(["--part", part]);
+    }
+    if args.full {
+        let missing = match servers::ensure() {
+            Ok((folder, missing)) => {
+                command.arg("--servers").arg(folder);
+                missing
+            }
+            Err(reason) => Some(format!("{reason:#}")),
+        };
+        if let Some(reason) = missing {
+            command.args(["--servers-missing", &reason]);
+        }
+        match regress::ensure() {
+            Ok(folder) => command.arg("--regress").arg(folder),
+            Err(reason) => command.args(["--regress-missing", &format!("{reason:#}")]),
+        };
+    }
 }

@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path};
 
+type Body = fn(&[u8]);
+
 #[test]
 fn the_corpora_break_nothing() {
-    let bodies: [(&str, fn(&[u8])); 3] = [
+    let bodies: [(&str, Body); 3] = [
         ("tcp", recording::fuzz_tcp),
         ("pcap", recording::fuzz_pcap),
         ("segments", recording::fuzz_segments),

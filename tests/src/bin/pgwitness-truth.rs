@@ -3,11 +3,12 @@
 //! Owns the command line, Ctrl-C and the exit code. Whatever ends the suite, its value is dropped, and with it
 //! everything that it started.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use pgwitness_tests::suite::{Outcome, demo, local, survive};
+use pgwitness_tests::suite::{Outcome, demo, local, survive, wire};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs real programs against a real server and compares the record with the server's own log.
@@ -45,6 +46,42 @@ enum Suite {
         /// Print the figures as one JSON object on the last line.
         #[arg(long)]
         json: bool,
+    },
+    /// Clients of many kinds against servers of several versions: text, parameters, rows and outcome.
+    Wire {
+        /// Every version and every program.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agent and collector wrote in place.
+        #[arg(long)]
+        keep: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
+        /// Go on where an earlier run was interrupted.
+        #[arg(long)]
+        resume: bool,
+        /// Folder for the results of finished parts.
+        #[arg(long, value_name = "DIR", default_value = "target/truth-wire")]
+        state: PathBuf,
+        /// Folder with the servers of other versions.
+        #[arg(long, value_name = "DIR")]
+        servers: Option<PathBuf>,
+        /// Why there is no such folder.
+        #[arg(long, value_name = "REASON")]
+        servers_missing: Option<String>,
+        /// PostgreSQL's regression tests, unpacked.
+        #[arg(long, value_name = "DIR")]
+        regress: Option<PathBuf>,
+        /// Why they are not there.
+        #[arg(long, value_name = "REASON")]
+        regress_missing: Option<String>,
+        /// The repository.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        sources: PathBuf,
     },
 }
 
@@ -89,6 +126,33 @@ async fn run(suite: Suite) -> Result<Outcome> {
         Suite::Demo { once, json } => (demo::run(once || json, json).await?, true),
         Suite::Local { full, json, keep } => (local::run(full, keep).await?, json),
         Suite::Survive { json } => (survive::run().await?, json),
+        Suite::Wire {
+            full,
+            json,
+            keep,
+            part,
+            resume,
+            state,
+            servers,
+            servers_missing,
+            regress,
+            regress_missing,
+            sources,
+        } => {
+            let plan = wire::Plan {
+                full,
+                keep,
+                parts: part,
+                resume,
+                state,
+                servers,
+                servers_missing,
+                regress,
+                regress_missing,
+                sources,
+            };
+            (wire::run(&plan).await?, json)
+        }
     };
     if json {
         println!("{}", serde_json::to_string(&outcome.figures)?);

@@ -1,0 +1,26 @@
+SELECT a, 'it''s', 5 FROM s.t JOIN u ON t.x = u.x WHERE b = $1 AND c IN (1, 2, 3) -- note
+;;
+SELECT E'a\'b', U&'\0061' UESCAPE '!', B'01', X'1F', N'n', $$ it's $$, $tag$ $$ ' $tag$, 1.5e-10, 0xFF, 1_000, .5
+;;
+INSERT INTO t (a, b) VALUES (1, 'x'), (2, 'y') ON CONFLICT (a) DO UPDATE SET b = excluded.b RETURNING *
+;;
+WITH d AS (DELETE FROM t WHERE a < 5 RETURNING *) UPDATE u SET x = d.a FROM d WHERE u.id = d.id
+;;
+BEGIN; CREATE TABLE "T" (id int PRIMARY KEY, "b c" text DEFAULT 'z'); COPY "T" FROM STDIN WITH (FORMAT csv, DELIMITER ';'); COMMIT
+;;
+CREATE ROLE r LOGIN PASSWORD 'secret'; ALTER USER r PASSWORD $$secret$$; GRANT SELECT ON ALL TABLES IN SCHEMA s TO r
+;;
+CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT a; SELECT CASE WHEN a > 1 THEN 2 END; END; SELECT f(1)
+;;
+DO $do$ BEGIN EXECUTE 'DROP TABLE ' || quote_ident('x'); END $do$
+;;
+PREPARE p (int) AS SELECT $1; EXECUTE p(42); DEALLOCATE p; DECLARE c CURSOR FOR SELECT 1; FETCH 5 FROM c; CLOSE c
+;;
+EXPLAIN (ANALYZE, VERBOSE) MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.id)
+;;
+SET LOCAL search_path TO a, b; SHOW ALL; VACUUM (FULL) t; TRUNCATE a, b CASCADE; LOCK TABLE t IN SHARE MODE; LISTEN ch; NOTIFY ch, 'payload'
+;;
+CREATE SUBSCRIPTION s CONNECTION 'host=h password=x' PUBLICATION p; CREATE USER MAPPING FOR u SERVER s OPTIONS (password 'x')
+;;
+/* a /* nested */ 'x' */ SELECT "a""b", x'41' 'split'
+ 'string', a[1:2], b::numeric(10,2), c AT TIME ZONE 'UTC' FROM ONLY t TABLESAMPLE SYSTEM (5) FOR UPDATE SKIP LOCKED

@@ -1,0 +1,155 @@
+//! Programs that keep a journal: those of `tests/drivers`, and one of this crate; and one that needs none.
+//!
+//! Owns the reading of `tests/drivers/drivers.toml` and how its programs are prepared and run. It refuses to know any
+//! language: a driver is two command lines.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::site::{Ran, Site};
+use crate::program::Route;
+use crate::tap::sibling;
+
+/// One program.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Driver {
+    pub(super) name: String,
+    #[expect(dead_code, reason = "for people, and to keep unknown keys out")]
+    language: String,
+    folder: PathBuf,
+    #[serde(default)]
+    prepare: Vec<String>,
+    run: String,
+    #[serde(default)]
+    pub(super) short: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    driver: Vec<Driver>,
+}
+
+/// All of them.
+///
+/// # Errors
+/// When the list cannot be read.
+pub(super) fn list(sources: &Path) -> Result<Vec<Driver>> {
+    let path = sources.join("tests/drivers/drivers.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let manifest: Manifest = toml::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    Ok(manifest.driver)
+}
+
+/// The program of this crate.
+pub(super) async fn tokio_postgres(site: &Site<'_>) -> Result<Ran> {
+    let mut command = site.command(&sibling("truth-journal")?, Route::Tcp);
+    command.env("PGW_ROUNDS", rounds(site));
+    site.succeed(command).await?;
+    Ok(Ran::Done)
+}
+
+/// The program of this crate that speaks the protocol by hand. It keeps no journal: the log is its witness.
+pub(super) async fn protocol(site: &Site<'_>) -> Result<Ran> {
+    site.succeed(site.command(&sibling("truth-protocol")?, Route::Unix))
+        .await?;
+    Ok(Ran::Done)
+}
+
+/// A program of `tests/drivers`, over TCP.
+pub(super) async fn run(site: &Site<'_>, driver: &Driver) -> Result<Ran> {
+    let folder = site.plan.sources.join("tests/drivers").join(&driver.folder);
+    for line in &driver.prepare {
+        if let Err(reason) = prepared(&folder, line) {
+            return Ok(Ran::Unavailable(reason));
+        }
+    }
+    let mut command = site.command(Path::new("/bin/sh"), Route::Tcp);
+    command
+        .args(["-c", &driver.run])
+        .current_dir(&folder)
+        .env("PGW_ROUNDS", rounds(site))
+        .env("PGW_DRIVER_CACHE", cache()?);
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    let ended = site.run(command).await?;
+    match ended.status.code() {
+        Some(0) => Ok(Ran::Done),
+        Some(CANNOT_RUN) => Ok(Ran::Unavailable(ended.stderr.trim().to_owned())),
+        _ => bail!(
+            "{} failed with {}: {}",
+            driver.name,
+            ended.status,
+            ended.stderr.trim()
+        ),
+    }
+}
+
+/// Each command line once a run: what came out of it the first time is true still.
+fn prepared(folder: &Path, line: &str) -> Result<(), String> {
+    static DONE: Mutex<BTreeMap<(PathBuf, String), Result<(), String>>> = Mutex::new(BTreeMap::new());
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    done.entry((folder.to_owned(), line.to_owned()))
+        .or_insert_with(|| prepare(folder, line).unwrap_or_else(|error| Err(format!("{error:#}"))))
+        .clone()
+}
+
+/// With the caller's environment: registries and proxies are configured there.
+fn prepare(folder: &Path, line: &str) -> Result<Result<(), String>> {
+    let cache = cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+    let output = Command::new("/bin/sh")
+        .args(["-c", line])
+        .current_dir(folder)
+        .env("PGW_DRIVER_CACHE", cache)
+        .stdin(Stdio::null())
+        .output()
+        .context("starting a shell")?;
+    if output.status.success() {
+        return Ok(Ok(()));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last: Vec<_> = said.lines().rev().take(3).collect();
+    let last: Vec<_> = last.into_iter().rev().collect();
+    Ok(Err(format!("`{line}` failed: {}", last.join("; "))))
+}
+
+/// What drivers fetch and build stays there from run to run.
+fn cache() -> Result<PathBuf> {
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    Ok(PathBuf::from(home).join(".cache/pgwitness/drivers"))
+}
+
+fn rounds(site: &Site<'_>) -> &'static str {
+    if site.plan.full { "5" } else { "1" }
+}
+
+/// Exit code of a driver that lacks something on this machine (sysexits.h has 77 for permissions; Automake, for tests
+/// that are skipped).
+const CANNOT_RUN: i32 = 77;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_names_programs_that_are_there() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let drivers = list(&sources).unwrap();
+        assert!(drivers.iter().any(|driver| driver.short));
+        for driver in drivers {
+            assert!(
+                sources.join("tests/drivers").join(&driver.folder).is_dir(),
+                "{driver:?}"
+            );
+        }
+    }
+}
