@@ -47,6 +47,8 @@ struct Interface {
 pub(crate) struct Capture<'a> {
     reader: Box<dyn PcapReaderIterator + Send + 'a>,
     interfaces: Vec<Interface>,
+    /// In which order of bytes a section of pcapng is written; `None` before the first, and in pcap.
+    sections: Option<ByteOrder>,
     failed: Arc<Mutex<Option<io::Error>>>,
     capacity: usize,
     frames: u64,
@@ -62,6 +64,7 @@ impl<'a> Capture<'a> {
         Ok(Self {
             reader,
             interfaces: Vec::new(),
+            sections: None,
             failed,
             capacity,
             frames: 0,
@@ -72,11 +75,25 @@ impl<'a> Capture<'a> {
     /// Hands on the next frame; false at the end.
     pub(crate) fn step(&mut self, sink: &mut dyn FnMut(Frame<'_>)) -> Result<bool, RecordingError> {
         loop {
+            if self
+                .sections
+                .is_some_and(|order| order.has_stunted_block(self.reader.data()))
+            {
+                return Err(RecordingError::DamagedCapture {
+                    packet: self.frames,
+                    found: "a block that is shorter than its own length fields".to_owned(),
+                });
+            }
             let (length, is_frame) = match self.reader.next() {
-                Ok((length, block)) => (
-                    length,
-                    frame(&block, &mut self.interfaces).map(&mut *sink).is_some(),
-                ),
+                Ok((length, block)) => {
+                    if let PcapBlockOwned::NG(Block::SectionHeader(header)) = &block {
+                        self.sections = Some(ByteOrder::of(header.big_endian()));
+                    }
+                    (
+                        length,
+                        frame(&block, &mut self.interfaces).map(&mut *sink).is_some(),
+                    )
+                }
                 Err(PcapError::Eof) => return self.ended(),
                 Err(PcapError::UnexpectedEof) => {
                     self.torn = self.reader.data().len() as u64;
@@ -217,6 +234,35 @@ fn damaged<I>(packet: u64, error: &PcapError<I>) -> RecordingError {
     };
     RecordingError::DamagedCapture { packet, found }
 }
+
+#[derive(Clone, Copy, Debug)]
+enum ByteOrder {
+    Little,
+    Big,
+}
+
+impl ByteOrder {
+    fn of(is_big: bool) -> Self {
+        if is_big { Self::Big } else { Self::Little }
+    }
+
+    /// Whether the block at the front says that it is shorter than the fields that every block has. The parser takes
+    /// that for granted and panics on some kinds. A section header has its own order, and is checked by the parser.
+    fn has_stunted_block(self, data: &[u8]) -> bool {
+        let (Some(kind), Some(length)) = (data.first_chunk::<4>(), data.get(4..8)) else {
+            return false;
+        };
+        let length = length.first_chunk().copied().unwrap_or_default();
+        let length = match self {
+            Self::Little => u32::from_le_bytes(length),
+            Self::Big => u32::from_be_bytes(length),
+        };
+        *kind != [0x0a, 0x0d, 0x0d, 0x0a] && length < BLOCK_FIELDS
+    }
+}
+
+/// Type, length, and length again (draft-ietf-opsawg-pcapng, 3.1).
+const BLOCK_FIELDS: u32 = 12;
 
 /// A reader whose first read gives the whole first block, which the parser asks for; and which remembers why it failed.
 struct Primed<R> {
