@@ -140,6 +140,30 @@ fn names_inside_a_string_are_followed_where_it_can_be_taken_apart() {
 }
 
 #[test]
+fn a_refused_execute_tells_what_it_would_have_run_and_a_refused_string_nothing() {
+    let mut talk = one(
+        Conversation::logged_in(),
+        "PREPARE p(int) AS SELECT $1",
+        "PREPARE",
+    );
+    // Too few parameters: the server calls that a syntax error too.
+    for sql in ["EXECUTE p", "EXECUTE p; SELECT 1"] {
+        talk = talk
+            .client(&[query(sql)])
+            .server(&[error("ERROR", "42601"), ready(b'I')]);
+    }
+    let mut player = Player::new(Session::new(Limits::default()).with_split(split));
+    player.turns(&talk.turns);
+    assert_eq!(
+        sources(&exchanges(player.close()))[1..],
+        [
+            "EXECUTE p < PREPARE p(int) AS SELECT $1",
+            "EXECUTE p; SELECT 1 < ?"
+        ]
+    );
+}
+
+#[test]
 fn everything_is_dropped_by_discard_all_and_the_text_of_a_refused_name_with_it() {
     for drop in ["DEALLOCATE ALL", "DISCARD ALL"] {
         let talk = Conversation::logged_in()

@@ -54,9 +54,9 @@ impl Pipeline {
     }
 
     /// What the statement that failed would have run. Where the server knows nothing by a name, what was known of it is
-    /// gone; and a string that it could not parse was never taken apart.
+    /// gone; and a string of several statements that it could not parse was never taken apart.
     fn source_of_failure(&mut self, error: &ServerError) -> Option<Box<Source>> {
-        if error.names_nothing() || error.is_syntax() {
+        if error.names_nothing() || (error.is_syntax() && self.is_first_of_several()) {
             return None;
         }
         self.source()

@@ -45,6 +45,14 @@ impl Pipeline {
         }))
     }
 
+    /// Whether the answer under way is the first one to a string of several statements.
+    pub(super) fn is_first_of_several(&self) -> bool {
+        let Some(Ask::Query(text)) = self.queue.front().map(|request| &request.ask) else {
+            return false;
+        };
+        self.answer.is_first() && !text.sql.as_deref().is_some_and(sql_names::is_single)
+    }
+
     /// The text of the statement whose answer is under way, if it is sure which one that is.
     fn statement(&self) -> Option<Text> {
         match &self.queue.front()?.ask {
