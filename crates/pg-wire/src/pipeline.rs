@@ -188,7 +188,7 @@ impl Pipeline {
                             types,
                         },
                     ..
-                }) => self.prepared.parsed(statement, text, types),
+                }) => self.prepared.parsed(statement, *text, types),
                 _ => return Err(Unexpected("a Parse")),
             },
             kind::BIND_COMPLETE => match self.pop_if(|ask| matches!(ask, Ask::Bind { .. })) {

@@ -62,7 +62,8 @@ pub(crate) enum Ask {
     },
     Parse {
         statement: Bytes,
-        text: Text,
+        /// Boxed, so that the requests which are made for every statement stay small.
+        text: Box<Text>,
         /// Types of the parameters, as far as the client declared them.
         types: Types,
     },
@@ -187,7 +188,7 @@ pub(crate) fn decode(
         },
         kind::PARSE => Ask::Parse {
             statement: name(capture.first()),
-            text: text(frame, capture.second(), room),
+            text: Box::new(text(frame, capture.second(), room)),
             types: types(capture, room),
         },
         kind::BIND => Ask::Bind {

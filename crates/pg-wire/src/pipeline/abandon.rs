@@ -51,7 +51,7 @@ impl Pipeline {
                         self.finished.push(earlier);
                     }
                     self.prepared
-                        .parsed(statement.clone(), text.clone(), types.clone());
+                        .parsed(statement.clone(), (**text).clone(), types.clone());
                     doubt.names.push(statement.clone());
                 }
                 Ask::Bind {
