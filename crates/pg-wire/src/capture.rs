@@ -168,6 +168,11 @@ impl Capture {
         }
     }
 
+    /// Whether nothing more of this body is to be kept.
+    pub(crate) fn is_done(&self) -> bool {
+        self.plan.is_empty()
+    }
+
     /// Whether `missing` bytes at this place hide nothing that has to be known: names and fixed fields. A text, or a
     /// value, is then marked as cut.
     pub(crate) fn bridge(&mut self, missing: u64) -> bool {

@@ -130,6 +130,12 @@ impl Framer {
         Ok((remaining == 0).then_some(frame))
     }
 
+    /// Whether this many bytes lie within a body of which nothing more is to be kept.
+    pub(crate) fn is_unread(&self, length: u64) -> bool {
+        self.open
+            .is_some_and(|(_, remaining)| length <= remaining && self.capture.is_done())
+    }
+
     /// Steps over missing bytes if they lie within a body of which nothing more is to be kept. When they
     /// end it, `next` gives the message even for an empty input.
     pub(crate) fn bridge(&mut self, missing: u64) -> bool {

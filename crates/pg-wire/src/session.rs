@@ -91,6 +91,16 @@ impl Session {
         }
     }
 
+    /// Whether the next `length` bytes of one direction, from `offset` on, are content that is never kept (of rows, of
+    /// copied data): not to see them hides nothing.
+    pub fn is_unread(&self, direction: Direction, offset: u64, length: u64) -> bool {
+        let framer = match direction {
+            Direction::Frontend => &self.frontend,
+            Direction::Backend => &self.backend,
+        };
+        self.stage == Stage::Typed && framer.offset() == Some(offset) && framer.is_unread(length)
+    }
+
     /// Bytes of one direction were lost; the next ones are at `offset_after`. A gap within bytes that are only
     /// counted (rows, copied data, the rest of a long statement) hides nothing and is stepped over if its
     /// size is known.

@@ -121,6 +121,14 @@ impl Connection {
         let missing = u64::from(header.missing).saturating_sub(behind.repeated as u64);
         if missing > 0 {
             let after = from.saturating_add(u64::from(header.missing));
+            // The kernel side leaves out what is behind the front of a very large call, and counts that. Of rows nothing
+            // would have been kept.
+            let start = after.saturating_sub(missing);
+            if reason(header.reason) == CALL_CAP && self.session.is_unread(direction, start, missing) {
+                self.session
+                    .handle_gap(direction, header.at, after, Some(missing));
+                return self.poll(recorder);
+            }
             self.missing(
                 direction,
                 header.at,
@@ -443,11 +451,13 @@ fn direction(header: &SegmentHeader) -> Direction {
     }
 }
 
+const CALL_CAP: &str = "call_cap";
+
 fn reason(code: u8) -> &'static str {
     match code {
         code if code == MissingReason::CopyFault as u8 => "copy_fault",
         code if code == MissingReason::UnsupportedCall as u8 => "unsupported_call",
-        code if code == MissingReason::CallCap as u8 => "call_cap",
+        code if code == MissingReason::CallCap as u8 => CALL_CAP,
         _ => "unknown",
     }
 }

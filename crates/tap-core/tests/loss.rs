@@ -107,6 +107,26 @@ fn what_came_before_a_cut_is_told_before_the_gap() {
 }
 
 #[test]
+fn of_a_call_that_was_too_large_the_rest_of_a_row_is_no_loss() {
+    let mut host = Host::logged_in();
+    host.client(&[query("SELECT long")]);
+    let row = row(&"x".repeat(500));
+    let (head, tail) = row.split_at(200);
+    let start = [row_description(&[("a", 1, 1)]), head.to_vec()].concat();
+    host.cut(COOKIE, Direction::Backend, &start, 100, MissingReason::CallCap);
+    host.server(&[tail[100..].to_vec(), complete("SELECT 1"), ready(b'I')]);
+    assert_eq!(
+        host.lines(),
+        ["Simple SELECT long Ok@Complete \"SELECT 1\" rows=1 I1"]
+    );
+    // What follows the row within the same call was not seen.
+    host.client(&[query("SELECT long")]);
+    host.cut(COOKIE, Direction::Backend, &start, 400, MissingReason::CallCap);
+    host.server(&[complete("SELECT 1"), ready(b'I')]);
+    assert_eq!(host.lines()[0], "gap call_cap Backend 400");
+}
+
+#[test]
 fn a_gap_within_rows_costs_no_statement() {
     let mut host = Host::logged_in();
     host.client(&[query("SELECT long")]);
