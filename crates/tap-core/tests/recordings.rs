@@ -172,7 +172,7 @@ fn segments_cut_at_every_byte_give_the_same_events() {
 }
 
 /// Bytes played for the single cuts of one recording.
-const BUDGET_BYTES: usize = 100_000_000;
+const BUDGET_BYTES: usize = 40_000_000;
 /// Runs of each recording with losses.
 const SEEDS: u64 = 400;
 
