@@ -345,7 +345,7 @@ const WITNESS_CONF: &str = "logging_collector = on\nlog_destination = 'csvlog'\n
 
 /// Every role with its password, also for replication; but for one, whose program speaks the protocol by hand.
 const STATEMENTS_HBA: &str = "local all postgres trust\n\
-                              local all w_protocol trust\n\
+                              local all,replication w_protocol trust\n\
                               local all,replication all scram-sha-256\n\
                               host all,replication all 127.0.0.1/32 scram-sha-256\n";
 

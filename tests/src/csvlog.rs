@@ -354,6 +354,16 @@ mod tests {
     }
 
     #[test]
+    fn version_13_has_two_columns_less() {
+        let newer = line(1, "LOG", "00000", "statement: select 1", "");
+        let older = newer.replace(",\"client backend\",,0\n", ",\"client backend\"\n");
+        assert_ne!(older, newer);
+        let sessions = lines(older.as_bytes()).unwrap();
+        assert_eq!(sessions[0][0].backend_type, "client backend");
+        assert_eq!(sessions[0][0].command_tag, "idle");
+    }
+
+    #[test]
     fn a_torn_last_line_waits() {
         let whole = line(1, "LOG", "00000", "statement: select 1", "");
         let torn = line(2, "LOG", "00000", "statement: select 2", "");

@@ -15,7 +15,7 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 5] = ["gcc", "libc6-dev", "postgresql", "python3-psycopg", "util-linux"];
+const PACKAGES: [&str; 6] = ["gcc", "libc6-dev", "libdbd-pg-perl", "postgresql", "python3-psycopg", "util-linux"];
 
 /// What `bpf-linker` needs to be linked with Debian's LLVM.
 const LINKER_PACKAGES: [&str; 3] = ["g++", "zlib1g-dev", "libzstd-dev"];
@@ -130,7 +130,7 @@ fn missing() -> anyhow::Result<Vec<Missing>> {
         packages.extend(wanted.into_iter().filter(|package| !is_installed(package)));
     } else if ebpf_build::Toolchain::find().is_none() {
         eprintln!(
-            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, psycopg 3 for \
+            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, DBD::Pg, psycopg 3 for \
              /usr/bin/python3, and Rust's nightly with `rustup toolchain install nightly --component rust-src`"
         );
         bail!("no toolchain for the eBPF program was found");

@@ -27,6 +27,7 @@ fn main() -> Result<()> {
         long_texts(&mut session)?;
         session.send(&[message(b'X', &[])])?;
     }
+    replication()?;
     ends()
 }
 
@@ -502,6 +503,31 @@ fn long_texts(session: &mut Session) -> Result<()> {
     )
 }
 
+/// A stream of WAL that the client ends, and the session goes on.
+fn replication() -> Result<()> {
+    let mut session = Session::open_as(PROTOCOL_3_0, &[("replication", "true")])?;
+    for _ in 0..2 {
+        session.send(&[query("IDENTIFY_SYSTEM")])?;
+        let row = session.next_of(b'D')?;
+        session.ready(1)?;
+        let columns = columns(&row);
+        let (Some(timeline), Some(position)) = (columns.get(1), columns.get(2)) else {
+            bail!("IDENTIFY_SYSTEM gave {columns:?}");
+        };
+        // Where the segment begins that is being written: something comes at once.
+        let (high, low) = position.split_once('/').context("a WAL position")?;
+        let start = u32::from_str_radix(low, 16)? & !(WAL_SEGMENT - 1);
+        session.send(&[query(&format!(
+            "START_REPLICATION PHYSICAL {high}/{start:X} TIMELINE {timeline}"
+        ))])?;
+        session.next_of(b'd')?;
+        session.send(&[message(b'c', &[])])?;
+        session.ready(1)?;
+    }
+    session.query("SHOW server_version")?;
+    session.send(&[message(b'X', &[])])
+}
+
 /// Sessions that end in the middle.
 fn ends() -> Result<()> {
     let select = |text: &str| [parse("", text), bind("", "", &[]), execute("", 0)].concat();
@@ -549,6 +575,10 @@ struct Session {
 
 impl Session {
     fn open(version: u32) -> Result<Self> {
+        Self::open_as(version, &[])
+    }
+
+    fn open_as(version: u32, more: &[(&str, &str)]) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
         let socket = format!("{}/.s.PGSQL.{}", variable("PGHOST")?, variable("PGPORT")?);
         let stream = UnixStream::connect(&socket).with_context(|| format!("connecting to {socket}"))?;
@@ -561,6 +591,10 @@ impl Session {
         ] {
             startup.extend(text(name));
             startup.extend(text(&value));
+        }
+        for (name, value) in more {
+            startup.extend(text(name));
+            startup.extend(text(value));
         }
         startup.push(0);
         let mut session = Self { stream };
@@ -585,8 +619,15 @@ impl Session {
     }
 
     fn ready(&mut self, count: u32) -> Result<()> {
-        let mut seen = 0;
-        while seen < count {
+        for _ in 0..count {
+            self.next_of(b'Z')?;
+        }
+        Ok(())
+    }
+
+    /// Reads up to the next message of a kind; gives its body.
+    fn next_of(&mut self, wanted: u8) -> Result<Vec<u8>> {
+        loop {
             let mut head = [0_u8; 5];
             self.stream
                 .read_exact(&mut head)
@@ -596,13 +637,27 @@ impl Session {
             ensure!(length >= 4, "a message of {length} bytes");
             let mut body = vec![0_u8; usize::try_from(length - 4)?];
             self.stream.read_exact(&mut body)?;
-            seen += u32::from(kind == b'Z');
             if kind == b'R' && body != [0; 4] {
                 bail!("the role needs a password");
             }
+            if kind == wanted {
+                return Ok(body);
+            }
         }
-        Ok(())
     }
+}
+
+/// The texts of a DataRow.
+fn columns(row: &[u8]) -> Vec<String> {
+    let mut columns = Vec::new();
+    let mut rest = row.get(2..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let (value, after) = after.split_at(length.min(after.len()));
+        columns.push(String::from_utf8_lossy(value).into_owned());
+        rest = after;
+    }
+    columns
 }
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -689,6 +744,8 @@ const INT4PL: u32 = 177;
 const INT4DIV: u32 = 154;
 const INT8: u32 = 20;
 const FLOAT8: u32 = 701;
+/// The default size, which no server here changes.
+const WAL_SEGMENT: u32 = 16 << 20;
 /// So that the server has read what was sent before the connection ends.
 const PAUSE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);

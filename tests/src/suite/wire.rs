@@ -145,7 +145,7 @@ fn summed(
         }
         match &result.unavailable {
             Some(reason) => {
-                unavailable.push(json!({ "part": result.part, "version": result.version, "reason": reason }))
+                unavailable.push(json!({ "part": result.part, "version": result.version, "reason": reason }));
             }
             None => {
                 versions.insert(result.version.clone());

@@ -127,10 +127,7 @@ impl Comparison<'_> {
         };
         let is_named =
             cut(statement) == cut(&ours.statement.name) && cut(portal) == cut(&ours.statement.portal);
-        let is_cursor = !portal.is_empty()
-            && ours
-                .text()
-                .is_none_or(|text| text::begins_with_word(text, "declare"));
+        let is_cursor = ours.is_cursor() && !portal.is_empty();
         let first = ours.stream.continues.unwrap_or(ours.stream.request_from);
         let given = self.portals.entry(first).or_default();
         let is_at_start = *given == 0;
@@ -163,8 +160,6 @@ impl Comparison<'_> {
         let source = ours.iter().find_map(|event| event.statement.source.as_deref());
         if source.is_some_and(|source| text::contains(prepared, source)) {
             self.figures.rule("execute_by_source");
-        } else if source.is_none() && (ours.len() > 1 || is_inside_string(prepared)) {
-            self.figures.rule("name_inside_string");
         } else {
             self.figures.wrong_text += 1;
             self.figures
@@ -194,7 +189,7 @@ impl Comparison<'_> {
         let found = params::compare(logged, &ours.params, theirs.text.as_deref());
         self.figures.params_compared += found.compared;
         for (oid, count) in found.raw {
-            *self.figures.params_raw.entry(oid).or_default() += count;
+            self.figures.raw(oid, count);
         }
         for _ in 0..found.truncated {
             self.figures.rule("param_truncated");
@@ -291,12 +286,14 @@ fn verdict(theirs: &Logged, ours: &Request) -> Verdict {
     };
     match &theirs.kind {
         Kind::Simple | Kind::Replication => text::string(log, ours),
-        // The portal of an SQL cursor runs under the text that declared it, which may be one of several of a string.
-        Kind::Execute { .. } if first.text().is_none() => match &first.statement.source {
-            Some(source) if text::contains(log, source) => Verdict::SameBy(vec!["cursor_by_source"]),
-            None if !text::begins_with_word(log, "declare") => Verdict::SameBy(vec!["name_inside_string"]),
-            _ => Verdict::Different,
-        },
+        Kind::Execute { portal, .. } if first.is_cursor() && !portal.is_empty() => {
+            let same = text::whole(log, first);
+            // The server logs the whole string that declared the cursor, the record has the declaration.
+            match first.text().is_some_and(|text| text::contains(log, text)) {
+                true if !same.is_same() => Verdict::SameBy(vec!["cursor_by_declaration"]),
+                _ => same,
+            }
+        }
         Kind::Execute { .. } => text::whole(log, first),
         Kind::Refused { .. } if first.protocol == "simple" => text::string(log, ours),
         Kind::Refused { .. } => text::whole(log, first),
@@ -307,11 +304,6 @@ fn verdict(theirs: &Logged, ours: &Request) -> Verdict {
 /// The server itself compares 63 bytes of a name (`NAMEDATALEN` - 1), and the record keeps as many.
 fn cut(name: &str) -> &[u8] {
     name.as_bytes().get(..63).unwrap_or(name.as_bytes())
-}
-
-/// Whether what was prepared was not the first statement of its string. A text without PREPARE came by Parse.
-fn is_inside_string(prepared: &str) -> bool {
-    prepared.to_ascii_lowercase().contains("prepare") && !text::begins_with_word(prepared, "prepare")
 }
 
 fn told(request: &Request) -> String {

@@ -10,15 +10,26 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::text;
 use crate::record::query_folder_page;
 
 /// Everything recorded that the suite looks at.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) sessions: Vec<Session>,
-    /// Gaps and sessions that could not be read, in words.
-    pub(super) gaps: Vec<String>,
+    /// Gaps and sessions that could not be read.
+    pub(super) gaps: Vec<Gap>,
     pub(super) events: u64,
+}
+
+/// Something that was not seen or not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// Empty where the session is not known.
+    pub(super) role: String,
+    pub(super) reason: String,
+    /// For people.
+    pub(super) told: String,
 }
 
 /// One recorded session.
@@ -121,6 +132,12 @@ impl Event {
         self.protocol == "extended"
     }
 
+    /// Whether its text declares a cursor: an Execute of a named portal with such a text runs the cursor itself.
+    pub(super) fn is_cursor(&self) -> bool {
+        self.text()
+            .is_some_and(|text| text::begins_with_word(text, "declare"))
+    }
+
     /// The last number of the command tag.
     pub(super) fn tag_count(&self) -> Option<u64> {
         self.meaning.tag.as_deref()?.rsplit(' ').next()?.parse().ok()
@@ -147,7 +164,7 @@ pub(super) fn read(collector: &Path, data: &Path) -> Result<Record> {
             let text = row.get("event").and_then(Value::as_str).context("event")?;
             let kind: Kind<'_> = serde_json::from_str(text).context("an event")?;
             if kind.kind != "query" {
-                record.gaps.push(described(text)?);
+                record.gaps.push(gap(text)?);
                 continue;
             }
             let event: Event = serde_json::from_str(text).with_context(|| format!("the event {text}"))?;
@@ -193,18 +210,25 @@ struct Kind<'a> {
     kind: &'a str,
 }
 
-/// A gap in few words: whose, and what is lost.
-fn described(text: &str) -> Result<String> {
+fn gap(text: &str) -> Result<Gap> {
     let event: Value = serde_json::from_str(text)?;
     let of = |path: &str| event.pointer(path).cloned().unwrap_or_default();
-    Ok(format!(
-        "{} of backend {} ({}): {} {}",
-        of("/kind"),
-        of("/session/backend_pid"),
-        of("/session/login_role"),
-        of("/loss"),
-        of("/opaque_session")
-    ))
+    let text = |path: &str| of(path).as_str().unwrap_or_default().to_owned();
+    let reason = match of("/loss/reason") {
+        Value::String(reason) => reason,
+        _ => text("/kind"),
+    };
+    Ok(Gap {
+        role: text("/session/login_role"),
+        reason,
+        told: format!(
+            "{} of backend {}: {} {}",
+            text("/kind"),
+            of("/session/backend_pid"),
+            of("/loss"),
+            of("/opaque_session")
+        ),
+    })
 }
 
 /// What the suite looks at.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::events::Gap;
+
 /// Counts of one part; [`Figures::add`] sums them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(default)]
@@ -21,11 +23,13 @@ pub(super) struct Figures {
     pub(super) wrong_rows: u64,
     pub(super) wrong_outcome: u64,
     pub(super) gaps: u64,
+    /// The same by their reason.
+    pub(super) gap_reasons: BTreeMap<String, u64>,
     /// Executions in the clients' journals.
     pub(super) journal_statements: u64,
     pub(super) params_compared: u64,
     /// Binary values of types that are not decoded, by oid.
-    pub(super) params_raw: BTreeMap<u32, u64>,
+    pub(super) params_raw: BTreeMap<String, u64>,
     /// How often each rule was needed.
     pub(super) rules: BTreeMap<String, u64>,
     /// The first differences in words.
@@ -35,6 +39,22 @@ pub(super) struct Figures {
 impl Figures {
     pub(super) fn rule(&mut self, name: &str) {
         *self.rules.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// A binary value that is recorded as bytes. Oids of types that a database makes itself say nothing to others.
+    pub(super) fn raw(&mut self, oid: u32, count: u64) {
+        let name = match oid {
+            0 => "not on the wire".to_owned(),
+            FIRST_NORMAL_OID.. => "made by users".to_owned(),
+            oid => oid.to_string(),
+        };
+        *self.params_raw.entry(name).or_default() += count;
+    }
+
+    pub(super) fn gap(&mut self, gap: &Gap) {
+        self.gaps += 1;
+        *self.gap_reasons.entry(gap.reason.clone()).or_default() += 1;
+        self.note(|| gap.told.clone());
     }
 
     pub(super) fn note(&mut self, example: impl FnOnce() -> String) {
@@ -56,11 +76,15 @@ impl Figures {
         self.gaps += other.gaps;
         self.journal_statements += other.journal_statements;
         self.params_compared += other.params_compared;
-        for (oid, count) in &other.params_raw {
-            *self.params_raw.entry(*oid).or_default() += count;
-        }
-        for (rule, count) in &other.rules {
-            *self.rules.entry(rule.clone()).or_default() += count;
+        let sums = [
+            (&mut self.gap_reasons, &other.gap_reasons),
+            (&mut self.params_raw, &other.params_raw),
+            (&mut self.rules, &other.rules),
+        ];
+        for (sum, others) in sums {
+            for (name, count) in others {
+                *sum.entry(name.clone()).or_default() += count;
+            }
         }
     }
 
@@ -82,5 +106,7 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
+/// `FirstNormalObjectId` of the server's `access/transam.h`.
+const FIRST_NORMAL_OID: u32 = 16_384;
 const EXAMPLES: usize = 20;
 const SHOWN: usize = 400;

@@ -13,7 +13,6 @@ use super::compare::Doubts;
 use super::events::{Event, Session};
 use super::figures::Figures;
 use super::params::{self, Doubt};
-use super::text;
 
 /// One execution of a marked statement, as the client saw it. A key that is absent is no claim.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -70,28 +69,21 @@ struct Execution<'a> {
     rows: u64,
     sqlstate: Option<&'a str>,
     role: &'a str,
-    /// One of several statements of a string.
-    is_in_string: bool,
-    /// Whether other events went on with it.
-    is_continued: bool,
 }
 
 impl<'a> Execution<'a> {
-    fn new(event: &'a Event, role: &'a str, is_in_string: bool) -> Self {
+    fn new(event: &'a Event, role: &'a str) -> Self {
         Self {
             event,
             rows: event.result.rows.unwrap_or_default(),
             sqlstate: sqlstate(event),
             role,
-            is_in_string,
-            is_continued: false,
         }
     }
 
     fn go_on(&mut self, event: &'a Event) {
         self.rows += event.result.rows.unwrap_or_default();
         self.sqlstate = self.sqlstate.or(sqlstate(event));
-        self.is_continued = true;
     }
 }
 
@@ -103,8 +95,7 @@ fn executions<'a>(sessions: &[&'a Session]) -> BTreeMap<Key, VecDeque<Execution<
     let mut all: BTreeMap<Key, VecDeque<Execution<'a>>> = BTreeMap::new();
     for session in sessions {
         for request in &session.requests {
-            let is_in_string = request.len() > 1;
-            let is_shared = is_in_string && request.windows(2).all(same_text);
+            let is_shared = request.len() > 1 && request.windows(2).all(same_text);
             for (index, event) in request.iter().enumerate() {
                 let own = event.text().and_then(marker);
                 let fetched = event.statement.source.as_deref().and_then(marker);
@@ -112,10 +103,11 @@ fn executions<'a>(sessions: &[&'a Session]) -> BTreeMap<Key, VecDeque<Execution<
                 let list = all.entry((session.pid, d.to_owned(), j)).or_default();
                 // Every event of a string that is recorded whole carries the marker.
                 let is_repeated = is_shared && index > 0;
-                let goes_on = event.stream.continues.is_some() || own.is_none() || is_repeated;
+                let runs_cursor = event.is_cursor() && !event.statement.portal.is_empty();
+                let goes_on = event.stream.continues.is_some() || own.is_none() || is_repeated || runs_cursor;
                 match list.back_mut().filter(|_| goes_on) {
                     Some(first) => first.go_on(event),
-                    None => list.push_back(Execution::new(event, &session.role, is_in_string)),
+                    None => list.push_back(Execution::new(event, &session.role)),
                 }
             }
         }
@@ -149,7 +141,7 @@ fn check(entry: &Entry, execution: &Execution<'_>, figures: &mut Figures, doubts
         figures.params_compared += 1;
         match (theirs, &ours.value) {
             (None, _) if ours.null => {}
-            (Some(_), _) if ours.raw => *figures.params_raw.entry(ours.oid).or_default() += 1,
+            (Some(_), _) if ours.raw => figures.raw(ours.oid, 1),
             (Some(theirs), Some(value)) if !ours.null => {
                 if params::is_front(ours, value, theirs) {
                     figures.rule("param_truncated");
@@ -175,13 +167,6 @@ fn counts(entry: &Entry, execution: &Execution<'_>, figures: &mut Figures) {
         && is_right(entry.affected, affected)
         && is_right(entry.copy_bytes, event.result.copy_bytes)
     {
-        return;
-    }
-    let is_cursor = event
-        .text()
-        .is_some_and(|text| text::begins_with_word(text, "declare"));
-    if is_cursor && execution.is_in_string && !execution.is_continued {
-        figures.rule("cursor_inside_string");
         return;
     }
     figures.wrong_rows += 1;

@@ -93,6 +93,9 @@ async fn run_part(
 
 /// Gives each part the figures of its role.
 fn assign(results: &mut [PartResult], mut by_role: BTreeMap<String, Figures>, record: &Record) {
+    for gap in &record.gaps {
+        by_role.entry(gap.role.clone()).or_default().gap(gap);
+    }
     for result in results.iter_mut() {
         if let Some(figures) = by_role.remove(&role_of(&result.part)) {
             result.figures = figures;
@@ -102,17 +105,13 @@ fn assign(results: &mut [PartResult], mut by_role: BTreeMap<String, Figures>, re
             result.failed = Some("the server's log has nothing of it".to_owned());
         }
     }
-    // The suite's own sessions, whoever else came, and gaps: with the first part.
+    // The suite's own sessions, and whoever else came: with the first part.
     if let Some(first) = results.first_mut() {
         for (role, figures) in by_role {
             for example in &figures.examples {
                 first.figures.note(|| format!("{role:?}: {example}"));
             }
             first.figures.add(&figures);
-        }
-        first.figures.gaps += record.gaps.len() as u64;
-        for gap in &record.gaps {
-            first.figures.note(|| format!("gap: {gap}"));
         }
     }
     for result in results {
