@@ -3,8 +3,8 @@
 use attribution::{Attribution, Confidence, PrincipalKind, Process};
 use proto::v1;
 use tap_core::{
-    Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome, Param, Phase, Query,
-    SessionFacts, Transport, ValueText, text_of, text_of_start,
+    Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome, Param,
+    Phase, Query, SessionFacts, Transport, ValueText, text_of, text_of_start,
 };
 
 use sql_meaning::mask_value;
@@ -228,7 +228,11 @@ fn query(query: &Query) -> v1::Query {
             text_known: query.text.is_some(),
             truncated: query.truncated,
             original_bytes: query.original_bytes,
-            sha256: query.digest.as_ref().map(|digest| digest.to_vec()).unwrap_or_default(),
+            sha256: query
+                .digest
+                .as_ref()
+                .map(|digest| digest.to_vec())
+                .unwrap_or_default(),
             source: query.source.as_deref().unwrap_or_default().to_owned(),
         }),
         meaning: Some(meaning(query)),
@@ -450,7 +454,10 @@ mod tests {
             (param.value.unwrap_or_default(), param.raw)
         };
         assert_eq!(told(23, Format::Binary, &[0, 0, 0, 42]), ("42".to_owned(), false));
-        assert_eq!(told(25, Format::Text, b"it's /* fine */"), ("it's /* fine */".to_owned(), false));
+        assert_eq!(
+            told(25, Format::Text, b"it's /* fine */"),
+            ("it's /* fine */".to_owned(), false)
+        );
         assert_eq!(told(0, Format::Binary, &[0, 42]), ("\\x002a".to_owned(), true));
         let (text, _) = told(25, Format::Text, b"host=db password=hunter2");
         assert!(text.starts_with("host=db") && !text.contains("hunter2"), "{text}");

@@ -15,7 +15,14 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 6] = ["gcc", "libc6-dev", "libdbd-pg-perl", "postgresql", "python3-psycopg", "util-linux"];
+const PACKAGES: [&str; 6] = [
+    "gcc",
+    "libc6-dev",
+    "libdbd-pg-perl",
+    "postgresql",
+    "python3-psycopg",
+    "util-linux",
+];
 
 /// What `bpf-linker` needs to be linked with Debian's LLVM.
 const LINKER_PACKAGES: [&str; 3] = ["g++", "zlib1g-dev", "libzstd-dev"];

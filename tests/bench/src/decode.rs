@@ -31,7 +31,13 @@ pub(crate) struct Args {
 }
 
 /// The conversations; the first is the main one.
-const CASES: [&str; 5] = ["pgbench-prepared", "pgbench-extended", "pgbench-simple", "wide", "copy"];
+const CASES: [&str; 5] = [
+    "pgbench-prepared",
+    "pgbench-extended",
+    "pgbench-simple",
+    "wide",
+    "copy",
+];
 
 /// Turns of each case, and the least time of one.
 const ROUNDS: usize = 11;
@@ -96,11 +102,7 @@ fn measure(path: &Path, quick: bool) -> anyhow::Result<Figures> {
     });
     let allocations = region.change().allocations as f64;
     ensure!(statements > 0, "the recording holds no statement");
-    let (rounds, least) = if quick {
-        (1, ROUND / 10)
-    } else {
-        (ROUNDS, ROUND)
-    };
+    let (rounds, least) = if quick { (1, ROUND / 10) } else { (ROUNDS, ROUND) };
     let (mut whole, mut protocol) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         if std::io::stderr().is_terminal() {
