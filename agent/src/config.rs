@@ -1,10 +1,15 @@
 //! The agent's configuration: defaults, then a TOML file, then `PGWITNESS_AGENT__SECTION__KEY`, then flags.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use settings::SettingsError;
+
+use crate::{capture::Tier, limits};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +27,10 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// Prometheus metrics.
     pub metrics: MetricsConfig,
+    /// What the agent may take of the host.
+    pub limits: LimitsConfig,
+    /// The socket of `status`, `pause` and `resume`.
+    pub control: ControlConfig,
 }
 
 /// Who the agent is.
@@ -44,8 +53,12 @@ pub struct AgentConfig {
 pub struct TapConfig {
     /// Only servers with one of these data directories; empty: all that run on this host.
     pub data_directories: Vec<PathBuf>,
-    /// Mebibytes of the ring for payload, 1 to 1024; rounded up to a power of two.
-    pub ring_mib: u32,
+    /// `auto`, `a` or `b`: how sockets are tapped.
+    pub tier: TierConfig,
+    /// Mebibytes of the ring for payload, 1 to 1024; rounded up to a power of two. By processors and memory of the host if
+    /// it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ring_mib: Option<u32>,
 }
 
 /// Events.
@@ -66,6 +79,29 @@ pub enum RedactionConfig {
     Literals,
     /// The text as it was sent, passwords masked: for forensics and tests.
     Clear,
+}
+
+/// How sockets are tapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TierConfig {
+    /// The best way that this kernel has.
+    Auto,
+    /// Behind the kernel's own socket functions (Linux 6.3 and later): only socket calls pay.
+    A,
+    /// Behind every system call (Linux 5.8 and later).
+    B,
+}
+
+impl TierConfig {
+    /// The tier to insist on.
+    pub fn wished(self) -> Option<Tier> {
+        match self {
+            Self::Auto => None,
+            Self::A => Some(Tier::A),
+            Self::B => Some(Tier::B),
+        }
+    }
 }
 
 impl From<RedactionConfig> for tap_core::Redaction {
@@ -97,13 +133,43 @@ pub struct MetricsConfig {
     pub listen: Option<SocketAddr>,
 }
 
+/// What the agent may take of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Mebibytes of the agent's own memory, without the rings; beyond, payload is discarded, counted and told.
+    pub memory_mib: u64,
+    /// Processor time in percent of one processor, 1 to 10000; no limit if it is not set. Beyond, the agent rests, and what
+    /// the rings cannot hold meanwhile is lost, counted and told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<u32>,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlConfig {
+    /// Its place; [`Config::control_socket`] if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Where the state is by default.
+const STATE_FOLDER: &str = "/var/lib/pgwitness-agent";
+
+/// Where the agent with the default state folder is asked.
+const CONTROL_SOCKET: &str = "/run/pgwitness-agent/control.sock";
+
+/// What the agent needs beside the queue: an idle one takes some 20 MiB, one with a thousand busy sessions some more.
+const MEMORY_BESIDE_QUEUE_MIB: u64 = 64;
+
 /// Prefix of the variables.
 pub const ENVIRONMENT: &str = "PGWITNESS_AGENT__";
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            state_dir: "/var/lib/pgwitness-agent".into(),
+            state_dir: STATE_FOLDER.into(),
             agent: AgentConfig {
                 id: None,
                 host: None,
@@ -111,7 +177,8 @@ impl Default for Config {
             },
             tap: TapConfig {
                 data_directories: Vec::new(),
-                ring_mib: 64,
+                tier: TierConfig::Auto,
+                ring_mib: None,
             },
             events: EventsConfig {
                 redaction: RedactionConfig::Literals,
@@ -122,11 +189,32 @@ impl Default for Config {
                 queue_mib: 64,
             },
             metrics: MetricsConfig { listen: None },
+            limits: LimitsConfig {
+                memory_mib: 512,
+                cpu_percent: None,
+            },
+            control: ControlConfig::default(),
         }
     }
 }
 
 impl Config {
+    /// Bytes of the ring for payload.
+    pub fn ring_bytes(&self) -> u32 {
+        let mib = self.tap.ring_mib.unwrap_or_else(limits::ring_mib_here);
+        (mib << 20).next_power_of_two()
+    }
+
+    /// Where the agent is asked and steered: as set, else one known place, else, for an agent with a state folder of its
+    /// own, in there. Two agents never share a state folder, so that they do not share a socket either.
+    pub fn control_socket(&self) -> PathBuf {
+        match &self.control.socket {
+            Some(path) => path.clone(),
+            None if self.state_dir == Path::new(STATE_FOLDER) => CONTROL_SOCKET.into(),
+            None => self.state_dir.join("control.sock"),
+        }
+    }
+
     /// Checks what types cannot.
     ///
     /// # Errors
@@ -150,18 +238,29 @@ impl Config {
                 return refuse(key, format!("{name:?}"), NAME);
             }
         }
-        if !(1..=1024).contains(&self.tap.ring_mib) {
-            return refuse(
-                "tap.ring_mib",
-                self.tap.ring_mib.to_string(),
-                "it must be 1 to 1024",
-            );
+        if let Some(mib) = self.tap.ring_mib.filter(|mib| !(1..=1024).contains(mib)) {
+            return refuse("tap.ring_mib", mib.to_string(), "it must be 1 to 1024");
         }
         if !(1..=65_536).contains(&self.delivery.queue_mib) {
             return refuse(
                 "delivery.queue_mib",
                 self.delivery.queue_mib.to_string(),
                 "it must be 1 to 65536",
+            );
+        }
+        let needed = self.delivery.queue_mib + MEMORY_BESIDE_QUEUE_MIB;
+        if !(needed..=1_048_576).contains(&self.limits.memory_mib) {
+            return refuse(
+                "limits.memory_mib",
+                self.limits.memory_mib.to_string(),
+                "it must be at least 64 more than delivery.queue_mib, and at most 1048576",
+            );
+        }
+        if let Some(percent) = self.limits.cpu_percent.filter(|p| !(1..=10_000).contains(p)) {
+            return refuse(
+                "limits.cpu_percent",
+                percent.to_string(),
+                "it must be 1 to 10000 (percent of one processor)",
             );
         }
         if !(1..=3600).contains(&self.events.heartbeat_s) {
@@ -223,11 +322,31 @@ mod tests {
         config.delivery.collector = Some("http://[::1]:7433/".to_owned());
         assert_eq!(config.check(), Ok(()));
         let mut config = Config::default();
+        config.delivery.queue_mib = 1000;
+        let said = config.check().expect_err("too little memory").to_string();
+        assert!(
+            said.starts_with("limits.memory_mib is 512: it must be at least 64 more"),
+            "{said}"
+        );
+        config.limits.memory_mib = 1064;
+        assert_eq!(config.check(), Ok(()));
+        config.limits.cpu_percent = Some(0);
+        assert!(config.check().is_err());
+        let mut config = Config::default();
         config.agent.id = Some("Not A Name".to_owned());
         assert!(
             config
                 .check()
                 .is_err_and(|error| error.to_string().contains("agent.id"))
         );
+    }
+    #[test]
+    fn agents_with_state_of_their_own_have_a_socket_of_their_own() {
+        let mut config = Config::default();
+        assert_eq!(config.control_socket(), Path::new(CONTROL_SOCKET));
+        config.state_dir = "/tmp/one".into();
+        assert_eq!(config.control_socket(), Path::new("/tmp/one/control.sock"));
+        config.control.socket = Some("/tmp/two".into());
+        assert_eq!(config.control_socket(), Path::new("/tmp/two"));
     }
 }

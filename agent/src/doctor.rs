@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::{
-    capture::{AttachError, HOOKS, RingSizes, Tap, btf},
+    capture::{AttachError, RingSizes, Tap, Tier, btf},
     facts::{
         cgroups::Cgroups,
         servers::{Servers, Wanted},
@@ -59,32 +59,36 @@ pub fn run(_: &Args) -> ExitCode {
 
 fn hooks(missing: &mut Vec<String>) {
     println!("\nhooks");
-    let types = aya::Btf::from_sys_fs();
-    for hook in &HOOKS {
-        let state = match &types {
-            Ok(types) if hook.exists(types) => "tp_btf".to_owned(),
-            Ok(_) => format!("not in this kernel (since {})", hook.since),
-            Err(_) => "cannot be known without BTF".to_owned(),
-        };
-        println!("  {:22} {:30} {state}", hook.name, hook.purpose);
-    }
-    println!(
-        "  {:22} {:30} not tapped by this version: sessions are reported as opaque",
-        "be_tls_*, be_gssapi_*", "TLS and GSS plaintext"
-    );
-    match Tap::attach(RingSizes {
-        segments: 1 << 20,
-        facts: 1 << 20,
-    }) {
-        Ok(_) => println!("  all of them load and attach"),
+    let types = match aya::Btf::from_sys_fs() {
+        Ok(types) => types,
         // Said already.
-        Err(AttachError::Btf(_)) => {}
-        Err(
-            problem @ (AttachError::NotPermitted
-            | AttachError::NoTracepoint { .. }
-            | AttachError::Refused { .. }),
-        ) => {
-            missing.push(problem.to_string());
+        Err(_) => return println!("  cannot be known without BTF"),
+    };
+    let best = Tier::of_this_kernel(&types);
+    for hook in best.hooks() {
+        let state = if hook.exists(&types) {
+            "found".to_owned()
+        } else {
+            format!("not in this kernel (since {})", hook.since)
+        };
+        println!("  {:22} {:34} {state}", hook.name, hook.purpose);
+    }
+    for tier in [Tier::A, Tier::B] {
+        let sizes = RingSizes {
+            segments: 1 << 20,
+            facts: 1 << 20,
+        };
+        let needed = tier == best;
+        match Tap::attach(sizes, Some(tier)) {
+            Ok(_) if needed => println!("  tier {tier}: loads and attaches; used by default"),
+            Ok(_) => println!("  tier {tier}: loads and attaches; used with --tier"),
+            // Said already.
+            Err(AttachError::Btf(_)) => {}
+            Err(problem) if needed => missing.push(problem.to_string()),
+            Err(problem) => {
+                let text = problem.to_string();
+                println!("  tier {tier}: {}", text.lines().next().unwrap_or_default());
+            }
         }
     }
 }

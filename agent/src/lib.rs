@@ -5,9 +5,13 @@
 pub mod capture;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod doctor;
 pub mod facts;
 pub mod identity;
+pub mod limits;
+pub mod losses;
+pub mod main_loop;
 pub mod metrics;
 pub mod record;
 pub mod replay;

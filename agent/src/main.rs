@@ -3,6 +3,7 @@
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use pgwitness_agent::control::client::{self, PauseArgs, StatusArgs};
 use tracing_subscriber::EnvFilter;
 
 /// pgwitness-agent records what the PostgreSQL servers on this host are asked, and by which workload.
@@ -21,6 +22,12 @@ enum Command {
     Replay(pgwitness_agent::replay::Args),
     /// Check what this host can do, and say what is missing
     Doctor(pgwitness_agent::doctor::Args),
+    /// Show how the running agent stands: what it taps, what it lost, and why
+    Status(StatusArgs),
+    /// Make the running agent discard what it captures; the record says so, and by whom
+    Pause(PauseArgs),
+    /// Make a paused agent record again
+    Resume(PauseArgs),
 }
 
 const FIRST_STEPS: &str = "First steps, as root:
@@ -43,6 +50,9 @@ fn main() -> ExitCode {
         Command::Run(args) => pgwitness_agent::run::run(*args),
         Command::Replay(args) => pgwitness_agent::replay::run(&args),
         Command::Doctor(args) => Ok(pgwitness_agent::doctor::run(&args)),
+        Command::Status(args) => client::status(&args),
+        Command::Pause(args) => client::pause(&args),
+        Command::Resume(args) => client::resume(&args),
     };
     result.unwrap_or_else(|problem| {
         eprintln!("pgwitness-agent: {problem:#}");

@@ -46,6 +46,18 @@ pub struct Metrics {
     pub batches_acknowledged: AtomicU64,
     /// 1 while a collector is connected.
     pub connected: AtomicU64,
+    /// 1 while the agent is paused.
+    pub paused: AtomicU64,
+    /// Payload bytes discarded by pauses.
+    pub paused_bytes: AtomicU64,
+    /// Payload bytes discarded at the limit of memory.
+    pub memory_limit_bytes: AtomicU64,
+    /// Anonymous memory of this process in bytes.
+    pub memory_bytes: AtomicU64,
+    /// Nanoseconds that the main loop rested because of the limit on processor time.
+    pub rested_ns: AtomicU64,
+    /// Runs of the tap's programs that the kernel skipped.
+    pub program_missed: AtomicU64,
 }
 
 impl Metrics {
@@ -75,12 +87,19 @@ impl Metrics {
             sessions: load(&self.sessions),
             ring_full: kernel(Reason::RingFull),
             copy_fault: kernel(Reason::CopyFault),
-            unsupported_call: kernel(Reason::UnsupportedCall) + kernel(Reason::CallCap),
-            facts_lost: kernel(Reason::FactsLost)
-                + kernel(Reason::TargetsFull)
-                + kernel(Reason::SocketStateLost),
+            unsupported_call: kernel(Reason::UnsupportedCall),
+            facts_lost: kernel(Reason::FactsLost),
             malformed: load(&self.malformed),
             queue_dropped: load(&self.queue_dropped),
+            targets_full: kernel(Reason::TargetsFull),
+            program_missed: load(&self.program_missed),
+            probe_missed: kernel(Reason::ProbeMissed),
+            call_cap: kernel(Reason::CallCap),
+            paused_bytes: load(&self.paused_bytes),
+            memory_limit_bytes: load(&self.memory_limit_bytes),
+            owners_full: kernel(Reason::OwnersFull),
+            ring_full_bytes: kernel(Reason::RingFullBytes),
+            plaintext_unplaced: kernel(Reason::PlaintextUnplaced),
         }
     }
 
@@ -106,8 +125,58 @@ impl Metrics {
             ),
             (
                 "unsupported_call",
-                "Calls whose buffer could not be proven or was too long",
+                "Calls whose buffer could not be proven",
                 counters.unsupported_call,
+            ),
+            (
+                "call_cap",
+                "Calls that moved more than one call may hand over",
+                counters.call_cap,
+            ),
+            (
+                "ring_full_bytes",
+                "Payload bytes lost because the ring was full",
+                counters.ring_full_bytes,
+            ),
+            (
+                "targets_full",
+                "Processes of servers that could not be marked",
+                counters.targets_full,
+            ),
+            (
+                "owners_full",
+                "Connecting sockets whose owner could not be kept",
+                counters.owners_full,
+            ),
+            (
+                "program_missed",
+                "Runs of the tap's programs that the kernel skipped",
+                counters.program_missed,
+            ),
+            (
+                "probe_missed",
+                "Times that encrypted bytes passed and no plaintext was seen",
+                counters.probe_missed,
+            ),
+            (
+                "plaintext_unplaced",
+                "Calls of encryption functions whose connection is not known",
+                counters.plaintext_unplaced,
+            ),
+            (
+                "paused_bytes",
+                "Payload bytes discarded because the agent was paused",
+                counters.paused_bytes,
+            ),
+            (
+                "memory_limit_bytes",
+                "Payload bytes discarded at the limit of memory",
+                counters.memory_limit_bytes,
+            ),
+            (
+                "rested_nanoseconds",
+                "Time that the main loop rested because of limits.cpu_percent",
+                load(&self.rested_ns),
             ),
             (
                 "facts_lost",
@@ -156,6 +225,8 @@ impl Metrics {
                 "1 while a collector is connected",
                 &self.connected,
             ),
+            ("paused", "1 while the agent is paused", &self.paused),
+            ("memory_bytes", "Anonymous memory of the agent", &self.memory_bytes),
         ];
         for (name, help, value) in standing {
             registry.register(

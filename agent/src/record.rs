@@ -4,7 +4,7 @@ use attribution::{Attribution, Confidence, PrincipalKind, Process};
 use proto::v1;
 use tap_core::{
     Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome, Param,
-    Phase, Query, SessionFacts, Transport, ValueText, text_of, text_of_start,
+    Phase, Query, SessionFacts, Transport, Unreadable, ValueText, text_of, text_of_start,
 };
 
 use sql_meaning::mask_value;
@@ -116,6 +116,9 @@ fn session(facts: &SessionFacts, boot: &str) -> v1::Session {
         server: endpoint(&facts.server),
         opened_before_attach: facts.opened_before_attach,
         server_version: text(&facts.server_version),
+        tls_version: facts.tls_version.unwrap_or_default().to_owned(),
+        tls_cipher: facts.tls_cipher.unwrap_or_default().to_owned(),
+        ..v1::Session::default()
     }
 }
 
@@ -176,12 +179,20 @@ fn body(body: &Body, boot: &str) -> v1::event::Body {
             r#final: how(end.how).into(),
             statements: end.statements,
         }),
-        Body::Opaque(kind) => Out::OpaqueSession(v1::OpaqueSession {
+        Body::Opaque { kind, reason } => Out::OpaqueSession(v1::OpaqueSession {
             encryption: encryption(*kind).into(),
-            reason: "encrypted, and this tap cannot read it".to_owned(),
+            reason: unreadable(*reason).to_owned(),
         }),
         Body::Gap(gap) => Out::Gap(self::gap(gap)),
         Body::Query(query) => Out::Query(self::query(query)),
+    }
+}
+
+fn unreadable(reason: Unreadable) -> &'static str {
+    match reason {
+        Unreadable::NotProbed => "the server's encryption functions were not probed when the session began",
+        Unreadable::NoPlaintext => "encrypted bytes went by, and the probes of the server's encryption functions saw none",
+        Unreadable::NothingSaid => "the connection ended before anything was said under encryption",
     }
 }
 

@@ -1,13 +1,13 @@
 //! `pgwitness-agent run`: attach, record, deliver, until told to stop.
 
 use std::{
-    io::Write as _,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -21,16 +21,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::{
-    capture::{self, AttachError, HOOKS, RingSizes, Tap},
+    capture::{AttachError, RingSizes, Tap, Tier},
     clock::{Clock, boot_ns},
-    config::{Config, ENVIRONMENT, RedactionConfig},
+    config::{Config, ENVIRONMENT, RedactionConfig, TierConfig},
+    control::server::Control,
     facts::servers::Wanted,
     identity::{self, Identity},
+    limits,
+    main_loop::MainLoop,
     metrics::{self, Metrics},
     record,
     segment_file::SegmentFile,
     ship::{self, Delivery, Memory, Outbox},
-    witness::Witness,
 };
 
 /// Records what PostgreSQL servers on this host are asked, and by whom.
@@ -51,6 +53,9 @@ pub struct Args {
     /// Folder for the agent's key and state [default: /var/lib/pgwitness-agent]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// How sockets are tapped: behind the kernel's socket functions (a), behind every system call (b) [default: auto]
+    #[arg(long, value_enum)]
+    tier: Option<TierConfig>,
     /// What of a statement's text is recorded [default: literals]
     #[arg(long, value_enum)]
     redaction: Option<RedactionConfig>,
@@ -71,14 +76,8 @@ pub struct Args {
 /// How long the last events may take to be acknowledged when the agent stops.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// The main loop looks at its stop flag and counters at least this often.
+/// How often it is looked whether the main loop ended by itself.
 const TICK: Duration = Duration::from_millis(200);
-
-/// After the first record of a burst: gathers more, so that one wake-up serves many.
-const GATHER: Duration = Duration::from_millis(1);
-
-/// Segments taken before facts, counters and the stop flag are looked at again.
-const ROUND: usize = 4096;
 
 /// Bytes of the ring for facts. A fork and an exec take 1.5 KiB: room for 2,700 processes between two rounds.
 const FACTS_RING: u32 = 4 << 20;
@@ -105,11 +104,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let host = config.agent.host.clone().unwrap_or_else(identity::host_name);
     // First of all: whoever may not load programs should read that, and not that a folder cannot be made.
-    let tap = Tap::attach(RingSizes {
-        segments: config.tap.ring_mib << 20,
+    let sizes = RingSizes {
+        segments: config.ring_bytes(),
         facts: FACTS_RING,
-    })
-    .map_err(one_line)?;
+    };
+    let tap = Tap::attach(sizes, config.tap.tier.wished()).map_err(one_line)?;
     let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
     let recording = args
         .record_segments
@@ -149,10 +148,13 @@ fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
     config.delivery.collector = args.collector.clone().or(config.delivery.collector);
     config.metrics.listen = args.metrics.or(config.metrics.listen);
     config.events.redaction = args.redaction.unwrap_or(config.events.redaction);
+    config.tap.tier = args.tier.unwrap_or(config.tap.tier);
     if !args.data_dir.is_empty() {
         config.tap.data_directories.clone_from(&args.data_dir);
     }
     config.check()?;
+    // Said here, so that --check-config prints it.
+    config.tap.ring_mib.get_or_insert_with(limits::ring_mib_here);
     Ok(config)
 }
 
@@ -172,12 +174,13 @@ async fn record(
     if let Some(address) = config.metrics.listen {
         metrics::serve(address, Arc::clone(&metrics)).await?;
     }
+    let control = Control::open(&config.control_socket())?;
     identity.began()?;
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
     outbox.push(record::own_event(
         boot_ns(),
         Clock::now(),
-        started(&host, &identity, recording.is_some()),
+        started(&host, &identity, tap.tier, recording.is_some()),
     ));
     let delivery = config.delivery.collector.clone().map(|collector| {
         let memory = Memory::read(&config.state_dir);
@@ -208,15 +211,20 @@ async fn record(
     if let Some(recording) = &recording {
         recording.announce();
     }
-    let printed = print.then(|| identity.agent_id.clone());
-    let keep = delivery.is_some();
-    let main_loop = Loop {
+    let (orders, received) = mpsc::channel();
+    tokio::spawn(control.serve(orders));
+    let main_loop = MainLoop {
         outbox: Arc::clone(&outbox),
         metrics: Arc::clone(&metrics),
         stop: Arc::clone(&stop),
         heartbeat: Duration::from_secs(config.events.heartbeat_s),
-        print: printed,
-        keep,
+        orders: received,
+        agent_id: identity.agent_id.clone(),
+        collector: config.delivery.collector.clone(),
+        print,
+        ring_bytes: config.ring_bytes().into(),
+        memory_bytes: config.limits.memory_mib << 20,
+        cpu_percent: config.limits.cpu_percent,
     };
     let wanted = Wanted {
         data_directories: config.tap.data_directories.clone(),
@@ -286,7 +294,7 @@ async fn flush(outbox: &Outbox, metrics: &Metrics) -> bool {
     quiet == 3
 }
 
-fn started(host: &Host, identity: &Identity, recording_segments: bool) -> v1::event::Body {
+fn started(host: &Host, identity: &Identity, tier: Tier, recording_segments: bool) -> v1::event::Body {
     let read = |path: &str| {
         std::fs::read_to_string(path)
             .unwrap_or_default()
@@ -298,138 +306,11 @@ fn started(host: &Host, identity: &Identity, recording_segments: bool) -> v1::ev
         host: host.name.clone(),
         kernel: read("/proc/sys/kernel/osrelease"),
         boot_id: read("/proc/sys/kernel/random/boot_id"),
-        hooks: HOOKS.iter().map(|hook| hook.name.to_owned()).collect(),
+        hooks: tier.hooks().map(|hook| hook.name.to_owned()).collect(),
         previous_run_unclean: identity.previous_run_unclean,
         recording_segments,
+        tier: tier.to_string(),
     })
-}
-
-/// The thread that reads the rings.
-struct Loop {
-    outbox: Arc<Outbox>,
-    metrics: Arc<Metrics>,
-    stop: Arc<AtomicBool>,
-    heartbeat: Duration,
-    /// The agent's id, if events are printed.
-    print: Option<String>,
-    /// Whether events are queued for delivery.
-    keep: bool,
-}
-
-impl Loop {
-    fn run(
-        self,
-        host: Host,
-        settings: Settings,
-        wanted: Wanted,
-        tap: Tap,
-        recording: Option<SegmentFile>,
-    ) -> anyhow::Result<()> {
-        let Tap {
-            mut segments,
-            mut facts,
-            targets,
-            counters,
-            programs,
-        } = tap;
-        let mut witness = Witness::new(host, settings, wanted, targets)?;
-        witness.record_segments(recording);
-        announce(&witness);
-        let mut last_heartbeat = Instant::now();
-        let mut printed: u64 = 0;
-        loop {
-            // Read before the rings: what a stop finds in them is still recorded.
-            let stopping = self.stop.load(Ordering::Relaxed);
-            let mut out = |event: v1::Event| {
-                if matches!(event.body, Some(v1::event::Body::SessionOpen(_))) {
-                    self.metrics.sessions.fetch_add(1, Ordering::Relaxed);
-                }
-                if let Some(agent) = &self.print {
-                    printed += 1;
-                    let event = v1::Event {
-                        seq: printed,
-                        ..event.clone()
-                    };
-                    // A reader that went away is no reason to stop recording.
-                    let _ = writeln!(std::io::stdout(), "{}", proto::json::event(agent, &event));
-                }
-                if self.keep {
-                    self.outbox.push(event);
-                }
-            };
-            witness.begin_round();
-            while facts.next(|fact| witness.fact(fact)) {}
-            let mut taken = 0;
-            let mut emptied = false;
-            while taken < ROUND && !emptied {
-                emptied = !segments.next(|segment| {
-                    if !witness.knows(segment) {
-                        while facts.next(|fact| witness.fact(fact)) {}
-                    }
-                    witness.segment(segment, &mut out);
-                    taken += 1;
-                });
-            }
-            if emptied {
-                witness.end_round(&mut out);
-            }
-            self.metrics.kernel(&counters.read());
-            self.metrics.queue(&self.outbox);
-            self.metrics.orphans.store(witness.orphans(), Ordering::Relaxed);
-            self.metrics
-                .malformed
-                .store(witness.malformed(), Ordering::Relaxed);
-            self.metrics
-                .sessions_open
-                .store(witness.open_connections() as u64, Ordering::Relaxed);
-            self.metrics
-                .servers
-                .store(witness.servers().tapped().count() as u64, Ordering::Relaxed);
-            if last_heartbeat.elapsed() >= self.heartbeat {
-                let beat = v1::Heartbeat {
-                    interval_ns: u64::try_from(last_heartbeat.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                    counters: Some(self.metrics.counters()),
-                };
-                last_heartbeat = Instant::now();
-                out(record::own_event(
-                    boot_ns(),
-                    Clock::now(),
-                    v1::event::Body::Heartbeat(beat),
-                ));
-            }
-            if stopping && emptied {
-                break;
-            }
-            if emptied && !stopping {
-                capture::wait([&segments, &facts], TICK);
-                thread::sleep(GATHER);
-            }
-        }
-        witness.record_segments(None);
-        drop(programs);
-        Ok(())
-    }
-}
-
-fn announce(witness: &Witness) {
-    let mut servers: Vec<String> = witness
-        .servers()
-        .tapped()
-        .map(|server| match &server.data_directory {
-            Some(folder) => format!("{} ({})", server.pid, folder.display()),
-            None => server.pid.to_string(),
-        })
-        .collect();
-    servers.sort();
-    if servers.is_empty() {
-        info!("ready: no server to tap is running yet; new ones are tapped as they start");
-    } else {
-        info!(
-            "ready: tapping {} server(s): {}",
-            servers.len(),
-            servers.join(", ")
-        );
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use recording::Record;
 use tap_core::{Settings, Tap};
 
 use crate::{
-    capture::Targets,
+    capture::{Probes, Targets},
     clock::{self, Clock},
     facts::{
         cgroups::Cgroups,
@@ -40,12 +40,34 @@ pub struct Witness {
     connections: Connections,
     servers: Servers,
     targets: Targets,
+    probes: Probes,
     attributions: HashMap<u64, Arc<v1::Attribution>>,
     ends: Vec<End>,
     ends_of_round: Vec<End>,
     clock: Clock,
     malformed: u64,
     recording: Option<SegmentFile>,
+    discard: Option<Discard>,
+    discarded: [u64; 2],
+}
+
+/// Why payload is discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// Somebody paused the agent.
+    Paused,
+    /// The agent is at its limit of memory.
+    Memory,
+}
+
+impl Discard {
+    /// As in the gaps that tell of it.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Memory => "memory_limit",
+        }
+    }
 }
 
 /// Something is over.
@@ -60,7 +82,7 @@ impl Witness {
     /// # Errors
     ///
     /// If the map of tapped processes is full.
-    pub fn new(host: Host, settings: Settings, wanted: Wanted, targets: Targets) -> anyhow::Result<Self> {
+    pub fn new(host: Host, settings: Settings, wanted: Wanted, targets: Targets, probes: Probes) -> anyhow::Result<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut witness = Self {
             host,
@@ -71,12 +93,15 @@ impl Witness {
             connections: Connections::default(),
             servers: Servers::new(wanted),
             targets,
+            probes,
             attributions: HashMap::new(),
             ends: Vec::new(),
             ends_of_round: Vec::new(),
             clock: Clock::now(),
             malformed: 0,
             recording: None,
+            discard: None,
+            discarded: [0; 2],
         };
         witness.processes.inventory(&mut witness.cgroups);
         witness.find_servers()?;
@@ -108,6 +133,25 @@ impl Witness {
     /// Sessions' bytes that were not the protocol.
     pub fn malformed(&self) -> u64 {
         self.malformed
+    }
+
+    /// Discards payload from here on, or no longer. Facts are taken all the time. What was discarded is told when it ends.
+    pub fn discard(&mut self, why: Option<Discard>, out: &mut impl FnMut(v1::Event)) {
+        if self.discard != why {
+            self.discard = why;
+            self.tap.tell_discarded();
+            self.emit(out);
+        }
+    }
+
+    /// Payload bytes discarded since the start.
+    pub fn discarded(&self, why: Discard) -> u64 {
+        self.discarded.get(why as usize).copied().unwrap_or(0)
+    }
+
+    /// Runs of the tap's programs that the kernel skipped.
+    pub fn skipped(&self) -> u64 {
+        self.probes.skipped()
     }
 
     /// Whether a segment belongs to a connection that was announced.
@@ -157,6 +201,14 @@ impl Witness {
         };
         let payload = bytes.get(size_of::<SegmentHeader>()..).unwrap_or_default();
         let payload = payload.get(..header.length as usize).unwrap_or(payload);
+        if let Some(why) = self.discard {
+            if let Some(sum) = self.discarded.get_mut(why as usize) {
+                *sum += payload.len() as u64;
+            }
+            return self
+                .tap
+                .handle_discarded(&header, payload.len() as u64, why.reason());
+        }
         if let Some(recording) = &mut self.recording
             && self.tap.session(header.cookie).is_some()
         {
@@ -183,7 +235,7 @@ impl Witness {
                 End::Process { tgid, at } => {
                     self.write(&Record::Exit { tgid, at });
                     self.tap.handle_exit(tgid, at);
-                    self.servers.ended(tgid);
+                    self.server_ended(tgid);
                 }
                 End::Connection(close) => {
                     if self.tap.session(close.cookie).is_some() {
@@ -202,7 +254,15 @@ impl Witness {
                 self.malformed += 1;
             }
             let attribution = self.attributions.get(&event.session.cookie).map(AsRef::as_ref);
-            out(record::event(&event, attribution, self.clock, &self.boot));
+            let mut told = record::event(&event, attribution, self.clock, &self.boot);
+            if let (tap_core::Body::Opaque { kind, .. }, Some(v1::event::Body::OpaqueSession(opaque))) =
+                (&event.body, &mut told.body)
+                && let Some(server) = self.servers.get(event.session.server_pid)
+                && let Some(why) = server.readable.why_not((*kind).into())
+            {
+                opaque.reason = format!("{}: {why}", opaque.reason);
+            }
+            out(told);
         }
         for cookie in self.tap.take_closed() {
             self.attributions.remove(&cookie);
@@ -221,31 +281,49 @@ impl Witness {
             if !self.servers.consider(server.pid) {
                 continue;
             }
+            let probed = self.probe(server.pid);
             // The postmaster first: what it forks from here on the kernel side marks by itself.
-            self.targets.mark(server.pid, server.pid)?;
+            self.targets.mark(server.pid, server.pid, probed)?;
             for pid in family {
-                self.targets.mark(pid, server.pid)?;
+                self.targets.mark(pid, server.pid, probed)?;
             }
         }
         // Whoever was forked in between is found by looking again until nothing is new; marks are never overwritten.
         for (server, family) in self.servers.running() {
             if self.servers.is_tapped(server.pid) {
                 for pid in family {
-                    self.targets.mark(pid, server.pid)?;
+                    self.targets.mark(pid, server.pid, 0)?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Puts the probes into a server's executable. Returns the flags of what of its encryption is read from now on.
+    fn probe(&mut self, server: u32) -> u32 {
+        let readable = self.probes.attach(server);
+        let flags = readable.flags();
+        self.servers.readable(server, readable);
+        flags
+    }
+
+    fn server_ended(&mut self, pid: u32) {
+        if self.servers.is_tapped(pid) {
+            self.probes.ended(pid);
+        }
+        self.servers.ended(pid);
+    }
+
     /// The kernel side marks by name; here the executable itself is looked at.
     fn consider(&mut self, pid: u32, comm: &[u8]) {
         let named_like_one = comm.starts_with(b"postgres\0") || comm.starts_with(b"postmaster\0");
-        if named_like_one && !self.servers.consider(pid) {
-            self.targets.unmark_server(pid);
-        }
         if !named_like_one {
-            self.servers.ended(pid);
+            self.server_ended(pid);
+        } else if !self.servers.consider(pid) {
+            self.targets.unmark_server(pid);
+        } else {
+            let probed = self.probe(pid);
+            self.targets.probed(pid, probed);
         }
     }
 

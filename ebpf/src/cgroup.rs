@@ -1,14 +1,15 @@
 //! The life of cgroups: a new one's id and path.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_probe_read_kernel_str, programs::BtfTracePointContext,
 };
-use ebpf_abi::{CGROUP_PATH_MAX, FactKind};
+use ebpf_abi::{CGROUP_PATH_MAX, CgroupFact, FactKind};
 
 use crate::{
     emit,
     kernel::{Address, offset},
-    maps::CGROUP_SCRATCH,
 };
 
 pub fn made(ctx: &BtfTracePointContext) {
@@ -17,21 +18,23 @@ pub fn made(ctx: &BtfTracePointContext) {
         let arguments = ctx.as_ptr().cast::<u64>();
         (Address(*arguments), *arguments.add(1))
     };
-    let _ = try_made(cgroup, path);
+    // Version 1 hierarchies have other ids; the unified one is number 0.
+    if hierarchy(cgroup) == Some(0) {
+        emit::fact_with(|room| describe(cgroup, path, room));
+    }
 }
 
-fn try_made(cgroup: Address, path: u64) -> Option<()> {
-    // Version 1 hierarchies have other ids; the unified one is number 0.
-    if cgroup
+#[inline(always)]
+fn hierarchy(cgroup: Address) -> Option<u32> {
+    cgroup
         .follow(offset!(cgroup_root))?
-        .read::<u32>(offset!(cgroup_root_hierarchy))?
-        != 0
-    {
-        return None;
-    }
-    let scratch = CGROUP_SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the lookup proved the slot, and this program has it to itself on this CPU.
-    let fact = unsafe { &mut (*scratch).fact };
+        .read(offset!(cgroup_root_hierarchy))
+}
+
+#[inline(always)]
+fn describe(cgroup: Address, path: u64, room: &mut MaybeUninit<CgroupFact>) -> Option<()> {
+    // SAFETY: all bit patterns are valid, and every field but the unused end of the path is written here.
+    let fact = unsafe { &mut *room.as_mut_ptr() };
     fact.kind = FactKind::Cgroup as u32;
     fact.id = cgroup.follow(offset!(cgroup_kn))?.read(offset!(kernfs_node_id))?;
     // SAFETY: the destination is as long as is said, and the helper copies with fault handling.
@@ -44,6 +47,5 @@ fn try_made(cgroup: Address, path: u64) -> Option<()> {
     };
     // The length counts the closing NUL.
     fact.path_length = if length > 0 { length as u32 - 1 } else { 0 };
-    emit::fact(fact);
     Some(())
 }

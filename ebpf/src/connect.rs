@@ -1,25 +1,20 @@
 //! The life of TCP connections: who opened one is recorded in the connecting process itself, before it can be gone.
 
-use core::ptr;
-
 use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    bindings::BPF_ANY,
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::{
-            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
-            bpf_ktime_get_boot_ns, bpf_sk_storage_delete, bpf_sk_storage_get,
-        },
+        generated::{bpf_get_current_cgroup_id, bpf_get_current_task, bpf_ktime_get_boot_ns},
     },
     programs::BtfTracePointContext,
 };
-use ebpf_abi::{CloseFact, FactKind, OwnerFact};
+use ebpf_abi::{Counter, FactKind, OwnerFact};
 
 use crate::{
     emit,
     kernel::{Address, offset},
-    maps::{CONNECTING, SOCKETS, SocketState},
-    sockets::{self, Sock},
+    maps::{OWNERS, Owner},
+    sockets,
 };
 
 /// `enum` in `include/net/tcp_states.h`.
@@ -28,18 +23,18 @@ const TCP_SYN_SENT: i32 = 2;
 const TCP_CLOSE: i32 = 7;
 
 pub fn state_changed(ctx: &BtfTracePointContext) {
-    let sk: Sock = ctx.arg(0);
+    let sock = Address::of(ctx.arg::<*const core::ffi::c_void>(0));
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     match new {
         TCP_SYN_SENT => {
-            let _ = connecting(sk);
+            let _ = connecting(sock);
         }
         TCP_ESTABLISHED if old == TCP_SYN_SENT => {
-            let _ = established(sk);
+            let _ = established(sock);
         }
         TCP_CLOSE => {
-            let _ = closed(sk);
+            let _ = OWNERS.remove(sock.0);
         }
         _ => {}
     }
@@ -47,89 +42,55 @@ pub fn state_changed(ctx: &BtfTracePointContext) {
 
 /// Runs in the process that calls `connect`.
 #[inline(always)]
-fn connecting(sk: Sock) -> Option<()> {
+fn connecting(sock: Address) -> Option<()> {
     // SAFETY: the helper has no precondition.
-    let task = Address::of(unsafe { bpf_get_current_task_btf() }.cast_const());
+    let task = Address(unsafe { bpf_get_current_task() });
     let leader = task.follow(offset!(task_group_leader))?;
-    let mut owner = OwnerFact {
-        kind: FactKind::Owner as u32,
-        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+    let owner = Owner {
         start: leader.read(offset!(task_start_boottime))?,
         // SAFETY: the helper has no precondition.
         cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         uid: bpf_get_current_uid_gid() as u32,
-        comm: bpf_get_current_comm().ok()?,
-        ..OwnerFact::default()
-    };
-    // SAFETY: `sk` is the tracepoint's own trusted argument.
-    unsafe {
-        let storage = ptr::from_ref(&CONNECTING).cast_mut().cast();
-        // A socket can be connected again: the newest owner counts.
-        bpf_sk_storage_delete(storage, sk.cast());
-        bpf_sk_storage_get(
-            storage,
-            sk.cast(),
-            ptr::from_mut(&mut owner).cast(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        );
-    }
-    Some(())
-}
-
-#[inline(always)]
-fn established(sk: Sock) -> Option<()> {
-    // SAFETY: as above; the storage holds an initialised value if it is there.
-    let kept = unsafe {
-        bpf_sk_storage_get(
-            ptr::from_ref(&CONNECTING).cast_mut().cast(),
-            sk.cast(),
-            ptr::null_mut(),
-            0,
-        )
-        .cast::<OwnerFact>()
-        .as_ref()?
-    };
-    let mut owner = *kept;
-    // SAFETY: as above.
-    owner.at = unsafe { bpf_ktime_get_boot_ns() };
-    // SAFETY: as above.
-    owner.cookie = unsafe { bpf_get_socket_cookie(sk.cast()) };
-    let sock = Address::of(sk.cast_const());
-    owner.family = sock.read(offset!(sock_family))?;
-    // Nothing but the SYN was sent yet.
-    owner.sequence = sock.read(offset!(tcp_write_seq))?;
-    owner.netns = sockets::netns(sock)?;
-    owner.local_port = sock.read(offset!(sock_num))?;
-    owner.remote_port = u16::from_be(sock.read(offset!(sock_dport))?);
-    sockets::addresses(sock, owner.family, &mut owner.local, &mut owner.remote)?;
-    emit::fact(&owner);
-    Some(())
-}
-
-#[inline(always)]
-fn closed(sk: Sock) -> Option<()> {
-    // SAFETY: as above.
-    let state = unsafe {
-        bpf_sk_storage_get(
-            ptr::from_ref(&SOCKETS).cast_mut().cast(),
-            sk.cast(),
-            ptr::null_mut(),
-            0,
-        )
-        .cast::<SocketState>()
-        .as_ref()?
-    };
-    if state.cookie == 0 {
-        return None;
-    }
-    emit::fact(&CloseFact {
-        kind: FactKind::Close as u32,
+        ports: 0,
         reserved: 0,
+        comm: bpf_get_current_comm().ok()?,
+    };
+    // A socket can be connected again: the newest owner counts.
+    if OWNERS.insert(sock.0, owner, u64::from(BPF_ANY)).is_err() {
+        emit::count(Counter::OwnersFull, 1);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn established(sock: Address) -> Option<()> {
+    let kept = OWNERS.get_ptr_mut(sock.0)?;
+    // SAFETY: the lookup proved the value, and nobody else changes it while the socket connects.
+    let owner = unsafe { &mut *kept };
+    owner.ports = sockets::ports(sock)?;
+    let family = sock.read(offset!(sock_family))?;
+    let mut fact = OwnerFact {
+        kind: FactKind::Owner as u32,
+        tgid: owner.tgid,
         // SAFETY: the helper has no precondition.
         at: unsafe { bpf_ktime_get_boot_ns() },
-        cookie: state.cookie,
-        received: state.received,
-        sent: state.sent,
-    });
+        start: owner.start,
+        cgroup_id: owner.cgroup_id,
+        uid: owner.uid,
+        netns: sockets::netns(sock)?,
+        family,
+        local_port: sock.read(offset!(sock_num))?,
+        remote_port: u16::from_be(sock.read(offset!(sock_dport))?),
+        reserved: 0,
+        // Nothing but the SYN was sent yet.
+        sequence: sock.read(offset!(tcp_write_seq))?,
+        reserved_too: 0,
+        local: [0; 16],
+        remote: [0; 16],
+        comm: owner.comm,
+    };
+    sockets::addresses(sock, family, &mut fact.local, &mut fact.remote)?;
+    emit::fact(&fact);
     Some(())
 }

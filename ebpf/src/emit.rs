@@ -1,55 +1,146 @@
 //! Writing records to the rings, and counting what did not fit.
+//!
+//! Records are built in the ring itself: nothing is copied twice, and no buffer is shared that a program on the same
+//! processor could overwrite half-way (probes in user space can be preempted).
 
-use core::ptr;
+use core::{arch::asm, mem::MaybeUninit, ptr};
 
-use aya_ebpf::helpers::generated::bpf_ringbuf_output;
-use ebpf_abi::{Counter, Record};
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
+    helpers::generated::{bpf_probe_read_user, bpf_ringbuf_query},
+};
+use ebpf_abi::{CHUNK_MAX, Counter, Record, SegmentHeader};
 
-use crate::maps::{COUNTERS, FACTS, SEGMENTS, Scratch};
+use crate::maps::{COUNTERS, FACTS, SEGMENTS};
 
 #[inline(always)]
 pub fn count(counter: Counter, by: u64) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: a per-CPU slot that the lookup proved; programs on one CPU do not preempt each other here,
-        // and an interrupt that does can only make the count late, in another slot.
-        unsafe { *value += by };
+        // The target has the instruction, but the compiler gives it no atomic type yet.
+        // SAFETY: a slot that the lookup proved, aligned like every array value.
+        unsafe {
+            asm!("lock *(u64 *)({value} + 0) += {by}", value = in(reg) value, by = in(reg) by);
+        }
     }
 }
 
 #[inline(always)]
-pub fn fact<T: Record>(record: &T) {
-    // SAFETY: the map is valid for the life of the program, and the record is initialised without padding.
-    let result = unsafe {
-        bpf_ringbuf_output(
-            ptr::from_ref(&FACTS).cast_mut().cast(),
-            ptr::from_ref(record).cast_mut().cast(),
-            size_of::<T>() as u64,
-            0,
-        )
-    };
-    if result < 0 {
+pub fn fact<T: Record + 'static>(record: &T) -> bool {
+    fact_with(|room: &mut MaybeUninit<T>| {
+        room.write(*record);
+        Some(())
+    })
+}
+
+/// Builds a fact in place; `None` gives its room back. False if it was not told.
+#[inline(always)]
+pub fn fact_with<T: Record + 'static>(fill: impl FnOnce(&mut MaybeUninit<T>) -> Option<()>) -> bool {
+    let Some(mut entry) = FACTS.reserve_untyped::<T>(0) else {
         count(Counter::FactsLost, 1);
-    }
-}
-
-/// Writes the scratch's header and `length` bytes of its payload. `length` must be at most `CHUNK_MAX`.
-#[inline(always)]
-pub fn segment(scratch: *mut Scratch, length: u64) -> bool {
-    let size = size_of::<ebpf_abi::SegmentHeader>() as u64 + length;
-    // SAFETY: the scratch is larger than any size that the caller's bound allows; the verifier checks it.
-    let result = unsafe {
-        bpf_ringbuf_output(
-            ptr::from_ref(&SEGMENTS).cast_mut().cast(),
-            scratch.cast(),
-            size,
-            0,
-        )
+        return false;
     };
-    if result < 0 {
-        count(Counter::RingFull, 1);
+    if fill(&mut entry).is_none() {
+        entry.discard(0);
         return false;
     }
-    count(Counter::Segments, 1);
-    count(Counter::Bytes, length);
+    entry.submit(0);
     true
+}
+
+/// What became of a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    Yes,
+    RingFull,
+    CopyFault,
+}
+
+#[repr(C)]
+struct Sized<const ROOM: usize> {
+    header: SegmentHeader,
+    payload: [u8; ROOM],
+}
+
+/// Payload bytes of the records of each size; with the header they are powers of two where that matters.
+const SMALL: usize = 256 - size_of::<SegmentHeader>();
+const MIDDLE: usize = 1024 - size_of::<SegmentHeader>();
+const LARGE: usize = 4096 - size_of::<SegmentHeader>();
+/// What a backend reads or writes at once.
+const BUFFER: usize = 8192;
+
+/// Writes a segment: the header and `size` bytes from user memory.
+#[inline(always)]
+pub fn segment(header: &SegmentHeader, from: u64, size: u32) -> Written {
+    let bytes = size as usize;
+    if bytes <= SMALL {
+        return write::<SMALL>(header, from, size);
+    }
+    if bytes <= MIDDLE {
+        return write::<MIDDLE>(header, from, size);
+    }
+    if bytes <= LARGE {
+        return write::<LARGE>(header, from, size);
+    }
+    // Bulk data may not take the last quarter: a flood of it on one connection cannot push out others' statements.
+    if is_filling() {
+        count(Counter::RingFull, 1);
+        count(Counter::RingFullBytes, u64::from(size));
+        return Written::RingFull;
+    }
+    if bytes <= BUFFER {
+        return write::<BUFFER>(header, from, size);
+    }
+    write::<CHUNK_MAX>(header, from, size)
+}
+
+/// Writes a segment without payload.
+#[inline(always)]
+pub fn notice(header: &SegmentHeader) -> Written {
+    write::<0>(header, 0, 0)
+}
+
+#[inline(always)]
+fn write<const ROOM: usize>(header: &SegmentHeader, from: u64, size: u32) -> Written {
+    let Some(mut entry) = SEGMENTS.reserve_untyped::<Sized<ROOM>>(0) else {
+        count(Counter::RingFull, 1);
+        count(Counter::RingFullBytes, u64::from(size));
+        return Written::RingFull;
+    };
+    let room = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record.
+    unsafe { (*room).header = *header };
+    if ROOM > 0 {
+        // Masked behind the compiler's back, so that the verifier sees a bound which that cannot reason away.
+        let mut bounded = core::hint::black_box(size) & (2 * CHUNK_MAX as u32 - 1);
+        if bounded > ROOM as u32 {
+            bounded = ROOM as u32;
+        }
+        // SAFETY: the payload has room for that many bytes, and the helper copies with fault handling.
+        let copied = unsafe {
+            bpf_probe_read_user(ptr::addr_of_mut!((*room).payload).cast(), bounded, from as *const _)
+        };
+        if copied != 0 {
+            entry.discard(0);
+            count(Counter::CopyFault, 1);
+            return Written::CopyFault;
+        }
+    }
+    entry.submit(0);
+    count(Counter::Segments, 1);
+    count(Counter::Bytes, u64::from(size));
+    Written::Yes
+}
+
+/// Whether three quarters of the segment ring wait to be read.
+#[inline(always)]
+fn is_filling() -> bool {
+    let ring = ptr::from_ref(&SEGMENTS).cast_mut().cast();
+    // SAFETY: the map is valid for the life of the program.
+    let (waiting, size) = unsafe {
+        (
+            bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)),
+            bpf_ringbuf_query(ring, u64::from(BPF_RB_RING_SIZE)),
+        )
+    };
+    waiting > size - size / 4
 }

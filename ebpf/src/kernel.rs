@@ -20,6 +20,7 @@ pub static LAYOUT: KernelLayout = KernelLayout {
     sock_peer_pid: 0,
     sock_peer_cred: 0,
     socket_file: 0,
+    socket_sk: 0,
     net_ns_inum: 0,
     tcp_copied_seq: 0,
     tcp_write_seq: 0,
@@ -60,7 +61,9 @@ pub static LAYOUT: KernelLayout = KernelLayout {
     binprm_filename: 0,
     binprm_file: 0,
     file_inode: 0,
+    file_private: 0,
     inode_ino: 0,
+    inode_mode: 0,
 };
 
 /// Offset of one member. Volatile, because the compiler sees only zeros.

@@ -4,18 +4,26 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod call;
 mod cgroup;
+mod client;
 mod connect;
+mod copy;
 mod emit;
 mod kernel;
 mod maps;
+mod plaintext;
 mod process;
 mod sockets;
 mod tap;
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use ebpf_abi::Direction;
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint, uprobe, uretprobe},
+    programs::{BtfTracePointContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use ebpf_abi::{Channel, Direction};
 
 /// `TP_PROTO(struct sock *sk, int ret, int flags)`, from `sock_recvmsg`: in the reading process, behind the read.
 #[btf_tracepoint(function = "sock_recv_length")]
@@ -28,6 +36,69 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     tap::transferred(&ctx, Direction::Sent);
+    0
+}
+
+/// `TP_PROTO(struct pt_regs *regs, long ret)`: every system call of the host, for kernels without the two above.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
+    tap::returned(&ctx);
+    0
+}
+
+/// `ssize_t be_tls_read(Port *port, void *ptr, size_t len, int *waitfor)` of the server's `be-secure-openssl.c`.
+#[uprobe]
+pub fn be_tls_read(ctx: ProbeContext) -> u32 {
+    plaintext::entered(&ctx, Channel::Tls, Direction::Received);
+    0
+}
+
+/// Its return: bytes, or -1.
+#[uretprobe]
+pub fn be_tls_read_return(ctx: RetProbeContext) -> u32 {
+    plaintext::returned(&ctx, Channel::Tls, Direction::Received);
+    0
+}
+
+/// `ssize_t be_tls_write(Port *port, const void *ptr, size_t len, int *waitfor)`.
+#[uprobe]
+pub fn be_tls_write(ctx: ProbeContext) -> u32 {
+    plaintext::entered(&ctx, Channel::Tls, Direction::Sent);
+    0
+}
+
+/// Its return: bytes, or -1 where the same will be tried again.
+#[uretprobe]
+pub fn be_tls_write_return(ctx: RetProbeContext) -> u32 {
+    plaintext::returned(&ctx, Channel::Tls, Direction::Sent);
+    0
+}
+
+/// `ssize_t be_gssapi_read(Port *port, void *ptr, size_t len)` of the server's `be-secure-gssapi.c`.
+#[uprobe]
+pub fn be_gssapi_read(ctx: ProbeContext) -> u32 {
+    plaintext::entered(&ctx, Channel::Gss, Direction::Received);
+    0
+}
+
+/// Its return: bytes, or -1.
+#[uretprobe]
+pub fn be_gssapi_read_return(ctx: RetProbeContext) -> u32 {
+    plaintext::returned(&ctx, Channel::Gss, Direction::Received);
+    0
+}
+
+/// `ssize_t be_gssapi_write(Port *port, const void *ptr, size_t len)`.
+#[uprobe]
+pub fn be_gssapi_write(ctx: ProbeContext) -> u32 {
+    plaintext::entered(&ctx, Channel::Gss, Direction::Sent);
+    0
+}
+
+/// Its return: bytes, or -1.
+#[uretprobe]
+pub fn be_gssapi_write_return(ctx: RetProbeContext) -> u32 {
+    plaintext::returned(&ctx, Channel::Gss, Direction::Sent);
     0
 }
 

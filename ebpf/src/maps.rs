@@ -1,10 +1,10 @@
-//! The maps that kernel and user space share, and the kernel side's own state of sockets.
+//! The maps that kernel and user space share, and the kernel side's own state of connecting sockets.
 
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use ebpf_abi::{CHUNK_MAX, OwnerFact, REASON_COUNTERS, SegmentHeader, Target};
+use ebpf_abi::{REASON_COUNTERS, Target};
 
 /// Payload. Its size is set at load time.
 #[btf_map]
@@ -14,81 +14,27 @@ pub static SEGMENTS: RingBuf<u8, { 1 << 24 }> = RingBuf::new();
 #[btf_map]
 pub static FACTS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();
 
-/// Processes of PostgreSQL servers, by process id.
+/// Processes of PostgreSQL servers, by process id, each with the connection that it serves.
 #[btf_map]
 pub static TARGETS: HashMap<u32, Target, 65536> = HashMap::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { REASON_COUNTERS as usize }> = PerCpuArray::new();
 
-/// State of the sockets that tapped processes use; the kernel frees it with the socket.
+/// Who called `connect`, by the address of the `struct sock`, from then until the socket is closed.
 #[btf_map]
-pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+pub static OWNERS: HashMap<u64, Owner, 65536> = HashMap::new();
 
-/// Who called `connect`, kept under the socket until it is established.
-#[btf_map]
-pub static CONNECTING: SkStorage<OwnerFact> = SkStorage::new();
-
-/// Room to build a record in; one program runs on a CPU at a time, and each has its own.
-#[btf_map]
-pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-
-#[btf_map]
-pub static EXEC_SCRATCH: PerCpuArray<ExecScratch, 1> = PerCpuArray::new();
-
-#[btf_map]
-pub static CGROUP_SCRATCH: PerCpuArray<CgroupScratch, 1> = PerCpuArray::new();
-
-#[btf_map]
-pub static SOCKET_SCRATCH: PerCpuArray<SocketScratch, 1> = PerCpuArray::new();
-
-#[repr(C)]
-pub struct SocketScratch {
-    pub fact: ebpf_abi::SocketFact,
-}
-
-#[repr(C)]
-pub struct CgroupScratch {
-    pub fact: ebpf_abi::CgroupFact,
-}
-
-#[repr(C)]
-pub struct Scratch {
-    pub header: SegmentHeader,
-    pub payload: [u8; CHUNK_MAX],
-}
-
-#[repr(C)]
-pub struct ExecScratch {
-    pub fact: ebpf_abi::ExecFact,
-}
-
+/// The process that called `connect`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct SocketState {
-    /// 0 until the socket was announced.
-    pub cookie: u64,
-    /// Bytes that the tapped process received and sent in all.
-    pub received: u64,
-    pub sent: u64,
-    /// `tcp_sock.copied_seq` and `write_seq` when the above were true.
-    pub copied_seq: u32,
-    pub write_seq: u32,
-    pub family: u16,
-    /// An `ebpf_abi::SocketRole`.
-    pub role: u8,
-    pub reserved: [u8; 5],
-}
-
-impl SocketState {
-    pub const NEW: Self = Self {
-        cookie: 0,
-        received: 0,
-        sent: 0,
-        copied_seq: 0,
-        write_seq: 0,
-        family: 0,
-        role: 0,
-        reserved: [0; 5],
-    };
+pub struct Owner {
+    pub start: u64,
+    pub cgroup_id: u64,
+    pub tgid: u32,
+    pub uid: u32,
+    /// Local port and remote port (as it stands in the socket) once the connection is established, 0 before.
+    pub ports: u32,
+    pub reserved: u32,
+    pub comm: [u8; 16],
 }

@@ -1,7 +1,7 @@
 //! The life of processes: every fork, exec and exit on the host is told, and the processes of PostgreSQL servers
 //! are marked before they can touch a socket.
 
-use core::ptr;
+use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -9,17 +9,20 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid,
         generated::{
-            bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user,
+            bpf_get_current_task, bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user,
         },
     },
     programs::BtfTracePointContext,
 };
-use ebpf_abi::{ARGS_MAX, Counter, FactKind, PATH_MAX, Target, TaskFact};
+use ebpf_abi::{
+    ARGS_MAX, Client, Counter, ExecFact, FactKind, PATH_MAX, ProbedCall, TARGET_BORN_TAPPED, TARGET_PROBED_GSS,
+    TARGET_PROBED_TLS, Target, TaskFact, Walk,
+};
 
 use crate::{
-    emit,
+    client, emit,
     kernel::{Address, offset},
-    maps::{EXEC_SCRATCH, TARGETS},
+    maps::TARGETS,
 };
 
 pub fn forked(ctx: &BtfTracePointContext) {
@@ -37,13 +40,8 @@ fn try_forked(parent: Address, child: Address) -> Option<()> {
     let parent_tgid: u32 = parent.read(offset!(task_tgid))?;
     // SAFETY: the copied value is used at once, so that a concurrent change cannot tear it.
     if let Some(target) = unsafe { TARGETS.get(parent_tgid) } {
-        let inherited = Target {
-            server: target.server,
-            born_tapped: 1,
-        };
-        if TARGETS.insert(tgid, inherited, u64::from(BPF_ANY)).is_err() {
-            emit::count(Counter::TargetsFull, 1);
-        }
+        let inherited = target.flags & (TARGET_PROBED_TLS | TARGET_PROBED_GSS);
+        mark(tgid, target.server, TARGET_BORN_TAPPED | inherited);
     }
     emit::fact(&describe(child, FactKind::Fork)?);
     Some(())
@@ -59,24 +57,21 @@ fn try_executed(bprm: Address) -> Option<()> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // Marked by name here, so that the first query cannot be missed; the agent looks at the executable itself
     // and takes the mark back if it is no PostgreSQL server.
-    let comm = bpf_get_current_comm().ok()?;
-    if is_postgres(&comm) {
-        let target = Target {
-            server: tgid,
-            born_tapped: 1,
-        };
-        if TARGETS.insert(tgid, target, u64::from(BPF_ANY)).is_err() {
-            emit::count(Counter::TargetsFull, 1);
-        }
+    if is_postgres(&bpf_get_current_comm().ok()?) {
+        mark(tgid, tgid, TARGET_BORN_TAPPED);
     } else {
         let _ = TARGETS.remove(tgid);
     }
-
-    let scratch = EXEC_SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the lookup proved the slot, and this program has it to itself on this CPU.
-    let fact = unsafe { &mut (*scratch).fact };
     // SAFETY: the helper has no precondition.
-    let task = Address::of(unsafe { bpf_get_current_task_btf() }.cast_const());
+    let task = Address(unsafe { bpf_get_current_task() });
+    emit::fact_with(|room| describe_exec(task, bprm, room));
+    Some(())
+}
+
+#[inline(always)]
+fn describe_exec(task: Address, bprm: Address, room: &mut MaybeUninit<ExecFact>) -> Option<()> {
+    // SAFETY: all bit patterns are valid, and every field but the unused ends of the texts is written here.
+    let fact = unsafe { &mut *room.as_mut_ptr() };
     fact.task = describe(task, FactKind::Exec)?;
     fact.reserved = 0;
     fact.inode = bprm
@@ -106,8 +101,23 @@ fn try_executed(bprm: Address) -> Option<()> {
         unsafe { bpf_probe_read_user(fact.args.as_mut_ptr().cast(), wanted as u32, start as *const _) };
     fact.args_length = if copied == 0 { wanted as u32 } else { 0 };
     fact.args_original = original as u32;
-    emit::fact(fact);
     Some(())
+}
+
+/// Marks a process as one of a server's, with no client yet.
+#[inline(always)]
+fn mark(tgid: u32, server: u32, flags: u32) {
+    // Field by field: the verifier wants every byte of the stack written.
+    let target = Target {
+        server,
+        flags,
+        client: Client::default(),
+        call: ProbedCall::default(),
+        walk: Walk::default(),
+    };
+    if TARGETS.insert(tgid, target, u64::from(BPF_ANY)).is_err() {
+        emit::count(Counter::TargetsFull, 1);
+    }
 }
 
 pub fn exited(ctx: &BtfTracePointContext) {
@@ -124,7 +134,11 @@ fn try_exited(task: Address) -> Option<()> {
         return None;
     }
     let fact = describe(task, FactKind::Exit)?;
-    let _ = TARGETS.remove(fact.tgid);
+    if let Some(target) = TARGETS.get_ptr_mut(fact.tgid) {
+        // SAFETY: the lookup proved the value; this is the process' last thread.
+        client::end(task, unsafe { &mut *target });
+        let _ = TARGETS.remove(fact.tgid);
+    }
     emit::fact(&fact);
     Some(())
 }

@@ -8,9 +8,6 @@ use crate::{
     process,
 };
 
-/// A `struct sock` as a tracepoint hands it over.
-pub type Sock = *mut core::ffi::c_void;
-
 pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
@@ -84,17 +81,24 @@ pub fn sent(sock: Address) -> Option<(u64, u32)> {
     None
 }
 
-/// Fills in path and peer of a Unix socket. Returns whether this is the accepting end: it shares the name of the
-/// listener that it came from, while a connecting end has none.
+/// Local port, and remote port as it stands in the socket.
 #[inline(always)]
-pub fn unix(sock: Address, fact: &mut SocketFact) -> bool {
-    fact.peer = PeerProcess::default();
+pub fn ports(sock: Address) -> Option<u32> {
+    let local: u16 = sock.read(offset!(sock_num))?;
+    let remote: u16 = sock.read(offset!(sock_dport))?;
+    Some(u32::from(local) << 16 | u32::from(remote))
+}
+
+/// Fills in path and peer of the accepting end of a Unix connection: it shares the name of the listener that it came
+/// from, while a connecting end has none.
+#[inline(always)]
+pub fn unix(sock: Address, fact: &mut SocketFact) {
     let _ = peer(sock, &mut fact.peer);
     let Some(address) = sock.follow(offset!(unix_addr)) else {
-        return false;
+        return;
     };
     let Some(length) = address.read::<u32>(offset!(unix_address_len)) else {
-        return false;
+        return;
     };
     // Behind the address family; masked, so that the verifier sees a bound that the compiler cannot drop.
     let mut used = length.wrapping_sub(2) & 127;
@@ -105,7 +109,6 @@ pub fn unix(sock: Address, fact: &mut SocketFact) -> bool {
     // SAFETY: the destination has room for `used` bytes, and the helper copies with fault handling.
     let copied = unsafe { bpf_probe_read_kernel(fact.path.as_mut_ptr().cast(), used, name.0 as *const _) };
     fact.path_length = if copied == 0 { used } else { 0 };
-    true
 }
 
 /// The process at the other end, from `sk_peer_pid`.

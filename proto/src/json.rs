@@ -4,9 +4,12 @@
 //! to fill gaps: a field that the event leaves at its default is absent, because it is unknown or does not apply. It is
 //! separate from the messages so that agent and collector print the same event the same way.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use self::fields::Fields;
 use crate::v1::{self, event::Body};
+
+mod fields;
 
 /// The JSON form of `event`, which `agent_id` recorded.
 ///
@@ -55,6 +58,8 @@ pub fn kind(event: &v1::Event) -> &'static str {
         Some(Body::AgentStart(_)) => "agent_start",
         Some(Body::AgentStop(_)) => "agent_stop",
         Some(Body::Transaction(_)) => "transaction",
+        Some(Body::AgentPause(_)) => "agent_pause",
+        Some(Body::AgentResume(_)) => "agent_resume",
         None => "unknown",
     }
 }
@@ -117,6 +122,9 @@ fn session(s: &v1::Session) -> Fields {
         v1::Encryption::try_from(s.encryption).map(|e| e.as_str_name()),
         "ENCRYPTION_",
     );
+    f.text("tls_version", &s.tls_version);
+    f.text("tls_cipher", &s.tls_cipher);
+    f.text("client_certificate", &s.client_certificate);
     f.text("auth_method", &s.auth_method);
     f.text("server_version", &s.server_version);
     f.node("client", s.client.as_ref().map(endpoint));
@@ -312,12 +320,28 @@ fn detail(body: &Body) -> (&'static str, Fields) {
             f.list("hooks", a.hooks.iter().map(|h| Value::from(h.as_str())));
             f.always("previous_run_unclean", a.previous_run_unclean);
             f.always("recording_segments", a.recording_segments);
+            f.text("tier", &a.tier);
             "agent_start"
         }
         Body::AgentStop(a) => {
             f.text("reason", &a.reason);
             f.node("counters", a.counters.as_ref().map(counters));
             "agent_stop"
+        }
+        Body::AgentPause(p) => {
+            // 0 is root here, not "unknown".
+            f.always("uid", p.uid);
+            f.text("login", &p.login);
+            f.text("reason", &p.reason);
+            "agent_pause"
+        }
+        Body::AgentResume(r) => {
+            f.always("uid", r.uid);
+            f.text("login", &r.login);
+            f.always("paused_ns", r.paused_ns);
+            f.always("bytes_discarded", r.bytes_discarded);
+            f.text("reason", &r.reason);
+            "agent_resume"
         }
         Body::Transaction(t) => {
             f.number("seq", t.seq);
@@ -351,6 +375,15 @@ fn counters(c: &v1::Counters) -> Fields {
     f.always("facts_lost", c.facts_lost);
     f.always("malformed", c.malformed);
     f.always("queue_dropped", c.queue_dropped);
+    f.always("targets_full", c.targets_full);
+    f.always("program_missed", c.program_missed);
+    f.always("probe_missed", c.probe_missed);
+    f.always("call_cap", c.call_cap);
+    f.always("paused_bytes", c.paused_bytes);
+    f.always("memory_limit_bytes", c.memory_limit_bytes);
+    f.always("owners_full", c.owners_full);
+    f.always("ring_full_bytes", c.ring_full_bytes);
+    f.always("plaintext_unplaced", c.plaintext_unplaced);
     f
 }
 
@@ -438,235 +471,5 @@ fn loss(g: &v1::Gap) -> Fields {
     f
 }
 
-/// An object under construction; its methods differ in what they take for "unknown".
-#[derive(Default)]
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn always(&mut self, key: &str, value: impl Into<Value>) {
-        self.0.insert(key.to_owned(), value.into());
-    }
-
-    fn optional(&mut self, key: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            self.always(key, value);
-        }
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.optional(key, (!value.is_empty()).then_some(value));
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.optional(key, (value != 0).then_some(value));
-    }
-
-    fn time(&mut self, key: &str, unix_ns: u64) {
-        self.optional(key, time(unix_ns));
-    }
-
-    fn name<E>(&mut self, key: &str, number: i32, full: Result<&'static str, E>, prefix: &str) {
-        self.optional(key, enum_name(number, full.ok(), prefix));
-    }
-
-    fn list(&mut self, key: &str, values: impl Iterator<Item = Value>) {
-        let values: Vec<Value> = values.collect();
-        self.optional(key, (!values.is_empty()).then_some(values));
-    }
-
-    fn node(&mut self, key: &str, fields: Option<Fields>) {
-        self.optional(
-            key,
-            fields.filter(|f| !f.0.is_empty()).map(|f| Value::Object(f.0)),
-        );
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read() -> v1::Event {
-        v1::Event {
-            seq: 123,
-            ts_start_ns: 1_795_225_200_000_000_001,
-            ts_first_response_ns: 0,
-            ts_end_ns: 1_795_225_200_100_000_000,
-            session: Some(v1::Session {
-                id: "boot-1f".into(),
-                backend_pid: 1984,
-                login_role: "app_user".into(),
-                transport: v1::Transport::Tcp.into(),
-                client: Some(v1::Endpoint {
-                    addr: "10.0.0.5".into(),
-                    port: 51234,
-                }),
-                ..Default::default()
-            }),
-            attribution: Some(v1::Attribution {
-                principal: "spiffe://example/host/db1/unit/shop.service".into(),
-                kind: v1::PrincipalKind::Unit.into(),
-                confidence: v1::Confidence::Observed.into(),
-                process: Some(v1::Process {
-                    pid: 7,
-                    exe: "/usr/bin/psql".into(),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            body: Some(Body::Query(v1::Query {
-                protocol: v1::Protocol::Simple.into(),
-                statement: Some(v1::Statement {
-                    text: "SELECT $1 -- <script>\u{1b}[31m\n\"\\".into(),
-                    text_known: true,
-                    ..Default::default()
-                }),
-                meaning: Some(v1::Meaning {
-                    class: v1::Class::Read.into(),
-                    ..Default::default()
-                }),
-                result: Some(v1::Result {
-                    outcome: v1::Outcome::Ok.into(),
-                    rows: Some(0),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            })),
-        }
-    }
-
-    #[test]
-    fn a_query_keeps_the_order_and_names_of_the_reference() {
-        let json = event("db1", &read());
-        let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(
-            keys,
-            [
-                "kind",
-                "event_id",
-                "agent",
-                "seq",
-                "ts_start",
-                "ts_end",
-                "session",
-                "protocol",
-                "statement",
-                "meaning",
-                "result",
-                "attribution"
-            ]
-        );
-        assert_eq!(json["kind"], "query");
-        assert_eq!(json["event_id"], "db1-123");
-        assert_eq!(json["ts_start"], "2026-11-21T01:40:00.000000001Z");
-        assert_eq!(json["ts_end"], "2026-11-21T01:40:00.100000000Z");
-        assert_eq!(json["session"]["transport"], "tcp");
-        assert_eq!(json["session"]["client"]["port"], 51234);
-        assert_eq!(json["meaning"]["class"], "READ");
-        assert_eq!(json["result"]["outcome"], "ok");
-        assert_eq!(json["attribution"]["confidence"], "observed");
-        assert_eq!(json["attribution"]["kind"], "unit");
-        assert_eq!(json["attribution"]["process"]["uid"], 0);
-    }
-
-    #[test]
-    fn unknown_is_absent_but_zero_rows_and_telling_booleans_are_there() {
-        let json = event("db1", &read());
-        assert_eq!(json["result"]["rows"], 0);
-        assert!(json["result"].get("rows_affected").is_none());
-        assert!(json["session"].get("database").is_none());
-        assert!(json["session"].get("encryption").is_none());
-        assert_eq!(json["session"]["opened_before_attach"], false);
-        assert_eq!(json["statement"]["truncated"], false);
-        assert_eq!(json["meaning"]["parsed"], false);
-        assert!(json.get("ts_first_response").is_none());
-    }
-
-    #[test]
-    fn hostile_text_survives_a_round_trip() {
-        let json = event("db1", &read());
-        let text = serde_json::to_string(&json).unwrap();
-        assert!(!text.contains('\n'), "one object is one line");
-        let back: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(back["statement"]["text"], "SELECT $1 -- <script>\u{1b}[31m\n\"\\");
-    }
-
-    #[test]
-    fn a_gap_says_what_is_missing_and_what_is_not_known() {
-        let gap = v1::Gap {
-            reason: "ring_full".into(),
-            direction: v1::Direction::Backend.into(),
-            bytes_missing: Some(4096),
-            ..Default::default()
-        };
-        let json = event(
-            "db1",
-            &v1::Event {
-                seq: 2,
-                body: Some(Body::Gap(gap)),
-                ..Default::default()
-            },
-        );
-        assert_eq!(
-            json,
-            serde_json::json!({
-                "kind": "gap", "event_id": "db1-2", "agent": "db1", "seq": 2,
-                "loss": {"bytes_missing": 4096, "reason": "ring_full", "direction": "backend"}
-            })
-        );
-    }
-
-    #[test]
-    fn every_kind_has_its_own_node() {
-        let bodies = [
-            Body::SessionOpen(v1::SessionOpen {}),
-            Body::SessionClose(v1::SessionClose::default()),
-            Body::AuthFailure(v1::AuthFailure {
-                sqlstate: "28P01".into(),
-                severity: "FATAL".into(),
-            }),
-            Body::OpaqueSession(v1::OpaqueSession {
-                encryption: 2,
-                reason: "no key".into(),
-            }),
-            Body::SessionError(v1::SessionError {
-                sqlstate: "57P01".into(),
-                severity: "FATAL".into(),
-            }),
-            Body::Cancel(v1::Cancel {
-                victim_backend_pid: 9,
-                victim_session: String::new(),
-            }),
-            Body::Heartbeat(v1::Heartbeat {
-                interval_ns: 5,
-                counters: Some(v1::Counters::default()),
-            }),
-            Body::AgentStart(v1::AgentStart::default()),
-            Body::AgentStop(v1::AgentStop {
-                reason: "signal".into(),
-                counters: None,
-            }),
-        ];
-        for body in bodies {
-            let one = v1::Event {
-                seq: 1,
-                body: Some(body),
-                ..Default::default()
-            };
-            let json = event("a", &one);
-            let name = kind(&one);
-            assert_eq!(json["kind"], name);
-            assert_eq!(json.get(name).is_some(), name != "session_open", "{name}");
-        }
-    }
-
-    #[test]
-    fn an_enum_value_of_a_newer_version_is_kept_as_its_number() {
-        let mut one = read();
-        if let Some(s) = one.session.as_mut() {
-            s.transport = 77;
-        }
-        assert_eq!(event("a", &one)["session"]["transport"], "77");
-        assert_eq!(confidence(0), "none");
-    }
-}
+mod tests;

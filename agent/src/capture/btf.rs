@@ -64,6 +64,7 @@ fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         sock_peer_pid: at("sock", "sk_peer_pid")?,
         sock_peer_cred: at("sock", "sk_peer_cred")?,
         socket_file: at("socket", "file")?,
+        socket_sk: at("socket", "sk")?,
         net_ns_inum: at("net", "ns.inum")?,
         tcp_copied_seq: at("tcp_sock", "copied_seq")?,
         tcp_write_seq: at("tcp_sock", "write_seq")?,
@@ -105,7 +106,9 @@ fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         binprm_filename: at("linux_binprm", "filename")?,
         binprm_file: at("linux_binprm", "file")?,
         file_inode: at("file", "f_inode")?,
+        file_private: at("file", "private_data")?,
         inode_ino: at("inode", "i_ino")?,
+        inode_mode: at("inode", "i_mode")?,
     })
 }
 

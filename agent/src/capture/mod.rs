@@ -5,7 +5,10 @@
 #![expect(unsafe_code, reason = "values are handed to the kernel as plain bytes")]
 
 pub mod btf;
+pub mod gauge;
+pub mod heap;
 pub mod hooks;
+pub mod plaintext;
 
 use std::{os::fd::AsFd as _, path::Path, time::Duration};
 
@@ -19,7 +22,8 @@ use nix::{
     sys::resource::{Resource, setrlimit},
 };
 
-pub use hooks::{HOOKS, Hook};
+pub use hooks::{Hook, Tier};
+pub use plaintext::Probes;
 
 /// The compiled kernel side, carried in this program.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PGWITNESS_EBPF_OBJECT"));
@@ -47,7 +51,7 @@ pub enum AttachError {
     Btf(#[from] btf::BtfError),
     /// The kernel has no such tracepoint.
     #[error(
-        "this kernel has no tracepoint `{hook}` (it exists from Linux {since}): the socket tap cannot work here"
+        "this kernel has no tracepoint `{hook}` (it exists from Linux {since}): the tap cannot work here that way"
     )]
     NoTracepoint {
         /// Name of the tracepoint.
@@ -65,8 +69,10 @@ pub enum AttachError {
     },
 }
 
-/// The attached tap, in its parts. Dropping `programs` detaches everything.
+/// The attached tap, in its parts. Dropping `probes` detaches everything.
 pub struct Tap {
+    /// How sockets are tapped.
+    pub tier: Tier,
     /// Payload.
     pub segments: Ring,
     /// Processes and sockets.
@@ -75,21 +81,17 @@ pub struct Tap {
     pub targets: Targets,
     /// What was lost, and why.
     pub counters: Counters,
-    /// Keeps the programs attached.
-    pub programs: Programs,
+    /// The programs, attached to the kernel, and to servers as they are found.
+    pub probes: Probes,
 }
 
-/// The attached programs.
-pub struct Programs(#[expect(dead_code, reason = "held for its drop")] Ebpf);
-
 impl Tap {
-    /// Loads and attaches all hooks. The payload hooks come first and the marking of processes last, so that a
-    /// process that is marked had all its calls watched.
+    /// Loads the programs and attaches all hooks of a tier; of the best that this kernel has, if none is wished.
     ///
     /// # Errors
     ///
     /// Says what is missing and what to do.
-    pub fn attach(sizes: RingSizes) -> Result<Self, AttachError> {
+    pub fn attach(sizes: RingSizes, wished: Option<Tier>) -> Result<Self, AttachError> {
         require_privilege()?;
         // Below Linux 5.11 maps count against this limit; newer kernels ignore it, so a refusal is no error.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
@@ -102,7 +104,8 @@ impl Tap {
             .map_max_entries("FACTS", sizes.facts.next_power_of_two())
             .load(OBJECT)
             .map_err(|error| refused(None, error))?;
-        for hook in &HOOKS {
+        let tier = wished.unwrap_or_else(|| Tier::of_this_kernel(&types));
+        for hook in tier.hooks() {
             hook.attach(&mut programs, &types)?;
         }
         let mut map = |name: &str| {
@@ -113,11 +116,12 @@ impl Tap {
         let (segments, facts, targets, counters) =
             (map("SEGMENTS")?, map("FACTS")?, map("TARGETS")?, map("COUNTERS")?);
         Ok(Self {
+            tier,
             segments: Ring(RingBuf::try_from(segments).map_err(|error| refused(None, error))?),
             facts: Ring(RingBuf::try_from(facts).map_err(|error| refused(None, error))?),
             targets: Targets(HashMap::try_from(targets).map_err(|error| refused(None, error))?),
             counters: Counters(PerCpuArray::try_from(counters).map_err(|error| refused(None, error))?),
-            programs: Programs(programs),
+            probes: Probes::new(programs),
         })
     }
 }
@@ -150,16 +154,18 @@ pub fn wait(rings: [&Ring; 2], timeout: Duration) {
 pub struct Targets(HashMap<MapData, u32, TargetValue>);
 
 impl Targets {
-    /// Marks a process that was found running, unless the kernel side has marked it already.
+    /// Marks a process that was found running, unless the kernel side has marked it already. `probed` are the flags of
+    /// what of its encryption is read.
     ///
     /// # Errors
     ///
     /// If the map is full.
-    pub fn mark(&mut self, tgid: u32, server: u32) -> Result<(), aya::maps::MapError> {
+    pub fn mark(&mut self, tgid: u32, server: u32, probed: u32) -> Result<(), aya::maps::MapError> {
         const NO_EXIST: u64 = 1;
         let target = TargetValue(Target {
             server,
-            born_tapped: 0,
+            flags: probed,
+            ..Target::default()
         });
         match self.0.insert(tgid, target, NO_EXIST) {
             Err(aya::maps::MapError::SyscallError(error))
@@ -168,6 +174,17 @@ impl Targets {
                 Ok(())
             }
             result => result,
+        }
+    }
+
+    /// From here on what a server forks has its plaintext read from the first byte. The postmaster serves no client, so
+    /// there is no state of the kernel side's own that this could overwrite.
+    pub fn probed(&mut self, server: u32, probed: u32) {
+        const EXIST: u64 = 2;
+        if let Ok(TargetValue(mut target)) = self.0.get(&server, 0) {
+            target.flags |= probed;
+            // It may have ended meanwhile.
+            let _ = self.0.insert(server, TargetValue(target), EXIST);
         }
     }
 
@@ -256,7 +273,7 @@ unsafe impl aya::Pod for LayoutValue {}
 #[derive(Clone, Copy)]
 struct TargetValue(Target);
 
-// SAFETY: `repr(C)` of two `u32`s: no padding, any bit pattern is valid.
+// SAFETY: `repr(C)`, integers only, no padding: any bit pattern is valid.
 unsafe impl aya::Pod for TargetValue {}
 
 #[cfg(test)]
@@ -281,7 +298,7 @@ mod tests {
             text.contains(btf::VMLINUX) && text.contains("CONFIG_DEBUG_INFO_BTF"),
             "{text}"
         );
-        let hook = &HOOKS[0];
+        let hook = &hooks::SOCKET_CALLS[0];
         let text = said(AttachError::NoTracepoint {
             hook: hook.name,
             since: hook.since,

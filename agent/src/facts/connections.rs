@@ -14,6 +14,7 @@ use tap_core::{Endpoint, SessionFacts, Transport};
 
 use super::{
     cgroups::Cgroups,
+    old_sockets::{self, Held, NotHeld, OldSockets},
     processes::{self, Processes},
 };
 
@@ -38,6 +39,7 @@ pub struct Connections {
     order: VecDeque<Pair>,
     local: HashSet<IpAddr>,
     local_read: Option<Instant>,
+    old_sockets: OldSockets,
 }
 
 impl Connections {
@@ -90,12 +92,16 @@ impl Connections {
                             netns: owner.netns,
                         }
                     }
+                    None if session.opened_before_attach => {
+                        let ends = old_sockets::Connection {
+                            backend: session.backend_pid,
+                            server: (*server, *server_port).into(),
+                            client: (*address, *port).into(),
+                        };
+                        self.holder(&ends, processes, cgroups)
+                    }
                     None if self.is_local(*address) => Peer::Unknown {
-                        reason: if session.opened_before_attach {
-                            "the connection is older than the agent".to_owned()
-                        } else {
-                            "no connect() was recorded for this connection".to_owned()
-                        },
+                        reason: "no connect() was recorded for this connection".to_owned(),
                     },
                     None => Peer::Address(*address),
                 }
@@ -103,6 +109,34 @@ impl Connections {
             _ => Peer::Unknown {
                 reason: "the socket is of an unknown kind".to_owned(),
             },
+        }
+    }
+
+    /// What can be said of a connection that was open before anybody watched.
+    fn holder(
+        &mut self,
+        ends: &old_sockets::Connection,
+        processes: &mut Processes,
+        cgroups: &mut Cgroups,
+    ) -> Peer {
+        let older = |reason: &str| Peer::Unknown {
+            reason: format!("the connection is older than the agent, and {reason}"),
+        };
+        match self.old_sockets.holder(ends) {
+            Ok(Held { pid, netns, socket }) => match processes.living(pid, cgroups) {
+                Some(process) => Peer::TcpHolder {
+                    process,
+                    pair: format!("{} → {}", ends.client, ends.server),
+                    netns,
+                    socket,
+                },
+                None => older("its client was gone before it was looked at"),
+            },
+            Err(NotHeld::Unclear(reason)) => older(&reason),
+            Err(NotHeld::Elsewhere) if self.is_local(ends.client.ip()) => {
+                older("no process of this host was seen to hold its other end")
+            }
+            Err(NotHeld::Elsewhere) => Peer::Address(ends.client.ip()),
         }
     }
 

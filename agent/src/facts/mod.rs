@@ -5,5 +5,7 @@
 
 pub mod cgroups;
 pub mod connections;
+pub mod old_sockets;
 pub mod processes;
 pub mod servers;
+pub mod titles;

@@ -22,7 +22,7 @@ const REMEMBERED_NS: u64 = 60_000_000_000;
 const ANCESTORS: usize = 16;
 
 /// Linux tells start times in `/proc` in hundredths of a second (`USER_HZ` is 100 on every architecture).
-const TICK_NS: u64 = 10_000_000;
+pub const TICK_NS: u64 = 10_000_000;
 
 /// Processes by pid; several for a pid that was reused.
 #[derive(Default)]
@@ -182,6 +182,20 @@ impl Processes {
             cgroup_path: Some(unified),
             ancestry: Vec::new(),
         })
+    }
+
+    /// The process that has this pid now: what is known of it, else what `/proc` says.
+    pub fn living(&mut self, pid: u32, cgroups: &mut Cgroups) -> Option<Arc<Process>> {
+        let read = self.read(pid, None, cgroups)?;
+        let mut process = match self.find(pid, read.start_ns) {
+            // Facts know more of it, but the cgroup is where it is now.
+            Some(known) if known.cgroup_path == read.cgroup_path => return Some(known),
+            Some(known) => Arc::unwrap_or_clone(known),
+            None => return Some(Arc::new(read)),
+        };
+        process.cgroup_id = read.cgroup_id;
+        process.cgroup_path = read.cgroup_path;
+        Some(Arc::new(process))
     }
 
     /// Processes that are known, ended ones included.

@@ -9,6 +9,8 @@ use std::{
 
 use object::{Object as _, ObjectSymbol as _, read::ReadCache};
 
+use crate::capture::plaintext::Readable;
+
 /// A symbol that a server exports for its extensions and nothing else has.
 const SERVER_SYMBOL: &str = "PostmasterMain";
 
@@ -28,6 +30,8 @@ pub struct Server {
     pub exe: PathBuf,
     /// Its data directory, where it could be learnt.
     pub data_directory: Option<PathBuf>,
+    /// How its encrypted sessions are read; not known before it is tapped.
+    pub readable: Readable,
 }
 
 /// What is known about candidates.
@@ -67,6 +71,18 @@ impl Servers {
     /// Whether bytes of this server's processes count.
     pub fn is_tapped(&self, pid: u32) -> bool {
         self.tapped.contains_key(&pid)
+    }
+
+    /// Probes were put into a server's executable, or could not be.
+    pub fn readable(&mut self, pid: u32, readable: Readable) {
+        if let Some(server) = self.tapped.get_mut(&pid) {
+            server.readable = readable;
+        }
+    }
+
+    /// A server that is tapped.
+    pub fn get(&self, pid: u32) -> Option<&Server> {
+        self.tapped.get(&pid)
     }
 
     /// A process ended.
@@ -133,6 +149,7 @@ impl Servers {
             pid,
             exe,
             data_directory: data_directory(pid),
+            readable: Readable::default(),
         })
     }
 

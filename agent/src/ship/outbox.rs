@@ -9,6 +9,8 @@ use prost::Message as _;
 use proto::v1;
 use tokio::sync::Notify;
 
+use crate::control::Fill;
+
 /// Events that wait for delivery.
 pub struct Outbox {
     queue: Mutex<Queue>,
@@ -100,6 +102,14 @@ impl Outbox {
     /// Events that wait now.
     pub fn len(&self) -> usize {
         self.lock().events.len()
+    }
+
+    /// How full it is, as it counts.
+    pub fn fill(&self) -> Fill {
+        Fill {
+            used: self.lock().bytes,
+            limit: self.bytes_max,
+        }
     }
 
     /// Events accepted and dropped since the start.

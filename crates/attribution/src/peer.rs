@@ -16,6 +16,17 @@ pub enum Peer {
         /// Inode number of the namespace.
         netns: u32,
     },
+    /// Nobody saw the `connect`, but only one process holds the client's end of this very connection.
+    TcpHolder {
+        /// The process that holds it.
+        process: Arc<Process>,
+        /// The pair, for people.
+        pair: String,
+        /// Inode number of the namespace that the client's end is in.
+        netns: u32,
+        /// Inode number of the client's socket.
+        socket: u64,
+    },
     /// The kernel keeps the connecting process on the socket.
     UnixPeer {
         /// The process that connected.
@@ -35,12 +46,27 @@ pub enum Peer {
 /// Names the client of a connection. Pure: the same facts always give the same answer.
 #[must_use]
 pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
+    let mut confidence = Confidence::Observed;
     let (process, method, observation) = match peer {
         Peer::TcpOwner { process, pair, netns } => (
             process,
             "tcp-owner",
             format!("connect() recorded by the kernel: {pair} in network namespace {netns}"),
         ),
+        Peer::TcpHolder {
+            process,
+            pair,
+            netns,
+            socket,
+        } => {
+            // Who holds a socket need not be who opened it.
+            confidence = Confidence::Inferred;
+            let observation = format!(
+                "open before the agent, and held by one process when it looked: {pair}, socket {socket} in network \
+                 namespace {netns}"
+            );
+            (process, "tcp-holder", observation)
+        }
         Peer::UnixPeer { process, path } => (
             process,
             "unix-peer-cred",
@@ -74,7 +100,7 @@ pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
             }
             Attribution {
                 principal,
-                confidence: Confidence::Observed,
+                confidence,
                 method,
                 reason: String::new(),
                 evidence,
@@ -132,6 +158,30 @@ mod tests {
             );
             assert_eq!(answer.confidence, Confidence::Observed);
         }
+    }
+
+    #[test]
+    fn who_only_holds_a_socket_is_inferred() {
+        let process = Arc::new(Process {
+            cgroup_path: Some("/system.slice/a.service".into()),
+            ..Process::default()
+        });
+        let peer = Peer::TcpHolder {
+            process,
+            pair: "a → b".into(),
+            netns: 1,
+            socket: 17,
+        };
+        let answer = attribute(&host(), &peer);
+        assert_eq!(
+            (answer.principal.id.as_str(), answer.confidence, answer.method),
+            (
+                "spiffe://example.org/host/db1/unit/a.service",
+                Confidence::Inferred,
+                "tcp-holder"
+            )
+        );
+        assert!(answer.evidence[0].contains("socket 17 in network namespace 1"));
     }
 
     #[test]

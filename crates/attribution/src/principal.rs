@@ -61,7 +61,7 @@ pub struct Attribution {
     pub principal: Principal,
     /// How sure.
     pub confidence: Confidence,
-    /// "tcp-owner", "unix-peer-cred", "address" or "none".
+    /// "tcp-owner", "tcp-holder", "unix-peer-cred", "address" or "none".
     pub method: &'static str,
     /// Why it is unknown; empty if it is not.
     pub reason: String,

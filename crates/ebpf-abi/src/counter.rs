@@ -20,9 +20,15 @@ pub enum Counter {
     FactsLost = 6,
     /// Processes that could not be marked because the target map was full.
     TargetsFull = 7,
-    /// Sockets that could not be given a state.
-    SocketStateLost = 8,
+    /// Connecting sockets whose owner could not be kept.
+    OwnersFull = 8,
+    /// Bytes of segments that found the ring full.
+    RingFullBytes = 9,
+    /// Encrypted bytes that passed outside of any probed function.
+    ProbeMissed = 10,
+    /// Calls of an encryption function by a process whose socket is not known.
+    PlaintextUnplaced = 11,
 }
 
 /// How many counters there are.
-pub const REASON_COUNTERS: u32 = 9;
+pub const REASON_COUNTERS: u32 = 12;

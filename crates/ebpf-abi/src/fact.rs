@@ -29,7 +29,7 @@ pub enum FactKind {
     Owner = 4,
     /// A [`SocketFact`]: a tapped process used a socket for the first time.
     Socket = 5,
-    /// A [`CloseFact`]: a tapped TCP socket was closed.
+    /// A [`CloseFact`]: a tapped process ends, and its connection with it.
     Close = 6,
     /// A [`CgroupFact`]: a cgroup was made.
     Cgroup = 7,
@@ -124,8 +124,6 @@ pub struct OwnerFact {
     pub start: u64,
     /// Its cgroup at that moment.
     pub cgroup_id: u64,
-    /// Cookie of the connecting end.
-    pub cookie: u64,
     /// Its user id.
     pub uid: u32,
     /// Inode number of the network namespace.
@@ -168,6 +166,12 @@ pub enum SocketRole {
 /// Flag of [`SocketFact`]: the connection is older than the tap on it.
 pub const SOCKET_MID_STREAM: u8 = 1;
 
+/// Flag of [`SocketFact`]: the server's TLS functions were probed before the connection was first used.
+pub const SOCKET_PROBED_TLS: u8 = 2;
+
+/// Flag of [`SocketFact`]: the same of its GSSAPI functions.
+pub const SOCKET_PROBED_GSS: u8 = 4;
+
 /// The process at the other end of a Unix socket, from the credentials that the kernel keeps on the socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -208,7 +212,7 @@ pub struct SocketFact {
     pub remote_port: u16,
     /// A [`SocketRole`].
     pub role: u8,
-    /// [`SOCKET_MID_STREAM`] or 0.
+    /// Or'ed [`SOCKET_MID_STREAM`], [`SOCKET_PROBED_TLS`], [`SOCKET_PROBED_GSS`].
     pub flags: u8,
     /// Address of the tapped end; IPv4 in the first four bytes.
     pub local: [u8; 16],
@@ -229,22 +233,30 @@ pub struct SocketFact {
 // SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
 unsafe impl Record for SocketFact {}
 
-/// A tapped TCP socket was closed: how far its streams came, by what the kernel counted at each call.
+/// A tapped process is about to end: how far the streams of the connection that it served came.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloseFact {
     /// A [`FactKind`].
     pub kind: u32,
+    /// A [`crate::Channel`]: where its plaintext was read.
+    pub channel: u8,
+    /// What was lost behind the last record, as in [`crate::SegmentHeader::flags`].
+    pub flags: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u16,
     /// When it was closed.
     pub at: u64,
     /// The kernel's socket cookie.
     pub cookie: u64,
-    /// Bytes received in all.
+    /// Bytes received in all over the socket.
     pub received: u64,
     /// Bytes sent in all.
     pub sent: u64,
+    /// Plaintext bytes received, where that was read elsewhere than at the socket.
+    pub plain_received: u64,
+    /// Plaintext bytes sent.
+    pub plain_sent: u64,
 }
 
 // SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
@@ -271,7 +283,7 @@ unsafe impl Record for CgroupFact {}
 const _: () = assert!(size_of::<CgroupFact>() == 16 + CGROUP_PATH_MAX);
 const _: () = assert!(size_of::<TaskFact>() == 72);
 const _: () = assert!(size_of::<ExecFact>() == 72 + 24 + PATH_MAX + ARGS_MAX);
-const _: () = assert!(size_of::<OwnerFact>() == 112);
+const _: () = assert!(size_of::<OwnerFact>() == 104);
 const _: () = assert!(size_of::<PeerProcess>() == 40);
 const _: () = assert!(size_of::<SocketFact>() == 72 + 40 + 12 + UNIX_PATH_MAX);
-const _: () = assert!(size_of::<CloseFact>() == 40);
+const _: () = assert!(size_of::<CloseFact>() == 56);

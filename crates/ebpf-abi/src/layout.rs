@@ -23,6 +23,7 @@ pub struct KernelLayout {
     pub sock_peer_pid: u32,
     pub sock_peer_cred: u32,
     pub socket_file: u32,
+    pub socket_sk: u32,
     pub net_ns_inum: u32,
     pub tcp_copied_seq: u32,
     pub tcp_write_seq: u32,
@@ -63,5 +64,7 @@ pub struct KernelLayout {
     pub binprm_filename: u32,
     pub binprm_file: u32,
     pub file_inode: u32,
+    pub file_private: u32,
     pub inode_ino: u32,
+    pub inode_mode: u32,
 }

@@ -14,24 +14,22 @@ mod counter;
 mod fact;
 mod layout;
 mod segment;
+mod target;
 
 pub use counter::{Counter, REASON_COUNTERS};
 pub use fact::{
     ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, PATH_MAX, PeerProcess,
-    SOCKET_MID_STREAM, SocketFact, SocketRole, TaskFact, UNIX_PATH_MAX,
+    SOCKET_MID_STREAM, SOCKET_PROBED_GSS, SOCKET_PROBED_TLS, SocketFact, SocketRole, TaskFact, UNIX_PATH_MAX,
 };
 pub use layout::KernelLayout;
-pub use segment::{CHUNK_MAX, CHUNKS_MAX, Direction, MissingReason, SegmentHeader};
-
-/// What the kernel side knows of a process that belongs to a PostgreSQL server.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Target {
-    /// Process id of the postmaster that it descends from.
-    pub server: u32,
-    /// 1 if the kernel saw it fork, so that every byte of its sockets was seen; 0 if it was found running.
-    pub born_tapped: u32,
-}
+pub use segment::{
+    CHUNK_MAX, CHUNKS_MAX, Channel, Direction, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED,
+    SegmentHeader,
+};
+pub use target::{
+    Client, ProbedCall, TARGET_BORN_TAPPED, TARGET_PROBED_GSS, TARGET_PROBED_TLS, TARGET_SOCKET_UNTOLD,
+    Target, Walk,
+};
 
 /// A record that can be viewed in bytes that the kernel wrote.
 ///

@@ -33,6 +33,27 @@ pub enum MissingReason {
     CallCap = 3,
 }
 
+/// Where the bytes were taken.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// At the socket.
+    Socket = 0,
+    /// In the server's TLS functions: plaintext.
+    Tls = 1,
+    /// In the server's GSSAPI functions: plaintext.
+    Gss = 2,
+}
+
+/// Flag: received bytes before this place found the ring full.
+pub const LOST_RECEIVED: u8 = 1;
+
+/// Flag: sent bytes before this place found the ring full.
+pub const LOST_SENT: u8 = 2;
+
+/// Flag: encrypted bytes passed outside of any probed function, so plaintext was missed; nobody knows how much.
+pub const PROBE_MISSED: u8 = 4;
+
 /// The front of every record in the segment ring; `length` payload bytes follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,8 +74,10 @@ pub struct SegmentHeader {
     pub direction: u8,
     /// A [`MissingReason`].
     pub reason: u8,
-    /// Zero.
-    pub reserved: u16,
+    /// A [`Channel`].
+    pub channel: u8,
+    /// Or'ed flags: why bytes before this record are missing, if some are.
+    pub flags: u8,
 }
 
 // SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.

@@ -250,6 +250,11 @@ impl Pipeline {
         self.queue.is_empty() && self.finished.is_empty()
     }
 
+    /// Whether nothing is under way, and nothing was begun that a later message would belong to.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_idle() && !self.skipping && self.unit.is_empty()
+    }
+
     /// Gives memory back that only a busy connection needs.
     pub(crate) fn rest(&mut self) {
         self.queue.shrink_to(0);

@@ -158,6 +158,11 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
+    /// Whether the next message begins a unit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// Adds a message; gives beginning and range of the unit up to its end.
     pub(crate) fn extend(&mut self, frame: &Frame) -> (Nanos, Range<u64>) {
         let &mut (began, start) = self.first.get_or_insert((frame.began, frame.start));

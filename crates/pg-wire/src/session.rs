@@ -160,6 +160,20 @@ impl Session {
         self.outputs.pop_front()
     }
 
+    /// Whether everything that has come was told: no message is incomplete, no request waits for its answer, no bytes are
+    /// skipped, and no login is under way.
+    pub fn is_settled(&self) -> bool {
+        let told = match self.stage {
+            Stage::Typed => {
+                let between = self.frontend.at_boundary() && self.backend.at_boundary();
+                between && !self.login && self.pipeline.is_settled()
+            }
+            Stage::Opaque | Stage::Closed => true,
+            Stage::Startup | Stage::OutOfStep => false,
+        };
+        told && self.outputs.is_empty()
+    }
+
     /// Gives memory back that only a busy session needs, if nothing is under way. For sessions that have been silent for
     /// a while: most connections of a server are.
     pub fn rest(&mut self) {

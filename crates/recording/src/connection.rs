@@ -249,11 +249,11 @@ impl Connection {
             let ended = |stream: &Stream| stream.end.map_or(stream.next, |end| end.max(stream.next));
             (around.sink)(Record::Close(CloseFact {
                 kind: FactKind::Close as u32,
-                reserved: 0,
                 at: self.newest,
                 cookie,
                 received: ended(&self.from_client),
                 sent: ended(&self.from_server),
+                ..CloseFact::default()
             }));
         }
         self.from_client.forget();

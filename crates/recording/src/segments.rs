@@ -233,7 +233,7 @@ fn encode(record: &Record<'_>, into: &mut Vec<u8>) {
             put(&header.offset.to_le_bytes());
             put(&header.tgid.to_le_bytes());
             put(&header.missing.to_le_bytes());
-            put(&[header.direction, header.reason]);
+            put(&[whence(header), header.reason]);
             put(bytes);
         }
         Record::Close(fact) => {
@@ -242,6 +242,9 @@ fn encode(record: &Record<'_>, into: &mut Vec<u8>) {
             put(&fact.cookie.to_le_bytes());
             put(&fact.received.to_le_bytes());
             put(&fact.sent.to_le_bytes());
+            put(&fact.plain_received.to_le_bytes());
+            put(&fact.plain_sent.to_le_bytes());
+            put(&[fact.channel, fact.flags]);
         }
         Record::Exit { tgid, at } => {
             put(&[EXIT]);
@@ -249,6 +252,15 @@ fn encode(record: &Record<'_>, into: &mut Vec<u8>) {
             put(&tgid.to_le_bytes());
         }
     }
+}
+
+/// Direction in bit 0, channel in bits 1 to 3, flags above.
+fn whence(header: &SegmentHeader) -> u8 {
+    header.direction & 1 | (header.channel & 7) << 1 | header.flags << 4
+}
+
+fn parts(whence: u8) -> (u8, u8, u8) {
+    (whence & 1, whence >> 1 & 7, whence >> 4)
 }
 
 /// Longest name of a boot: a UUID has 36 characters.
@@ -264,17 +276,20 @@ fn decode(bytes: &[u8]) -> Option<Record<'_>> {
         },
         SOCKET => Record::Socket(socket(&mut fields)?),
         SEGMENT => {
-            let header = SegmentHeader {
+            let mut header = SegmentHeader {
                 at: fields.u64()?,
                 cookie: fields.u64()?,
                 offset: fields.u64()?,
                 tgid: fields.u32()?,
                 length: 0,
                 missing: fields.u32()?,
-                direction: fields.u8()?,
-                reason: fields.u8()?,
-                reserved: 0,
+                direction: 0,
+                reason: 0,
+                channel: 0,
+                flags: 0,
             };
+            (header.direction, header.channel, header.flags) = parts(fields.u8()?);
+            header.reason = fields.u8()?;
             let payload = fields.rest(CHUNK_MAX)?;
             let length = u32::try_from(payload.len()).ok()?;
             Record::Segment(SegmentHeader { length, ..header }, payload)
@@ -286,6 +301,11 @@ fn decode(bytes: &[u8]) -> Option<Record<'_>> {
             cookie: fields.u64()?,
             received: fields.u64()?,
             sent: fields.u64()?,
+            // Absent where there was no plaintext but the socket's.
+            plain_received: fields.u64().unwrap_or(0),
+            plain_sent: fields.u64().unwrap_or(0),
+            channel: fields.u8().unwrap_or(0),
+            flags: fields.u8().unwrap_or(0),
         }),
         EXIT => Record::Exit {
             at: fields.u64()?,
@@ -402,15 +422,20 @@ mod tests {
             missing: 6,
             direction: 1,
             reason: 2,
-            reserved: 0,
+            channel: 2,
+            flags: 5,
         };
         let close = CloseFact {
             kind: FactKind::Close as u32,
+            channel: 1,
+            flags: 2,
             reserved: 0,
             at: 1,
             cookie: 2,
             received: 3,
             sent: 4,
+            plain_received: 5,
+            plain_sent: 6,
         };
         vec![
             Record::Clock {

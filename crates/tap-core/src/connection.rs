@@ -2,12 +2,15 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use ebpf_abi::{MissingReason, SegmentHeader};
+use ebpf_abi::{CloseFact, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED, SegmentHeader};
 use pg_wire::{Direction, Exchange, ExchangeKind, Limits, Nanos, Output, Session};
 use sql_meaning::Interpreter;
 
 use crate::{
+    discarded::Discarded,
+    earlier::{self, Past, Places, Told},
     encoding::Encodings,
+    encrypted::Encrypted,
     event::{Body, Event, Gap, Query, SessionFacts, Times},
     query::{self, Redaction},
     stream::ByteStream,
@@ -30,10 +33,11 @@ pub(crate) struct Recorder {
 
 /// A connection and everything that is known of it.
 pub(crate) struct Connection {
-    facts: Arc<SessionFacts>,
-    session: Session,
-    frontend: ByteStream,
-    backend: ByteStream,
+    pub(crate) facts: Arc<SessionFacts>,
+    pub(crate) session: Session,
+    pub(crate) frontend: ByteStream,
+    pub(crate) backend: ByteStream,
+    pub(crate) encrypted: Encrypted,
     statements: u64,
     transactions: Transactions,
     encodings: Encodings,
@@ -50,16 +54,18 @@ pub(crate) struct Connection {
     asked_for_credentials: bool,
     /// The credentials were accepted then; the server may refuse the session still.
     authenticated: Option<Nanos>,
-    let_in: bool,
+    pub(crate) let_in: bool,
     terminated: bool,
     /// What was under way when the tap was attached has not been told of yet.
-    joining: bool,
+    pub(crate) joining: bool,
     /// When it was last heard of; `None` once it has been told to rest since.
-    busy_at: Option<Nanos>,
+    pub(crate) busy_at: Option<Nanos>,
+    pub(crate) past: Past,
+    pub(crate) discarded: Discarded,
 }
 
 impl Connection {
-    pub(crate) fn new(facts: SessionFacts, limits: Limits) -> Self {
+    pub(crate) fn new(facts: SessionFacts, socket_flags: u8, limits: Limits) -> Self {
         let mid_stream = facts.opened_before_attach;
         let stream = if mid_stream {
             ByteStream::mid_stream
@@ -68,6 +74,7 @@ impl Connection {
         };
         Self {
             facts: Arc::new(facts),
+            encrypted: Encrypted::new(socket_flags, limits.clone()),
             session: if mid_stream {
                 Session::mid_stream(limits)
             } else {
@@ -88,6 +95,8 @@ impl Connection {
             terminated: false,
             joining: mid_stream,
             busy_at: None,
+            past: Past::default(),
+            discarded: Discarded::default(),
         }
     }
 
@@ -95,10 +104,54 @@ impl Connection {
         &self.facts
     }
 
+    pub(crate) fn facts_mut(&mut self) -> &mut SessionFacts {
+        Arc::make_mut(&mut self.facts)
+    }
+
+    /// How far everything is in events.
+    pub(crate) fn told(&self) -> Option<Told> {
+        let nothing_waits =
+            self.unit.is_empty() && self.authenticated.is_none() && !self.encrypted.is_awaited();
+        let ends = self.frontend.seen_to().zip(self.backend.seen_to());
+        let places = ends.map(|(frontend, backend)| Places {
+            frontend,
+            backend,
+            channel: self.encrypted.channel,
+        });
+        self.past.told(
+            places.filter(|_| nothing_waits && self.session.is_settled()),
+            self.encrypted.channel,
+        )
+    }
+
+    /// Tells how much was missed before `offset` since the agent ran last, if it did.
+    pub(crate) fn meet(&mut self, direction: Direction, channel: u8, offset: u64, at: Nanos, recorder: &mut Recorder) {
+        if let Some((since, missing)) = self.past.meet(direction, channel, offset) {
+            let mut event = self.event(at, earlier::gap(direction, missing));
+            event.times.start = since;
+            recorder.events.push_back(event);
+        }
+    }
+
+    /// Nobody will ever know how much was missed in the directions that were not heard of again.
+    pub(crate) fn miss_the_rest(&mut self, at: Nanos, recorder: &mut Recorder) {
+        for direction in [Direction::Frontend, Direction::Backend] {
+            if let Some(since) = self.past.miss(direction) {
+                let mut event = self.event(at, earlier::gap(direction, None));
+                event.times.start = since;
+                recorder.events.push_back(event);
+            }
+        }
+    }
+
     /// Takes a segment: what is missing before it, its bytes, what is missing behind them.
     pub(crate) fn handle_segment(&mut self, header: &SegmentHeader, bytes: &[u8], recorder: &mut Recorder) {
         self.busy_at = Some(header.at);
         let direction = direction(header);
+        if !self.is_of_channel(header) {
+            return;
+        }
+        self.meet(direction, header.channel, header.offset, header.at, recorder);
         let fit = self.stream(direction).take(header.offset, bytes.len() as u64);
         if fit.missing > 0 {
             self.missing(
@@ -106,13 +159,19 @@ impl Connection {
                 header.at,
                 header.offset,
                 fit.missing,
-                "missed",
+                lost(direction, header.flags),
                 recorder,
             );
+        }
+        if header.flags & PROBE_MISSED != 0 {
+            self.probe_missed(header.at, direction, header.offset, recorder);
         }
         let fresh = bytes.get(fit.repeated..).unwrap_or_default();
         if !fresh.is_empty() {
             let offset = header.offset.saturating_add(fit.repeated as u64);
+            if self.session.is_opaque() {
+                self.cipher_text(header.at, direction, fresh, recorder);
+            }
             self.session.handle_bytes(direction, header.at, offset, fresh);
             self.poll(recorder);
         }
@@ -150,19 +209,30 @@ impl Connection {
     }
 
     /// The streams ended at these positions, by the kernel's count.
-    pub(crate) fn handle_end(&mut self, at: Nanos, received: u64, sent: u64, recorder: &mut Recorder) {
+    pub(crate) fn handle_end(&mut self, close: &CloseFact, recorder: &mut Recorder) {
+        self.tell_discarded(recorder);
+        let at = close.at;
+        let (received, sent) = self.ends(close);
         for (direction, end) in [(Direction::Frontend, received), (Direction::Backend, sent)] {
+            self.meet(direction, self.encrypted.channel, end, at, recorder);
             let fit = self.stream(direction).take(end, 0);
             if fit.missing > 0 {
-                self.missing(direction, at, end, fit.missing, "missed", recorder);
+                let reason = lost(direction, close.flags);
+                self.missing(direction, at, end, fit.missing, reason, recorder);
+            }
+            if close.flags & PROBE_MISSED != 0 {
+                self.probe_missed(at, direction, end, recorder);
             }
         }
     }
 
     /// The connection is over: what is under way, then the closing, unless the client was refused.
     pub(crate) fn handle_close(&mut self, at: Nanos, reason: &'static str, recorder: &mut Recorder) {
+        self.tell_discarded(recorder);
+        self.miss_the_rest(at, recorder);
         self.session.handle_close(at);
         self.poll(recorder);
+        self.ended_unread(at, recorder);
         self.open(recorder);
         if let Some(end) = self.transactions.close() {
             let event = self.event(at, Body::Transaction(end));
@@ -182,7 +252,7 @@ impl Connection {
     }
 
     /// Turns what the session has to tell into events.
-    fn poll(&mut self, recorder: &mut Recorder) {
+    pub(crate) fn poll(&mut self, recorder: &mut Recorder) {
         while let Some(output) = self.session.poll() {
             self.handle_output(output, recorder);
         }
@@ -232,12 +302,8 @@ impl Connection {
                 events.push_back(self.event(at, cancel));
             }
             Output::Terminate { .. } => self.terminated = true,
-            Output::Encryption { at, kind, accepted } => {
-                if accepted {
-                    Arc::make_mut(&mut self.facts).encryption = Some(kind);
-                    events.push_back(self.event(at, Body::Opaque(kind)));
-                }
-            }
+            Output::Encryption { at, kind, accepted } if accepted => self.encryption(at, kind, recorder),
+            Output::Encryption { .. } => {}
             Output::Exchange(exchange) => self.exchange(exchange, recorder),
             Output::Malformed {
                 at,
@@ -307,6 +373,8 @@ impl Connection {
         let mut told = std::mem::take(&mut recorder.told);
         let (mut status, mut omitted, mut at) = (None, 0, 0);
         if let (Some(first), Some(last)) = (self.unit.first(), self.unit.last()) {
+            self.past
+                .unit_told(last.request.end, last.ready_to, self.encrypted.channel);
             let single = self.unit.len() == 1 && first.kind == ExchangeKind::Simple;
             self.encodings
                 .answered(first.request.start, last.request.end, single);
@@ -390,7 +458,7 @@ impl Connection {
         }
     }
 
-    fn missing(
+    pub(crate) fn missing(
         &mut self,
         direction: Direction,
         at: Nanos,
@@ -411,14 +479,14 @@ impl Connection {
         self.poll(recorder);
     }
 
-    fn stream(&mut self, direction: Direction) -> &mut ByteStream {
+    pub(crate) fn stream(&mut self, direction: Direction) -> &mut ByteStream {
         match direction {
             Direction::Frontend => &mut self.frontend,
             Direction::Backend => &mut self.backend,
         }
     }
 
-    fn event(&self, at: Nanos, body: Body) -> Event {
+    pub(crate) fn event(&self, at: Nanos, body: Body) -> Event {
         let times = Times {
             start: at,
             first_response: None,
@@ -443,12 +511,21 @@ fn is_false(value: &[u8]) -> bool {
 }
 
 /// The tapped process is the server: what it receives is the frontend's.
-fn direction(header: &SegmentHeader) -> Direction {
+pub(crate) fn direction(header: &SegmentHeader) -> Direction {
     if header.direction == ebpf_abi::Direction::Received as u8 {
         Direction::Frontend
     } else {
         Direction::Backend
     }
+}
+
+/// Why bytes before a record are missing, by its flags.
+pub(crate) fn lost(direction: Direction, flags: u8) -> &'static str {
+    let flag = match direction {
+        Direction::Frontend => LOST_RECEIVED,
+        Direction::Backend => LOST_SENT,
+    };
+    if flags & flag == 0 { "missed" } else { "ring_full" }
 }
 
 const CALL_CAP: &str = "call_cap";

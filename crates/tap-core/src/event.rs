@@ -77,6 +77,10 @@ pub struct SessionFacts {
     pub auth_method: Option<&'static str>,
     /// Encryption that was agreed on; `None` if none was, or if that was not seen.
     pub encryption: Option<EncryptionKind>,
+    /// Version of TLS, as in "TLSv1.3".
+    pub tls_version: Option<&'static str>,
+    /// Cipher suite by its name in IANA's registry.
+    pub tls_cipher: Option<&'static str>,
 }
 
 /// What an event says.
@@ -111,17 +115,34 @@ pub enum Body {
     /// A transaction ended that had begun before the statements told last. How the others ended stands with their
     /// statements.
     Transaction(TransactionEnd),
-    /// Encryption that this tap cannot read began.
-    Opaque(EncryptionKind),
+    /// A session's bytes cannot be read.
+    Opaque {
+        /// With what it is encrypted.
+        kind: EncryptionKind,
+        /// Why.
+        reason: Unreadable,
+    },
     /// Something was not seen or not understood.
     Gap(Gap),
+}
+
+/// Why a session is opaque.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The server's encryption functions were not probed when the session began.
+    NotProbed,
+    /// They were, and yet no plaintext came, though encrypted bytes went by.
+    NoPlaintext,
+    /// They were, and the session ended before anything was said in it.
+    NothingSaid,
 }
 
 /// Something was not seen or not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Short name of the reason. Bytes are missing: "missed" (they went by unseen), "copy_fault", "unsupported_call",
-    /// "call_cap", "unknown" (the kernel side saw the call and could not take them). All bytes came, but: "malformed"
+    /// "call_cap", "unknown" (the kernel side saw the call and could not take them), "ring_full" (it could not hand them
+    /// over), "probe_missed" (encrypted bytes went by outside of the probed functions). All bytes came, but: "malformed"
     /// (they are not the protocol), "resync" and "opened_before_attach" (what they belong to is not known), "result_cap"
     /// (more answers than [`pg_wire::Limits::results`]).
     pub reason: &'static str,

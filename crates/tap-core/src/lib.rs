@@ -5,14 +5,21 @@
 //! is joined elsewhere.
 
 mod connection;
+mod discarded;
+mod earlier;
 mod encoding;
+mod encrypted;
 mod event;
+mod handshake;
 mod query;
 mod stream;
 mod tap;
 mod transaction;
 
-pub use event::{Body, Endpoint, Event, Final, Gap, Query, SessionFacts, Times, TransactionEnd, Transport};
+pub use earlier::{AGENT_RESTART, Earlier, Places, Title, Told};
+pub use event::{
+    Body, Endpoint, Event, Final, Gap, Query, SessionFacts, Times, TransactionEnd, Transport, Unreadable,
+};
 pub use pg_wire::{
     Direction, EncryptionKind, ExchangeKind, Format, Limits, Nanos, Outcome, Param, Phase, ServerError, Tag,
     ValueText, text_of, text_of_start,

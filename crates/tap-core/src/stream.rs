@@ -38,6 +38,11 @@ impl ByteStream {
         }
     }
 
+    /// Where it stands; `None` if nothing was seen of it.
+    pub(crate) fn seen_to(&self) -> Option<u64> {
+        self.next
+    }
+
     /// Bytes until here.
     pub(crate) fn position(&self) -> u64 {
         self.next.unwrap_or(0)

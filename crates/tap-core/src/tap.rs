@@ -28,13 +28,15 @@ pub struct Settings {
 pub struct Tap {
     limits: Limits,
     /// Boxed, because the table has room for twice as many.
-    connections: HashMap<u64, Box<Connection>>,
+    pub(crate) connections: HashMap<u64, Box<Connection>>,
     /// Connections by the process that serves them; none of the lists is empty.
     by_backend: HashMap<u32, Vec<u64>>,
     /// Connections by postmaster and the number by which clients name their backend.
     by_key: HashMap<(u32, u32), u64>,
-    recorder: Recorder,
+    pub(crate) recorder: Recorder,
     closed: Vec<u64>,
+    /// Connections that were heard of since it was last asked, each once.
+    pub(crate) touched: Vec<u64>,
     /// When idle connections are looked for next.
     next_rest: Nanos,
     orphans: u64,
@@ -74,6 +76,7 @@ impl Tap {
                 told: Vec::new(),
             },
             closed: Vec::new(),
+            touched: Vec::new(),
             next_rest: 0,
             orphans: 0,
         }
@@ -83,7 +86,7 @@ impl Tap {
     /// connection, whoever uses it.
     pub fn handle_socket(&mut self, fact: &SocketFact) {
         if let Entry::Vacant(entry) = self.connections.entry(fact.cookie) {
-            let connection = Connection::new(session_facts(fact), self.limits.clone());
+            let connection = Connection::new(session_facts(fact), fact.flags, self.limits.clone());
             entry.insert(Box::new(connection));
             self.by_backend.entry(fact.tgid).or_default().push(fact.cookie);
         }
@@ -95,6 +98,9 @@ impl Tap {
             self.orphans += 1;
             return;
         };
+        if connection.past.touch(header) {
+            self.touched.push(header.cookie);
+        }
         connection.handle_segment(header, bytes, &mut self.recorder);
         if let Some(key) = connection.take_new_key() {
             self.by_key.insert(key, header.cookie);
@@ -111,6 +117,8 @@ impl Tap {
         for connection in self.connections.values_mut() {
             connection.rest(now.saturating_sub(IDLE_NS));
         }
+        let connections = &self.connections;
+        self.touched.retain(|cookie| connections.contains_key(cookie));
         self.recorder.events.shrink_to(IDLE_EVENTS);
         self.recorder.told.shrink_to(IDLE_EVENTS);
     }
@@ -118,7 +126,7 @@ impl Tap {
     /// The kernel closed a TCP socket, with its own count of both streams.
     pub fn handle_close(&mut self, fact: &CloseFact) {
         if let Some(connection) = self.connections.get_mut(&fact.cookie) {
-            connection.handle_end(fact.at, fact.received, fact.sent, &mut self.recorder);
+            connection.handle_end(fact, &mut self.recorder);
         }
         self.close(fact.cookie, fact.at, "closed");
     }
@@ -214,6 +222,8 @@ fn session_facts(fact: &SocketFact) -> SessionFacts {
         server_version: None,
         auth_method: None,
         encryption: None,
+        tls_version: None,
+        tls_cipher: None,
     }
 }
 

@@ -210,7 +210,10 @@ fn encrypted_sessions_are_told_and_never_read() {
         let events = host.events();
         assert_eq!(
             events.iter().map(line).collect::<Vec<_>>(),
-            [format!("opaque {kind:?}"), "close closed statements=0".to_owned()]
+            [
+                format!("opaque {kind:?} NotProbed"),
+                "close closed statements=0".to_owned()
+            ]
         );
         assert_eq!(events[0].session.encryption, Some(kind));
         assert_eq!(events[0].session.login_role, None);

@@ -180,7 +180,7 @@ pub struct Event {
     pub attribution: ::core::option::Option<Attribution>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -212,6 +212,10 @@ pub mod event {
         AgentStop(super::AgentStop),
         #[prost(message, tag = "21")]
         Transaction(super::TransactionEnd),
+        #[prost(message, tag = "22")]
+        AgentPause(super::AgentPause),
+        #[prost(message, tag = "23")]
+        AgentResume(super::AgentResume),
     }
 }
 /// An address and port; for a Unix socket the path of the server's socket file and no port.
@@ -251,6 +255,14 @@ pub struct Session {
     pub opened_before_attach: bool,
     #[prost(string, tag = "12")]
     pub server_version: ::prost::alloc::string::String,
+    /// As the server's TLS library names them: "TLSv1.3", "TLS_AES_256_GCM_SHA384". Empty where not encrypted or not known.
+    #[prost(string, tag = "13")]
+    pub tls_version: ::prost::alloc::string::String,
+    #[prost(string, tag = "14")]
+    pub tls_cipher: ::prost::alloc::string::String,
+    /// Subject of the certificate that the client presented.
+    #[prost(string, tag = "15")]
+    pub client_certificate: ::prost::alloc::string::String,
 }
 /// One execution request: a statement of a simple query string, or one Execute.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -470,7 +482,7 @@ pub struct TransactionEnd {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Gap {
     /// "missed" (the kernel's stream position jumped), "copy_fault", "unsupported_call", "call_cap", "malformed",
-    /// "resync", "opened_before_attach", "queue_full", …
+    /// "resync", "opened_before_attach", "queue_full", "ring_full", "paused", "memory_limit", "agent_restart", …
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
     #[prost(enumeration = "Direction", tag = "2")]
@@ -522,6 +534,33 @@ pub struct Counters {
     pub malformed: u64,
     #[prost(uint64, tag = "10")]
     pub queue_dropped: u64,
+    /// Processes that could not be marked as a server's, because the map of them was full.
+    #[prost(uint64, tag = "11")]
+    pub targets_full: u64,
+    /// Times that the kernel skipped one of our programs because another one ran on that CPU.
+    #[prost(uint64, tag = "12")]
+    pub program_missed: u64,
+    /// Encrypted bytes passed and their plaintext was not seen.
+    #[prost(uint64, tag = "13")]
+    pub probe_missed: u64,
+    /// Calls that moved more than one call may hand over.
+    #[prost(uint64, tag = "14")]
+    pub call_cap: u64,
+    /// Payload bytes discarded because the agent was paused.
+    #[prost(uint64, tag = "15")]
+    pub paused_bytes: u64,
+    /// Payload bytes discarded because the agent was at its limit of memory.
+    #[prost(uint64, tag = "16")]
+    pub memory_limit_bytes: u64,
+    /// Connecting sockets whose owner could not be kept: their clients stay unknown.
+    #[prost(uint64, tag = "17")]
+    pub owners_full: u64,
+    /// Payload bytes of `ring_full`.
+    #[prost(uint64, tag = "18")]
+    pub ring_full_bytes: u64,
+    /// Calls of an encryption function by a process whose socket is not known.
+    #[prost(uint64, tag = "19")]
+    pub plaintext_unplaced: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentStart {
@@ -539,6 +578,9 @@ pub struct AgentStart {
     pub previous_run_unclean: bool,
     #[prost(bool, tag = "8")]
     pub recording_segments: bool,
+    /// "A" (type-aware tracepoints) or "B" (system call tracepoints); empty of versions that knew one only.
+    #[prost(string, tag = "9")]
+    pub tier: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentStop {
@@ -546,6 +588,31 @@ pub struct AgentStop {
     pub reason: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub counters: ::core::option::Option<Counters>,
+}
+/// Somebody on this host told the agent to discard what it captures: who, by the kernel's word, and why, by theirs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgentPause {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    /// Name of the audit login behind that user id; where there is none, of the user id itself.
+    #[prost(string, tag = "2")]
+    pub login: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// The agent records again. `reason` says why: what the person gave, or "stop" where the agent ended while paused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgentResume {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    #[prost(uint64, tag = "2")]
+    pub paused_ns: u64,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub login: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub bytes_discarded: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -192,7 +192,8 @@ impl Connection {
             missing: 0,
             direction: direction as u8,
             reason: 0,
-            reserved: 0,
+            channel: 0,
+            flags: 0,
         };
         (around.sink)(Record::Segment(header, bytes));
     }

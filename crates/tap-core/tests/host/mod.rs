@@ -276,7 +276,7 @@ pub(crate) fn line(event: &Event) -> String {
             None => format!("cancel {victim}"),
         },
         Body::Transaction(end) => format!("transaction {} {:?} {}", end.number, end.how, end.statements),
-        Body::Opaque(kind) => format!("opaque {kind:?}"),
+        Body::Opaque { kind, reason } => format!("opaque {kind:?} {reason:?}"),
         Body::Gap(gap) => {
             let detail = if gap.detail.is_empty() {
                 String::new()

@@ -1,0 +1,252 @@
+//! Probes in the servers' encryption functions: which executables have them, and what was attached where.
+//!
+//! A server exports the functions in its dynamic symbol table, for its extensions' sake, so that a stripped executable
+//! has them too. Whoever runs the file hits the probe, so one attachment serves all its processes, and unencrypted
+//! connections never come by.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        UProbe,
+        uprobe::{UProbeAttachLocation, UProbeLinkId, UProbeScope},
+    },
+};
+use ebpf_abi::{TARGET_PROBED_GSS, TARGET_PROBED_TLS};
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, read::ReadCache};
+
+use super::hooks::describe;
+
+/// Functions of the server, by the encryption that they serve; each has two programs, `NAME` and `NAME_return`.
+const FUNCTIONS: [(Encryption, [&str; 2]); 2] = [
+    (Encryption::Tls, ["be_tls_read", "be_tls_write"]),
+    (Encryption::Gss, ["be_gssapi_read", "be_gssapi_write"]),
+];
+
+/// What a server can be asked to encrypt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encryption {
+    /// Transport Layer Security.
+    Tls,
+    /// GSSAPI (Kerberos).
+    Gss,
+}
+
+impl From<tap_core::EncryptionKind> for Encryption {
+    fn from(kind: tap_core::EncryptionKind) -> Self {
+        match kind {
+            tap_core::EncryptionKind::Tls => Self::Tls,
+            tap_core::EncryptionKind::Gss => Self::Gss,
+        }
+    }
+}
+
+/// How the encrypted sessions of a server are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readable {
+    /// With TLS, or why not.
+    pub tls: Why,
+    /// With GSSAPI, or why not.
+    pub gss: Why,
+}
+
+/// `None`: it works; else the reason why not.
+pub type Why = Option<String>;
+
+impl Readable {
+    /// The flags of a [`ebpf_abi::Target`] that say so.
+    pub fn flags(&self) -> u32 {
+        let flag = |why: &Why, flag| if why.is_none() { flag } else { 0 };
+        flag(&self.tls, TARGET_PROBED_TLS) | flag(&self.gss, TARGET_PROBED_GSS)
+    }
+
+    /// Why one kind of encryption is not.
+    pub fn why_not(&self, encryption: Encryption) -> &Why {
+        match encryption {
+            Encryption::Tls => &self.tls,
+            Encryption::Gss => &self.gss,
+        }
+    }
+
+    /// Nothing is, for this reason.
+    fn nothing(why: &str) -> Self {
+        Self {
+            tls: Some(why.to_owned()),
+            gss: Some(why.to_owned()),
+        }
+    }
+}
+
+/// An executable: device and inode.
+type FileId = (u64, u64);
+
+/// The programs, and where they are attached.
+pub struct Probes {
+    programs: Ebpf,
+    loaded: HashSet<String>,
+    files: HashMap<FileId, Attached>,
+}
+
+struct Attached {
+    links: Vec<(String, UProbeLinkId)>,
+    readable: Readable,
+    servers: HashSet<u32>,
+}
+
+impl Probes {
+    pub(super) fn new(programs: Ebpf) -> Self {
+        Self {
+            programs,
+            loaded: HashSet::new(),
+            files: HashMap::new(),
+        }
+    }
+
+    /// Attaches the probes to the executable of a server, unless they are there.
+    pub fn attach(&mut self, server: u32) -> Readable {
+        // The link leads to the very file, whatever stands at its path by now, in whatever container.
+        let executable = PathBuf::from(format!("/proc/{server}/exe"));
+        let id = match fs::metadata(&executable) {
+            Ok(metadata) => (metadata.dev(), metadata.ino()),
+            Err(error) => return Readable::nothing(&format!("its executable cannot be read: {error}")),
+        };
+        if let Some(attached) = self.files.get_mut(&id) {
+            attached.servers.insert(server);
+            return attached.readable.clone();
+        }
+        let mut links = Vec::new();
+        let mut why = [None, None];
+        match offsets(&executable) {
+            Err(problem) => return Readable::nothing(&problem),
+            Ok(offsets) => {
+                for ((_, functions), why) in FUNCTIONS.iter().zip(&mut why) {
+                    *why = self
+                        .attach_all(functions, &offsets, &executable, &mut links)
+                        .err();
+                }
+            }
+        }
+        let [tls, gss] = why;
+        let readable = Readable { tls, gss };
+        let attached = Attached {
+            links,
+            readable: readable.clone(),
+            servers: HashSet::from([server]),
+        };
+        self.files.insert(id, attached);
+        readable
+    }
+
+    /// Runs of the programs that the kernel skipped.
+    pub fn skipped(&self) -> u64 {
+        super::gauge::skipped(&self.programs)
+    }
+
+    /// A server ended: the file that only it ran needs no probes any more.
+    pub fn ended(&mut self, server: u32) {
+        let mut over = Vec::new();
+        self.files.retain(|_, attached| {
+            let was_there = attached.servers.remove(&server);
+            if was_there && attached.servers.is_empty() {
+                over.append(&mut attached.links);
+                return false;
+            }
+            true
+        });
+        for (name, link) in over {
+            if let Ok(program) = self.uprobe(&name) {
+                // The file may be gone with all its pages: then there is nothing to detach.
+                let _ = program.detach(link);
+            }
+        }
+    }
+
+    fn attach_all(
+        &mut self,
+        functions: &[&str; 2],
+        offsets: &HashMap<String, u64>,
+        executable: &Path,
+        links: &mut Vec<(String, UProbeLinkId)>,
+    ) -> Result<(), String> {
+        for function in functions {
+            let offset = *offsets
+                .get(*function)
+                .ok_or_else(|| format!("its executable has no function {function}"))?;
+            // The return first: an entry whose return is not seen would leave a call open.
+            for name in [format!("{function}_return"), (*function).to_owned()] {
+                let program = self.uprobe(&name)?;
+                let link = program
+                    .attach(
+                        UProbeAttachLocation::AbsoluteOffset(offset),
+                        executable,
+                        UProbeScope::AllProcesses,
+                    )
+                    .map_err(|error| format!("the kernel refused a probe at {function}: {}", describe(error)))?;
+                links.push((name, link));
+            }
+        }
+        Ok(())
+    }
+
+    /// A program, loaded at its first use.
+    fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, String> {
+        let program = self
+            .programs
+            .program_mut(name)
+            .ok_or_else(|| format!("the embedded object has no program {name}"))?;
+        let program: &mut UProbe = program.try_into().map_err(describe)?;
+        if self.loaded.insert(name.to_owned()) {
+            program.load().map_err(describe)?;
+        }
+        Ok(program)
+    }
+}
+
+/// File offsets of the functions that an executable exports.
+fn offsets(executable: &Path) -> Result<HashMap<String, u64>, String> {
+    let unreadable = |problem: String| format!("its executable cannot be read: {problem}");
+    let file = File::open(executable).map_err(|error| unreadable(error.to_string()))?;
+    let cache = ReadCache::new(file);
+    let elf = object::File::parse(&cache).map_err(|error| unreadable(error.to_string()))?;
+    let wanted: Vec<&str> = FUNCTIONS.iter().flat_map(|(_, names)| *names).collect();
+    let mut found = HashMap::new();
+    for symbol in elf.dynamic_symbols().filter(|symbol| symbol.is_definition()) {
+        let Some(name) = symbol.name().ok().filter(|name| wanted.contains(name)) else {
+            continue;
+        };
+        let address = symbol.address();
+        let offset = elf.segments().find_map(|segment| {
+            let within = address.checked_sub(segment.address())?;
+            let (start, size) = segment.file_range();
+            (within < size).then_some(start + within)
+        });
+        if let Some(offset) = offset {
+            found.insert(name.to_owned(), offset);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_functions_are_found_and_a_programs_are_not() {
+        let server = Path::new("/usr/lib/postgresql/15/bin/postgres");
+        if server.exists() {
+            let offsets = offsets(server).expect("a server can be read");
+            assert_eq!(offsets.len(), 4, "{offsets:?}");
+            assert!(offsets.values().all(|offset| *offset > 0));
+        }
+        let own = std::env::current_exe().expect("this program");
+        assert_eq!(offsets(&own), Ok(HashMap::new()));
+        assert!(offsets(Path::new("/etc/passwd")).is_err());
+    }
+}

@@ -1,0 +1,403 @@
+//! Sessions that are older than this run of the agent, and what is left of this run's for the next: names from process
+//! titles, gaps over restarts, ends that nobody saw.
+//!
+//! Separate from the witness' flow of facts and segments, because all of it looks backwards: at `/proc` and at what a
+//! former run left in the state folder.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use attribution::Peer;
+use ebpf_abi::{OwnerFact, SOCKET_MID_STREAM, SocketFact, SocketRole, UNIX_PATH_MAX};
+use proto::v1;
+use tap_core::{
+    AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, Places, SessionFacts, Times, Title,
+    session_facts,
+};
+
+use super::{End, Witness};
+use crate::{
+    clock::boot_ns,
+    facts::{processes::TICK_NS, titles::Titles},
+    progress::{Former, Kept, KeptOwner, KeptSession, Note, Progress, Run, kept_name},
+    record,
+};
+
+/// How often progress is noted, in nanoseconds: as long as events wait for their batch, anyway.
+const NOTE_NS: u64 = 100_000_000;
+
+/// How often it is noted that nothing happened.
+const IDLE_NS: u64 = 1_000_000_000;
+
+/// What is known of sessions beyond their connections.
+#[derive(Default)]
+pub(super) struct OldSessions {
+    titles: Titles,
+    /// The run of the agent before this one, on the same boot of the host.
+    former: Option<Run>,
+    /// Its connections that were not heard of again yet.
+    left: HashMap<u64, Kept>,
+    /// When this run began.
+    began: u64,
+    /// Who connected, of open connections.
+    owners: HashMap<u64, KeptOwner>,
+    /// What is kept of open connections.
+    kept: HashMap<u64, KeptSession>,
+    closed: Vec<u64>,
+    noted_at: u64,
+}
+
+impl Witness {
+    /// Goes on from what a former run left: what ended in between is told, the rest is awaited.
+    pub fn go_on(&mut self, former: Former, out: &mut impl FnMut(v1::Event)) {
+        self.old.began = boot_ns();
+        if former.damaged > 0 {
+            // Whose they were is not known; each of them that is still open is told of when it is heard of.
+            let gap = v1::Gap {
+                reason: AGENT_RESTART.to_owned(),
+                detail: format!(
+                    "of {} sessions it cannot be read any more how far they were delivered",
+                    former.damaged
+                ),
+                ..v1::Gap::default()
+            };
+            out(record::own_event(
+                self.old.began,
+                self.clock,
+                v1::event::Body::Gap(gap),
+            ));
+        }
+        self.old.former = former.run;
+        self.old.left = former.connections;
+        let gone: Vec<u64> = self
+            .old
+            .left
+            .values()
+            .filter(|kept| kept.session.as_ref().is_none_or(|session| !is_running(session)))
+            .map(|kept| kept.cookie)
+            .collect();
+        for cookie in gone {
+            self.unseen_end(cookie, self.old.began, out);
+        }
+    }
+
+    /// A connection is announced that was open before this run: what else is known of it is said first.
+    pub(super) fn find_older(&mut self, fact: &SocketFact) {
+        let Some(session) = self.tap.session(fact.cookie) else {
+            return;
+        };
+        let kept = self.old.left.remove(&fact.cookie);
+        let known = kept.as_ref().and_then(|kept| kept.session.as_ref());
+        let title = match known.and_then(|known| known.login_role.clone()) {
+            Some(login_role) => Some(Title {
+                login_role,
+                database: known.and_then(|known| known.database.clone()),
+            }),
+            None => self.old.titles.read(session, fact.at),
+        };
+        if let Some(owner) = known.and_then(|known| known.owner) {
+            self.connections.opened(&owner_fact(&owner, fact));
+        }
+        let earlier = match (&self.old.former, &kept) {
+            (Some(run), Some(kept)) => Some(of_kept(run, kept, session)),
+            (Some(run), None) => of_unknown(run, self.old.began, session),
+            (None, _) => None,
+        };
+        if let Some(title) = title {
+            self.tap.handle_title(fact.cookie, title);
+        }
+        if let Some(earlier) = earlier {
+            self.tap.handle_earlier(fact.cookie, fact.at, earlier);
+        }
+    }
+
+    /// Who connected is kept for the next run.
+    pub(super) fn keep_owner(&mut self, cookie: u64, peer: &Peer) {
+        if let Peer::TcpOwner { process, netns, .. } = peer {
+            let owner = KeptOwner {
+                pid: process.pid,
+                start: process.start_ns,
+                cgroup_id: process.cgroup_id,
+                uid: process.uid,
+                netns: *netns,
+            };
+            self.old.owners.insert(cookie, owner);
+        }
+    }
+
+    /// A process ended: so did the connection that it served, even if that was not heard of in this run.
+    pub(super) fn process_ended(&mut self, tgid: u32, at: u64, out: &mut impl FnMut(v1::Event)) {
+        self.old.titles.ended(tgid);
+        let served = |kept: &&Kept| {
+            let session = kept.session.as_ref();
+            session.is_some_and(|session| session.backend_pid == tgid)
+        };
+        let cookies: Vec<u64> = self.old.left.values().filter(served).map(|kept| kept.cookie).collect();
+        for cookie in cookies {
+            self.unseen_end(cookie, at, out);
+        }
+    }
+
+    /// A connection is over.
+    pub(super) fn connection_ended(&mut self, cookie: u64) {
+        self.old.owners.remove(&cookie);
+        self.old.kept.remove(&cookie);
+        self.old.closed.push(cookie);
+    }
+
+    /// Notes how far everything has come. `events`: how many events in all have to be delivered before that holds.
+    /// `complete`: what had been captured before this round has all been taken.
+    pub fn note_progress(&mut self, progress: &Progress, events: u64, complete: bool) {
+        let now = self.round_began;
+        let quiet = self.old.closed.is_empty() && !self.tap.was_touched();
+        if now < self.old.noted_at + if quiet { IDLE_NS } else { NOTE_NS } {
+            return;
+        }
+        self.old.noted_at = now;
+        let mut notes: Vec<Note> = Vec::new();
+        for cookie in self.tap.take_touched() {
+            let Some(told) = self.tap.told(cookie) else { continue };
+            if let Some(session) = self.kept_session(cookie) {
+                notes.push(Note::Open(Box::new(Kept::new(cookie, &told, session))));
+            }
+        }
+        notes.extend(self.old.closed.drain(..).map(Note::Closed));
+        progress.note(events, if complete { now } else { 0 }, notes.into_iter());
+    }
+
+    /// Facts were lost: what they would have said is looked up as far as that goes. Processes that are gone end their
+    /// sessions, servers that were not noticed are tapped.
+    ///
+    /// # Errors
+    ///
+    /// If the map of tapped processes is full.
+    pub fn reconcile(&mut self) -> anyhow::Result<()> {
+        let now = boot_ns();
+        self.processes.inventory(&mut self.cgroups);
+        let backends: HashSet<u32> = self.tap.backends().collect();
+        let left = self.old.left.values().filter_map(|kept| kept.session.as_ref());
+        let gone: HashSet<u32> = backends
+            .into_iter()
+            .filter(|pid| start_of(*pid).is_none())
+            .chain(left.filter(|session| !is_running(session)).map(|session| session.backend_pid))
+            .collect();
+        for tgid in gone {
+            // At the end of the next round: its last segments may still wait.
+            self.ends_of_round.push(End::Process { tgid, at: now });
+        }
+        self.find_new_servers()
+    }
+
+    /// A connection of the former run is over, and this run never heard of it.
+    fn unseen_end(&mut self, cookie: u64, at: u64, out: &mut impl FnMut(v1::Event)) {
+        let Some((kept, run)) = self.old.left.remove(&cookie).zip(self.old.former.as_ref()) else {
+            return;
+        };
+        let since = since(run, &kept);
+        self.old.closed.push(cookie);
+        let Some(fact) = kept.session.as_ref().map(|session| socket_fact(cookie, kept.at, session)) else {
+            return;
+        };
+        let mut facts = session_facts(&fact);
+        let session = kept.session.unwrap_or_default();
+        facts.login_role = session.login_role;
+        facts.database = session.database;
+        if let Some(owner) = session.owner {
+            self.connections.opened(&owner_fact(&owner, &fact));
+        }
+        let peer = self
+            .connections
+            .peer(&fact, &facts, &mut self.processes, &mut self.cgroups);
+        let answer = attribution::attribute(&self.host, &peer);
+        let attribution = record::attribution(&answer);
+        let facts = Arc::new(facts);
+        let gap = |direction| {
+            Body::Gap(Gap {
+                reason: AGENT_RESTART,
+                direction,
+                bytes_missing: None,
+                detail: "the connection ended unseen".to_owned(),
+            })
+        };
+        let closed = Body::SessionClose {
+            reason: "unseen",
+            bytes_in: 0,
+            bytes_out: 0,
+            statements: 0,
+        };
+        let bodies = [
+            (since, gap(Direction::Frontend)),
+            (since, gap(Direction::Backend)),
+            (at, closed),
+        ];
+        for (start, body) in bodies {
+            let times = Times {
+                start,
+                first_response: None,
+                end: at,
+            };
+            let session = Arc::clone(&facts);
+            let event = Event {
+                times,
+                session,
+                body,
+            };
+            out(record::event(&event, Some(&attribution), self.clock, &self.boot));
+        }
+    }
+
+    /// What the next run has to know of a session; `None` if its process is gone already.
+    fn kept_session(&mut self, cookie: u64) -> Option<KeptSession> {
+        if let Some(kept) = self.old.kept.get(&cookie) {
+            return Some(kept.clone());
+        }
+        let facts = self.tap.session(cookie)?;
+        let kept = KeptSession {
+            backend_pid: facts.backend_pid,
+            backend_start: start_of(facts.backend_pid)?,
+            server_pid: facts.server_pid,
+            netns: facts.netns,
+            client: address(&facts.client),
+            client_port: port(&facts.client),
+            server: address(&facts.server),
+            server_port: port(&facts.server),
+            path: match &facts.server {
+                Endpoint::Unix(path) => kept_name(Some(path)).unwrap_or_default(),
+                Endpoint::Inet(..) => String::new(),
+            },
+            login_role: kept_name(facts.login_role.as_ref()),
+            database: kept_name(facts.database.as_ref()),
+            owner: self.old.owners.get(&cookie).copied(),
+        };
+        self.old.kept.insert(cookie, kept.clone());
+        Some(kept)
+    }
+}
+
+/// What a former run that knew a connection says of it.
+fn of_kept(run: &Run, kept: &Kept, session: &SessionFacts) -> Earlier {
+    let places = kept.places();
+    Earlier {
+        places: Earlier::counts(session, places.channel).then_some(places),
+        since: since(run, kept),
+    }
+}
+
+/// What it says of one that it did not know how far it came, or not at all.
+fn of_unknown(run: &Run, began: u64, session: &SessionFacts) -> Option<Earlier> {
+    let start = start_of(session.backend_pid)?.saturating_mul(TICK_NS);
+    if start > began {
+        return None; // of this run
+    }
+    // Ticks are cut: one that began in the tick in which the run did may have been before it.
+    if start > run.began {
+        // Nothing of it was ever delivered.
+        let nothing = Places {
+            frontend: 0,
+            backend: 0,
+            channel: ebpf_abi::Channel::Socket as u8,
+        };
+        return Some(Earlier {
+            places: Earlier::counts(session, nothing.channel).then_some(nothing),
+            since: start,
+        });
+    }
+    // Silent for as long as that run delivered something.
+    Some(Earlier {
+        places: None,
+        since: run.delivered.max(run.began),
+    })
+}
+
+/// From when on something of a connection may be missing.
+fn since(run: &Run, kept: &Kept) -> u64 {
+    if kept.settled {
+        kept.at.max(run.delivered)
+    } else {
+        kept.at
+    }
+}
+
+/// When a process began, in ticks since boot.
+fn start_of(pid: u32) -> Option<u64> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    Some(process.stat().ok()?.starttime)
+}
+
+fn is_running(session: &KeptSession) -> bool {
+    start_of(session.backend_pid) == Some(session.backend_start)
+}
+
+fn address(endpoint: &Endpoint) -> Vec<u8> {
+    match endpoint {
+        Endpoint::Inet(IpAddr::V4(address), _) => address.octets().to_vec(),
+        Endpoint::Inet(IpAddr::V6(address), _) => address.octets().to_vec(),
+        Endpoint::Unix(_) => Vec::new(),
+    }
+}
+
+fn port(endpoint: &Endpoint) -> u32 {
+    match endpoint {
+        Endpoint::Inet(_, port) => u32::from(*port),
+        Endpoint::Unix(_) => 0,
+    }
+}
+
+/// The announcement of a connection, as the kernel side would have made it.
+fn socket_fact(cookie: u64, at: u64, session: &KeptSession) -> SocketFact {
+    const AF_UNIX: u16 = 1;
+    const AF_INET: u16 = 2;
+    const AF_INET6: u16 = 10;
+    fn copied<const N: usize>(bytes: &[u8]) -> [u8; N] {
+        let mut copy = [0; N];
+        copy.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        copy
+    }
+    let port = |port: u32| u16::try_from(port).unwrap_or(0);
+    SocketFact {
+        kind: ebpf_abi::FactKind::Socket as u32,
+        tgid: session.backend_pid,
+        at,
+        cookie,
+        server: session.server_pid,
+        netns: session.netns,
+        family: match session.client.len() {
+            0 => AF_UNIX,
+            4 => AF_INET,
+            _ => AF_INET6,
+        },
+        local_port: port(session.server_port),
+        remote_port: port(session.client_port),
+        role: SocketRole::Accepted as u8,
+        flags: SOCKET_MID_STREAM,
+        local: copied(&session.server),
+        remote: copied(&session.client),
+        peer: ebpf_abi::PeerProcess::default(),
+        sequence: 0,
+        reserved: 0,
+        path_length: u32::try_from(session.path.len().min(UNIX_PATH_MAX)).unwrap_or(0),
+        path: copied(session.path.as_bytes()),
+    }
+}
+
+/// The record of a `connect`, as the kernel side made it in a former run.
+fn owner_fact(owner: &KeptOwner, of: &SocketFact) -> OwnerFact {
+    OwnerFact {
+        kind: ebpf_abi::FactKind::Owner as u32,
+        tgid: owner.pid,
+        start: owner.start,
+        cgroup_id: owner.cgroup_id,
+        uid: owner.uid,
+        netns: owner.netns,
+        family: of.family,
+        local_port: of.remote_port,
+        remote_port: of.local_port,
+        sequence: of.sequence,
+        local: of.remote,
+        remote: of.local,
+        ..OwnerFact::default()
+    }
+}

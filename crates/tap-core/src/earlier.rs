@@ -1,0 +1,204 @@
+//! Connections that are older than the tap on them: what is learnt of them elsewhere (the process title, a former run of
+//! the agent), and how far a connection has been told, so that the next run can say exactly what it missed.
+//!
+//! A connection is *told* up to a place if everything before it is in events, or needs none. Places that are too low only
+//! make the next run tell of a larger gap; one that is too high would hide a loss, so that in doubt none is given.
+
+use ebpf_abi::{Channel, SegmentHeader};
+use pg_wire::{Direction, Nanos};
+
+use crate::{
+    event::{Body, Gap, SessionFacts, Transport},
+    tap::Tap,
+};
+
+/// Reason of the gap between two runs of the agent.
+pub const AGENT_RESTART: &str = "agent_restart";
+
+/// What a backend's process title says of its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Title {
+    /// Role that logged in.
+    pub login_role: String,
+    /// Database; `None` if the title has none (a walsender's may not).
+    pub database: Option<String>,
+}
+
+/// A place in each stream of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Offset in the frontend stream.
+    pub frontend: u64,
+    /// Offset in the backend stream.
+    pub backend: u64,
+    /// The [`Channel`] that these offsets count.
+    pub channel: u8,
+}
+
+/// How far a connection has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Everything before these places is in events.
+    pub places: Places,
+    /// Nothing was seen behind them.
+    pub settled: bool,
+    /// When the connection was last heard of.
+    pub at: Nanos,
+}
+
+/// What a former run of the agent knew of a connection that this one finds open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// How far it was told, in offsets that still count; `None`: how much was missed cannot be known.
+    pub places: Option<Places>,
+    /// From when on something may have been missed.
+    pub since: Nanos,
+}
+
+impl Tap {
+    /// The process title of a connection's backend was read: it counts where the connection itself has not said more.
+    pub fn handle_title(&mut self, cookie: u64, title: Title) {
+        let Some(connection) = self.connections.get_mut(&cookie) else {
+            return;
+        };
+        let facts = connection.facts_mut();
+        if facts.login_role.is_none() {
+            facts.login_role = Some(title.login_role);
+            facts.database = title.database;
+        }
+    }
+
+    /// A connection was there already when a former run of the agent ended. To be said before its first segment: what
+    /// passed in between is told as a gap in each direction; where offsets count, as soon as the connection is heard of
+    /// in that direction.
+    pub fn handle_earlier(&mut self, cookie: u64, at: Nanos, earlier: Earlier) {
+        let Some(connection) = self.connections.get_mut(&cookie) else {
+            return;
+        };
+        connection.past.earlier = Some(Box::new([Some(earlier); 2]));
+        if earlier.places.is_none() {
+            connection.miss_the_rest(at, &mut self.recorder);
+        }
+    }
+
+    /// Connections of which something was heard since this was last asked.
+    pub fn take_touched(&mut self) -> Vec<u64> {
+        let touched = std::mem::take(&mut self.touched);
+        for cookie in &touched {
+            if let Some(connection) = self.connections.get_mut(cookie) {
+                connection.past.touched = false;
+            }
+        }
+        touched
+    }
+
+    /// How far a connection has been told, once all events were taken by [`Self::poll`]; `None` if that is not sure.
+    #[must_use]
+    pub fn told(&self, cookie: u64) -> Option<Told> {
+        self.connections.get(&cookie)?.told()
+    }
+}
+
+/// What a connection keeps for the runs of the agent before and after this one.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// Until that direction is heard of: what the former run knew. Boxed, because few connections have it.
+    earlier: Option<Box<[Option<Earlier>; 2]>>,
+    /// Where the last unit of requests and answers ended.
+    unit: Option<Places>,
+    /// It is in the list of touched connections.
+    touched: bool,
+    /// When the last segment came.
+    at: Nanos,
+}
+
+impl Past {
+    /// A segment came. Whether the connection was not in the list of touched ones.
+    pub(crate) fn touch(&mut self, header: &SegmentHeader) -> bool {
+        self.at = header.at;
+        !std::mem::replace(&mut self.touched, true)
+    }
+
+    /// One direction is heard of again at `offset`. Gives from when on how many bytes were missed, if some were.
+    pub(crate) fn meet(
+        &mut self,
+        direction: Direction,
+        channel: u8,
+        offset: u64,
+    ) -> Option<(Nanos, Option<u64>)> {
+        let earlier = self.take_earlier(direction)?;
+        let missing = match earlier.places {
+            Some(places) if places.channel == channel => {
+                Some(offset.saturating_sub(place(&places, direction)))
+            }
+            _ => None,
+        };
+        (missing != Some(0)).then_some((earlier.since, missing))
+    }
+
+    /// It is over, or no offsets count: from when on an unknown number of bytes was missed.
+    pub(crate) fn miss(&mut self, direction: Direction) -> Option<Nanos> {
+        let earlier = self.take_earlier(direction)?;
+        Some(earlier.since)
+    }
+
+    fn take_earlier(&mut self, direction: Direction) -> Option<Earlier> {
+        let both = self.earlier.as_mut()?;
+        let taken = both.get_mut(direction as usize)?.take();
+        if both.iter().all(Option::is_none) {
+            self.earlier = None;
+        }
+        taken
+    }
+
+    /// A unit of requests and answers that ended at these offsets was told; 0: not seen.
+    pub(crate) fn unit_told(&mut self, frontend: u64, backend: u64, channel: u8) {
+        if frontend > 0 && backend > 0 {
+            self.unit = Some(Places {
+                frontend,
+                backend,
+                channel,
+            });
+        }
+    }
+
+    /// How far a connection was told that is settled at these places, or at none.
+    pub(crate) fn told(&self, settled: Option<Places>, channel: u8) -> Option<Told> {
+        if self.earlier.is_some() {
+            return None;
+        }
+        // A unit of another channel was told, too; but its offsets say nothing of this one.
+        let places = settled.or(self.unit.filter(|unit| unit.channel == channel))?;
+        Some(Told {
+            places,
+            settled: settled.is_some(),
+            at: self.at,
+        })
+    }
+}
+
+impl Earlier {
+    /// Whether offsets of this kind of connection count from one run of the agent to the next: the kernel keeps those of
+    /// TCP; all others are counted by the tap itself.
+    #[must_use]
+    pub fn counts(facts: &SessionFacts, channel: u8) -> bool {
+        facts.transport == Transport::Tcp && channel == Channel::Socket as u8
+    }
+}
+
+/// What passed between two runs of the agent.
+pub(crate) fn gap(direction: Direction, bytes_missing: Option<u64>) -> Body {
+    Body::Gap(Gap {
+        reason: AGENT_RESTART,
+        direction,
+        bytes_missing,
+        detail: String::new(),
+    })
+}
+
+fn place(places: &Places, direction: Direction) -> u64 {
+    match direction {
+        Direction::Frontend => places.frontend,
+        Direction::Backend => places.backend,
+    }
+}

@@ -1,0 +1,131 @@
+//! The system call that a task is in: which it is, on which file, and where its buffers are.
+
+use aya_ebpf::helpers::bpf_probe_read_user;
+use ebpf_abi::{Direction, Walk};
+
+use crate::kernel::{Address, offset};
+
+/// A system call that reads or writes a socket.
+#[derive(Clone, Copy)]
+pub struct Call {
+    number: u64,
+    /// First argument: the file descriptor.
+    pub descriptor: u32,
+    second: u64,
+    third: u64,
+    fourth: u64,
+}
+
+/// `MSG_PEEK` of `include/linux/socket.h`.
+pub const MSG_PEEK: u64 = 2;
+
+impl Call {
+    /// `registers` as at the call's entry.
+    #[inline(always)]
+    pub fn read(registers: Address) -> Option<Self> {
+        Some(Self {
+            number: registers.read::<u32>(arch::NUMBER)?.into(),
+            descriptor: registers.read::<u64>(arch::FIRST)? as u32,
+            second: registers.read(arch::SECOND)?,
+            third: registers.read(arch::THIRD)?,
+            fourth: registers.read(arch::FOURTH)?,
+        })
+    }
+
+    /// Which way bytes go; `None` if it is no call that is known here.
+    #[inline(always)]
+    pub fn direction(&self) -> Option<Direction> {
+        match self.number {
+            READ | READV | RECVFROM | RECVMSG => Some(Direction::Received),
+            WRITE | WRITEV | SENDTO | SENDMSG => Some(Direction::Sent),
+            _ => None,
+        }
+    }
+
+    /// Whether it leaves in the socket what it reads.
+    #[inline(always)]
+    pub fn peeks(&self) -> bool {
+        match self.number {
+            RECVFROM => self.fourth & MSG_PEEK != 0,
+            RECVMSG => self.third & MSG_PEEK != 0,
+            _ => false,
+        }
+    }
+
+    /// Goes to the front of its buffers.
+    #[inline(always)]
+    pub fn begin(&self, walk: &mut Walk) -> Option<()> {
+        let (mut base, mut vector, mut vectors) = (0, 0, 0);
+        match self.number {
+            READ | WRITE | SENDTO | RECVFROM => base = self.second,
+            READV | WRITEV => (vector, vectors) = (self.second, self.third),
+            // `struct user_msghdr`: name, namelen, iov, iovlen
+            SENDMSG | RECVMSG => {
+                (vector, vectors) = (read_user(self.second + 16)?, read_user(self.second + 24)?);
+            }
+            _ => return None,
+        }
+        *walk = Walk {
+            base,
+            left: if vector == 0 { u64::MAX } else { 0 },
+            vector,
+            vectors,
+            done: 0,
+        };
+        Some(())
+    }
+}
+
+#[inline(always)]
+pub fn read_user<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper copies with fault handling.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+}
+
+/// The `struct file` behind a descriptor of a task; 0 if there is none.
+#[inline(always)]
+pub fn file_of(task: Address, descriptor: u32) -> Option<u64> {
+    let table = task.follow(offset!(task_files))?.follow(offset!(files_fdt))?;
+    if descriptor >= table.read::<u32>(offset!(fdtable_max_fds))? {
+        return None;
+    }
+    let files = table.follow(offset!(fdtable_fd))?;
+    Address(files.0 + u64::from(descriptor) * 8).read(0)
+}
+
+#[cfg(bpf_target_arch = "x86_64")]
+mod arch {
+    //! `arch/x86/include/asm/ptrace.h` and `arch/x86/entry/syscalls/syscall_64.tbl`.
+    pub const NUMBER: u32 = 120; // orig_ax
+    pub const FIRST: u32 = 112; // di
+    pub const SECOND: u32 = 104; // si
+    pub const THIRD: u32 = 96; // dx
+    pub const FOURTH: u32 = 56; // r10
+    pub const READ: u64 = 0;
+    pub const WRITE: u64 = 1;
+    pub const READV: u64 = 19;
+    pub const WRITEV: u64 = 20;
+    pub const SENDTO: u64 = 44;
+    pub const RECVFROM: u64 = 45;
+    pub const SENDMSG: u64 = 46;
+    pub const RECVMSG: u64 = 47;
+}
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod arch {
+    //! `arch/arm64/include/asm/ptrace.h` and `include/uapi/asm-generic/unistd.h`.
+    pub const NUMBER: u32 = 280; // syscallno
+    pub const FIRST: u32 = 272; // orig_x0, because the return value has overwritten x0
+    pub const SECOND: u32 = 8; // x1
+    pub const THIRD: u32 = 16; // x2
+    pub const FOURTH: u32 = 24; // x3
+    pub const READ: u64 = 63;
+    pub const WRITE: u64 = 64;
+    pub const READV: u64 = 65;
+    pub const WRITEV: u64 = 66;
+    pub const SENDTO: u64 = 206;
+    pub const RECVFROM: u64 = 207;
+    pub const SENDMSG: u64 = 211;
+    pub const RECVMSG: u64 = 212;
+}
+use arch::{READ, READV, RECVFROM, RECVMSG, SENDMSG, SENDTO, WRITE, WRITEV};

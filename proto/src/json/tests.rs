@@ -1,0 +1,189 @@
+//! The JSON form against the event reference.
+
+use super::*;
+
+fn read() -> v1::Event {
+    v1::Event {
+        seq: 123,
+        ts_start_ns: 1_795_225_200_000_000_001,
+        ts_first_response_ns: 0,
+        ts_end_ns: 1_795_225_200_100_000_000,
+        session: Some(v1::Session {
+            id: "boot-1f".into(),
+            backend_pid: 1984,
+            login_role: "app_user".into(),
+            transport: v1::Transport::Tcp.into(),
+            client: Some(v1::Endpoint {
+                addr: "10.0.0.5".into(),
+                port: 51234,
+            }),
+            ..Default::default()
+        }),
+        attribution: Some(v1::Attribution {
+            principal: "spiffe://example/host/db1/unit/shop.service".into(),
+            kind: v1::PrincipalKind::Unit.into(),
+            confidence: v1::Confidence::Observed.into(),
+            process: Some(v1::Process {
+                pid: 7,
+                exe: "/usr/bin/psql".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        body: Some(Body::Query(v1::Query {
+            protocol: v1::Protocol::Simple.into(),
+            statement: Some(v1::Statement {
+                text: "SELECT $1 -- <script>\u{1b}[31m\n\"\\".into(),
+                text_known: true,
+                ..Default::default()
+            }),
+            meaning: Some(v1::Meaning {
+                class: v1::Class::Read.into(),
+                ..Default::default()
+            }),
+            result: Some(v1::Result {
+                outcome: v1::Outcome::Ok.into(),
+                rows: Some(0),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })),
+    }
+}
+
+#[test]
+fn a_query_keeps_the_order_and_names_of_the_reference() {
+    let json = event("db1", &read());
+    let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "kind",
+            "event_id",
+            "agent",
+            "seq",
+            "ts_start",
+            "ts_end",
+            "session",
+            "protocol",
+            "statement",
+            "meaning",
+            "result",
+            "attribution"
+        ]
+    );
+    assert_eq!(json["kind"], "query");
+    assert_eq!(json["event_id"], "db1-123");
+    assert_eq!(json["ts_start"], "2026-11-21T01:40:00.000000001Z");
+    assert_eq!(json["ts_end"], "2026-11-21T01:40:00.100000000Z");
+    assert_eq!(json["session"]["transport"], "tcp");
+    assert_eq!(json["session"]["client"]["port"], 51234);
+    assert_eq!(json["meaning"]["class"], "READ");
+    assert_eq!(json["result"]["outcome"], "ok");
+    assert_eq!(json["attribution"]["confidence"], "observed");
+    assert_eq!(json["attribution"]["kind"], "unit");
+    assert_eq!(json["attribution"]["process"]["uid"], 0);
+}
+
+#[test]
+fn unknown_is_absent_but_zero_rows_and_telling_booleans_are_there() {
+    let json = event("db1", &read());
+    assert_eq!(json["result"]["rows"], 0);
+    assert!(json["result"].get("rows_affected").is_none());
+    assert!(json["session"].get("database").is_none());
+    assert!(json["session"].get("encryption").is_none());
+    assert_eq!(json["session"]["opened_before_attach"], false);
+    assert_eq!(json["statement"]["truncated"], false);
+    assert_eq!(json["meaning"]["parsed"], false);
+    assert!(json.get("ts_first_response").is_none());
+}
+
+#[test]
+fn hostile_text_survives_a_round_trip() {
+    let json = event("db1", &read());
+    let text = serde_json::to_string(&json).unwrap();
+    assert!(!text.contains('\n'), "one object is one line");
+    let back: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(back["statement"]["text"], "SELECT $1 -- <script>\u{1b}[31m\n\"\\");
+}
+
+#[test]
+fn a_gap_says_what_is_missing_and_what_is_not_known() {
+    let gap = v1::Gap {
+        reason: "ring_full".into(),
+        direction: v1::Direction::Backend.into(),
+        bytes_missing: Some(4096),
+        ..Default::default()
+    };
+    let json = event(
+        "db1",
+        &v1::Event {
+            seq: 2,
+            body: Some(Body::Gap(gap)),
+            ..Default::default()
+        },
+    );
+    assert_eq!(
+        json,
+        serde_json::json!({
+            "kind": "gap", "event_id": "db1-2", "agent": "db1", "seq": 2,
+            "loss": {"bytes_missing": 4096, "reason": "ring_full", "direction": "backend"}
+        })
+    );
+}
+
+#[test]
+fn every_kind_has_its_own_node() {
+    let bodies = [
+        Body::SessionOpen(v1::SessionOpen {}),
+        Body::SessionClose(v1::SessionClose::default()),
+        Body::AuthFailure(v1::AuthFailure {
+            sqlstate: "28P01".into(),
+            severity: "FATAL".into(),
+        }),
+        Body::OpaqueSession(v1::OpaqueSession {
+            encryption: 2,
+            reason: "no key".into(),
+        }),
+        Body::SessionError(v1::SessionError {
+            sqlstate: "57P01".into(),
+            severity: "FATAL".into(),
+        }),
+        Body::Cancel(v1::Cancel {
+            victim_backend_pid: 9,
+            victim_session: String::new(),
+        }),
+        Body::Heartbeat(v1::Heartbeat {
+            interval_ns: 5,
+            counters: Some(v1::Counters::default()),
+        }),
+        Body::AgentStart(v1::AgentStart::default()),
+        Body::AgentStop(v1::AgentStop {
+            reason: "signal".into(),
+            counters: None,
+        }),
+        Body::AgentPause(v1::AgentPause::default()),
+        Body::AgentResume(v1::AgentResume::default()),
+    ];
+    for body in bodies {
+        let one = v1::Event {
+            seq: 1,
+            body: Some(body),
+            ..Default::default()
+        };
+        let json = event("a", &one);
+        let name = kind(&one);
+        assert_eq!(json["kind"], name);
+        assert_eq!(json.get(name).is_some(), name != "session_open", "{name}");
+    }
+}
+
+#[test]
+fn an_enum_value_of_a_newer_version_is_kept_as_its_number() {
+    let mut one = read();
+    if let Some(s) = one.session.as_mut() {
+        s.transport = 77;
+    }
+    assert_eq!(event("a", &one)["session"]["transport"], "77");
+    assert_eq!(confidence(0), "none");
+}
