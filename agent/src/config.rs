@@ -134,11 +134,13 @@ pub struct MetricsConfig {
 }
 
 /// What the agent may take of the host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Mebibytes of the agent's own memory, without the rings; beyond, payload is discarded, counted and told.
-    pub memory_mib: u64,
+    /// Mebibytes of the agent's own memory, without the rings; beyond, payload is discarded, counted and told. 448 more than
+    /// the queue if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
     /// Processor time in percent of one processor, 1 to 10000; no limit if it is not set. Beyond, the agent rests, and what
     /// the rings cannot hold meanwhile is lost, counted and told.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,8 +162,9 @@ const STATE_FOLDER: &str = "/var/lib/pgwitness-agent";
 /// Where the agent with the default state folder is asked.
 const CONTROL_SOCKET: &str = "/run/pgwitness-agent/control.sock";
 
-/// What the agent needs beside the queue: an idle one takes some 20 MiB, one with a thousand busy sessions some more.
-const MEMORY_BESIDE_QUEUE_MIB: u64 = 64;
+/// What the agent needs beside the queue at the least, and what it gets if nothing is set.
+const BESIDE_QUEUE_LEAST_MIB: u64 = 64;
+const BESIDE_QUEUE_MIB: u64 = 448;
 
 /// Prefix of the variables.
 pub const ENVIRONMENT: &str = "PGWITNESS_AGENT__";
@@ -189,16 +192,19 @@ impl Default for Config {
                 queue_mib: 64,
             },
             metrics: MetricsConfig { listen: None },
-            limits: LimitsConfig {
-                memory_mib: 512,
-                cpu_percent: None,
-            },
+            limits: LimitsConfig::default(),
             control: ControlConfig::default(),
         }
     }
 }
 
 impl Config {
+    /// Mebibytes of the agent's own memory.
+    pub fn memory_mib(&self) -> u64 {
+        let default = self.delivery.queue_mib + BESIDE_QUEUE_MIB;
+        self.limits.memory_mib.unwrap_or(default)
+    }
+
     /// Bytes of the ring for payload.
     pub fn ring_bytes(&self) -> u32 {
         let mib = self.tap.ring_mib.unwrap_or_else(limits::ring_mib_here);
@@ -248,11 +254,12 @@ impl Config {
                 "it must be 1 to 65536",
             );
         }
-        let needed = self.delivery.queue_mib + MEMORY_BESIDE_QUEUE_MIB;
-        if !(needed..=1_048_576).contains(&self.limits.memory_mib) {
+        let memory = self.limits.memory_mib;
+        let allowed = self.delivery.queue_mib + BESIDE_QUEUE_LEAST_MIB..=1_048_576;
+        if let Some(mib) = memory.filter(|mib| !allowed.contains(mib)) {
             return refuse(
                 "limits.memory_mib",
-                self.limits.memory_mib.to_string(),
+                mib.to_string(),
                 "it must be at least 64 more than delivery.queue_mib, and at most 1048576",
             );
         }
@@ -323,12 +330,14 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         let mut config = Config::default();
         config.delivery.queue_mib = 1000;
+        assert_eq!((config.check(), config.memory_mib()), (Ok(()), 1448));
+        config.limits.memory_mib = Some(1063);
         let said = config.check().expect_err("too little memory").to_string();
         assert!(
-            said.starts_with("limits.memory_mib is 512: it must be at least 64 more"),
+            said.starts_with("limits.memory_mib is 1063: it must be at least 64 more"),
             "{said}"
         );
-        config.limits.memory_mib = 1064;
+        config.limits.memory_mib = Some(1064);
         assert_eq!(config.check(), Ok(()));
         config.limits.cpu_percent = Some(0);
         assert!(config.check().is_err());

@@ -8,6 +8,7 @@ use crate::{
         cgroups::Cgroups,
         servers::{Servers, Wanted},
     },
+    privilege,
 };
 
 /// Checks this host and says what is missing.
@@ -30,6 +31,9 @@ pub fn run(_: &Args) -> ExitCode {
     );
     let root = nix::unistd::geteuid().is_root();
     println!("user        {}", if root { "root" } else { "not root" });
+    for capability in privilege::missing() {
+        missing.push(format!("{}: to {}", capability.name, capability.purpose));
+    }
     match btf::kernel_layout() {
         Ok(_) => println!(
             "BTF         {} has every struct member that is needed",

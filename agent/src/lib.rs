@@ -13,6 +13,8 @@ pub mod limits;
 pub mod losses;
 pub mod main_loop;
 pub mod metrics;
+pub mod privilege;
+pub mod progress;
 pub mod record;
 pub mod replay;
 pub mod run;

@@ -14,9 +14,12 @@ pub struct Losses {
 /// A counter, the reason of its gaps, and what one of it is.
 type Kind = (&'static str, fn(&v1::Counters) -> u64, &'static str);
 
+/// Reason of the gap after which this host is looked at anew.
+pub const FACTS_LOST: &str = "facts_lost";
+
 const KINDS: [Kind; 5] = [
     (
-        "facts_lost",
+        FACTS_LOST,
         |c| c.facts_lost,
         "facts about processes or sockets found their ring full: connections may be missing or without a name",
     ),

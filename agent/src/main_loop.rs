@@ -5,6 +5,8 @@
 //! processor, and sheds payload when its memory is full. What that costs is counted and told like any other loss. Separate
 //! from `run`, which builds the parts and takes them down.
 
+mod steering;
+
 use std::{
     io::Write as _,
     sync::{
@@ -17,28 +19,32 @@ use std::{
 };
 
 use attribution::Host;
+use prost::Message as _;
 use proto::v1::{self, event::Body};
 use tap_core::Settings;
 use tracing::{info, warn};
 
 use crate::{
-    capture::{self, Ring, Tap, plaintext::Readable},
+    capture::{self, Ring, Tap},
     clock::{Clock, boot_ns},
-    control::{Answer, CollectorStatus, Fill, Order, Paused, Request, Resumed, ServerStatus, Status, Who},
+    control::Order,
     facts::servers::Wanted,
     limits::{self, CpuPace, MemoryWatch},
-    losses::Losses,
+    losses::{FACTS_LOST, Losses},
     metrics::Metrics,
-    record,
+    progress::{Former, Progress},
+    record::Encoded,
     segment_file::SegmentFile,
     ship::Outbox,
     witness::{Discard, Witness},
 };
 
-/// It looks at its stop flag, orders and counters at least this often.
-const TICK: Duration = Duration::from_millis(200);
+/// The kernel side wakes nobody for a segment: while some come, the ring is looked at this often, and when none do less
+/// and less often.
+const BUSY: Duration = Duration::from_millis(2);
+const IDLE: Duration = Duration::from_millis(20);
 
-/// After the first record of a burst: gathers more, so that one wake-up serves many.
+/// After a wake-up by a fact: gathers more, so that one serves many.
 const GATHER: Duration = Duration::from_millis(1);
 
 /// Segments taken before facts, counters and the stop flag are looked at again.
@@ -71,39 +77,28 @@ pub struct MainLoop {
     pub memory_bytes: u64,
     /// Limit of processor time in percent of one processor.
     pub cpu_percent: Option<u32>,
+    /// Keeps how far sessions were delivered.
+    pub progress: Arc<Progress>,
+    /// What the run before this one kept.
+    pub former: Former,
 }
 
-/// Somebody paused the agent.
-struct Pause {
-    since_boot_ns: u64,
-    who: Who,
-    reason: String,
-    /// Payload bytes that had been discarded before.
-    discarded_before: u64,
-}
-
-/// Where events go: printed, queued, counted.
+/// Where events go: printed, queued.
 struct Sink {
     outbox: Arc<Outbox>,
-    metrics: Arc<Metrics>,
     print: Option<String>,
     keep: bool,
     printed: u64,
 }
 
 impl Sink {
-    fn take(&mut self, event: v1::Event) {
-        if matches!(event.body, Some(Body::SessionOpen(_))) {
-            self.metrics.sessions.fetch_add(1, Ordering::Relaxed);
-        }
+    fn take(&mut self, event: Encoded) {
         if let Some(agent) = &self.print {
             self.printed += 1;
-            let event = v1::Event {
-                seq: self.printed,
-                ..event.clone()
-            };
-            // A reader that went away is no reason to stop recording.
-            let _ = writeln!(std::io::stdout(), "{}", proto::json::event(agent, &event));
+            // What was encoded here can be decoded; a reader that went away is no reason to stop recording.
+            if let Ok(event) = v1::Event::decode(event.numbered(self.printed)) {
+                let _ = writeln!(std::io::stdout(), "{}", proto::json::event(agent, &event));
+            }
         }
         if self.keep {
             self.outbox.push(event);
@@ -112,7 +107,7 @@ impl Sink {
 
     /// An event of the agent itself, of now.
     fn own(&mut self, body: Body) {
-        self.take(record::own_event(boot_ns(), Clock::now(), body));
+        self.take(Encoded::own(boot_ns(), Clock::now(), body));
     }
 }
 
@@ -129,10 +124,12 @@ struct Running {
     memory: MemoryWatch,
     memory_bytes: u64,
     sheds: bool,
-    pause: Option<Pause>,
+    pause: Option<steering::Pause>,
     pace: Option<CpuPace>,
     cpu_percent: Option<u32>,
     losses: Losses,
+    /// In the last round.
+    took_segments: bool,
 }
 
 impl MainLoop {
@@ -165,7 +162,6 @@ impl MainLoop {
             witness,
             sink: Sink {
                 outbox: Arc::clone(&self.outbox),
-                metrics: Arc::clone(&self.metrics),
                 keep: self.collector.is_some(),
                 print: self.print.then(|| self.agent_id.clone()),
                 printed: 0,
@@ -185,21 +181,26 @@ impl MainLoop {
                 .map(|percent| CpuPace::new(percent, Duration::ZERO, limits::cpu_time())),
             cpu_percent: self.cpu_percent,
             losses: Losses::default(),
+            took_segments: false,
         };
+        running.go_on(self.former);
         let (mut last_heartbeat, mut last_look) = (started, started);
+        let mut pause = BUSY;
         loop {
             // Read before the rings: what a stop finds in them is still recorded.
             let stopping = self.stop.load(Ordering::Relaxed);
+            let emptied = running.round(&mut segments, &mut facts);
             while let Ok(order) = self.orders.try_recv() {
+                self.metrics.kernel(&counters.read());
+                self.metrics.queue(&self.outbox);
                 let answer = running.obey(order.request, order.who, &segments);
                 // Whoever asked may have gone.
                 let _ = order.answer.send(answer);
             }
-            let emptied = running.round(&mut segments, &mut facts);
-            self.metrics.kernel(&counters.read());
-            self.metrics.queue(&self.outbox);
             if last_look.elapsed() >= LOOK || stopping {
                 last_look = Instant::now();
+                self.metrics.kernel(&counters.read());
+                self.metrics.queue(&self.outbox);
                 running.look();
             }
             if last_heartbeat.elapsed() >= self.heartbeat {
@@ -211,17 +212,26 @@ impl MainLoop {
                 running.sink.own(Body::Heartbeat(beat));
             }
             if stopping && emptied {
+                running.wind_up();
+            }
+            running.note(&self.progress, emptied, stopping);
+            if stopping && emptied {
                 break;
             }
             if emptied && !stopping {
-                capture::wait([&segments, &facts], TICK);
+                pause = if running.took_segments {
+                    BUSY
+                } else {
+                    (pause * 2).min(IDLE)
+                };
+                capture::wait([&segments, &facts], pause);
                 thread::sleep(GATHER);
             }
             if !stopping {
                 running.rest();
             }
         }
-        running.end();
+        running.witness.record_segments(None);
         Ok(())
     }
 }
@@ -230,7 +240,7 @@ impl Running {
     /// Takes what is in the rings; returns whether both were seen empty.
     fn round(&mut self, segments: &mut Ring, facts: &mut Ring) -> bool {
         let Self { witness, sink, .. } = self;
-        let mut out = |event: v1::Event| sink.take(event);
+        let mut out = |event: Encoded| sink.take(event);
         witness.begin_round();
         while facts.next(|fact| witness.fact(fact)) {}
         let mut taken = 0;
@@ -247,13 +257,18 @@ impl Running {
         if emptied {
             witness.end_round(&mut out);
         }
+        self.took_segments = taken > 0;
         let set = |metric: &AtomicU64, value: u64| metric.store(value, Ordering::Relaxed);
+        set(&self.metrics.sessions, witness.sessions());
         set(&self.metrics.orphans, witness.orphans());
         set(&self.metrics.malformed, witness.malformed());
         set(&self.metrics.sessions_open, witness.open_connections() as u64);
         set(&self.metrics.servers, witness.servers().tapped().count() as u64);
         set(&self.metrics.paused_bytes, witness.discarded(Discard::Paused));
-        set(&self.metrics.memory_limit_bytes, witness.discarded(Discard::Memory));
+        set(
+            &self.metrics.memory_limit_bytes,
+            witness.discarded(Discard::Memory),
+        );
         emptied
     }
 
@@ -282,7 +297,29 @@ impl Running {
             .program_missed
             .store(self.witness.skipped(), Ordering::Relaxed);
         for gap in self.losses.since(&self.metrics.counters()) {
+            if gap.reason == FACTS_LOST
+                && let Err(problem) = self.witness.reconcile()
+            {
+                warn!("processes that were not noticed cannot be tapped: {problem:#}");
+            }
             self.sink.own(Body::Gap(gap));
+        }
+    }
+
+    /// What a former run left is told, or awaited.
+    fn go_on(&mut self, former: Former) {
+        let Self { witness, sink, .. } = self;
+        witness.go_on(former, &mut |event| sink.take(event));
+    }
+
+    /// Notes how far all sessions have come: it holds for the next run once the events until here are delivered.
+    fn note(&mut self, progress: &Progress, emptied: bool, last: bool) {
+        let Self { witness, sink, .. } = self;
+        if sink.keep {
+            witness.note_progress(progress, sink.outbox.pushed(), emptied, last);
+        } else if sink.print.is_some() {
+            witness.note_progress(progress, sink.printed, emptied, last);
+            progress.delivered(sink.printed);
         }
     }
 
@@ -297,162 +334,6 @@ impl Running {
             thread::sleep(rest);
         }
     }
-
-    fn obey(&mut self, request: Request, who: Who, segments: &Ring) -> Answer {
-        match request {
-            Request::Status => Answer::Status(Box::new(self.status(segments))),
-            Request::Pause { reason } => match &self.pause {
-                Some(pause) => Answer::Error(format!(
-                    "it is paused already, since {} by {}",
-                    self.paused(pause).since,
-                    pause.who.login
-                )),
-                None => Answer::Paused(self.begin_pause(who, reason)),
-            },
-            Request::Resume { reason } => match self.pause.take() {
-                Some(pause) => Answer::Resumed(self.end_pause(&pause, who, reason)),
-                None => Answer::Error("it is not paused".to_owned()),
-            },
-        }
-    }
-
-    fn begin_pause(&mut self, who: Who, reason: String) -> Paused {
-        warn!("paused by {} (uid {}): nothing is recorded", who.login, who.uid);
-        self.sink.own(Body::AgentPause(v1::AgentPause {
-            uid: who.uid,
-            login: who.login.clone(),
-            reason: reason.clone(),
-        }));
-        let pause = Pause {
-            since_boot_ns: boot_ns(),
-            who,
-            reason,
-            discarded_before: self.witness.discarded(Discard::Paused),
-        };
-        let paused = self.paused(&pause);
-        self.pause = Some(pause);
-        self.discard();
-        paused
-    }
-
-    fn end_pause(&mut self, pause: &Pause, who: Who, reason: String) -> Resumed {
-        // First the gaps that it made, then its end.
-        self.discard();
-        let paused_ns = boot_ns().saturating_sub(pause.since_boot_ns);
-        let bytes_discarded = self.witness.discarded(Discard::Paused) - pause.discarded_before;
-        info!("resumed by {} (uid {})", who.login, who.uid);
-        self.sink.own(Body::AgentResume(v1::AgentResume {
-            uid: who.uid,
-            paused_ns,
-            reason,
-            login: who.login,
-            bytes_discarded,
-        }));
-        Resumed {
-            paused_ms: paused_ns / 1_000_000,
-            bytes_discarded,
-        }
-    }
-
-    /// Discards payload from here on, or no longer, as pause and memory say.
-    fn discard(&mut self) {
-        let why = match (&self.pause, self.sheds) {
-            (Some(_), _) => Some(Discard::Paused),
-            (None, true) => Some(Discard::Memory),
-            (None, false) => None,
-        };
-        let Self { witness, sink, .. } = self;
-        witness.discard(why, &mut |event| sink.take(event));
-        self.metrics
-            .paused
-            .store(u64::from(self.pause.is_some()), Ordering::Relaxed);
-    }
-
-    fn paused(&self, pause: &Pause) -> Paused {
-        Paused {
-            since: proto::json::time(Clock::now().utc(pause.since_boot_ns)).unwrap_or_default(),
-            uid: pause.who.uid,
-            login: pause.who.login.clone(),
-            reason: pause.reason.clone(),
-            bytes_discarded: self.witness.discarded(Discard::Paused) - pause.discarded_before,
-        }
-    }
-
-    fn status(&self, segments: &Ring) -> Status {
-        let mut servers: Vec<ServerStatus> = self
-            .witness
-            .servers()
-            .tapped()
-            .map(|server| ServerStatus {
-                pid: server.pid,
-                exe: server.exe.display().to_string(),
-                data_directory: server
-                    .data_directory
-                    .as_ref()
-                    .map(|path| path.display().to_string()),
-                encryption: readable(&server.readable),
-            })
-            .collect();
-        servers.sort_by_key(|server| server.pid);
-        let counters = proto::json::counters_value(&self.metrics.counters());
-        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            agent_id: self.agent_id.clone(),
-            uptime_s: self.started.elapsed().as_secs(),
-            tier: self.tier.clone(),
-            paused: self.pause.as_ref().map(|pause| self.paused(pause)),
-            servers,
-            sessions_open: self.witness.open_connections() as u64,
-            ring: Fill {
-                used: segments.used().unwrap_or(0),
-                limit: self.ring_bytes,
-            },
-            queue: self.sink.outbox.fill(),
-            queue_events: self.sink.outbox.len() as u64,
-            memory: Fill {
-                used: limits::anonymous_bytes(),
-                limit: self.memory_bytes,
-            },
-            memory_sheds: self.sheds,
-            cpu_ms: u64::try_from(limits::cpu_time().as_millis()).unwrap_or(u64::MAX),
-            cpu_percent_limit: self.cpu_percent,
-            counters: match counters {
-                serde_json::Value::Object(counters) => counters,
-                _ => serde_json::Map::new(),
-            },
-            collector: self.collector.clone().map(|url| CollectorStatus {
-                url,
-                connected: load(&self.metrics.connected) == 1,
-                batches_waiting: load(&self.metrics.batches_waiting),
-                batches_acknowledged: load(&self.metrics.batches_acknowledged),
-            }),
-        }
-    }
-
-    /// Nothing more comes: a pause is over, and what was discarded is told.
-    fn end(mut self) {
-        if let Some(pause) = self.pause.take() {
-            let who = Who {
-                uid: nix::unistd::geteuid().as_raw(),
-                login: String::new(),
-            };
-            self.end_pause(&pause, who, "stop".to_owned());
-        }
-        self.sheds = false;
-        self.discard();
-        self.witness.record_segments(None);
-    }
-}
-
-/// How a server's encrypted sessions are read, in words.
-fn readable(readable: &Readable) -> String {
-    let one = |name: &str, why: &Option<String>| match why {
-        None => format!("{name} read"),
-        Some(why) => format!("{name} not read ({why})"),
-    };
-    format!("{}, {}", one("TLS", &readable.tls), one("GSS", &readable.gss))
 }
 
 fn announce(witness: &Witness) {

@@ -226,7 +226,11 @@ impl Metrics {
                 &self.connected,
             ),
             ("paused", "1 while the agent is paused", &self.paused),
-            ("memory_bytes", "Anonymous memory of the agent", &self.memory_bytes),
+            (
+                "memory_bytes",
+                "Anonymous memory of the agent",
+                &self.memory_bytes,
+            ),
         ];
         for (name, help, value) in standing {
             registry.register(

@@ -1,14 +1,17 @@
 //! From the pipeline's events and the join's answers to the messages that are signed.
 
+mod encoded;
+
 use attribution::{Attribution, Confidence, PrincipalKind, Process};
 use proto::v1;
 use tap_core::{
-    Body, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome, Param,
-    Phase, Query, SessionFacts, Transport, Unreadable, ValueText, text_of, text_of_start,
+    Body, Column, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome,
+    Param, Phase, Query, SessionFacts, Statement, Transport, Unreadable, ValueText, text_of, text_of_start,
 };
 
-use sql_meaning::mask_value;
+use sql_meaning::{ObjectRef, mask_value};
 
+pub use self::encoded::{Encoded, Encoder};
 use crate::clock::Clock;
 
 /// An event of a session, with who is behind it. `boot` tells sessions of one boot of the host from those of another.
@@ -191,7 +194,9 @@ fn body(body: &Body, boot: &str) -> v1::event::Body {
 fn unreadable(reason: Unreadable) -> &'static str {
     match reason {
         Unreadable::NotProbed => "the server's encryption functions were not probed when the session began",
-        Unreadable::NoPlaintext => "encrypted bytes went by, and the probes of the server's encryption functions saw none",
+        Unreadable::NoPlaintext => {
+            "encrypted bytes went by, and the probes of the server's encryption functions saw none"
+        }
         Unreadable::NothingSaid => "the connection ended before anything was said under encryption",
     }
 }
@@ -210,22 +215,29 @@ fn gap(gap: &Gap) -> v1::Gap {
     }
 }
 
-fn query(query: &Query) -> v1::Query {
-    let protocol = match query.kind {
+fn protocol(query: &Query) -> v1::Protocol {
+    match query.kind {
         _ if query.replication => v1::Protocol::Replication,
         ExchangeKind::Simple => v1::Protocol::Simple,
         ExchangeKind::FunctionCall => v1::Protocol::FunctionCall,
         _ => v1::Protocol::Extended,
-    };
+    }
+}
+
+/// System columns have negative numbers, told as 0; the table and the name still tell them.
+fn attribute_number(column: &Column) -> u64 {
+    u64::try_from(column.attnum).unwrap_or(0)
+}
+
+fn query(query: &Query) -> v1::Query {
     let error = query.error.clone().unwrap_or_default();
     let columns = query.columns.iter().map(|column| v1::ResultColumn {
         name: String::from_utf8_lossy(&column.name).into_owned(),
         table_oid: column.table_oid,
-        // System columns have negative numbers; the table and the name still tell them.
-        attnum: u32::try_from(column.attnum).unwrap_or(0),
+        attnum: u32::try_from(attribute_number(column)).unwrap_or(0),
     });
     v1::Query {
-        protocol: protocol.into(),
+        protocol: protocol(query).into(),
         statement: Some(v1::Statement {
             text: query.text.as_deref().unwrap_or_default().to_owned(),
             fingerprint: query
@@ -314,56 +326,69 @@ fn how(how: Final) -> v1::Final {
     }
 }
 
-/// What the text says; where it says nothing, or is not the whole text of this one statement, what the server's
-/// command tag says: hiding a statement behind a long text must not change its class.
+/// The class that a query is told with, and its statement if that is what says so: what the text says; where it says
+/// nothing, or is not the whole text of this one statement, what the server's command tag says. Hiding a statement behind
+/// a long text must not change its class.
+fn class_of<'a>(query: &'a Query, tag: &str) -> (sql_meaning::Class, Option<&'a Statement>) {
+    let statement = query.statement.as_deref().filter(|_| query.text_is_whole());
+    let known = match statement {
+        Some(statement) if statement.class != sql_meaning::Class::Unknown => statement.class,
+        _ => sql_meaning::class_of_tag(tag),
+    };
+    (known, statement)
+}
+
+/// The command that a tag names.
+fn command_of(tag: &str) -> &str {
+    tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ')
+}
+
+/// What a statement touches, and what it runs by an SQL-level EXECUTE or FETCH.
+fn objects<'a>(query: &'a Query, statement: &'a Statement) -> impl Iterator<Item = &'a ObjectRef> {
+    let source = query.source_statement.iter().flat_map(|source| &source.objects);
+    statement.objects.iter().chain(source)
+}
+
 fn meaning(query: &Query) -> v1::Meaning {
-    let tag = query.tag.as_deref().unwrap_or_default().to_owned();
-    let from_tag = sql_meaning::class_of_tag(&tag);
-    let Some(statement) = query.statement.as_ref().filter(|_| query.text_is_whole()) else {
-        let command = tag
-            .trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ')
-            .to_owned();
+    let tag = query.tag.as_deref().unwrap_or_default();
+    let (known, statement) = class_of(query, tag);
+    let Some(statement) = statement else {
         return v1::Meaning {
-            class: class(from_tag).into(),
-            command,
-            tag,
+            class: class(known).into(),
+            command: command_of(tag).to_owned(),
+            tag: tag.to_owned(),
             ..v1::Meaning::default()
         };
-    };
-    let from_text = statement.class;
-    let known = if from_text == sql_meaning::Class::Unknown {
-        from_tag
-    } else {
-        from_text
     };
     v1::Meaning {
         class: class(known).into(),
         command: statement.command.clone(),
-        tag,
+        tag: tag.to_owned(),
         parsed: statement.parsed,
-        objects: statement
-            .objects
-            .iter()
-            .chain(query.source_statement.iter().flat_map(|source| &source.objects))
-            .map(object)
-            .collect(),
+        objects: objects(query, statement).map(object).collect(),
     }
 }
 
-fn object(object: &sql_meaning::ObjectRef) -> v1::Object {
-    let access = match object.access {
+fn access(access: sql_meaning::Access) -> v1::Access {
+    match access {
         sql_meaning::Access::Read => v1::Access::Read,
         sql_meaning::Access::Write => v1::Access::Write,
         sql_meaning::Access::Ddl => v1::Access::Ddl,
         sql_meaning::Access::Execute => v1::Access::Execute,
-    };
+    }
+}
+
+/// Where the knowledge of an object comes from: the statement's text.
+const FROM_SQL: &str = "sql";
+
+fn object(object: &ObjectRef) -> v1::Object {
     v1::Object {
         schema: object.schema.clone().unwrap_or_default(),
         name: object.name.clone(),
         kind: object.kind.to_owned(),
-        access: access.into(),
+        access: access(object.access).into(),
         columns: object.columns.clone(),
-        source: "sql".to_owned(),
+        source: FROM_SQL.to_owned(),
     }
 }
 
@@ -415,7 +440,7 @@ mod tests {
 
     use super::*;
 
-    fn answered(text: &str, tag: &str) -> Query {
+    pub(super) fn answered(text: &str, tag: &str) -> Query {
         let mut interpreter = sql_meaning::Interpreter::new(1);
         Query {
             kind: ExchangeKind::Simple,

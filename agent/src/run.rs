@@ -30,7 +30,8 @@ use crate::{
     limits,
     main_loop::MainLoop,
     metrics::{self, Metrics},
-    record,
+    progress::Progress,
+    record::Encoded,
     segment_file::SegmentFile,
     ship::{self, Delivery, Memory, Outbox},
 };
@@ -155,6 +156,7 @@ fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
     config.check()?;
     // Said here, so that --check-config prints it.
     config.tap.ring_mib.get_or_insert_with(limits::ring_mib_here);
+    config.limits.memory_mib = Some(config.memory_mib());
     Ok(config)
 }
 
@@ -176,8 +178,10 @@ async fn record(
     }
     let control = Control::open(&config.control_socket())?;
     identity.began()?;
+    let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
+    let progress = Arc::new(progress);
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
-    outbox.push(record::own_event(
+    outbox.push(Encoded::own(
         boot_ns(),
         Clock::now(),
         started(&host, &identity, tap.tier, recording.is_some()),
@@ -190,6 +194,7 @@ async fn record(
             key: identity.key.clone(),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
+            progress: Arc::clone(&progress),
         };
         tokio::spawn(ship::deliver(delivery, memory))
     });
@@ -223,8 +228,10 @@ async fn record(
         collector: config.delivery.collector.clone(),
         print,
         ring_bytes: config.ring_bytes().into(),
-        memory_bytes: config.limits.memory_mib << 20,
+        memory_bytes: config.memory_mib() << 20,
         cpu_percent: config.limits.cpu_percent,
+        progress,
+        former,
     };
     let wanted = Wanted {
         data_directories: config.tap.data_directories.clone(),
@@ -248,7 +255,7 @@ async fn record(
         reason: reason.to_owned(),
         counters: Some(metrics.counters()),
     };
-    outbox.push(record::own_event(
+    outbox.push(Encoded::own(
         boot_ns(),
         Clock::now(),
         v1::event::Body::AgentStop(stopped),
@@ -294,6 +301,12 @@ async fn flush(outbox: &Outbox, metrics: &Metrics) -> bool {
     quiet == 3
 }
 
+/// Names this boot of the host.
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.unwrap_or_default().trim().to_owned()
+}
+
 fn started(host: &Host, identity: &Identity, tier: Tier, recording_segments: bool) -> v1::event::Body {
     let read = |path: &str| {
         std::fs::read_to_string(path)
@@ -305,7 +318,7 @@ fn started(host: &Host, identity: &Identity, tier: Tier, recording_segments: boo
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: host.name.clone(),
         kernel: read("/proc/sys/kernel/osrelease"),
-        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        boot_id: boot_id(),
         hooks: tier.hooks().map(|hook| hook.name.to_owned()).collect(),
         previous_run_unclean: identity.previous_run_unclean,
         recording_segments,

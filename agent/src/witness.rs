@@ -5,6 +5,8 @@
 //! facts are taken whenever a segment of an unknown connection comes. The end of a process is told at once, while its
 //! last segments may still wait: ends are held back until the segment ring has been seen empty once more.
 
+mod old_sessions;
+
 use std::{collections::HashMap, mem, sync::Arc};
 
 use attribution::Host;
@@ -17,6 +19,7 @@ use proto::v1;
 use recording::Record;
 use tap_core::{Settings, Tap};
 
+use self::old_sessions::OldSessions;
 use crate::{
     capture::{Probes, Targets},
     clock::{self, Clock},
@@ -26,7 +29,7 @@ use crate::{
         processes::Processes,
         servers::{Servers, Wanted},
     },
-    record,
+    record::{self, Encoded, Encoder},
     segment_file::SegmentFile,
 };
 
@@ -42,6 +45,8 @@ pub struct Witness {
     targets: Targets,
     probes: Probes,
     attributions: HashMap<u64, Arc<v1::Attribution>>,
+    encoder: Encoder,
+    sessions: u64,
     ends: Vec<End>,
     ends_of_round: Vec<End>,
     clock: Clock,
@@ -49,6 +54,7 @@ pub struct Witness {
     recording: Option<SegmentFile>,
     discard: Option<Discard>,
     discarded: [u64; 2],
+    old: OldSessions,
 }
 
 /// Why payload is discarded.
@@ -82,7 +88,13 @@ impl Witness {
     /// # Errors
     ///
     /// If the map of tapped processes is full.
-    pub fn new(host: Host, settings: Settings, wanted: Wanted, targets: Targets, probes: Probes) -> anyhow::Result<Self> {
+    pub fn new(
+        host: Host,
+        settings: Settings,
+        wanted: Wanted,
+        targets: Targets,
+        probes: Probes,
+    ) -> anyhow::Result<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut witness = Self {
             host,
@@ -95,6 +107,8 @@ impl Witness {
             targets,
             probes,
             attributions: HashMap::new(),
+            encoder: Encoder::default(),
+            sessions: 0,
             ends: Vec::new(),
             ends_of_round: Vec::new(),
             clock: Clock::now(),
@@ -102,6 +116,7 @@ impl Witness {
             recording: None,
             discard: None,
             discarded: [0; 2],
+            old: OldSessions::default(),
         };
         witness.processes.inventory(&mut witness.cgroups);
         witness.find_servers()?;
@@ -125,6 +140,11 @@ impl Witness {
         self.tap.open_connections()
     }
 
+    /// Clients that were let in since the start.
+    pub fn sessions(&self) -> u64 {
+        self.sessions
+    }
+
     /// Segments of connections that are not followed.
     pub fn orphans(&self) -> u64 {
         self.tap.orphans()
@@ -136,7 +156,7 @@ impl Witness {
     }
 
     /// Discards payload from here on, or no longer. Facts are taken all the time. What was discarded is told when it ends.
-    pub fn discard(&mut self, why: Option<Discard>, out: &mut impl FnMut(v1::Event)) {
+    pub fn discard(&mut self, why: Option<Discard>, out: &mut impl FnMut(Encoded)) {
         if self.discard != why {
             self.discard = why;
             self.tap.tell_discarded();
@@ -195,7 +215,7 @@ impl Witness {
     }
 
     /// Takes a segment; events come out.
-    pub fn segment(&mut self, bytes: &[u8], out: &mut impl FnMut(v1::Event)) {
+    pub fn segment(&mut self, bytes: &[u8], out: &mut impl FnMut(Encoded)) {
         let Some(header) = SegmentHeader::read(bytes) else {
             return;
         };
@@ -225,16 +245,20 @@ impl Witness {
         if let Some(recording) = &mut self.recording {
             recording.begin_round(&self.boot, self.clock);
         }
-        self.tap.handle_time(clock::boot_ns());
+        let now = clock::boot_ns();
+        self.old.round_began = now;
+        self.tap.handle_time(now);
     }
 
     /// The segment ring was seen empty in this round: what ended before it began is over.
-    pub fn end_round(&mut self, out: &mut impl FnMut(v1::Event)) {
+    pub fn end_round(&mut self, out: &mut impl FnMut(Encoded)) {
         for end in mem::take(&mut self.ends) {
             match end {
                 End::Process { tgid, at } => {
                     self.write(&Record::Exit { tgid, at });
                     self.tap.handle_exit(tgid, at);
+                    self.emit(out);
+                    self.process_ended(tgid, at, out);
                     self.server_ended(tgid);
                 }
                 End::Connection(close) => {
@@ -248,25 +272,41 @@ impl Witness {
         }
     }
 
-    fn emit(&mut self, out: &mut impl FnMut(v1::Event)) {
+    fn emit(&mut self, out: &mut impl FnMut(Encoded)) {
         while let Some(event) = self.tap.poll() {
             if matches!(&event.body, tap_core::Body::Gap(gap) if gap.reason == "malformed") {
                 self.malformed += 1;
             }
-            let attribution = self.attributions.get(&event.session.cookie).map(AsRef::as_ref);
-            let mut told = record::event(&event, attribution, self.clock, &self.boot);
-            if let (tap_core::Body::Opaque { kind, .. }, Some(v1::event::Body::OpaqueSession(opaque))) =
-                (&event.body, &mut told.body)
-                && let Some(server) = self.servers.get(event.session.server_pid)
-                && let Some(why) = server.readable.why_not((*kind).into())
-            {
-                opaque.reason = format!("{}: {why}", opaque.reason);
+            if matches!(event.body, tap_core::Body::SessionOpen) {
+                self.sessions += 1;
             }
-            out(told);
+            let attribution = self.attributions.get(&event.session.cookie);
+            out(match self.why_opaque(&event) {
+                None => self.encoder.encode(&event, attribution, self.clock, &self.boot),
+                Some(why) => {
+                    let attribution = attribution.map(AsRef::as_ref);
+                    let mut told = record::event(&event, attribution, self.clock, &self.boot);
+                    if let Some(v1::event::Body::OpaqueSession(opaque)) = &mut told.body {
+                        opaque.reason = format!("{}: {why}", opaque.reason);
+                    }
+                    Encoded::of(&told)
+                }
+            });
         }
         for cookie in self.tap.take_closed() {
             self.attributions.remove(&cookie);
+            self.encoder.forget(cookie);
+            self.connection_ended(cookie);
         }
+    }
+
+    /// Why the server of a session that cannot be read is not probed, where that is the reason.
+    fn why_opaque(&self, event: &tap_core::Event) -> Option<&str> {
+        let tap_core::Body::Opaque { kind, .. } = &event.body else {
+            return None;
+        };
+        let server = self.servers.get(event.session.server_pid)?;
+        server.readable.why_not((*kind).into()).as_deref()
     }
 
     fn write(&mut self, record: &Record<'_>) {
@@ -341,7 +381,9 @@ impl Witness {
             return;
         }
         self.write(&Record::Socket(*fact));
+        let is_new = self.tap.session(fact.cookie).is_none();
         self.tap.handle_socket(fact);
+        let named_before = is_new && fact.flags & SOCKET_MID_STREAM != 0 && self.find_older(fact);
         let Some(session) = self.tap.session(fact.cookie) else {
             return;
         };
@@ -356,7 +398,13 @@ impl Witness {
                 reason: "the connection is older than the agent".to_owned(),
             };
         }
-        let answer = attribution::attribute(&self.host, &peer);
+        self.keep_owner(fact.cookie, &peer);
+        let mut answer = attribution::attribute(&self.host, &peer);
+        if named_before {
+            answer
+                .evidence
+                .push("recorded by a former run of the agent".to_owned());
+        }
         self.attributions
             .insert(fact.cookie, Arc::new(record::attribution(&answer)));
     }

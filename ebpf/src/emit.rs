@@ -6,7 +6,7 @@
 use core::{arch::asm, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::generated::{bpf_probe_read_user, bpf_ringbuf_query},
 };
 use ebpf_abi::{CHUNK_MAX, Counter, Record, SegmentHeader};
@@ -73,34 +73,42 @@ const BUFFER: usize = 8192;
 pub fn segment(header: &SegmentHeader, from: u64, size: u32) -> Written {
     let bytes = size as usize;
     if bytes <= SMALL {
-        return write::<SMALL>(header, from, size);
+        return write::<SMALL>(header, from, size, BPF_RB_NO_WAKEUP);
     }
     if bytes <= MIDDLE {
-        return write::<MIDDLE>(header, from, size);
+        return write::<MIDDLE>(header, from, size, BPF_RB_NO_WAKEUP);
     }
     if bytes <= LARGE {
-        return write::<LARGE>(header, from, size);
+        return write::<LARGE>(header, from, size, BPF_RB_NO_WAKEUP);
     }
+    let fill = Fill::now();
     // Bulk data may not take the last quarter: a flood of it on one connection cannot push out others' statements.
-    if is_filling() {
+    if fill.waiting > fill.size - fill.size / 4 {
         count(Counter::RingFull, 1);
         count(Counter::RingFullBytes, u64::from(size));
         return Written::RingFull;
     }
+    // The reader comes by every few milliseconds, so that nobody is woken for a record: an interrupt costs more than
+    // all the rest. Only bulk data can fill the ring before.
+    let wake = if fill.waiting > fill.size / 4 {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
     if bytes <= BUFFER {
-        return write::<BUFFER>(header, from, size);
+        return write::<BUFFER>(header, from, size, wake);
     }
-    write::<CHUNK_MAX>(header, from, size)
+    write::<CHUNK_MAX>(header, from, size, wake)
 }
 
 /// Writes a segment without payload.
 #[inline(always)]
 pub fn notice(header: &SegmentHeader) -> Written {
-    write::<0>(header, 0, 0)
+    write::<0>(header, 0, 0, BPF_RB_NO_WAKEUP)
 }
 
 #[inline(always)]
-fn write<const ROOM: usize>(header: &SegmentHeader, from: u64, size: u32) -> Written {
+fn write<const ROOM: usize>(header: &SegmentHeader, from: u64, size: u32, wake: u32) -> Written {
     let Some(mut entry) = SEGMENTS.reserve_untyped::<Sized<ROOM>>(0) else {
         count(Counter::RingFull, 1);
         count(Counter::RingFullBytes, u64::from(size));
@@ -125,22 +133,28 @@ fn write<const ROOM: usize>(header: &SegmentHeader, from: u64, size: u32) -> Wri
             return Written::CopyFault;
         }
     }
-    entry.submit(0);
+    entry.submit(u64::from(wake));
     count(Counter::Segments, 1);
     count(Counter::Bytes, u64::from(size));
     Written::Yes
 }
 
-/// Whether three quarters of the segment ring wait to be read.
-#[inline(always)]
-fn is_filling() -> bool {
-    let ring = ptr::from_ref(&SEGMENTS).cast_mut().cast();
-    // SAFETY: the map is valid for the life of the program.
-    let (waiting, size) = unsafe {
-        (
-            bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)),
-            bpf_ringbuf_query(ring, u64::from(BPF_RB_RING_SIZE)),
-        )
-    };
-    waiting > size - size / 4
+/// Bytes of the segment ring that wait to be read, of how many.
+struct Fill {
+    waiting: u64,
+    size: u64,
+}
+
+impl Fill {
+    #[inline(always)]
+    fn now() -> Self {
+        let ring = ptr::from_ref(&SEGMENTS).cast_mut().cast();
+        // SAFETY: the map is valid for the life of the program.
+        unsafe {
+            Self {
+                waiting: bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)),
+                size: bpf_ringbuf_query(ring, u64::from(BPF_RB_RING_SIZE)),
+            }
+        }
+    }
 }

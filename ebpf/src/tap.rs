@@ -33,14 +33,17 @@ const GOODBYE: u64 = 128;
 
 /// Tier A, behind `sock_recvmsg` and `sock_sendmsg`.
 pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
+    // Every socket call on the host comes by here: what costs least first.
+    let length: i32 = ctx.arg(1);
+    if length <= 0 {
+        return;
+    }
     let ids = bpf_get_current_pid_tgid();
-    // First of all, because every socket call on the host comes by here.
     let Some(target) = TARGETS.get_ptr_mut((ids >> 32) as u32) else {
         return;
     };
-    let length: i32 = ctx.arg(1);
     let flags: i32 = ctx.arg(2);
-    if length <= 0 || (is_receive(direction) && flags as u64 & MSG_PEEK != 0) {
+    if is_receive(direction) && flags as u64 & MSG_PEEK != 0 {
         return;
     }
     // SAFETY: the lookup proved the value; a process' entry is used by its own thread, and by nobody else at once.
@@ -114,10 +117,6 @@ fn try_transferred(
 
 /// Tier B, behind every system call: `TP_PROTO(struct pt_regs *regs, long ret)`.
 pub fn returned(ctx: &RawTracePointContext) {
-    let ids = bpf_get_current_pid_tgid();
-    let Some(target) = TARGETS.get_ptr_mut((ids >> 32) as u32) else {
-        return;
-    };
     // SAFETY: the context is an array of the prototype's two arguments.
     let (registers, result) = unsafe {
         let arguments = ctx.as_ptr().cast::<u64>();
@@ -127,6 +126,10 @@ pub fn returned(ctx: &RawTracePointContext) {
     if result <= 0 || result > i64::from(i32::MAX) {
         return;
     }
+    let ids = bpf_get_current_pid_tgid();
+    let Some(target) = TARGETS.get_ptr_mut((ids >> 32) as u32) else {
+        return;
+    };
     // SAFETY: as above.
     let _ = try_returned(unsafe { &mut *target }, registers, ids, result as u32);
 }

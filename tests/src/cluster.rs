@@ -19,7 +19,10 @@ use nix::unistd::{Gid, Uid, User};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
+use crate::certificates::Certificates;
+use crate::kerberos::{self, Realm};
 use crate::process::Process;
+use crate::route::Route;
 
 /// The role that every program of a suite shares.
 pub const APP_ROLE: &str = "app_user";
@@ -42,6 +45,8 @@ pub enum Witness {
 pub struct Cluster {
     // Dropped first: the server must be down before its folder goes.
     postmaster: Option<Process>,
+    realm: Option<Realm>,
+    certificates: Option<Certificates>,
     folder: TempDir,
     binaries: PathBuf,
     port: u16,
@@ -65,6 +70,15 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::init`].
     pub fn init_with(binaries: PathBuf, witness: Witness) -> Result<Self> {
+        Self::init_for(binaries, witness, &[])
+    }
+
+    /// As [`Cluster::init_with`], and offers every way of `routes`: TLS with certificates of its own, GSSAPI with a
+    /// realm of its own. Unix and TCP are always offered.
+    ///
+    /// # Errors
+    /// As [`Cluster::init`], and when a way cannot be offered here (see [`Cluster::unavailable`]).
+    pub fn init_for(binaries: PathBuf, witness: Witness, routes: &[Route]) -> Result<Self> {
         let folder = TempDir::with_prefix("pgwitness-cluster-").context("making a folder for the cluster")?;
         // Others may not enter: the superuser logs in over the socket in here without a password.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
@@ -76,8 +90,18 @@ impl Cluster {
             .arg("--version")
             .output()?
             .stdout;
+        let certificates = match routes.contains(&Route::Tls) {
+            true => Some(Certificates::make(folder.path(), account)?),
+            false => None,
+        };
+        let realm = match routes.contains(&Route::Gss) {
+            true => Some(Realm::start(folder.path(), account)?),
+            false => None,
+        };
         let cluster = Self {
             postmaster: None,
+            realm,
+            certificates,
             folder,
             binaries,
             port: free_port()?,
@@ -105,6 +129,63 @@ impl Cluster {
         );
         cluster.configure(witness)?;
         Ok(cluster)
+    }
+
+    /// Why a server of these programs cannot offer a way, if it cannot.
+    #[must_use]
+    pub fn unavailable(binaries: &Path, route: Route) -> Option<String> {
+        match route {
+            Route::Unix | Route::Tcp | Route::Tls => None,
+            Route::Gss => kerberos::missing_in(&binaries.join("postgres")),
+        }
+    }
+
+    /// What a client's environment has to say to come this way (manual, 34.15). Role, password and database are not
+    /// in it.
+    #[must_use]
+    pub fn client_environment(&self, route: Route) -> Vec<(&'static str, String)> {
+        let host = match route {
+            Route::Unix => self.socket_folder().display().to_string(),
+            Route::Tcp | Route::Tls => "127.0.0.1".to_owned(),
+            // The name in the server's principal.
+            Route::Gss => "localhost".to_owned(),
+        };
+        let mut environment = vec![
+            ("PGHOST", host),
+            ("PGPORT", self.port.to_string()),
+            (
+                "PGSSLMODE",
+                if route == Route::Tls {
+                    "verify-full"
+                } else {
+                    "disable"
+                }
+                .to_owned(),
+            ),
+            (
+                "PGGSSENCMODE",
+                if route == Route::Gss { "require" } else { "disable" }.to_owned(),
+            ),
+        ];
+        if let (Route::Tls, Some(certificates)) = (route, &self.certificates) {
+            let authority = certificates.authority().display().to_string();
+            let (certificate, key) = certificates.client();
+            environment.extend([
+                ("PGSSLROOTCERT", authority.clone()),
+                ("PGSSLCERT", certificate.display().to_string()),
+                ("PGSSLKEY", key.display().to_string()),
+                // For those that are not libpq: Node.js, and what is linked with OpenSSL.
+                ("NODE_EXTRA_CA_CERTS", authority.clone()),
+                ("SSL_CERT_FILE", authority),
+            ]);
+        }
+        if let (Route::Gss, Some(realm)) = (route, &self.realm) {
+            environment.extend([
+                ("KRB5_CONFIG", realm.configuration().display().to_string()),
+                ("KRB5CCNAME", realm.ticket()),
+            ]);
+        }
+        environment
     }
 
     /// Starts the server and waits until it answers.
@@ -238,6 +319,12 @@ impl Cluster {
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C")
             .current_dir(self.folder.path());
+        if let Some(realm) = &self.realm {
+            // No replay cache: it would be a file outside of the folder.
+            command
+                .env("KRB5_CONFIG", realm.configuration())
+                .env("KRB5RCACHENAME", "none:");
+        }
         command
     }
 
@@ -252,6 +339,16 @@ impl Cluster {
             Witness::Statements => STATEMENTS_CONF,
             Witness::Silent => "",
         });
+        // The last line of a setting counts.
+        if let Some(certificates) = &self.certificates {
+            conf.push_str(&certificates.configuration());
+        }
+        if let Some(realm) = &self.realm {
+            conf.push_str(&format!(
+                "krb_server_keyfile = '{}'\n",
+                realm.server_keys().display()
+            ));
+        }
         let mut file = fs::OpenOptions::new()
             .append(true)
             .open(self.data().join("postgresql.conf"))?;
@@ -347,6 +444,7 @@ const WITNESS_CONF: &str = "logging_collector = on\nlog_destination = 'csvlog'\n
 const STATEMENTS_HBA: &str = "local all postgres trust\n\
                               local all,replication w_protocol trust\n\
                               local all,replication all scram-sha-256\n\
+                              host all,replication w_protocol 127.0.0.1/32 trust\n\
                               host all,replication all 127.0.0.1/32 scram-sha-256\n";
 
 /// The independent record without an extension, so that every version's server can keep it.
@@ -369,6 +467,42 @@ const SCHEMA: &str = "SET ROLE app_user;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn offers_encryption_and_says_so_itself() {
+        let binaries = server_binaries().unwrap();
+        let mut routes = vec![Route::Tls];
+        if Cluster::unavailable(&binaries, Route::Gss).is_none() {
+            routes.push(Route::Gss);
+        }
+        let mut cluster = Cluster::init_for(binaries, Witness::Silent, &routes).unwrap();
+        cluster.start().await.unwrap();
+        cluster.prepare().await.unwrap();
+        for route in routes {
+            let question = match route {
+                Route::Gss => "SELECT encrypted FROM pg_stat_gssapi WHERE pid = pg_backend_pid()",
+                _ => {
+                    "SELECT ssl AND client_dn = '/CN=truth-client' FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+                }
+            };
+            let output = Command::new(cluster.client_binary("psql"))
+                .env_clear()
+                .envs(cluster.client_environment(route))
+                .envs([
+                    ("PGUSER", APP_ROLE),
+                    ("PGPASSWORD", cluster.password()),
+                    ("PGDATABASE", DATABASE),
+                ])
+                .args(["-XAtc", question])
+                .output()
+                .unwrap();
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout).trim(),
+                "t",
+                "{route:?} {output:?}"
+            );
+        }
+    }
 
     #[tokio::test]
     async fn starts_serves_and_leaves_nothing() {

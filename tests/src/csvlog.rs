@@ -23,10 +23,48 @@ pub struct LoggedSession {
     pub database: String,
     /// Time of the first line, nanoseconds since the Unix epoch (the log has milliseconds).
     pub started_ns: i64,
+    /// What the server says of the connection's encryption when it lets the client in.
+    pub encryption: Encryption,
     /// What it ran, in order.
     pub statements: Vec<LoggedStatement>,
     /// Whether the log has its end.
     pub closed: bool,
+}
+
+/// How a connection is encrypted, by the line `connection authorized`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// Not at all.
+    #[default]
+    None,
+    /// By TLS.
+    Tls {
+        /// `TLSv1.3`
+        version: String,
+        /// `TLS_AES_256_GCM_SHA384`
+        cipher: String,
+    },
+    /// By GSSAPI.
+    Gss,
+}
+
+impl Encryption {
+    /// From `…user=a database=b SSL enabled (protocol=TLSv1.3, cipher=TLS_AES_256_GCM_SHA384, bits=256)` or
+    /// `… GSS (authenticated=no, encrypted=yes, principal=a@B)`.
+    pub(crate) fn of(message: &str) -> Self {
+        if let Some((_, rest)) = message.split_once(" SSL enabled (protocol=") {
+            let (version, rest) = rest.split_once(", cipher=").unwrap_or((rest, ""));
+            let cipher = rest.split(',').next().unwrap_or_default();
+            return Self::Tls {
+                version: version.to_owned(),
+                cipher: cipher.to_owned(),
+            };
+        }
+        match message.split_once(" GSS (") {
+            Some((_, rest)) if rest.contains("encrypted=yes") => Self::Gss,
+            _ => Self::None,
+        }
+    }
 }
 
 /// One execution request: a simple query string, or one Execute, or a text that the server refused to run.
@@ -38,6 +76,8 @@ pub struct LoggedStatement {
     pub text: String,
     /// Logged as `execute …`, or refused before any execution.
     pub kind: StatementKind,
+    /// `$1 = '7', $2 = NULL` of an Execute, as the server prints them.
+    pub params: String,
     /// SQLSTATE when it failed.
     pub sqlstate: Option<String>,
     /// pgAudit's lines for it: command and rows processed, in order.
@@ -142,6 +182,8 @@ impl LoggedSession {
             self.push(&line, text, StatementKind::Execute);
         } else if let Some(audit) = line.message.strip_prefix("AUDIT: SESSION,") {
             self.audit(audit);
+        } else if line.message.contains("connection authorized: ") {
+            self.encryption = Encryption::of(&line.message);
         } else if line.message.starts_with("disconnection: ") {
             self.closed = true;
         } else if line.severity == "ERROR" {
@@ -154,6 +196,11 @@ impl LoggedSession {
             at_ns: line.at_ns,
             text: text.to_owned(),
             kind,
+            params: line
+                .detail
+                .strip_prefix("parameters: ")
+                .unwrap_or_default()
+                .to_owned(),
             sqlstate: None,
             audited: Vec::new(),
         });
@@ -351,6 +398,25 @@ mod tests {
             ]
         );
         assert_eq!(session.statements[4].text, "selec");
+    }
+
+    #[test]
+    fn the_server_says_what_encrypts() {
+        let tls = "connection authorized: user=a database=b application_name=psql SSL enabled (protocol=TLSv1.3, \
+                   cipher=TLS_AES_256_GCM_SHA384, bits=256)";
+        assert_eq!(
+            Encryption::of(tls),
+            Encryption::Tls {
+                version: "TLSv1.3".to_owned(),
+                cipher: "TLS_AES_256_GCM_SHA384".to_owned()
+            }
+        );
+        let gss =
+            "connection authorized: user=a database=b GSS (authenticated=no, encrypted=yes, principal=a@B)";
+        assert_eq!(Encryption::of(gss), Encryption::Gss);
+        let authenticated =
+            "connection authorized: user=a database=b GSS (authenticated=yes, encrypted=no, principal=a@B)";
+        assert_eq!(Encryption::of(authenticated), Encryption::None);
     }
 
     #[test]

@@ -5,12 +5,18 @@
 //! refuses to share code with agent or collector: both are started as programs and read through their public
 //! commands, so that a mistake in a shared library cannot make both sides of the comparison wrong together.
 
+mod alignment;
+pub mod certificates;
+pub mod channel;
 pub mod cluster;
 pub mod compare;
 pub mod csvlog;
+pub mod kerberos;
+pub mod ledger;
 pub mod process;
 pub mod program;
 pub mod record;
+pub mod route;
 pub mod screen;
 pub mod suite;
 pub mod tap;

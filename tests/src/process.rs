@@ -4,7 +4,7 @@
 //! panic, Ctrl-C). It refuses to end anything that it did not start. Separate because server, agent and collector
 //! all need exactly this.
 
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdin, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -42,6 +42,11 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its standard input, if it was started with a pipe and nobody has taken it yet.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// How it ended, if it has.

@@ -15,22 +15,15 @@ use tempfile::TempDir;
 
 use crate::cluster::{APP_ROLE, Cluster, DATABASE};
 use crate::process::Process;
+pub use crate::route::Route;
 use crate::tap::sibling;
 use crate::unit::Unit;
-
-/// How a program reaches the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// 127.0.0.1
-    Tcp,
-    /// The socket in the cluster's folder.
-    Unix,
-}
 
 /// One program: a name, its unit, and the way to the server.
 #[derive(Debug)]
 pub struct Program {
     name: String,
+    route: Route,
     unit: Unit,
     environment: Vec<(&'static str, String)>,
     binaries: PathBuf,
@@ -43,20 +36,16 @@ impl Program {
     /// # Errors
     /// When the cgroup cannot be made.
     pub fn new(slice: &str, name: &str, cluster: &Cluster, route: Route) -> Result<Self> {
-        let host = match route {
-            Route::Tcp => "127.0.0.1".to_owned(),
-            Route::Unix => cluster.socket_folder().display().to_string(),
-        };
-        let environment = vec![
+        let mut environment = cluster.client_environment(route);
+        environment.extend([
             ("PATH", "/usr/bin:/bin".to_owned()),
-            ("PGHOST", host),
-            ("PGPORT", cluster.port().to_string()),
             ("PGUSER", APP_ROLE.to_owned()),
             ("PGPASSWORD", cluster.password().to_owned()),
             ("PGDATABASE", DATABASE.to_owned()),
-        ];
+        ]);
         Ok(Self {
             name: name.to_owned(),
+            route,
             unit: Unit::create(slice, name)?,
             environment,
             binaries: cluster.client_binary(""),
@@ -101,6 +90,14 @@ impl Program {
         Ok(command)
     }
 
+    /// `psql` that runs what is written to its standard input.
+    #[must_use]
+    pub fn psql_open(&self) -> Command {
+        let mut command = self.command(&self.binaries.join("psql"));
+        command.args(["-X", "-q"]).stdin(Stdio::piped());
+        command
+    }
+
     /// `pgbench` over a custom script, with more arguments (`-M`, `-T`, `-R`, …).
     ///
     /// # Errors
@@ -141,11 +138,20 @@ impl Program {
         Ok(command)
     }
 
-    /// The Rust client that connects, says a few statements and exits. `protocol` is `simple` or `extended`.
+    /// A client that connects, says a few statements and exits: one in Rust, which has no encryption, else a pgbench of
+    /// one transaction. `protocol` is `simple` or `extended`.
     ///
     /// # Errors
     /// When it is not built.
     pub fn oneshot(&self, protocol: &str) -> Result<Command> {
+        if self.route.is_encrypted() {
+            let tag = self.tag();
+            let script = format!(
+                "\\set id random(1, 1000)\nSELECT id, email FROM customers {tag} WHERE id < :id;\n\
+                 INSERT INTO orders {tag} (customer, amount) VALUES (:id, 3);\n"
+            );
+            return self.pgbench(&script, &["-M", protocol, "-c", "1", "-t", "1"]);
+        }
         let mut command = self.command(&sibling("truth-oneshot")?);
         command.arg(&self.name).arg(protocol);
         Ok(command)

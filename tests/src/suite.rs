@@ -4,7 +4,9 @@
 //! recording is completed. Each suite is a file of its own.
 
 pub mod demo;
+pub mod kernels;
 pub mod local;
+pub mod loss;
 pub mod survive;
 pub mod wire;
 
@@ -60,6 +62,29 @@ pub async fn await_delivery(tap: &Tap, expected: u64) {
     }
 }
 
+/// Waits until nothing more arrives at the collector.
+///
+/// # Errors
+/// When the collector does not answer.
+pub async fn settle(tap: &Tap) -> Result<()> {
+    let deadline = Instant::now() + SETTLE_PATIENCE;
+    let (mut last, mut since) = (0, Instant::now());
+    while Instant::now() < deadline && since.elapsed() < QUIET {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let sql = "SELECT count(*) AS n FROM events WHERE kind <> 'heartbeat'";
+        let rows = query_live(tap.http_port(), sql)?;
+        let count = rows
+            .first()
+            .and_then(|row| row.get("n"))
+            .and_then(Value::as_u64)
+            .context("no count")?;
+        if count != last {
+            (last, since) = (count, Instant::now());
+        }
+    }
+    Ok(())
+}
+
 /// How many execution requests of the shared role the running collector answers with.
 ///
 /// # Errors
@@ -101,3 +126,6 @@ const DELIVERY_PATIENCE: Duration = Duration::from_secs(45);
 const SETTLED: Duration = Duration::from_millis(1500);
 /// So long that whatever is not here by then will not come.
 const STABLE: Duration = Duration::from_secs(6);
+/// Longer than a batch waits to be filled, and than the query engine takes.
+const QUIET: Duration = Duration::from_millis(1500);
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -24,6 +25,68 @@ pub enum Redaction {
     Clear,
 }
 
+/// Which of the agent's ways into the kernel is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Tier {
+    /// The agent's own choice.
+    #[default]
+    Auto,
+    /// Tracepoints of socket calls.
+    A,
+    /// System call exits, for kernels without these.
+    B,
+}
+
+impl Tier {
+    /// As in the name of a part: `a`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+}
+
+/// How an agent is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether literals stay in the recorded text.
+    pub redaction: Redaction,
+    /// Which way into the kernel.
+    pub tier: Tier,
+    /// Mebibytes of the ring for payload; the agent's default if there is none.
+    pub ring_mib: Option<u32>,
+    /// Mebibytes of events that wait for the collector; the agent's default if there is none.
+    pub queue_mib: Option<u32>,
+    /// Folder for the agent's state; one of the tap's own if there is none.
+    pub state: Option<PathBuf>,
+}
+
+impl From<Redaction> for Settings {
+    fn from(redaction: Redaction) -> Self {
+        Self {
+            redaction,
+            tier: Tier::Auto,
+            ring_mib: None,
+            queue_mib: None,
+            state: None,
+        }
+    }
+}
+
+impl Settings {
+    /// In the clear, by one way into the kernel.
+    #[must_use]
+    pub fn clear(tier: Tier) -> Self {
+        Self {
+            tier,
+            ..Redaction::Clear.into()
+        }
+    }
+}
+
 /// A collector and an agent that taps one cluster.
 #[derive(Debug)]
 pub struct Tap {
@@ -33,7 +96,7 @@ pub struct Tap {
     folder: TempDir,
     binaries: Binaries,
     server_data: PathBuf,
-    redaction: Redaction,
+    settings: Settings,
     grpc_port: u16,
     http_port: u16,
     agent_starts: u32,
@@ -51,7 +114,7 @@ impl Tap {
     ///
     /// # Errors
     /// When a program is missing, ends early, or is not ready in time; the message carries the end of its log.
-    pub async fn start(server_data: &Path, redaction: Redaction) -> Result<Self> {
+    pub async fn start(server_data: &Path, settings: impl Into<Settings>) -> Result<Self> {
         let mut tap = Self {
             agent: None,
             collector: None,
@@ -62,7 +125,7 @@ impl Tap {
                 collector: sibling("pgwitness-collector")?,
             },
             server_data: server_data.to_owned(),
-            redaction,
+            settings: settings.into(),
             grpc_port: free_port()?,
             http_port: free_port()?,
             agent_starts: 0,
@@ -90,10 +153,19 @@ impl Tap {
             .arg("--data-dir")
             .arg(&self.server_data)
             .arg("--state-dir")
-            .arg(self.folder.path().join("agent"));
-        if self.redaction == Redaction::Clear {
+            .arg(self.agent_state());
+        if self.settings.redaction == Redaction::Clear {
             command.args(["--redaction", "clear"]);
         }
+        if self.settings.tier != Tier::Auto {
+            command.args(["--tier", self.settings.tier.name()]);
+        }
+        let sizes = [
+            ("PGWITNESS_AGENT__TAP__RING_MIB", self.settings.ring_mib),
+            ("PGWITNESS_AGENT__DELIVERY__QUEUE_MIB", self.settings.queue_mib),
+        ];
+        let sizes = sizes.map(|(name, size)| size.map(|size| (name, size.to_string())));
+        bare(&mut command).envs(sizes.into_iter().flatten());
         let mut agent = launch("pgwitness-agent", &mut command, &log)?;
         let deadline = Instant::now() + READY_PATIENCE;
         loop {
@@ -115,12 +187,69 @@ impl Tap {
     /// # Errors
     /// When the agent was no longer running.
     pub async fn kill_agent(&mut self) -> Result<()> {
+        self.end_agent(Signal::SIGKILL).await
+    }
+
+    /// Ends the agent, in one way or the other. The collector stays.
+    ///
+    /// # Errors
+    /// When the agent was no longer running, or does not end.
+    pub async fn end_agent(&mut self, signal: Signal) -> Result<()> {
         let mut agent = self.agent.take().context("no agent is running")?;
         ensure!(
             agent.ended()?.is_none(),
-            "the agent had ended before it was killed"
+            "the agent had ended before it was ended; it said:\n{}",
+            tail(&self.said())
         );
-        agent.stop(Signal::SIGKILL, Duration::from_secs(5)).await?;
+        agent.stop(signal, STOP_PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Sends the agent a signal that does not end it.
+    ///
+    /// # Errors
+    /// When no agent is running.
+    pub fn signal_agent(&mut self, signal: Signal) -> Result<()> {
+        self.agent.as_mut().context("no agent is running")?.signal(signal)
+    }
+
+    /// Whether the agent is running still.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn agent_lives(&mut self) -> Result<bool> {
+        match &mut self.agent {
+            Some(agent) => Ok(agent.ended()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// Asks the running agent something by its own command (`pause`, `resume`, `status`), and gives what it said.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn ask_agent(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.binaries.agent)
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.agent_state().join("control.sock"))
+            .output()
+            .context("running pgwitness-agent")?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        ensure!(
+            output.status.success(),
+            "pgwitness-agent {arguments:?} failed: {said}"
+        );
+        Ok(said)
+    }
+
+    /// Kills the collector; the agent stays.
+    ///
+    /// # Errors
+    /// When none is running.
+    pub async fn kill_collector(&mut self) -> Result<()> {
+        let mut collector = self.collector.take().context("no collector is running")?;
+        collector.stop(Signal::SIGKILL, STOP_PATIENCE).await?;
         Ok(())
     }
 
@@ -163,6 +292,13 @@ impl Tap {
         self.folder.path().join("collector")
     }
 
+    /// The agent's state folder.
+    #[must_use]
+    pub fn agent_state(&self) -> PathBuf {
+        let own = || self.folder.path().join("agent");
+        self.settings.state.clone().unwrap_or_else(own)
+    }
+
     /// Everything that agent and collector wrote, logs included.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -194,12 +330,17 @@ impl Tap {
         self.folder.keep()
     }
 
-    async fn start_collector(&mut self) -> Result<()> {
+    /// Starts the collector over its folder and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`Tap::start`].
+    pub async fn start_collector(&mut self) -> Result<()> {
         let log = self.folder.path().join("collector.log");
         let mut command = Command::new(&self.binaries.collector);
         command.arg("serve").arg("--data").arg(self.collector_data());
         command.args(["--grpc", &format!("127.0.0.1:{}", self.grpc_port)]);
         command.args(["--http", &format!("127.0.0.1:{}", self.http_port)]);
+        bare(&mut command);
         let mut collector = launch("pgwitness-collector", &mut command, &log)?;
         let deadline = Instant::now() + READY_PATIENCE;
         for port in [self.grpc_port, self.http_port] {
@@ -231,9 +372,12 @@ impl Tap {
 fn launch(name: &str, command: &mut Command, log: &Path) -> Result<Process> {
     let log = File::create(log).with_context(|| format!("opening the log of {name}"))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    // Nothing of the caller's environment may steer what is tested.
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     Process::start(name, command, Signal::SIGTERM)
+}
+
+/// Nothing of the caller's environment may steer what is tested.
+fn bare(command: &mut Command) -> &mut Command {
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
 /// A program that was built beside this one.

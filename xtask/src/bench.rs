@@ -1,6 +1,11 @@
-//! `cargo xtask bench`: measurements. Built for release, which nothing else needs.
+//! `cargo xtask bench`: measurements. What is measured is built for release, which nothing else needs; but for the
+//! collector, whose query engine takes many minutes to optimise: it is measured as it is built for everything else, with
+//! what each event passes through optimised and the rest lightly, so that its figures are an upper bound.
 
-use std::process::{Command, ExitCode};
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use clap::ValueEnum;
 
@@ -17,27 +22,79 @@ pub(crate) struct Args {
     /// A smoke run, whose figures mean little
     #[arg(long)]
     quick: bool,
+    /// `overhead`: only this workload (can be given several times)
+    #[arg(long, value_name = "NAME")]
+    workload: Vec<String>,
+    /// `overhead`: how often everything is measured
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// `overhead`: agent and collector on a processor of their own
+    #[arg(long)]
+    pinned: bool,
+    /// `soak`: how long
+    #[arg(long, value_name = "N")]
+    minutes: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Bench {
     /// Recorded conversations through streams, protocol, sessions and meaning, on one core
     Decode,
+    /// What the tap costs a database, beside no audit, pgAudit and the server's own log
+    Overhead,
+    /// Full speed for a while: nothing may be lost, and with a ring that is too small, every lost byte must be told
+    Soak,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
-    eprintln!("xtask: building for release");
-    step::run(step::cargo().args(["build", "--release", "--locked", "--package", "pgwitness-bench"]))?;
-    let mut command = Command::new(build::target().join("release").join("pgwitness-bench"));
+    let mut command = Command::new(release("pgwitness-bench")?);
     match args.name {
         Bench::Decode => command
             .arg("decode")
             .arg("--recordings")
             .arg(step::root().join("tests/recordings")),
+        Bench::Overhead => {
+            command.arg("overhead");
+            programs(&mut command)?
+                .args([
+                    "--build",
+                    "agent: release; collector: dev, hot crates at opt-level 3",
+                ])
+                .args(args.workload.iter().flat_map(|name| ["--workload", name]))
+                .args(flag("--rounds", args.rounds))
+                .args(args.pinned.then_some("--pinned"))
+        }
+        Bench::Soak => {
+            command.arg("soak");
+            programs(&mut command)?.args(flag("--minutes", args.minutes))
+        }
     };
     command
         .args(args.json.then_some("--json"))
         .args(args.quick.then_some("--quick"));
     step::pass_on(&mut command)
+}
+
+/// The agent and the collector to measure.
+fn programs(command: &mut Command) -> anyhow::Result<&mut Command> {
+    let agent = release("pgwitness-agent")?;
+    step::run(build::linting().args(["build", "--locked", "--package", "pgwitness-collector"]))?;
+    let collector = build::target().join("debug").join("pgwitness-collector");
+    Ok(command
+        .arg("--agent")
+        .arg(agent)
+        .arg("--collector")
+        .arg(collector))
+}
+
+/// Builds one program for release; where it is.
+fn release(package: &str) -> anyhow::Result<PathBuf> {
+    eprintln!("xtask: building {package} for release");
+    step::run(step::cargo().args(["build", "--release", "--locked", "--package", package]))?;
+    Ok(build::target().join("release").join(package))
+}
+
+fn flag(name: &str, value: Option<u32>) -> Vec<String> {
+    value.map_or_else(Vec::new, |value| vec![name.to_owned(), value.to_string()])
 }

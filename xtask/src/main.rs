@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod fuzz;
+mod kernels;
 mod proto;
 mod regress;
 mod servers;
@@ -36,6 +37,8 @@ enum Command {
     Truth(truth::Args),
     /// Measure, as figures that can be compared from one day to the next
     Bench(bench::Args),
+    /// Boot other kernels and hold the tap against a server's own log on each
+    Kernels(kernels::Args),
     /// Look for inputs that break parsers and protocol, for a while
     Fuzz(fuzz::Args),
     /// Generate the protobuf code anew, behind a change of proto/pgwitness/v1
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Truth(args) => truth::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Proto => proto::run(),
     };

@@ -15,10 +15,15 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 11] = [
     "gcc",
+    "krb5-admin-server",
+    "krb5-kdc",
+    "krb5-user",
     "libc6-dev",
     "libdbd-pg-perl",
+    "openssl",
+    "pgbouncer",
     "postgresql",
     "python3-psycopg",
     "util-linux",
@@ -69,20 +74,25 @@ pub(crate) fn cargo_deny() -> Option<PathBuf> {
 
 /// The C++ compiler that libFuzzer is built with. Only fuzzing asks for it.
 pub(crate) fn compiler() -> anyhow::Result<()> {
-    if tool("c++").is_some() || tool("g++").is_some() {
+    ask_for("fuzzing", &["c++", "g++"], "g++")
+}
+
+/// What boots other kernels. Only `cargo xtask kernels` asks for it.
+pub(crate) fn virtual_machine() -> anyhow::Result<()> {
+    ask_for("booting kernels", &["qemu-system-x86_64"], "qemu-system-x86")
+}
+
+/// A package that one command alone needs, unless one of these programs is there.
+fn ask_for(purpose: &str, programs: &[&str], package: &str) -> anyhow::Result<()> {
+    if programs.iter().any(|program| tool(program).is_some()) {
         return Ok(());
     }
-    let packages = Missing::Packages(vec!["g++".to_owned()]);
+    let packages = Missing::Packages(vec![package.to_owned()]);
+    let commands = packages.commands().join("; ");
     if !nix::unistd::geteuid().is_root() || !is_debian() {
-        bail!(
-            "fuzzing needs a C++ compiler; on Debian or Ubuntu, as root: {}",
-            packages.commands().join("; ")
-        );
+        bail!("{purpose} needs {package}; on Debian or Ubuntu, as root: {commands}");
     }
-    eprintln!(
-        "xtask: fuzzing needs a C++ compiler: {}",
-        packages.commands().join("; ")
-    );
+    eprintln!("xtask: {purpose} needs {package}: {commands}");
     packages.install()
 }
 
@@ -137,7 +147,7 @@ fn missing() -> anyhow::Result<Vec<Missing>> {
         packages.extend(wanted.into_iter().filter(|package| !is_installed(package)));
     } else if ebpf_build::Toolchain::find().is_none() {
         eprintln!(
-            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, DBD::Pg, psycopg 3 for \
+            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, OpenSSL, a Kerberos KDC, DBD::Pg, psycopg 3 for \
              /usr/bin/python3, and Rust's nightly with `rustup toolchain install nightly --component rust-src`"
         );
         bail!("no toolchain for the eBPF program was found");
@@ -245,6 +255,17 @@ fn install_packages(packages: &[String]) -> anyhow::Result<()> {
     )?;
     drop(no_cluster);
     drop(policy);
+    if packages.iter().any(|package| package.starts_with("krb5-")) {
+        // The suites bring realms of their own: the machine's is not to be started at the next boot, either.
+        for service in ["krb5-kdc", "krb5-admin-server"] {
+            step::run(
+                Command::new("deb-systemd-helper")
+                    // It asks on whose behalf.
+                    .env("DPKG_MAINTSCRIPT_PACKAGE", service)
+                    .args(["disable", &format!("{service}.service")]),
+            )?;
+        }
+    }
     Ok(())
 }
 

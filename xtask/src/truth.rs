@@ -20,9 +20,15 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
-    /// Only this part of the suite `wire` (can be given several times)
+    /// Only this part of the suite `local` or `wire` (can be given several times)
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
+    /// The way that every program of the suite `wire` takes: unix, tcp, tls, gss [default: each its own]
+    #[arg(long, value_name = "WAY")]
+    transport: Option<String>,
+    /// The agent's way into the kernel in the suite `wire`: auto, a, b [default: auto]
+    #[arg(long, value_name = "TIER")]
+    tier: Option<String>,
     /// Go on where an interrupted run of the suite `wire` ended
     #[arg(long)]
     resume: bool,
@@ -30,7 +36,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Suite {
-    /// Every statement of a dozen programs on this host: text, rows, outcome and name
+    /// Every statement of a dozen programs on this host: text, rows, outcome and name; sessions older than the agent;
+    /// an agent that ends and begins again; `--full` is every way to the server and into the kernel
     Local,
     /// The agent is killed under load, and no client notices
     Survive,
@@ -48,6 +55,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .arg("local")
                 .args(args.full.then_some("--full"))
                 .args(args.keep.then_some("--keep"));
+            for part in &args.part {
+                command.args(["--part", part]);
+            }
         }
         // It has one length.
         Suite::Survive => {
@@ -73,6 +83,11 @@ fn wire(args: &Args, command: &mut Command) {
         .args(args.full.then_some("--full"))
         .args(args.keep.then_some("--keep"))
         .args(args.resume.then_some("--resume"));
+    for (name, value) in [("--transport", &args.transport), ("--tier", &args.tier)] {
+        if let Some(value) = value {
+            command.args([name, value]);
+        }
+    }
     for part in &args.part {
         command.args(["--part", part]);
     }

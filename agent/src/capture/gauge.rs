@@ -15,7 +15,10 @@ use super::Ring;
 impl Ring {
     /// Bytes that are written and not yet taken; `None` if the kernel does not show them.
     pub fn used(&self) -> Option<u64> {
-        let page = usize::try_from(procfs::page_size()).ok().and_then(NonZeroUsize::new)?.get();
+        let page = usize::try_from(procfs::page_size())
+            .ok()
+            .and_then(NonZeroUsize::new)?
+            .get();
         // Page 0 holds the reader's position, page 1 the writer's (kernel/bpf/ringbuf.c, `struct bpf_ringbuf`).
         // SAFETY: a new read-only mapping at a place that the kernel chooses; it aliases nothing of ours.
         let mapped = unsafe {
@@ -56,7 +59,12 @@ pub(super) fn skipped(programs: &Ebpf) -> u64 {
 }
 
 fn field(about: &str, name: &str) -> Option<u64> {
-    about.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+    about
+        .lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

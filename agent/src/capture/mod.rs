@@ -13,7 +13,7 @@ pub mod plaintext;
 use std::{os::fd::AsFd as _, path::Path, time::Duration};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
 };
 use ebpf_abi::{KernelLayout, REASON_COUNTERS, Target};

@@ -19,7 +19,7 @@ use aya::{
     },
 };
 use ebpf_abi::{TARGET_PROBED_GSS, TARGET_PROBED_TLS};
-use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, read::ReadCache};
+use object::{Object as _, ObjectSegment as _, ObjectSymbol, read::ReadCache};
 
 use super::hooks::describe;
 
@@ -89,7 +89,8 @@ type FileId = (u64, u64);
 /// The programs, and where they are attached.
 pub struct Probes {
     programs: Ebpf,
-    loaded: HashSet<String>,
+    /// Programs that cannot be used, and why.
+    refused: HashMap<String, String>,
     files: HashMap<FileId, Attached>,
 }
 
@@ -100,12 +101,25 @@ struct Attached {
 }
 
 impl Probes {
+    /// Loads them all: when a server starts there is no time for it, its first client comes within milliseconds.
     pub(super) fn new(programs: Ebpf) -> Self {
-        Self {
+        let mut probes = Self {
             programs,
-            loaded: HashSet::new(),
+            refused: HashMap::new(),
             files: HashMap::new(),
+        };
+        for function in FUNCTIONS.iter().flat_map(|(_, functions)| *functions) {
+            for name in names(function) {
+                let loaded = probes
+                    .uprobe(&name)
+                    .and_then(|program| program.load().map_err(describe));
+                if let Err(problem) = loaded {
+                    let problem = format!("the kernel refused the program {name}: {problem}");
+                    probes.refused.insert(name, problem);
+                }
+            }
         }
+        probes
     }
 
     /// Attaches the probes to the executable of a server, unless they are there.
@@ -178,8 +192,10 @@ impl Probes {
             let offset = *offsets
                 .get(*function)
                 .ok_or_else(|| format!("its executable has no function {function}"))?;
-            // The return first: an entry whose return is not seen would leave a call open.
-            for name in [format!("{function}_return"), (*function).to_owned()] {
+            for name in names(function) {
+                if let Some(problem) = self.refused.get(&name) {
+                    return Err(problem.clone());
+                }
                 let program = self.uprobe(&name)?;
                 let link = program
                     .attach(
@@ -187,25 +203,27 @@ impl Probes {
                         executable,
                         UProbeScope::AllProcesses,
                     )
-                    .map_err(|error| format!("the kernel refused a probe at {function}: {}", describe(error)))?;
+                    .map_err(|error| {
+                        format!("the kernel refused a probe at {function}: {}", describe(error))
+                    })?;
                 links.push((name, link));
             }
         }
         Ok(())
     }
 
-    /// A program, loaded at its first use.
     fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, String> {
         let program = self
             .programs
             .program_mut(name)
             .ok_or_else(|| format!("the embedded object has no program {name}"))?;
-        let program: &mut UProbe = program.try_into().map_err(describe)?;
-        if self.loaded.insert(name.to_owned()) {
-            program.load().map_err(describe)?;
-        }
-        Ok(program)
+        program.try_into().map_err(describe)
     }
+}
+
+/// The programs for a function. The return first: an entry whose return is not seen would leave a call open.
+fn names(function: &str) -> [String; 2] {
+    [format!("{function}_return"), function.to_owned()]
 }
 
 /// File offsets of the functions that an executable exports.
@@ -216,7 +234,7 @@ fn offsets(executable: &Path) -> Result<HashMap<String, u64>, String> {
     let elf = object::File::parse(&cache).map_err(|error| unreadable(error.to_string()))?;
     let wanted: Vec<&str> = FUNCTIONS.iter().flat_map(|(_, names)| *names).collect();
     let mut found = HashMap::new();
-    for symbol in elf.dynamic_symbols().filter(|symbol| symbol.is_definition()) {
+    for symbol in elf.dynamic_symbols().filter(ObjectSymbol::is_definition) {
         let Some(name) = symbol.name().ok().filter(|name| wanted.contains(name)) else {
             continue;
         };

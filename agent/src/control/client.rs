@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{Answer, Fill, Request, Status};
+use super::{Answer, Fill, REASON_CHARS, Request, Status};
 use crate::config::{Config, ENVIRONMENT};
 
 /// Where the agent is asked.
@@ -73,7 +73,7 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 ///
 /// If no agent runs, or it is paused already.
 pub fn pause(args: &PauseArgs) -> anyhow::Result<ExitCode> {
-    let reason = args.reason.clone();
+    let reason = reason(args);
     let Answer::Paused(paused) = ask(&args.place, &Request::Pause { reason })? else {
         bail!("the agent gave an answer to another question")
     };
@@ -90,7 +90,7 @@ pub fn pause(args: &PauseArgs) -> anyhow::Result<ExitCode> {
 ///
 /// If no agent runs, or it is not paused.
 pub fn resume(args: &PauseArgs) -> anyhow::Result<ExitCode> {
-    let reason = args.reason.clone();
+    let reason = reason(args);
     let Answer::Resumed(resumed) = ask(&args.place, &Request::Resume { reason })? else {
         bail!("the agent gave an answer to another question")
     };
@@ -100,6 +100,11 @@ pub fn resume(args: &PauseArgs) -> anyhow::Result<ExitCode> {
         resumed.bytes_discarded
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// As much of it as the agent keeps.
+fn reason(args: &PauseArgs) -> String {
+    args.reason.chars().take(REASON_CHARS).collect()
 }
 
 fn ask(place: &Place, request: &Request) -> anyhow::Result<Answer> {
@@ -177,7 +182,11 @@ fn text(status: &Status) -> String {
         },
         format!("sessions    {} open", status.sessions_open),
         format!("ring        {}", fill(status.ring)),
-        format!("queue       {}, {} events", fill(status.queue), status.queue_events),
+        format!(
+            "queue       {}, {} events",
+            fill(status.queue),
+            status.queue_events
+        ),
         format!("memory      {}", fill(status.memory)),
         format!(
             "processor   {:.1} s taken, limit {}",
@@ -266,7 +275,9 @@ mod tests {
         });
         status.collector = Some(CollectorStatus::default());
         let said = text(&status);
-        assert!(said.contains("PAUSED since 2026-11-21T08:00:00Z by eve (uid 0), \"a\\n\\u{1b}[31m\": 12 bytes"));
+        assert!(
+            said.contains("PAUSED since 2026-11-21T08:00:00Z by eve (uid 0), \"a\\n\\u{1b}[31m\": 12 bytes")
+        );
         assert!(said.contains("NOT CONNECTED"), "{said}");
     }
 

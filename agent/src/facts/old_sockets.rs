@@ -86,7 +86,9 @@ impl OldSockets {
             .flatten()
             .find(|(_, socket)| own.contains(socket));
         let Some((near, _)) = near else {
-            return Err(NotHeld::Unclear("the server's end was gone before it was looked at".to_owned()));
+            return Err(NotHeld::Unclear(
+                "the server's end was gone before it was looked at".to_owned(),
+            ));
         };
         let ends = tables.ends.get(&(client, server)).map_or(&[][..], Vec::as_slice);
         let in_same = ends.iter().find(|(netns, _)| netns == near);
@@ -95,7 +97,10 @@ impl OldSockets {
             (None, []) => return Err(NotHeld::Elsewhere),
             (None, [end]) => *end,
             (None, several) => {
-                let reason = format!("{} network namespaces have a connection with its addresses", several.len());
+                let reason = format!(
+                    "{} network namespaces have a connection with its addresses",
+                    several.len()
+                );
                 return Err(NotHeld::Unclear(reason));
             }
         };
@@ -113,7 +118,9 @@ impl OldSockets {
                 netns,
                 socket,
             }),
-            [] => Err(NotHeld::Unclear("no process was seen to hold the client's end".to_owned())),
+            [] => Err(NotHeld::Unclear(
+                "no process was seen to hold the client's end".to_owned(),
+            )),
             [first, second, ..] => Err(NotHeld::Unclear(format!(
                 "{} processes hold the client's end ({first}, {second}, …), as after a fork: which of them speaks \
                  cannot be told",
@@ -143,7 +150,9 @@ impl Tables {
         let mut namespaces = HashSet::new();
         let mut pids = Vec::new();
         for process in procfs::process::all_processes().into_iter().flatten().flatten() {
-            let Ok(pid) = u32::try_from(process.pid) else { continue };
+            let Ok(pid) = u32::try_from(process.pid) else {
+                continue;
+            };
             pids.push(pid);
             if let Some(netns) = namespace_of(pid)
                 && namespaces.len() < NAMESPACES
@@ -152,7 +161,12 @@ impl Tables {
                 tables.read_ends(&process, netns, port);
             }
         }
-        let wanted: HashSet<u64> = tables.ends.values().flatten().map(|(_, socket)| *socket).collect();
+        let wanted: HashSet<u64> = tables
+            .ends
+            .values()
+            .flatten()
+            .map(|(_, socket)| *socket)
+            .collect();
         for pid in pids {
             for socket in sockets_of(pid) {
                 if wanted.contains(&socket) {
@@ -171,10 +185,16 @@ impl Tables {
         for entry in four.chain(six) {
             let (local, remote) = (canonical(entry.local_address), canonical(entry.remote_address));
             // An end without an inode is no process' any more.
-            if entry.state == TcpState::Listen || entry.inode == 0 || (local.port() != port && remote.port() != port) {
+            if entry.state == TcpState::Listen
+                || entry.inode == 0
+                || (local.port() != port && remote.port() != port)
+            {
                 continue;
             }
-            self.ends.entry((local, remote)).or_default().push((netns, entry.inode));
+            self.ends
+                .entry((local, remote))
+                .or_default()
+                .push((netns, entry.inode));
         }
     }
 }
@@ -185,7 +205,12 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 fn namespace_of(pid: u32) -> Option<u32> {
-    in_brackets(&fs::read_link(format!("/proc/{pid}/ns/net")).ok()?.to_string_lossy(), "net:")
+    in_brackets(
+        &fs::read_link(format!("/proc/{pid}/ns/net"))
+            .ok()?
+            .to_string_lossy(),
+        "net:",
+    )
 }
 
 /// The sockets that a process has open; none if it is gone.
@@ -193,7 +218,9 @@ fn sockets_of(pid: u32) -> HashSet<u64> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return HashSet::new();
     };
-    let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    let targets = entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok());
     targets
         .filter_map(|target| in_brackets(&target.to_string_lossy(), "socket:"))
         .collect()
@@ -214,7 +241,9 @@ mod tests {
     #[test]
     fn both_ends_in_one_process_have_one_holder() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
             let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
             let (server, _) = listener.accept().expect("accepted");
             let connection = Connection {
@@ -255,7 +284,10 @@ mod tests {
         let Err(NotHeld::Unclear(reason)) = answer else {
             panic!("{answer:?}")
         };
-        assert!(reason.starts_with("2 processes hold the client's end"), "{reason}");
+        assert!(
+            reason.starts_with("2 processes hold the client's end"),
+            "{reason}"
+        );
         assert!(OldSockets::default().holder(&connection).is_ok(), "one again");
     }
 

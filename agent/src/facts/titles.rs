@@ -12,7 +12,11 @@
 //!
 //! where the client is `[local]`, or its address or host name with the port in parentheses.
 
-use std::{collections::HashMap, fs, net::IpAddr};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fs,
+    net::IpAddr,
+};
 
 use procfs::process::{Process, Stat};
 use tap_core::{Endpoint, SessionFacts, Title};
@@ -48,12 +52,13 @@ impl Titles {
             return None;
         }
         let title = whole_title(session.backend_pid, &stat)?;
-        let prefix = self.prefix(session.server_pid)?.clone();
+        let prefix = self.prefix(session.server_pid)?;
+        let behind = title.strip_prefix(prefix)?;
         // Unchanged, so it was this process all the time.
         if backend.stat().ok()?.starttime != stat.starttime {
             return None;
         }
-        parse(title.strip_prefix(prefix.as_slice())?, &session.client)
+        parse(behind, &session.client)
     }
 
     /// A server ended.
@@ -61,12 +66,11 @@ impl Titles {
         self.prefixes.remove(&server);
     }
 
-    fn prefix(&mut self, server: u32) -> Option<&Vec<u8>> {
-        if !self.prefixes.contains_key(&server) {
-            let prefix = learn_prefix(server)?;
-            self.prefixes.insert(server, prefix);
+    fn prefix(&mut self, server: u32) -> Option<&[u8]> {
+        match self.prefixes.entry(server) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(unknown) => Some(unknown.insert(learn_prefix(server)?)),
         }
-        self.prefixes.get(&server)
     }
 }
 
@@ -81,7 +85,7 @@ fn whole_title(pid: u32, stat: &Stat) -> Option<Vec<u8>> {
     let mut title = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     title.truncate(title.iter().position(|byte| *byte == 0).unwrap_or(title.len()));
     // The server overwrites arguments and environment, and cuts at their end.
-    let room = stat.env_end?.checked_sub(stat.arg_start?)?;
+    let room = usize::try_from(stat.env_end?.checked_sub(stat.arg_start?)?).ok()?;
     (title.len() + 2 < room.min(TITLE_MAX)).then_some(title)
 }
 
@@ -110,9 +114,7 @@ fn common_prefix(titles: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
 fn parse(title: &[u8], client: &Endpoint) -> Option<Title> {
     let (names, activity) = around_client(title, client)?;
     let walsender = names.strip_prefix(WALSENDER);
-    let at_work = WALSENDER_ACTIVITIES
-        .iter()
-        .any(|work| activity.starts_with(work));
+    let at_work = WALSENDER_ACTIVITIES.iter().any(|work| activity.starts_with(work));
     let mut readings = Vec::new();
     if !(walsender.is_some() && at_work) {
         readings.extend(splits(names));
@@ -232,8 +234,14 @@ mod tests {
         let six = Endpoint::Inet("fe80::1".parse().expect("an address"), 9);
         assert_eq!(read("a b fe80::1(9) idle", &six), names("a", "b"));
         assert_eq!(read("a b fe80::1%eth0(9) idle", &six), names("a", "b"));
-        assert_eq!(read("a b db-client.example.org(51234) idle", &tcp()), names("a", "b"));
-        assert_eq!(read("Jürgen größe 10.0.0.5(51234) idle", &tcp()), names("Jürgen", "größe"));
+        assert_eq!(
+            read("a b db-client.example.org(51234) idle", &tcp()),
+            names("a", "b")
+        );
+        assert_eq!(
+            read("Jürgen größe 10.0.0.5(51234) idle", &tcp()),
+            names("Jürgen", "größe")
+        );
     }
 
     #[test]
@@ -265,7 +273,11 @@ mod tests {
 
     #[test]
     fn a_walsender_at_work_is_known_by_that() {
-        for activity in ["streaming 0/3000148", "sending backup \"label\"", "START_REPLICATION"] {
+        for activity in [
+            "streaming 0/3000148",
+            "sending backup \"label\"",
+            "START_REPLICATION",
+        ] {
             let title = format!("walsender rep 10.0.0.5(51234) {activity}");
             assert_eq!(read(&title, &tcp()), Some(("rep".to_owned(), None)));
         }
@@ -289,7 +301,10 @@ mod tests {
         ] {
             assert_eq!(read(title, &tcp()), None, "{title}");
         }
-        let cut = [b"r\xc3 shop 10.0.0.5(51234) idle".as_slice(), b"r d\xc3 10.0.0.5(51234) "];
+        let cut = [
+            b"r\xc3 shop 10.0.0.5(51234) idle".as_slice(),
+            b"r d\xc3 10.0.0.5(51234) ",
+        ];
         for title in cut {
             assert_eq!(parse(title, &tcp()), None);
         }
@@ -301,11 +316,20 @@ mod tests {
             let titles = titles.iter().map(|title| title.as_bytes().to_vec());
             common_prefix(titles).map(|prefix| String::from_utf8(prefix).expect("text"))
         };
-        let own = ["postgres: 15/main: checkpointer ", "postgres: 15/main: walwriter "];
+        let own = [
+            "postgres: 15/main: checkpointer ",
+            "postgres: 15/main: walwriter ",
+        ];
         assert_eq!(prefix(&own).as_deref(), Some("postgres: 15/main: "));
-        let odd = ["postgres: a: b: background writer", "postgres: a: b: u d [local] idle"];
+        let odd = [
+            "postgres: a: b: background writer",
+            "postgres: a: b: u d [local] idle",
+        ];
         assert_eq!(prefix(&odd).as_deref(), Some("postgres: a: b: "));
-        assert_eq!(prefix(&["postgres: checkpointer "]).as_deref(), Some("postgres: "));
+        assert_eq!(
+            prefix(&["postgres: checkpointer "]).as_deref(),
+            Some("postgres: ")
+        );
         assert_eq!(
             prefix(&["postgres: checkpointer", "postgres: x: walwriter"]),
             None,

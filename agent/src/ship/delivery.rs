@@ -10,7 +10,6 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use evidence::{Chain, Hash};
-use prost::Message as _;
 use proto::v1::{self, delivery_client::DeliveryClient, receipt, upload};
 use rand::RngCore as _;
 use tokio::{sync::mpsc, time};
@@ -22,7 +21,8 @@ use super::{Memory, Outbox};
 use crate::{
     clock::{Clock, boot_ns},
     metrics::Metrics,
-    record,
+    progress,
+    record::Encoded,
 };
 
 /// Events in one batch at the most: enough to make signing cheap, few enough to be durable soon.
@@ -50,12 +50,16 @@ pub struct Delivery {
     pub outbox: Arc<Outbox>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Keeps how far sessions were delivered.
+    pub progress: Arc<progress::Progress>,
 }
 
 /// The agent's chain, and what of it is not acknowledged.
 struct Progress {
     chain: Option<Chain>,
     next_event: u64,
+    /// Events taken from the queue so far.
+    taken: u64,
     sealed: VecDeque<Sealed>,
     memory: Memory,
 }
@@ -64,6 +68,8 @@ struct Progress {
 struct Sealed {
     sequence: u64,
     header_hash: Hash,
+    /// Events taken from the queue up to its last one.
+    taken: u64,
     batch: v1::SignedBatch,
 }
 
@@ -72,6 +78,7 @@ pub async fn deliver(delivery: Delivery, memory: Memory) {
     let mut progress = Progress {
         chain: None,
         next_event: 1,
+        taken: 0,
         sealed: VecDeque::new(),
         memory,
     };
@@ -202,17 +209,15 @@ impl Delivery {
             detail: objection.to_owned(),
             ..v1::Gap::default()
         };
-        self.outbox.push(record::own_event(
-            boot_ns(),
-            Clock::now(),
-            v1::event::Body::Gap(gap),
-        ));
+        self.outbox
+            .push(Encoded::own(boot_ns(), Clock::now(), v1::event::Body::Gap(gap)));
     }
 
     fn acknowledged(&self, progress: &mut Progress, sequence: u64) {
         let mut newest = None;
         while let Some(sealed) = progress.sealed.pop_front_if(|sealed| sealed.sequence <= sequence) {
             newest = Some((sealed.sequence, sealed.header_hash));
+            self.progress.delivered(sealed.taken);
             self.metrics.batches_acknowledged.fetch_add(1, Ordering::Relaxed);
         }
         if let Some((sequence, hash)) = newest {
@@ -226,20 +231,19 @@ impl Delivery {
     fn seal(&self, progress: &mut Progress) {
         let Some(chain) = &mut progress.chain else { return };
         while progress.sealed.len() < WINDOW {
-            let mut events = self.outbox.take(BATCH_EVENTS);
+            let events = self.outbox.take(BATCH_EVENTS);
             let (Some(first), Some(last)) = (events.first(), events.last()) else {
                 break;
             };
-            let (first_ns, last_ns) = (first.ts_start_ns, last.ts_end_ns);
+            let (first_ns, last_ns) = (first.first_ns, last.last_ns);
             let first_event = progress.next_event;
-            for event in &mut events {
-                event.seq = progress.next_event;
-                progress.next_event += 1;
-            }
-            let encoded = events
+            progress.taken += events.len() as u64;
+            let encoded: Vec<Bytes> = events
                 .iter()
-                .map(|event| Bytes::from(event.encode_to_vec()))
+                .zip(first_event..)
+                .map(|(event, number)| event.numbered(number))
                 .collect();
+            progress.next_event += encoded.len() as u64;
             let mut seed = [0; 32];
             rand::rngs::OsRng.fill_bytes(&mut seed);
             let counters = self.metrics.counters();
@@ -257,6 +261,7 @@ impl Delivery {
             progress.sealed.push_back(Sealed {
                 sequence,
                 header_hash: chain.previous,
+                taken: progress.taken,
                 batch,
             });
         }

@@ -5,11 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use prost::Message as _;
 use proto::v1;
 use tokio::sync::Notify;
 
-use crate::control::Fill;
+use crate::{control::Fill, record::Encoded};
 
 /// Events that wait for delivery.
 pub struct Outbox {
@@ -20,16 +19,13 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<(v1::Event, u64)>,
+    events: VecDeque<Encoded>,
     bytes: u64,
     /// Dropped since the last gap event that said so.
     untold: u64,
     accepted: u64,
     dropped: u64,
 }
-
-/// What one event costs in memory beyond its encoding: strings and vectors of the decoded form.
-const OVERHEAD: u64 = 512;
 
 impl Outbox {
     /// An empty one that holds at most `bytes_max` bytes.
@@ -42,8 +38,8 @@ impl Outbox {
     }
 
     /// Takes an event, or counts it as dropped if there is no room.
-    pub fn push(&self, event: v1::Event) {
-        let bytes = event.encoded_len() as u64 + OVERHEAD;
+    pub fn push(&self, event: Encoded) {
+        let bytes = event.size() as u64;
         let mut queue = self.lock();
         if queue.bytes + bytes > self.bytes_max {
             queue.dropped += 1;
@@ -57,7 +53,7 @@ impl Outbox {
                 detail: "the collector was away for longer than the queue could hold".to_owned(),
                 ..v1::Gap::default()
             };
-            let at = event.ts_start_ns;
+            let at = event.first_ns;
             let told = v1::Event {
                 ts_start_ns: at,
                 ts_end_ns: at,
@@ -65,25 +61,19 @@ impl Outbox {
                 ..v1::Event::default()
             };
             queue.untold = 0;
-            queue.add(told, OVERHEAD);
+            queue.add(Encoded::of(&told));
         }
-        queue.add(event, bytes);
+        queue.add(event);
         drop(queue);
         self.ready.notify_one();
     }
 
     /// Takes up to `most` events from the front.
-    pub fn take(&self, most: usize) -> Vec<v1::Event> {
+    pub fn take(&self, most: usize) -> Vec<Encoded> {
         let mut queue = self.lock();
         let count = most.min(queue.events.len());
-        let mut taken = Vec::with_capacity(count);
-        for _ in 0..count {
-            let Some((event, bytes)) = queue.events.pop_front() else {
-                break;
-            };
-            queue.bytes -= bytes;
-            taken.push(event);
-        }
+        let taken: Vec<Encoded> = queue.events.drain(..count).collect();
+        queue.bytes -= taken.iter().map(|event| event.size() as u64).sum::<u64>();
         taken
     }
 
@@ -112,6 +102,13 @@ impl Outbox {
         }
     }
 
+    /// How many events have to be taken until everything pushed so far has been: those accepted, and the gap that will tell
+    /// of those that were dropped since.
+    pub fn pushed(&self) -> u64 {
+        let queue = self.lock();
+        queue.accepted + u64::from(queue.untold > 0)
+    }
+
     /// Events accepted and dropped since the start.
     pub fn totals(&self) -> (u64, u64) {
         let queue = self.lock();
@@ -125,36 +122,41 @@ impl Outbox {
 }
 
 impl Queue {
-    fn add(&mut self, event: v1::Event, bytes: u64) {
-        self.bytes += bytes;
+    fn add(&mut self, event: Encoded) {
+        self.bytes += event.size() as u64;
         self.accepted += 1;
-        self.events.push_back((event, bytes));
+        self.events.push_back(event);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
-    fn event() -> v1::Event {
-        v1::Event {
+    fn event() -> Encoded {
+        Encoded::of(&v1::Event {
             ts_start_ns: 1,
             ..v1::Event::default()
-        }
+        })
     }
 
     #[test]
     fn what_does_not_fit_is_dropped_and_told() {
-        let outbox = Outbox::new(3 * (OVERHEAD + 2));
+        let outbox = Outbox::new(3 * event().size() as u64 + 200);
         for _ in 0..5 {
             outbox.push(event());
         }
         assert_eq!(outbox.totals(), (3, 2));
         assert_eq!(outbox.take(usize::MAX).len(), 3);
+        assert_eq!(outbox.pushed(), 4, "the gap is part of it");
         outbox.push(event());
+        assert_eq!(outbox.pushed(), 5);
         let taken = outbox.take(usize::MAX);
         assert_eq!(taken.len(), 2);
-        let Some(v1::event::Body::Gap(gap)) = &taken[0].body else {
+        let first = v1::Event::decode(taken[0].numbered(1)).expect("an event");
+        let Some(v1::event::Body::Gap(gap)) = first.body else {
             panic!("a gap comes first")
         };
         assert_eq!((gap.reason.as_str(), gap.events_missing), ("queue_full", Some(2)));

@@ -23,7 +23,7 @@ use crate::{
     clock::boot_ns,
     facts::{processes::TICK_NS, titles::Titles},
     progress::{Former, Kept, KeptOwner, KeptSession, Note, Progress, Run, kept_name},
-    record,
+    record::{self, Encoded},
 };
 
 /// How often progress is noted, in nanoseconds: as long as events wait for their batch, anyway.
@@ -31,6 +31,10 @@ const NOTE_NS: u64 = 100_000_000;
 
 /// How often it is noted that nothing happened.
 const IDLE_NS: u64 = 1_000_000_000;
+
+/// How long a record may take from its time stamp until it can be read, in nanoseconds: microseconds, if nothing
+/// interrupts the processor.
+const UNDER_WAY_NS: u64 = 10_000_000;
 
 /// What is known of sessions beyond their connections.
 #[derive(Default)]
@@ -48,11 +52,13 @@ pub(super) struct OldSessions {
     kept: HashMap<u64, KeptSession>,
     closed: Vec<u64>,
     noted_at: u64,
+    /// When the round began that is under way.
+    pub(super) round_began: u64,
 }
 
 impl Witness {
     /// Goes on from what a former run left: what ended in between is told, the rest is awaited.
-    pub fn go_on(&mut self, former: Former, out: &mut impl FnMut(v1::Event)) {
+    pub fn go_on(&mut self, former: Former, out: &mut impl FnMut(Encoded)) {
         self.old.began = boot_ns();
         if former.damaged > 0 {
             // Whose they were is not known; each of them that is still open is told of when it is heard of.
@@ -64,7 +70,7 @@ impl Witness {
                 ),
                 ..v1::Gap::default()
             };
-            out(record::own_event(
+            out(Encoded::own(
                 self.old.began,
                 self.clock,
                 v1::event::Body::Gap(gap),
@@ -84,12 +90,13 @@ impl Witness {
         }
     }
 
-    /// A connection is announced that was open before this run: what else is known of it is said first.
-    pub(super) fn find_older(&mut self, fact: &SocketFact) {
+    /// A connection is announced that was open before this run: what else is known of it is said first. Returns whether a
+    /// former run recorded who connected.
+    pub(super) fn find_older(&mut self, fact: &SocketFact) -> bool {
+        let kept = self.take_left(fact);
         let Some(session) = self.tap.session(fact.cookie) else {
-            return;
+            return false;
         };
-        let kept = self.old.left.remove(&fact.cookie);
         let known = kept.as_ref().and_then(|kept| kept.session.as_ref());
         let title = match known.and_then(|known| known.login_role.clone()) {
             Some(login_role) => Some(Title {
@@ -98,8 +105,9 @@ impl Witness {
             }),
             None => self.old.titles.read(session, fact.at),
         };
-        if let Some(owner) = known.and_then(|known| known.owner) {
-            self.connections.opened(&owner_fact(&owner, fact));
+        let owner = known.and_then(|known| known.owner);
+        if let Some(owner) = &owner {
+            self.connections.opened(&owner_fact(owner, fact));
         }
         let earlier = match (&self.old.former, &kept) {
             (Some(run), Some(kept)) => Some(of_kept(run, kept, session)),
@@ -112,6 +120,22 @@ impl Witness {
         if let Some(earlier) = earlier {
             self.tap.handle_earlier(fact.cookie, fact.at, earlier);
         }
+        owner.is_some()
+    }
+
+    /// What the former run left of a connection. Where connections have no cookie of the kernel's, the backend names it:
+    /// it serves one in its life.
+    fn take_left(&mut self, fact: &SocketFact) -> Option<Kept> {
+        if let Some(kept) = self.old.left.remove(&fact.cookie) {
+            return Some(kept);
+        }
+        let serves = |kept: &&Kept| {
+            let session = kept.session.as_ref();
+            session.is_some_and(|session| session.backend_pid == fact.tgid && is_running(session))
+        };
+        let cookie = self.old.left.values().find(serves)?.cookie;
+        self.old.closed.push(cookie);
+        self.old.left.remove(&cookie)
     }
 
     /// Who connected is kept for the next run.
@@ -129,13 +153,19 @@ impl Witness {
     }
 
     /// A process ended: so did the connection that it served, even if that was not heard of in this run.
-    pub(super) fn process_ended(&mut self, tgid: u32, at: u64, out: &mut impl FnMut(v1::Event)) {
+    pub(super) fn process_ended(&mut self, tgid: u32, at: u64, out: &mut impl FnMut(Encoded)) {
         self.old.titles.ended(tgid);
         let served = |kept: &&Kept| {
             let session = kept.session.as_ref();
             session.is_some_and(|session| session.backend_pid == tgid)
         };
-        let cookies: Vec<u64> = self.old.left.values().filter(served).map(|kept| kept.cookie).collect();
+        let cookies: Vec<u64> = self
+            .old
+            .left
+            .values()
+            .filter(served)
+            .map(|kept| kept.cookie)
+            .collect();
         for cookie in cookies {
             self.unseen_end(cookie, at, out);
         }
@@ -149,23 +179,31 @@ impl Witness {
     }
 
     /// Notes how far everything has come. `events`: how many events in all have to be delivered before that holds.
-    /// `complete`: what had been captured before this round has all been taken.
-    pub fn note_progress(&mut self, progress: &Progress, events: u64, complete: bool) {
-        let now = self.round_began;
+    /// `complete`: what had been captured before this round has all been taken. `last`: the run ends.
+    pub fn note_progress(&mut self, progress: &Progress, events: u64, complete: bool, last: bool) {
+        let now = self.old.round_began;
         let quiet = self.old.closed.is_empty() && !self.tap.was_touched();
-        if now < self.old.noted_at + if quiet { IDLE_NS } else { NOTE_NS } {
+        let wait = if quiet { IDLE_NS } else { NOTE_NS };
+        if !last && now < self.old.noted_at + wait {
             return;
         }
         self.old.noted_at = now;
         let mut notes: Vec<Note> = Vec::new();
         for cookie in self.tap.take_touched() {
-            let Some(told) = self.tap.told(cookie) else { continue };
+            let Some(told) = self.tap.told(cookie) else {
+                continue;
+            };
             if let Some(session) = self.kept_session(cookie) {
                 notes.push(Note::Open(Box::new(Kept::new(cookie, &told, session))));
             }
         }
         notes.extend(self.old.closed.drain(..).map(Note::Closed));
-        progress.note(events, if complete { now } else { 0 }, notes.into_iter());
+        let complete_at = if complete {
+            now.saturating_sub(UNDER_WAY_NS)
+        } else {
+            0
+        };
+        progress.note(events, complete_at, notes.into_iter());
     }
 
     /// Facts were lost: what they would have said is looked up as far as that goes. Processes that are gone end their
@@ -182,23 +220,42 @@ impl Witness {
         let gone: HashSet<u32> = backends
             .into_iter()
             .filter(|pid| start_of(*pid).is_none())
-            .chain(left.filter(|session| !is_running(session)).map(|session| session.backend_pid))
+            .chain(
+                left.filter(|session| !is_running(session))
+                    .map(|session| session.backend_pid),
+            )
             .collect();
         for tgid in gone {
             // At the end of the next round: its last segments may still wait.
             self.ends_of_round.push(End::Process { tgid, at: now });
         }
-        self.find_new_servers()
+        for (server, family) in self.servers.running() {
+            if self.servers.is_tapped(server.pid) {
+                continue;
+            }
+            // As if its exec had been told.
+            self.consider(server.pid, b"postgres\0");
+            if self.servers.is_tapped(server.pid) {
+                for pid in family {
+                    self.targets.mark(pid, server.pid, 0)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A connection of the former run is over, and this run never heard of it.
-    fn unseen_end(&mut self, cookie: u64, at: u64, out: &mut impl FnMut(v1::Event)) {
+    fn unseen_end(&mut self, cookie: u64, at: u64, out: &mut impl FnMut(Encoded)) {
         let Some((kept, run)) = self.old.left.remove(&cookie).zip(self.old.former.as_ref()) else {
             return;
         };
         let since = since(run, &kept);
         self.old.closed.push(cookie);
-        let Some(fact) = kept.session.as_ref().map(|session| socket_fact(cookie, kept.at, session)) else {
+        let Some(fact) = kept
+            .session
+            .as_ref()
+            .map(|session| socket_fact(cookie, kept.at, session))
+        else {
             return;
         };
         let mut facts = session_facts(&fact);
@@ -240,12 +297,9 @@ impl Witness {
                 end: at,
             };
             let session = Arc::clone(&facts);
-            let event = Event {
-                times,
-                session,
-                body,
-            };
-            out(record::event(&event, Some(&attribution), self.clock, &self.boot));
+            let event = Event { times, session, body };
+            let told = record::event(&event, Some(&attribution), self.clock, &self.boot);
+            out(Encoded::of(&told));
         }
     }
 
@@ -282,6 +336,7 @@ fn of_kept(run: &Run, kept: &Kept, session: &SessionFacts) -> Earlier {
     let places = kept.places();
     Earlier {
         places: Earlier::counts(session, places.channel).then_some(places),
+        between_requests: kept.between_requests,
         since: since(run, kept),
     }
 }
@@ -302,12 +357,14 @@ fn of_unknown(run: &Run, began: u64, session: &SessionFacts) -> Option<Earlier> 
         };
         return Some(Earlier {
             places: Earlier::counts(session, nothing.channel).then_some(nothing),
+            between_requests: false,
             since: start,
         });
     }
     // Silent for as long as that run delivered something.
     Some(Earlier {
         places: None,
+        between_requests: false,
         since: run.delivered.max(run.began),
     })
 }

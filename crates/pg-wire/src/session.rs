@@ -65,6 +65,12 @@ impl Session {
         Self::start(&limits, Stage::OutOfStep)
     }
 
+    /// A connection that was open before, of which it is known that nothing is under way: the next byte of each direction
+    /// begins a message. What was prepared in it is not known.
+    pub fn between_requests(limits: Limits) -> Session {
+        Self::start(&limits, Stage::Typed)
+    }
+
     /// With this, names that SQL gives in a string of several statements are followed too.
     #[must_use]
     pub fn with_split(mut self, split: Split) -> Session {

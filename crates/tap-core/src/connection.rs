@@ -120,16 +120,39 @@ impl Connection {
         });
         self.past.told(
             places.filter(|_| nothing_waits && self.session.is_settled()),
+            !self.session.is_opaque(),
             self.encrypted.channel,
         )
     }
 
-    /// Tells how much was missed before `offset` since the agent ran last, if it did.
-    pub(crate) fn meet(&mut self, direction: Direction, channel: u8, offset: u64, at: Nanos, recorder: &mut Recorder) {
-        if let Some((since, missing)) = self.past.meet(direction, channel, offset) {
-            let mut event = self.event(at, earlier::gap(direction, missing));
-            event.times.start = since;
-            recorder.events.push_back(event);
+    /// One direction is heard of for the first time since the agent ran last, if it did: tells how much was missed there.
+    pub(crate) fn meet(
+        &mut self,
+        direction: Direction,
+        channel: u8,
+        offset: u64,
+        at: Nanos,
+        recorder: &mut Recorder,
+    ) {
+        let Some(met) = self.past.meet(direction, channel, offset) else {
+            return;
+        };
+        if let Some(places) = met.next_request {
+            let session = Session::between_requests(self.encrypted.limits.clone());
+            self.session = session.with_split(sql_meaning::split);
+            self.frontend = ByteStream::at(places.frontend);
+            self.backend = ByteStream::at(places.backend);
+            self.joining = false;
+        }
+        if met.missing == Some(0) {
+            return;
+        }
+        let mut event = self.event(at, earlier::gap(direction, met.missing));
+        event.times.start = met.since;
+        recorder.events.push_back(event);
+        if self.stream(direction).take(offset, 0).missing > 0 {
+            self.session.handle_gap(direction, at, offset, met.missing);
+            self.poll(recorder);
         }
     }
 

@@ -109,7 +109,8 @@ impl Connection {
             let mut event = self.event(span.to, Body::Gap(gap));
             event.times.start = span.from;
             recorder.events.push_back(event);
-            self.session.handle_gap(direction, span.to, span.end, Some(missing));
+            self.session
+                .handle_gap(direction, span.to, span.end, Some(missing));
             self.poll(recorder);
         }
     }

@@ -42,6 +42,8 @@ pub struct Told {
     pub places: Places,
     /// Nothing was seen behind them.
     pub settled: bool,
+    /// So that the next byte of each direction begins a message, and nothing is under way.
+    pub between_requests: bool,
     /// When the connection was last heard of.
     pub at: Nanos,
 }
@@ -51,6 +53,8 @@ pub struct Told {
 pub struct Earlier {
     /// How far it was told, in offsets that still count; `None`: how much was missed cannot be known.
     pub places: Option<Places>,
+    /// It was left at these places with nothing under way ([`Told::between_requests`]).
+    pub between_requests: bool,
     /// From when on something may have been missed.
     pub since: Nanos,
 }
@@ -92,6 +96,12 @@ impl Tap {
         touched
     }
 
+    /// Whether there are any.
+    #[must_use]
+    pub fn was_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// How far a connection has been told, once all events were taken by [`Self::poll`]; `None` if that is not sure.
     #[must_use]
     pub fn told(&self, cookie: u64) -> Option<Told> {
@@ -112,6 +122,16 @@ pub(crate) struct Past {
     at: Nanos,
 }
 
+/// A connection that a former run knew is heard of again.
+pub(crate) struct Met {
+    /// From when on something may have been missed.
+    pub(crate) since: Nanos,
+    /// How much was; `None`: nobody knows.
+    pub(crate) missing: Option<u64>,
+    /// Nothing was, and here begins a request: both streams go on from these places.
+    pub(crate) next_request: Option<Places>,
+}
+
 impl Past {
     /// A segment came. Whether the connection was not in the list of touched ones.
     pub(crate) fn touch(&mut self, header: &SegmentHeader) -> bool {
@@ -119,21 +139,18 @@ impl Past {
         !std::mem::replace(&mut self.touched, true)
     }
 
-    /// One direction is heard of again at `offset`. Gives from when on how many bytes were missed, if some were.
-    pub(crate) fn meet(
-        &mut self,
-        direction: Direction,
-        channel: u8,
-        offset: u64,
-    ) -> Option<(Nanos, Option<u64>)> {
+    /// One direction is heard of again at `offset`; `None` if that was not awaited.
+    pub(crate) fn meet(&mut self, direction: Direction, channel: u8, offset: u64) -> Option<Met> {
         let earlier = self.take_earlier(direction)?;
-        let missing = match earlier.places {
-            Some(places) if places.channel == channel => {
-                Some(offset.saturating_sub(place(&places, direction)))
-            }
-            _ => None,
-        };
-        (missing != Some(0)).then_some((earlier.since, missing))
+        let places = earlier.places.filter(|places| places.channel == channel);
+        let missing = places.map(|places| offset.saturating_sub(place(&places, direction)));
+        // Whoever is answered without having asked was heard of too late.
+        let asks = direction == Direction::Frontend && self.earlier.is_some();
+        Some(Met {
+            since: earlier.since,
+            missing,
+            next_request: places.filter(|_| asks && earlier.between_requests && missing == Some(0)),
+        })
     }
 
     /// It is over, or no offsets count: from when on an unknown number of bytes was missed.
@@ -163,7 +180,7 @@ impl Past {
     }
 
     /// How far a connection was told that is settled at these places, or at none.
-    pub(crate) fn told(&self, settled: Option<Places>, channel: u8) -> Option<Told> {
+    pub(crate) fn told(&self, settled: Option<Places>, readable: bool, channel: u8) -> Option<Told> {
         if self.earlier.is_some() {
             return None;
         }
@@ -172,6 +189,7 @@ impl Past {
         Some(Told {
             places,
             settled: settled.is_some(),
+            between_requests: settled.is_some() && readable,
             at: self.at,
         })
     }

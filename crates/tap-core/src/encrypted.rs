@@ -26,7 +26,7 @@ pub(crate) struct Encrypted {
     /// Encrypted bytes that went by since.
     unread: u64,
     /// What a session may keep, for the one that begins with the plaintext.
-    limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 /// Encrypted bytes that cannot be handshakes alone: certificates take some kilobytes.

@@ -21,9 +21,9 @@ pub use event::{
     Body, Endpoint, Event, Final, Gap, Query, SessionFacts, Times, TransactionEnd, Transport, Unreadable,
 };
 pub use pg_wire::{
-    Direction, EncryptionKind, ExchangeKind, Format, Limits, Nanos, Outcome, Param, Phase, ServerError, Tag,
-    ValueText, text_of, text_of_start,
+    Column, Direction, EncryptionKind, ExchangeKind, Format, Limits, Nanos, Outcome, Param, Phase,
+    ServerError, Tag, ValueText, text_of, text_of_start,
 };
 pub use query::Redaction;
 pub use sql_meaning::Statement;
-pub use tap::{Settings, Tap};
+pub use tap::{Settings, Tap, session_facts};

@@ -26,6 +26,11 @@ impl ByteStream {
         Self { next: None }
     }
 
+    /// A stream that goes on from there.
+    pub(crate) fn at(offset: u64) -> Self {
+        Self { next: Some(offset) }
+    }
+
     /// Takes `length` bytes at `offset`.
     pub(crate) fn take(&mut self, offset: u64, length: u64) -> Fit {
         let next = self.next.unwrap_or(offset);

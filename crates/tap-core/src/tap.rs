@@ -166,6 +166,11 @@ impl Tap {
         self.connections.len()
     }
 
+    /// The processes that serve them.
+    pub fn backends(&self) -> impl Iterator<Item = u32> {
+        self.by_backend.keys().copied()
+    }
+
     /// Segments of connections that were never announced.
     #[must_use]
     pub fn orphans(&self) -> u64 {
@@ -192,7 +197,9 @@ impl Tap {
     }
 }
 
-fn session_facts(fact: &SocketFact) -> SessionFacts {
+/// What a socket says of its session.
+#[must_use]
+pub fn session_facts(fact: &SocketFact) -> SessionFacts {
     let is_unix = fact.family == AF_UNIX;
     let (client, server) = if is_unix {
         let length = usize::try_from(fact.path_length).unwrap_or(0);

@@ -77,7 +77,10 @@ fn what_was_lost_before_and_behind_is_told_for_itself() {
             "gap missed Frontend 7"
         ]
     );
-    assert!(lines.last().is_some_and(|line| line.starts_with("close")), "{lines:?}");
+    assert!(
+        lines.last().is_some_and(|line| line.starts_with("close")),
+        "{lines:?}"
+    );
 }
 
 #[test]

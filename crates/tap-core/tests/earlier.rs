@@ -19,7 +19,12 @@ fn restart(host: &mut Host) {
 fn find(host: &mut Host, places: Option<Places>, since: u64) {
     host.accept(&mid_stream(tcp(COOKIE, BACKEND)));
     let at = host.at;
-    host.tap.handle_earlier(COOKIE, at, Earlier { places, since });
+    let earlier = Earlier {
+        places,
+        between_requests: true,
+        since,
+    };
+    host.tap.handle_earlier(COOKIE, at, earlier);
 }
 
 fn told(host: &Host) -> Option<Told> {
@@ -65,19 +70,55 @@ fn what_passed_between_two_runs_is_a_gap_of_its_exact_size() {
 }
 
 #[test]
-fn who_said_nothing_has_no_gap() {
+fn who_said_nothing_goes_on_as_if_nothing_had_been() {
     let mut host = Host::logged_in();
     let left = told(&host).unwrap();
+    assert!(left.settled && left.between_requests);
     restart(&mut host);
     find(&mut host, Some(left.places), left.at);
     ask(&mut host, "SELECT 1");
     ask(&mut host, "SELECT 2");
+    assert_eq!(
+        host.lines(),
+        [
+            "Simple SELECT 1 Ok@Complete \"SELECT 1\" I1",
+            "Simple SELECT 2 Ok@Complete \"SELECT 1\" I2"
+        ]
+    );
+    assert!(told(&host).unwrap().settled);
+}
+
+#[test]
+fn who_is_heard_too_late_gets_into_step_later() {
+    // The server speaks first: the request went by unseen, or it speaks of itself.
+    let mut host = Host::logged_in();
+    let left = told(&host).unwrap();
+    restart(&mut host);
+    host.unseen(COOKIE, Direction::Frontend, query("SELECT 0").len() as u64);
+    find(&mut host, Some(left.places), left.at);
+    host.server(&[complete("SELECT 1"), ready(b'I')]);
+    ask(&mut host, "SELECT 1");
+    ask(&mut host, "SELECT 2");
     let lines = host.lines();
+    assert_eq!(lines[0], "gap agent_restart Frontend 14");
+    assert!(!lines.iter().any(|line| line.contains("malformed")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("SELECT 1 Ok")), "{lines:?}");
+    // The client is where it was, but the server said something meanwhile.
+    let mut host = Host::logged_in();
+    let left = told(&host).unwrap();
+    restart(&mut host);
+    host.unseen(COOKIE, Direction::Backend, notice().len() as u64);
+    find(&mut host, Some(left.places), left.at);
+    ask(&mut host, "SELECT 1");
+    ask(&mut host, "SELECT 2");
+    let lines = host.lines();
+    let missed = format!("gap agent_restart Backend {}", notice().len());
+    assert!(lines.contains(&missed), "{lines:?}");
     assert!(
-        lines.iter().all(|line| !line.contains("agent_restart")),
+        lines.iter().any(|line| line.contains("SELECT 1 Unknown")),
         "{lines:?}"
     );
-    assert!(lines.iter().any(|line| line.contains("SELECT 2")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("SELECT 2 Ok")), "{lines:?}");
 }
 
 #[test]

@@ -15,7 +15,11 @@ use serde_json::{Map, Value, json};
 use stats_alloc::Region;
 use tap_core::{Body, Settings};
 
-use crate::{ALLOCATOR, tape::Tape};
+use crate::{
+    ALLOCATOR,
+    figures::{machine, median},
+    tape::Tape,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -150,27 +154,11 @@ impl Figures {
     }
 }
 
-fn median(times: &[f64]) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 /// Slowest over fastest round.
 fn spread(times: &[f64]) -> f64 {
     let slowest = times.iter().copied().fold(f64::MIN, f64::max);
     let fastest = times.iter().copied().fold(f64::MAX, f64::min);
     (slowest / fastest * 100.0).round() / 100.0
-}
-
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown processor", |(_, model)| model.trim());
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!("{model}, {cores} cores")
 }
 
 fn print(cases: &Map<String, Value>) {

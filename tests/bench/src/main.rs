@@ -1,15 +1,21 @@
-//! `pgwitness-bench`: measurements of the pure crates, on recorded conversations. Built for release by `cargo xtask bench`.
+//! `pgwitness-bench`: measurements, of the pure crates on recorded conversations and of the whole on a real server.
+//! Built for release by `cargo xtask bench`.
 //!
-//! Owns the command line and the form of the figures. Separate from the truth suites, which are built with everything
-//! and check, not measure.
+//! Owns the command line, Ctrl-C and the form of the figures. Separate from the truth suites, which are built with
+//! everything and check, not measure.
 
 mod decode;
+mod figures;
+mod overhead;
+mod soak;
 mod tape;
 
-use std::alloc::System;
+use std::{alloc::System, process::ExitCode};
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Counts allocations, at the cost of two atomic additions for each.
 #[global_allocator]
@@ -26,10 +32,39 @@ struct Arguments {
 enum Bench {
     /// Recorded conversations through streams, protocol and sessions
     Decode(decode::Args),
+    /// What the tap costs a database, beside no audit, pgAudit and the server's own log
+    Overhead(overhead::Args),
+    /// Full speed for a while: nothing may be lost; and with a ring that is too small, every lost byte must be told
+    Soak(soak::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().bench {
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().bench {
         Bench::Decode(args) => decode::run(&args),
+        Bench::Overhead(args) => to_the_end(overhead::run(&args)),
+        Bench::Soak(args) => to_the_end(soak::run(&args)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("pgwitness-bench: {problem:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Runs it on one thread with all that it starts; a signal drops it, and everything ends.
+fn to_the_end(bench: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            outcome = bench => outcome,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })
 }

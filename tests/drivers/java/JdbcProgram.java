@@ -60,7 +60,11 @@ final class JdbcProgram {
         settings.setProperty("password", System.getenv("PGPASSWORD"));
         settings.setProperty("preferQueryMode", mode);
         settings.setProperty("reWriteBatchedInserts", rewrite);
-        settings.setProperty("sslmode", "disable");
+        String sslMode = System.getenv("PGSSLMODE");
+        settings.setProperty("sslmode", sslMode);
+        if (!sslMode.equals("disable")) {
+            settings.setProperty("sslrootcert", System.getenv("PGSSLROOTCERT"));
+        }
         settings.setProperty("gssEncMode", "disable");
         String host = System.getenv("PGHOST");
         if (host.startsWith("/")) {

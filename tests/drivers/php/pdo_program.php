@@ -182,7 +182,7 @@ final class Session
 }
 
 $journal = new Journal('pdo');
-$place = 'pgsql:host=' . getenv('PGHOST') . ';port=' . getenv('PGPORT') . ';dbname=' . getenv('PGDATABASE') . ';sslmode=disable';
+$place = 'pgsql:host=' . getenv('PGHOST') . ';port=' . getenv('PGPORT') . ';dbname=' . getenv('PGDATABASE') . ';sslmode=' . getenv('PGSSLMODE');
 $kinds = [
     [[PDO::ATTR_EMULATE_PREPARES => false], true],
     [[PDO::PGSQL_ATTR_DISABLE_PREPARES => true], true],

@@ -105,7 +105,7 @@ def main():
     settings = ";".join(f"{key}={os.environ[name]}" for key, name in place.items())
     for _ in range(JOURNAL.rounds):
         for prepare, fetch in ((1, 0), (0, 0), (1, 1), (0, 1)):
-            how = f"DRIVER=PostgreSQL Unicode;SSLmode=disable;UseServerSidePrepare={prepare};UseDeclareFetch={fetch};Fetch=20"
+            how = f"DRIVER=PostgreSQL Unicode;SSLmode={os.environ['PGSSLMODE']};UseServerSidePrepare={prepare};UseDeclareFetch={fetch};Fetch=20"
             connection = pyodbc.connect(f"{how};{settings}", autocommit=True)
             Session(connection, bool(prepare), bool(fetch)).round()
             connection.close()

@@ -3,6 +3,7 @@ import datetime
 import decimal
 import io
 import os
+import ssl
 import uuid
 
 from journal import Journal, cannot_run, expect, parts
@@ -20,8 +21,9 @@ JOURNAL = Journal(NAME)
 def connect(module):
     host = os.environ["PGHOST"]
     place = {"unix_sock": f"{host}/.s.PGSQL.{os.environ['PGPORT']}"} if host.startswith("/") else {"host": host, "port": int(os.environ["PGPORT"])}
+    context = ssl.create_default_context(cafile=os.environ["PGSSLROOTCERT"]) if os.environ["PGSSLMODE"] != "disable" else False
     factory = getattr(module, "Connection" if module is pg8000.native else "connect")
-    return factory(user=os.environ["PGUSER"], password=os.environ["PGPASSWORD"], database=os.environ["PGDATABASE"], ssl_context=False, **place)
+    return factory(user=os.environ["PGUSER"], password=os.environ["PGPASSWORD"], database=os.environ["PGDATABASE"], ssl_context=context, **place)
 
 
 class Native:

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use pgwitness_tests::suite::{Outcome, demo, local, survive, wire};
+use pgwitness_tests::route::Route;
+use pgwitness_tests::suite::{Outcome, demo, kernels, local, loss, survive, wire};
+use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs real programs against a real server and compares the record with the server's own log.
@@ -29,9 +31,10 @@ enum Suite {
         #[arg(long)]
         json: bool,
     },
-    /// Ten thousand statements of a dozen programs against the server's log, one by one.
+    /// Ten thousand statements of a dozen programs against the server's log, one by one; sessions older than the agent;
+    /// an agent that ends and begins again.
     Local {
-        /// Five times as many.
+        /// Every way to the server, each way into the kernel, and either one first.
         #[arg(long)]
         full: bool,
         /// Print the figures as one JSON object on the last line.
@@ -40,12 +43,36 @@ enum Suite {
         /// Leave what agent and collector wrote in place.
         #[arg(long)]
         keep: bool,
+        /// Only this cell (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
+    },
+    /// In small, on the kernel that runs: what `cargo xtask kernels` runs in its virtual machines.
+    Kernels {
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
     },
     /// Kill the agent under load: no client may notice.
     Survive {
         /// Print the figures as one JSON object on the last line.
         #[arg(long)]
         json: bool,
+    },
+    /// Every way in which bytes can escape the tap: what is lost must be told.
+    Loss {
+        /// Every part.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agent and collector wrote in place.
+        #[arg(long)]
+        keep: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
     },
     /// Clients of many kinds against servers of several versions: text, parameters, rows and outcome.
     Wire {
@@ -61,6 +88,12 @@ enum Suite {
         /// Only this part (can be given several times).
         #[arg(long, value_name = "NAME")]
         part: Vec<String>,
+        /// Every program by this way.
+        #[arg(long, value_enum)]
+        transport: Option<Route>,
+        /// The agent's way into the kernel.
+        #[arg(long, value_enum, default_value = "auto")]
+        tier: Tier,
         /// Go on where an earlier run was interrupted.
         #[arg(long)]
         resume: bool,
@@ -124,13 +157,34 @@ fn start(arguments: Arguments) -> Result<bool> {
 async fn run(suite: Suite) -> Result<Outcome> {
     let (outcome, json) = match suite {
         Suite::Demo { once, json } => (demo::run(once || json, json).await?, true),
-        Suite::Local { full, json, keep } => (local::run(full, keep).await?, json),
+        Suite::Local {
+            full,
+            json,
+            keep,
+            part,
+        } => {
+            let plan = local::Plan {
+                full,
+                keep,
+                parts: part,
+            };
+            (local::run(&plan).await?, json)
+        }
+        Suite::Kernels { json } => (kernels::run().await?, json),
         Suite::Survive { json } => (survive::run().await?, json),
+        Suite::Loss {
+            full,
+            json,
+            keep,
+            part,
+        } => (loss::run(full, &part, keep).await?, json),
         Suite::Wire {
             full,
             json,
             keep,
             part,
+            transport,
+            tier,
             resume,
             state,
             servers,
@@ -143,6 +197,8 @@ async fn run(suite: Suite) -> Result<Outcome> {
                 full,
                 keep,
                 parts: part,
+                transport,
+                tier,
                 resume,
                 state,
                 servers,

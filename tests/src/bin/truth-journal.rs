@@ -6,8 +6,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use pgwitness_tests::channel::{Channel, Relay, is_encrypted};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
@@ -33,8 +35,7 @@ async fn run() -> Result<()> {
         .append(true)
         .open(variable("PGW_JOURNAL")?)?;
     for _ in 0..rounds {
-        let (client, connection) = config.connect(NoTls).await.context("connecting")?;
-        let connection = tokio::spawn(connection);
+        let (client, connection, _relay) = connect(&config).await.context("connecting")?;
         let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
         let mut journal = Journal {
             file: file.try_clone()?,
@@ -44,6 +45,23 @@ async fn run() -> Result<()> {
         connection.await??;
     }
     Ok(())
+}
+
+/// The relay has to live as long as its connection.
+async fn connect(config: &Config) -> Result<(Client, JoinHandle<Result<(), Error>>, Option<Relay>)> {
+    if !is_encrypted() {
+        let (client, connection) = config.connect(NoTls).await?;
+        return Ok((client, tokio::spawn(connection), None));
+    }
+    let Channel::Tls(relay) = Channel::open()? else {
+        bail!("TLS was asked for");
+    };
+    let stream = relay.stream()?;
+    stream.set_nonblocking(true)?;
+    let (client, connection) = config
+        .connect_raw(tokio::net::UnixStream::from_std(stream)?, NoTls)
+        .await?;
+    Ok((client, tokio::spawn(connection), Some(relay)))
 }
 
 /// The file, and whose backend it speaks of.

@@ -1,15 +1,14 @@
 //! A client that says what the protocol allows and no driver says: portals that are continued, pipelines that fail in
 //! the middle, names that are used again, function calls, ends without goodbye.
 //!
-//! usage: truth-protocol (over the Unix socket in PGHOST, as a role that needs no password; connection settings come
-//! from the PG* environment). It reads answers only to know when the server is ready: what came of each request is in
+//! usage: truth-protocol (as a role that needs no password; connection settings come from the PG* environment). It reads answers only to know when the server is ready: what came of each request is in
 //! the server's log.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use pgwitness_tests::channel::Channel;
 
 fn main() -> Result<()> {
     for version in [PROTOCOL_3_0, PROTOCOL_3_2] {
@@ -570,7 +569,7 @@ fn ends() -> Result<()> {
 
 /// One connection.
 struct Session {
-    stream: UnixStream,
+    stream: Channel,
 }
 
 impl Session {
@@ -580,9 +579,8 @@ impl Session {
 
     fn open_as(version: u32, more: &[(&str, &str)]) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
-        let socket = format!("{}/.s.PGSQL.{}", variable("PGHOST")?, variable("PGPORT")?);
-        let stream = UnixStream::connect(&socket).with_context(|| format!("connecting to {socket}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let stream = Channel::open()?;
+        stream.set_read_timeout(PATIENCE)?;
         let mut startup = version.to_be_bytes().to_vec();
         for (name, value) in [
             ("user", variable("PGUSER")?),

@@ -1,187 +1,298 @@
-//! One host, a dozen programs, one role: every statement against the server's own log.
+//! One host, a dozen programs, one role: every statement against the server's own log, whatever the way to the server,
+//! whatever the agent's way into the kernel, and whether the sessions or the agent were there first.
 //!
-//! First with texts in the clear, so that they can be compared, while garbage arrives at the server's port; then with
-//! the default redaction, to see that secrets and literals are nowhere in what agent and collector wrote.
+//! Owns the list of cells and their sums. In a cell of kind `new` everything has to be recorded, with texts in the
+//! clear, so that they can be compared; in one of kind `old` and in `restarts`, what is not recorded has to be told.
+//! Once, everything is searched for secrets with the default redaction.
 
 mod leak;
+mod load;
 mod mix;
+mod new;
+mod old;
+mod restarts;
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Outcome, await_delivery, complete_log, figures, recorded};
-use crate::cluster::{APP_ROLE, Cluster, Witness};
-use crate::compare::{Expected, compare};
-use crate::program::{Program, Route};
-use crate::record::query_folder;
+use super::{Outcome, figures};
+use crate::cluster::{Cluster, server_binaries};
+use crate::compare::Differences;
+use crate::ledger::Ledger;
+use crate::route::{ROUTES, Route};
 use crate::screen::progress;
-use crate::tap::{Redaction, Tap};
-use mix::Mix;
+use crate::tap::Tier;
 
-/// Runs the suite; `full` is five times the work, `keep` leaves what was recorded in place.
+/// What is to be run.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Every cell.
+    pub full: bool,
+    /// Leave what agent and collector wrote in place.
+    pub keep: bool,
+    /// Only these cells; if there are none, all of the form.
+    pub parts: Vec<String>,
+}
+
+/// One combination.
+#[derive(Clone, Debug)]
+struct Cell {
+    name: String,
+    routes: Vec<Route>,
+    tier: Tier,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The agent is there first.
+    New,
+    /// The sessions are.
+    Old,
+    /// The agent ends and begins again, so many times.
+    Restarts(u32),
+    /// The default redaction.
+    Literals,
+}
+
+/// What one cell found.
+#[derive(Debug, Default)]
+struct Found {
+    differences: Differences,
+    ledger: Ledger,
+    programs: BTreeSet<String>,
+    /// Figures of this kind of cell alone.
+    more: serde_json::Map<String, Value>,
+    passed: bool,
+}
+
+/// Runs the suite.
 ///
 /// # Errors
-/// When something cannot be started or read; differences are figures.
-pub async fn run(full: bool, keep: bool) -> Result<Outcome> {
+/// When the plan names a cell that there is not. A cell that cannot be run is a figure, and so are differences.
+pub async fn run(plan: &Plan) -> Result<Outcome> {
     let began = Instant::now();
-    let slice = format!("pgwitness-local-{}", std::process::id());
-    let mut cluster = Cluster::init(Witness::Full)?;
-    // The agent first: it has to notice the server's start by itself, and sees the role being made.
-    progress("starting collector and agent, then the server");
-    let mut tap = Tap::start(&cluster.data(), Redaction::Clear).await?;
-    cluster.start().await?;
-    cluster.prepare().await?;
-
-    let mix = Mix::new(&slice, &cluster)?;
-    progress(&format!(
-        "{}: {} programs share the role {APP_ROLE}",
-        cluster.version(),
-        mix.programs().len()
-    ));
-    let garbage = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let port = cluster.port();
-        tokio::task::spawn_blocking(move || garbage(port)).await?
+    let (short, all) = (short_form(), cells());
+    let known = |name: &String| short.iter().chain(&all).any(|cell| cell.name == *name);
+    if let Some(name) = plan.parts.iter().find(|name| !known(name)) {
+        let names: Vec<_> = all.iter().chain(&short).map(|cell| cell.name.as_str()).collect();
+        anyhow::bail!("there is no part {name}; there are: {}", names.join(" "));
+    }
+    let wanted: Vec<&Cell> = match (plan.parts.is_empty(), plan.full) {
+        (true, true) => all.iter().collect(),
+        (true, false) => short.iter().collect(),
+        (false, _) => all
+            .iter()
+            .chain(
+                short
+                    .iter()
+                    .filter(|cell| all.iter().all(|other| other.name != cell.name)),
+            )
+            .filter(|cell| plan.parts.contains(&cell.name))
+            .collect(),
     };
-    let (lives, sent) = tokio::join!(mix.run(if full { 5 } else { 1 }), garbage);
-    let (lives, sent) = (lives?, sent?);
-    let logged = complete_log(&cluster.csvlog()).await?;
-    let expected = logged
-        .iter()
-        .filter(|s| s.role == APP_ROLE)
-        .map(|s| s.statements.len() as u64)
-        .sum();
-    progress(&format!(
-        "{expected} statements in the server's log; waiting for their delivery"
-    ));
-    await_delivery(&tap, expected).await;
-    tap.stop().await?;
-
-    let units: BTreeMap<_, _> = mix
-        .programs()
-        .iter()
-        .map(|p| (p.name().to_owned(), p.unit().to_owned()))
-        .collect();
-    let record = recorded(&tap)?;
-    let found = compare(
-        &logged,
-        &record,
-        Expected {
-            role: APP_ROLE,
-            units: &units,
-            texts: true,
-        },
-    );
-    for example in &found.examples {
-        progress(example);
+    let mut sums = Sums::default();
+    for cell in wanted {
+        let binaries = server_binaries()?;
+        let reason = cell
+            .routes
+            .iter()
+            .find_map(|route| Cluster::unavailable(&binaries, *route));
+        if let Some(reason) = reason {
+            sums.unavailable
+                .push(json!({ "part": cell.name, "reason": reason }));
+            continue;
+        }
+        progress(&format!("{}:", cell.name));
+        let began = Instant::now();
+        let found = match cell.kind {
+            Kind::New => new::run(cell, plan.keep).await,
+            Kind::Old => old::run(cell, plan.keep).await,
+            Kind::Restarts(times) => restarts::run(cell, times, plan.keep).await,
+            Kind::Literals => new::literals(cell, plan.keep).await,
+        };
+        sums.take(cell, found, began.elapsed().as_secs());
     }
-    let garbage_events = gaps(&tap, "malformed")?;
-    let (verified, verdict) = tap.verify()?;
-    if !verified {
-        progress(&verdict);
-    }
-    let leaks = leak::of_password(&tap, &cluster)? + literal_phase(&slice, &cluster, keep).await?;
-    if keep {
-        progress(&format!("kept: {}", tap.keep().display()));
-    }
-
-    let short = lives.iter().filter(|life| **life < SHORT).count();
-    let passed = found.none()
-        && leaks == 0
-        && verified
-        && garbage_events > 0
-        && found.statements >= MIN_STATEMENTS
-        && units.len() >= MIN_PROGRAMS;
-    let mut figures = figures(serde_json::to_value(&found)?)?;
-    figures.extend(super::figures(json!({
-        "programs": units.len(),
-        "recorded_events": record.len(),
-        "short_lived_programs": mix.short_lived(),
-        "short_lived_processes": lives.len(),
-        "under_50_ms": short,
-        "under_50_ms_share": (short as f64 / lives.len().max(1) as f64 * 1000.0).round() / 1000.0,
-        "garbage_connections": sent,
-        "garbage_events": garbage_events,
-        "leaks": leaks,
-        "verified": verified,
-        "server": cluster.version(),
-        "seconds": began.elapsed().as_secs(),
-        "unavailable": Value::Array(Vec::new()),
-    }))?);
-    Ok(Outcome { figures, passed })
+    sums.outcome(plan, began.elapsed().as_secs())
 }
 
-/// What is not PostgreSQL's protocol: returns how many connections sent some.
-fn garbage(port: u16) -> Result<u32> {
-    // Reproducible noise (xorshift64); its first four bytes are far above any startup packet's length.
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(4096)
-    .collect();
-    let huge = [&[0xff; 4][..], &noise].concat();
-    let negative_length = [0x80, 0, 0, 0, 0, 3, 0, 0];
-    let http = b"GET / HTTP/1.1\r\nHost: db\r\n\r\n";
-    let mut sent = 0;
-    for bytes in [&huge[..], &negative_length, http] {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connecting for the garbage")?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        // The server may close first; what it got by then is enough.
-        drop(stream.write_all(bytes));
-        drop(stream.read(&mut [0; 256]));
-        sent += 1;
+/// Every way, either tier, and either one first; and what is not about ways.
+fn cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for tier in [Tier::A, Tier::B] {
+        for route in ROUTES {
+            for (kind, order) in [(Kind::New, "new"), (Kind::Old, "old")] {
+                cells.push(Cell {
+                    name: format!("{}-{}-{order}", route.name(), tier.name()),
+                    routes: vec![route],
+                    tier,
+                    kind,
+                });
+            }
+        }
     }
-    Ok(sent)
-}
-
-/// Recorded gaps with a reason.
-fn gaps(tap: &Tap, reason: &str) -> Result<u64> {
-    let sql = format!(
-        "SELECT agent, seq FROM events WHERE kind = 'gap' AND gap_reason = '{reason}' ORDER BY agent, seq"
-    );
-    Ok(query_folder(tap.collector_binary(), &tap.collector_data(), &sql)?.len() as u64)
-}
-
-/// The default redaction: a literal that occurs nowhere else must occur nowhere.
-async fn literal_phase(slice: &str, cluster: &Cluster, keep: bool) -> Result<u64> {
-    progress("once more with the default redaction");
-    let mut tap = Tap::start(&cluster.data(), Redaction::Default).await?;
-    let program = Program::new(slice, "literals", cluster, Route::Tcp)?;
-    let marker = leak::marker();
-    let statement = format!(
-        "SELECT count(*) FROM orders WHERE note = '{marker}' {}",
-        program.tag()
-    );
-    program.repeat(1, |_| Ok(program.psql(&statement))).await?;
-    let failing = format!(
-        "INSERT INTO customers VALUES (1, '{marker}', '{marker}') {};\n",
-        program.tag()
-    );
-    let run = program.start(program.psql_script(&failing)?)?;
-    program.finish(run, Duration::from_secs(20)).await?;
-    await_delivery(&tap, 2).await;
-    tap.stop().await?;
-    let seen = recorded(&tap)?.len();
-    anyhow::ensure!(
-        seen >= 2,
-        "only {seen} of the two statements with the marker were recorded"
-    );
-    let leaks = leak::of(&tap, &marker)? + leak::of_password(&tap, cluster)?;
-    if keep {
-        progress(&format!("kept: {}", tap.keep().display()));
+    let binaries = server_binaries().unwrap_or_default();
+    let routes = ROUTES
+        .into_iter()
+        .filter(|route| Cluster::unavailable(&binaries, *route).is_none());
+    let routes: Vec<Route> = routes.collect();
+    for (name, tier) in [("restarts", Tier::A), ("restarts-b", Tier::B)] {
+        cells.push(Cell {
+            name: name.to_owned(),
+            routes: routes.clone(),
+            tier,
+            kind: Kind::Restarts(RESTARTS),
+        });
     }
-    Ok(leaks)
+    cells.push(Cell {
+        name: "literals".to_owned(),
+        routes: routes.clone(),
+        tier: Tier::Auto,
+        kind: Kind::Literals,
+    });
+    cells
 }
 
-const SHORT: Duration = Duration::from_millis(50);
+/// What a check of a commit can wait for: the three commonest ways at once.
+fn short_form() -> Vec<Cell> {
+    let cell = |name: &str, kind| Cell {
+        name: name.to_owned(),
+        routes: vec![Route::Tcp, Route::Unix, Route::Tls],
+        tier: Tier::Auto,
+        kind,
+    };
+    vec![
+        cell("short-new", Kind::New),
+        cell("short-old", Kind::Old),
+        cell("short-restarts", Kind::Restarts(SHORT_RESTARTS)),
+        cell("short-literals", Kind::Literals),
+    ]
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    differences: Differences,
+    ledger: Ledger,
+    programs: BTreeSet<String>,
+    cells: Vec<Value>,
+    failed: Vec<Value>,
+    unavailable: Vec<Value>,
+    fresh_cells: u64,
+    numbers: BTreeMap<&'static str, u64>,
+}
+
+impl Sums {
+    fn take(&mut self, cell: &Cell, found: Result<Found>, seconds: u64) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                progress(&format!("  FAILED: {error:#}"));
+                self.failed
+                    .push(json!({ "part": cell.name, "reason": format!("{error:#}") }));
+                return;
+            }
+        };
+        for example in found.differences.examples.iter().chain(&found.ledger.examples) {
+            progress(&format!("  {example}"));
+        }
+        self.fresh_cells += u64::from(cell.kind == Kind::New);
+        let mut line = json!({
+            "part": cell.name,
+            "passed": found.passed,
+            "seconds": seconds,
+            "statements": found.differences.statements + found.ledger.statements,
+        });
+        if let Some(line) = line.as_object_mut() {
+            if matches!(cell.kind, Kind::Old | Kind::Restarts(_)) {
+                let ledger = serde_json::to_value(&found.ledger).ok();
+                line.extend(ledger.and_then(|ledger| figures(ledger).ok()).unwrap_or_default());
+            }
+            line.extend(found.more.clone());
+        }
+        progress(&format!("  {line}"));
+        if !found.passed {
+            self.failed
+                .push(json!({ "part": cell.name, "reason": "something is wrong, see its figures" }));
+        }
+        self.cells.push(line);
+        for name in SUMMED {
+            let count = found.more.get(name).and_then(Value::as_u64).unwrap_or_default();
+            *self.numbers.entry(name).or_default() += count;
+        }
+        self.differences.add(&found.differences);
+        self.ledger.add(&found.ledger);
+        self.programs.extend(found.programs);
+    }
+
+    fn outcome(self, plan: &Plan, seconds: u64) -> Result<Outcome> {
+        let (differences, ledger) = (&self.differences, &self.ledger);
+        let statements = differences.statements + ledger.statements;
+        let needed = self.fresh_cells * MIN_STATEMENTS;
+        let enough = differences.statements >= needed
+            && (plan.parts.is_empty() || statements + self.numbers.values().sum::<u64>() > 0)
+            && (self.fresh_cells == 0 || self.programs.len() >= MIN_PROGRAMS);
+        let passed = self.failed.is_empty() && enough && !self.cells.is_empty();
+        let mut all = figures(json!({
+            "statements": statements,
+            "programs": self.programs.len(),
+            "missing": differences.missing + ledger.untold,
+            "extra": differences.extra + ledger.extra,
+            "wrong_text": differences.wrong_text + ledger.wrong_text,
+            "wrong_rows": differences.wrong_rows,
+            "wrong_outcome": differences.wrong_outcome,
+            "wrong_principal": differences.wrong_principal + ledger.wrong_principal,
+            "unknown_principal": differences.unknown_principal,
+            "unwitnessed": differences.unwitnessed,
+            "told_missing": ledger.told_missing,
+            "untold": ledger.untold,
+            "wrong_session": ledger.wrong_session,
+            "unknown_session": ledger.unknown_session,
+            "wrong_bytes": ledger.wrong_bytes,
+            "unknown_principal_old": ledger.unknown_principal,
+        }))?;
+        for (name, count) in &self.numbers {
+            all.insert((*name).to_owned(), json!(count));
+        }
+        all.extend(figures(json!({
+            "cells": self.cells,
+            "failed": self.failed,
+            "seconds": seconds,
+            "unavailable": self.unavailable,
+        }))?);
+        ensure!(!all.is_empty(), "no figures");
+        Ok(Outcome { figures: all, passed })
+    }
+}
+
+/// Figures of single cells that can be added up.
+const SUMMED: [&str; 7] = [
+    "sessions",
+    "recorded_events",
+    "short_lived_processes",
+    "garbage_connections",
+    "garbage_events",
+    "leaks",
+    "restarts",
+];
+const RESTARTS: u32 = 20;
+const SHORT_RESTARTS: u32 = 4;
+/// In each cell of kind `new`.
 const MIN_STATEMENTS: u64 = 10_000;
 const MIN_PROGRAMS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_cell_for_each_combination() {
+        let names: BTreeSet<_> = cells().into_iter().map(|cell| cell.name).collect();
+        assert_eq!(names.len(), 4 * 2 * 2 + 3);
+        for name in ["unix-a-new", "tcp-b-old", "tls-a-new", "gss-b-new", "restarts"] {
+            assert!(names.contains(name), "{name}");
+        }
+    }
+}

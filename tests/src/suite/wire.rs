@@ -33,7 +33,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Outcome;
+use crate::cluster::Cluster;
+use crate::route::Route;
 use crate::screen::progress;
+use crate::tap::Tier;
 use figures::Figures;
 use plan::Part;
 use servers::Server;
@@ -48,6 +51,10 @@ pub struct Plan {
     pub keep: bool,
     /// Only these parts; all if it is empty.
     pub parts: Vec<String>,
+    /// The way that every program takes; each its own if there is none.
+    pub transport: Option<Route>,
+    /// The agent's way into the kernel.
+    pub tier: Tier,
     /// Leave out what an earlier run has finished.
     pub resume: bool,
     /// Folder in which finished parts are kept.
@@ -62,6 +69,20 @@ pub struct Plan {
     pub regress_missing: Option<String>,
     /// The repository.
     pub sources: PathBuf,
+}
+
+impl Plan {
+    /// What is kept of one form of the suite is not mixed with what is kept of another: `full-tls-a`.
+    fn label(&self) -> String {
+        let mut label = (if self.full { "full" } else { "short" }).to_owned();
+        if let Some(transport) = self.transport {
+            label = format!("{label}-{}", transport.name());
+        }
+        if self.tier != Tier::Auto {
+            label = format!("{label}-{}", self.tier.name());
+        }
+        label
+    }
 }
 
 /// Runs the suite.
@@ -80,10 +101,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
             names.join(" ")
         );
     }
-    let state = State::open(
-        &plan.state.join(if plan.full { "full" } else { "short" }),
-        plan.resume,
-    )?;
+    let state = State::open(&plan.state.join(plan.label()), plan.resume)?;
     let mut unavailable = Vec::new();
     let servers = servers::servers(plan, &mut unavailable)?;
     for server in &servers {
@@ -100,6 +118,13 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
             progress(&format!("PostgreSQL {}: every part is done", server.label));
             continue;
         }
+        let unavailable_here = plan
+            .transport
+            .and_then(|transport| Cluster::unavailable(&server.binaries, transport));
+        if let Some(reason) = unavailable_here {
+            unavailable.push(json!({ "version": server.label, "reason": reason }));
+            continue;
+        }
         for result in run::run(plan, server, &parts).await? {
             state.put(&result)?;
         }
@@ -110,7 +135,11 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
 
 /// The scripts of psql once more, with the default redaction, against the distribution's server.
 async fn redacted(plan: &Plan, servers: &[Server], state: &State) -> Result<()> {
-    let wanted = plan.parts.is_empty() || plan.parts.iter().any(|name| name == REDACTION);
+    // It is about texts, not about ways: once, where no way is asked for.
+    let wanted = match plan.parts.as_slice() {
+        [] => plan.transport.is_none(),
+        names => names.iter().any(|name| name == REDACTION),
+    };
     let (Some(server), true) = (servers.first(), wanted) else {
         return Ok(());
     };
@@ -170,6 +199,8 @@ fn summed(
     let mut figures = super::figures(serde_json::to_value(&total)?)?;
     figures.remove("examples");
     figures.extend(super::figures(json!({
+        "transport": plan.transport,
+        "tier": plan.tier.name(),
         "versions": versions,
         "drivers": drivers,
         "unavailable": unavailable,

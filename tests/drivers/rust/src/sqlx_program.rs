@@ -12,14 +12,17 @@ use sqlx::{Connection as _, Executor as _, Row as _};
 async fn main() -> Result<()> {
     let journal = Journal::open("sqlx")?;
     let variable = |name: &str| std::env::var(name).with_context(|| name.to_owned());
-    let options = PgConnectOptions::new_without_pgpass()
+    let mut options = PgConnectOptions::new_without_pgpass()
         .host(&variable("PGHOST")?)
         .port(variable("PGPORT")?.parse()?)
         .username(&variable("PGUSER")?)
         .password(&variable("PGPASSWORD")?)
         .database(&variable("PGDATABASE")?)
-        .ssl_mode(PgSslMode::Disable)
+        .ssl_mode(variable("PGSSLMODE")?.parse::<PgSslMode>()?)
         .statement_cache_capacity(10);
+    if let Some(root) = std::env::var_os("PGSSLROOTCERT") {
+        options = options.ssl_root_cert(root);
+    }
     for _ in 0..rounds() {
         let mut connection = PgConnection::connect_with(&options).await?;
         let pid = sqlx::query("SELECT pg_backend_pid()")

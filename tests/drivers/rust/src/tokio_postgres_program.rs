@@ -3,7 +3,9 @@
 
 mod journal;
 
+use std::fs::File;
 use std::future::Future;
+use std::io::BufReader;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,8 +13,11 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{SinkExt as _, TryStreamExt as _, pin_mut};
 use journal::{Claim, Journal, rounds, values};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 struct Session {
     journal: Journal,
@@ -28,15 +33,21 @@ async fn main() -> Result<()> {
     let mut journal = Journal::open("tokiopg")?;
     for _ in 0..rounds() {
         let variable = |name: &str| std::env::var(name).with_context(|| name.to_owned());
-        let (client, connection) = Config::new()
+        let mut config = Config::new();
+        config
             .host(variable("PGHOST")?)
             .port(variable("PGPORT")?.parse()?)
             .user(variable("PGUSER")?)
             .password(variable("PGPASSWORD")?)
-            .dbname(variable("PGDATABASE")?)
-            .connect(NoTls)
-            .await?;
-        let driver = tokio::spawn(connection);
+            .dbname(variable("PGDATABASE")?);
+        let (client, driver) = if variable("PGSSLMODE")? == "disable" {
+            let (client, connection) = config.connect(NoTls).await?;
+            (client, tokio::spawn(connection))
+        } else {
+            config.ssl_mode(SslMode::Require);
+            let (client, connection) = config.connect(MakeRustlsConnect::new(trusting()?)).await?;
+            (client, tokio::spawn(connection))
+        };
         let pid = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
         let mut session = Session { journal, client, pid };
         session.round().await?;
@@ -45,6 +56,17 @@ async fn main() -> Result<()> {
         journal = session.journal;
     }
     Ok(())
+}
+
+/// Trusts the authority in PGSSLROOTCERT alone.
+fn trusting() -> Result<ClientConfig> {
+    let path = std::env::var("PGSSLROOTCERT").context("PGSSLROOTCERT")?;
+    let mut file = BufReader::new(File::open(&path).with_context(|| path.clone())?);
+    let mut roots = RootCertStore::empty();
+    for certificate in rustls_pemfile::certs(&mut file) {
+        roots.add(certificate?)?;
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
 impl Session {

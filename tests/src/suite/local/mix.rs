@@ -1,14 +1,15 @@
 //! The dozen programs of the suite.
 //!
 //! Owns who they are and how much each does: half of them live long, half are many processes of a few milliseconds;
-//! half come over TCP, half over the Unix socket; simple and extended protocol, prepared and not.
+//! simple and extended protocol, prepared and not.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::cluster::Cluster;
-use crate::program::{Program, Route};
+use crate::program::Program;
+use crate::route::Route;
 
 /// The programs, each in its unit.
 #[derive(Debug)]
@@ -17,9 +18,11 @@ pub(super) struct Mix {
 }
 
 impl Mix {
-    pub(super) fn new(slice: &str, cluster: &Cluster) -> Result<Self> {
+    /// Each of them by one of the ways, in turns.
+    pub(super) fn new(slice: &str, cluster: &Cluster, routes: &[Route]) -> Result<Self> {
         let programs = PROGRAMS
             .iter()
+            .zip(routes.iter().cycle())
             .map(|(name, route)| Program::new(slice, name, cluster, *route));
         Ok(Self {
             programs: programs.collect::<Result<_>>()?,
@@ -132,19 +135,19 @@ async fn script(program: &Program, rounds: u64) -> Result<()> {
 }
 
 /// First the long-lived, then the short-lived.
-const PROGRAMS: [(&str, Route); 12] = [
-    ("ledger-bench", Route::Tcp),
-    ("search-bench", Route::Unix),
-    ("report-bench", Route::Tcp),
-    ("orders-api", Route::Unix),
-    ("nightly-job", Route::Tcp),
-    ("migration", Route::Unix),
-    ("probe", Route::Tcp),
-    ("metrics", Route::Unix),
-    ("checkout", Route::Tcp),
-    ("mailer", Route::Unix),
-    ("badge", Route::Tcp),
-    ("stock", Route::Unix),
+const PROGRAMS: [&str; 12] = [
+    "ledger-bench",
+    "search-bench",
+    "report-bench",
+    "orders-api",
+    "nightly-job",
+    "migration",
+    "probe",
+    "metrics",
+    "checkout",
+    "mailer",
+    "badge",
+    "stock",
 ];
 
 /// Transactions per second of each pgbench.

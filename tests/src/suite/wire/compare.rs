@@ -11,7 +11,7 @@ use super::figures::{Figures, shortened};
 use super::params::{self, Doubt};
 use super::text::{self, Verdict};
 use super::witness::{Kind, Logged, Session};
-use crate::compare::align;
+use crate::alignment::align;
 
 /// Parameter texts that differ, by role: where, and how often.
 pub(super) type Doubts = BTreeMap<(String, Doubt), u64>;

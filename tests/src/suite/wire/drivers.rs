@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::site::{Ran, Site};
+use crate::channel::NO_GSS;
 use crate::program::Route;
 use crate::tap::sibling;
 
@@ -29,6 +30,9 @@ pub(super) struct Driver {
     run: String,
     #[serde(default)]
     pub(super) short: bool,
+    /// Whether it encrypts by GSSAPI where libpq's environment asks for it.
+    #[serde(default)]
+    gss: bool,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +54,9 @@ pub(super) fn list(sources: &Path) -> Result<Vec<Driver>> {
 
 /// The program of this crate.
 pub(super) async fn tokio_postgres(site: &Site<'_>) -> Result<Ran> {
+    if site.route(Route::Tcp) == Route::Gss {
+        return Ok(Ran::Unavailable(NO_GSS.to_owned()));
+    }
     let mut command = site.command(&sibling("truth-journal")?, Route::Tcp);
     command.env("PGW_ROUNDS", rounds(site));
     site.succeed(command).await?;
@@ -58,6 +65,9 @@ pub(super) async fn tokio_postgres(site: &Site<'_>) -> Result<Ran> {
 
 /// The program of this crate that speaks the protocol by hand. It keeps no journal: the log is its witness.
 pub(super) async fn protocol(site: &Site<'_>) -> Result<Ran> {
+    if site.route(Route::Unix) == Route::Gss {
+        return Ok(Ran::Unavailable(NO_GSS.to_owned()));
+    }
     site.succeed(site.command(&sibling("truth-protocol")?, Route::Unix))
         .await?;
     Ok(Ran::Done)
@@ -65,6 +75,11 @@ pub(super) async fn protocol(site: &Site<'_>) -> Result<Ran> {
 
 /// A program of `tests/drivers`, over TCP.
 pub(super) async fn run(site: &Site<'_>, driver: &Driver) -> Result<Ran> {
+    if site.route(Route::Tcp) == Route::Gss && !driver.gss {
+        return Ok(Ran::Unavailable(
+            "this driver has no GSSAPI encryption".to_owned(),
+        ));
+    }
     let folder = site.plan.sources.join("tests/drivers").join(&driver.folder);
     for line in &driver.prepare {
         if let Err(reason) = prepared(&folder, line) {
@@ -77,6 +92,10 @@ pub(super) async fn run(site: &Site<'_>, driver: &Driver) -> Result<Ran> {
         .current_dir(&folder)
         .env("PGW_ROUNDS", rounds(site))
         .env("PGW_DRIVER_CACHE", cache()?);
+    if !driver.gss {
+        // lib/pq refuses to start where it does not know a setting.
+        command.env_remove("PGGSSENCMODE");
+    }
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }

@@ -8,15 +8,16 @@ use anyhow::Result;
 
 use super::events::{self, Event, Session};
 use super::figures::Figures;
-use super::run::settle;
 use super::site::Site;
 use super::{Plan, Server, drivers, psql};
 use crate::cluster::{Cluster, Witness, server_binaries};
-use crate::tap::{Redaction, Tap};
+use crate::suite::settle;
+use crate::tap::{Redaction, Settings, Tap};
 
 /// Runs psql's script and a client of the extended protocol with each redaction; gives what differs.
 pub(super) async fn run(plan: &Plan, server: &Server) -> Result<Figures> {
-    let mut cluster = Cluster::init_with(server.binaries.clone(), Witness::Statements)?;
+    let routes: Vec<_> = plan.transport.into_iter().collect();
+    let mut cluster = Cluster::init_for(server.binaries.clone(), Witness::Statements, &routes)?;
     cluster.start().await?;
     let clients = server_binaries()?;
     // Both before the first run: psql lists roles and databases.
@@ -26,7 +27,11 @@ pub(super) async fn run(plan: &Plan, server: &Server) -> Result<Figures> {
     }
     let mut records = Vec::new();
     for (site, redaction) in sites.iter().zip([Redaction::Clear, Redaction::Default]) {
-        let mut tap = Tap::start(&cluster.data(), redaction).await?;
+        let settings = Settings {
+            tier: plan.tier,
+            ..redaction.into()
+        };
+        let mut tap = Tap::start(&cluster.data(), settings).await?;
         psql::once(site).await?;
         drivers::tokio_postgres(site).await?;
         settle(&tap).await?;

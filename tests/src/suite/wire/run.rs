@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::Result;
 use tokio_postgres::Client;
 
 use super::compare::{self, Doubts};
@@ -19,9 +18,10 @@ use super::state::PartResult;
 use super::{Plan, doubt, witness};
 use crate::cluster::{Cluster, Witness, server_binaries};
 use crate::csvlog;
-use crate::record::query_live;
+use crate::route::Route;
 use crate::screen::progress;
-use crate::tap::{Redaction, Tap};
+use crate::suite::settle;
+use crate::tap::{Settings, Tap};
 
 /// The journals of a run, by role.
 type Journals = BTreeMap<String, Vec<Entry>>;
@@ -33,8 +33,9 @@ type Journals = BTreeMap<String, Vec<Entry>>;
 pub(super) async fn run(plan: &Plan, server: &Server, parts: &[&Part]) -> Result<Vec<PartResult>> {
     progress(&format!("PostgreSQL {}: {} parts", server.label, parts.len()));
     let programs = Programs::readable(server)?;
-    let mut cluster = Cluster::init_with(programs.binaries.clone(), Witness::Statements)?;
-    let mut tap = Tap::start(&cluster.data(), Redaction::Clear).await?;
+    let routes: Vec<_> = plan.transport.into_iter().collect();
+    let mut cluster = Cluster::init_for(programs.binaries.clone(), Witness::Statements, &routes)?;
+    let mut tap = Tap::start(&cluster.data(), Settings::clear(plan.tier)).await?;
     cluster.start().await?;
     let (mut results, mut journals) = (Vec::new(), Journals::new());
     for part in parts {
@@ -46,6 +47,11 @@ pub(super) async fn run(plan: &Plan, server: &Server, parts: &[&Part]) -> Result
     tap.stop().await?;
 
     let logged = witness::sessions(csvlog::lines(&fs::read(cluster.csvlog())?)?);
+    if let Some(route) = plan.transport.filter(|route| route.is_encrypted()) {
+        for result in &mut results {
+            came_by(route, &logged, result);
+        }
+    }
     let record = events::read(tap.collector_binary(), &tap.collector_data())?;
     let (mut by_role, mut doubts) = compare::compare(&logged, &record.sessions);
     for (role, entries) in &journals {
@@ -89,6 +95,23 @@ async fn run_part(
     let seconds = began.elapsed().as_secs_f64();
     progress(&format!("  {}: {seconds:.1} s{how}", part.name));
     Ok(result)
+}
+
+/// A program that was asked to encrypt and does not would prove nothing. The suite itself comes by the Unix socket.
+fn came_by(route: Route, logged: &[witness::Session], result: &mut PartResult) {
+    let role = role_of(&result.part);
+    let theirs = logged.iter().filter(|session| session.role == role);
+    let others: Vec<_> = theirs
+        .filter_map(|session| session.route)
+        .filter(|way| *way != route)
+        .collect();
+    let others = others.iter().filter(|way| **way != Route::Unix).count();
+    if others > 0 && result.failed.is_none() {
+        result.failed = Some(format!(
+            "{others} of its sessions did not come by {}",
+            route.name()
+        ));
+    }
 }
 
 /// Gives each part the figures of its role.
@@ -142,30 +165,3 @@ async fn resolve(cluster: &Cluster, doubts: Doubts, by_role: &mut BTreeMap<Strin
     }
     Ok(())
 }
-
-/// Waits until nothing more arrives at the collector.
-///
-/// # Errors
-/// When the collector does not answer.
-pub(super) async fn settle(tap: &Tap) -> Result<()> {
-    let deadline = Instant::now() + SETTLE_PATIENCE;
-    let (mut last, mut since) = (0, Instant::now());
-    while Instant::now() < deadline && since.elapsed() < SETTLED {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let sql = "SELECT count(*) AS n FROM events WHERE kind <> 'heartbeat'";
-        let rows = query_live(tap.http_port(), sql)?;
-        let count = rows
-            .first()
-            .and_then(|row| row.get("n"))
-            .and_then(Value::as_u64)
-            .context("no count")?;
-        if count != last {
-            (last, since) = (count, Instant::now());
-        }
-    }
-    Ok(())
-}
-
-/// Longer than a batch waits to be filled, and than the query engine takes.
-const SETTLED: Duration = Duration::from_millis(1500);
-const SETTLE_PATIENCE: Duration = Duration::from_secs(60);

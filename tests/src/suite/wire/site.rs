@@ -79,7 +79,7 @@ impl<'a> Site<'a> {
     /// A session of the part's role, for what the suite itself has to do in its name.
     pub(super) async fn connect(&self) -> Result<Client> {
         let (client, connection) = tokio_postgres::Config::new()
-            .host("127.0.0.1")
+            .host_path(self.cluster.socket_folder())
             .port(self.cluster.port())
             .user(&self.role)
             .password(self.cluster.password())
@@ -95,24 +95,23 @@ impl<'a> Site<'a> {
         self.command(&self.clients.join(name), route)
     }
 
+    /// The way to the server: the plan's, where it names one.
+    pub(super) fn route(&self, route: Route) -> Route {
+        self.plan.transport.unwrap_or(route)
+    }
+
     /// Any program, with the settings that every libpq understands.
     pub(super) fn command(&self, program: &Path, route: Route) -> Command {
-        let host = match route {
-            Route::Tcp => "127.0.0.1".to_owned(),
-            Route::Unix => self.cluster.socket_folder().display().to_string(),
-        };
         let mut command = Command::new(program);
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", self.folder.path())
             .env("LC_ALL", "C.UTF-8")
-            .env("PGHOST", host)
-            .env("PGPORT", self.cluster.port().to_string())
+            .envs(self.cluster.client_environment(self.route(route)))
             .env("PGUSER", &self.role)
             .env("PGPASSWORD", self.cluster.password())
             .env("PGDATABASE", &self.role)
-            .env("PGSSLMODE", "disable")
             .env("PGW_JOURNAL", self.journal())
             .current_dir(self.folder.path())
             .stdin(Stdio::null());

@@ -10,9 +10,20 @@ use tokio_postgres::Client;
 
 use super::site::{Ran, Site};
 use crate::cluster::{Cluster, Witness};
+use crate::route::Route;
 
 /// Initial copy, changes, and the end.
 pub(super) async fn run(site: &Site<'_>) -> Result<Ran> {
+    let way = match site.route(Route::Tcp) {
+        Route::Tcp => "host=127.0.0.1 sslmode=disable gssencmode=disable".to_owned(),
+        Route::Tls => "host=127.0.0.1 sslmode=require gssencmode=disable".to_owned(),
+        Route::Unix => format!("host={}", site.cluster.socket_folder().display()),
+        Route::Gss => {
+            return Ok(Ran::Unavailable(
+                "the subscribing server has no ticket".to_owned(),
+            ));
+        }
+    };
     let mut subscriber = Cluster::init_with(site.cluster.client_binary(""), Witness::Statements)?;
     subscriber.start().await?;
     let there = subscriber.superuser("postgres").await?;
@@ -26,7 +37,7 @@ pub(super) async fn run(site: &Site<'_>) -> Result<Ran> {
     there.batch_execute(table).await?;
     there
         .batch_execute(&format!(
-            "CREATE SUBSCRIPTION wire_subscription CONNECTION 'host=127.0.0.1 port={} user={} dbname={} password={}' \
+            "CREATE SUBSCRIPTION wire_subscription CONNECTION '{way} port={} user={} dbname={} password={}' \
              PUBLICATION wire_publication",
             site.cluster.port(),
             site.role,

@@ -5,7 +5,8 @@
 //! function calls, replication commands and failures that name no statement count too. Every rule is argued in
 //! `docs/truth.md`; the sources are the server's `tcop/postgres.c`, `tcop/fastpath.c` and `replication/walsender.c`.
 
-use crate::csvlog::Line;
+use crate::csvlog::{Encryption, Line};
+use crate::route::Route;
 
 use super::params;
 
@@ -20,6 +21,8 @@ pub(super) struct Session {
     pub(super) began_ns: i64,
     /// The client went away without goodbye, or the server ended the session.
     pub(super) broken: bool,
+    /// The way that the client came, if the server let it in.
+    pub(super) route: Option<Route>,
     pub(super) requests: Vec<Logged>,
 }
 
@@ -69,6 +72,7 @@ pub(super) fn sessions(lines: Vec<Vec<Line>>) -> Vec<Session> {
 
 fn session(lines: Vec<Line>) -> Session {
     let mut session = Session::default();
+    let mut is_local = false;
     for line in lines {
         if session.id.is_empty() {
             session.id.clone_from(&line.session);
@@ -77,6 +81,18 @@ fn session(lines: Vec<Line>) -> Session {
         }
         if !line.role.is_empty() {
             session.role.clone_from(&line.role);
+        }
+        if line.message.starts_with("connection received: host=[local]") {
+            is_local = true;
+        } else if line.message.starts_with("connection authorized: ")
+            || line.message.starts_with("replication connection authorized: ")
+        {
+            session.route = Some(match Encryption::of(&line.message) {
+                Encryption::Tls { .. } => Route::Tls,
+                Encryption::Gss => Route::Gss,
+                Encryption::None if is_local => Route::Unix,
+                Encryption::None => Route::Tcp,
+            });
         }
         session.take(&line);
     }

@@ -1,0 +1,52 @@
+//! How long the agent's programs in the kernel run, by the kernel's own count.
+//!
+//! Counting costs two clock reads a call, so it is on only while a value of [`Counting`] lives, in a run of its own.
+//! Which programs are the agent's is told by its open files: other agents may run on the machine.
+
+use std::{collections::BTreeMap, collections::BTreeSet, fs, os::fd::OwnedFd};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    programs::loaded_programs,
+    sys::{Stats, enable_stats},
+};
+
+/// While it lives, the kernel counts calls and time of all eBPF programs (`BPF_ENABLE_STATS`, Linux 5.8).
+pub(crate) struct Counting(#[expect(dead_code, reason = "held for its drop")] OwnedFd);
+
+impl Counting {
+    pub(crate) fn begin() -> Result<Self> {
+        let file = enable_stats(Stats::RunTime).context("counting the run time of eBPF programs")?;
+        Ok(Self(file))
+    }
+}
+
+/// What programs of one name used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    pub(crate) nanos: u64,
+    pub(crate) calls: u64,
+}
+
+/// Of the programs that these processes hold, by name (which the kernel cuts to 15 characters).
+pub(crate) fn programs_of(processes: &[u32]) -> Result<BTreeMap<String, Used>> {
+    let mut ids = BTreeSet::new();
+    for pid in processes {
+        for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
+            let text = fs::read_to_string(file.path()).unwrap_or_default();
+            let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+            ids.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+        }
+    }
+    let mut programs = BTreeMap::<String, Used>::new();
+    // One that is unloaded while the list is walked is none of ours.
+    for program in loaded_programs().filter_map(Result::ok) {
+        if ids.contains(&program.id()) {
+            let name = program.name_as_str().unwrap_or("?").to_owned();
+            let used = programs.entry(name).or_default();
+            used.nanos += u64::try_from(program.run_time().as_nanos()).unwrap_or(u64::MAX);
+            used.calls += program.run_count();
+        }
+    }
+    Ok(programs)
+}
