@@ -23,14 +23,20 @@ impl MemoryWatch {
         Self { limit, over: false }
     }
 
-    /// Takes the present use in bytes; returns whether payload has to be shed. Once it has to, it has to until a tenth of
-    /// the limit is free again: each change makes gaps, and should be worth them.
-    pub fn sheds(&mut self, used: u64) -> bool {
-        self.over = if self.over {
-            used > self.limit - self.limit / 10
+    /// Whether so much is too much. Once it was, it is until a tenth of the limit is free again: each change makes gaps, and
+    /// should be worth them.
+    pub fn is_over(&self, used: u64) -> bool {
+        let limit = if self.over {
+            self.limit - self.limit / 10
         } else {
-            used > self.limit
+            self.limit
         };
+        used > limit
+    }
+
+    /// Takes the present use in bytes; returns whether payload has to be shed.
+    pub fn sheds(&mut self, used: u64) -> bool {
+        self.over = self.is_over(used);
         self.over
     }
 }

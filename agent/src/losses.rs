@@ -17,6 +17,9 @@ type Kind = (&'static str, fn(&v1::Counters) -> u64, &'static str);
 /// Reason of the gap after which this host is looked at anew.
 pub const FACTS_LOST: &str = "facts_lost";
 
+/// Reason of the gap after which connections that the kernel does not count are in doubt.
+pub const PROGRAM_MISSED: &str = "program_missed";
+
 const KINDS: [Kind; 5] = [
     (
         FACTS_LOST,
@@ -29,7 +32,7 @@ const KINDS: [Kind; 5] = [
         "processes of servers could not be marked, because too many are: nothing of them is seen",
     ),
     (
-        "program_missed",
+        PROGRAM_MISSED,
         |c| c.program_missed,
         "calls of the tap's programs were skipped by the kernel",
     ),

@@ -30,7 +30,7 @@ use crate::{
     control::Order,
     facts::servers::Wanted,
     limits::{self, CpuPace, MemoryWatch},
-    losses::{FACTS_LOST, Losses},
+    losses::{FACTS_LOST, Losses, PROGRAM_MISSED},
     metrics::Metrics,
     progress::{Former, Progress},
     record::Encoded,
@@ -128,6 +128,8 @@ struct Running {
     pace: Option<CpuPace>,
     cpu_percent: Option<u32>,
     losses: Losses,
+    /// When the counters were looked at last: what they count since was lost since.
+    counted_ns: u64,
     /// In the last round.
     took_segments: bool,
 }
@@ -154,6 +156,7 @@ impl MainLoop {
             counters,
             probes,
         } = tap;
+        let began_ns = boot_ns();
         let mut witness = Witness::new(host, settings, wanted, targets, probes)?;
         witness.record_segments(recording);
         announce(&witness);
@@ -181,6 +184,7 @@ impl MainLoop {
                 .map(|percent| CpuPace::new(percent, Duration::ZERO, limits::cpu_time())),
             cpu_percent: self.cpu_percent,
             losses: Losses::default(),
+            counted_ns: began_ns,
             took_segments: false,
         };
         running.go_on(self.former);
@@ -199,9 +203,10 @@ impl MainLoop {
             }
             if last_look.elapsed() >= LOOK || stopping {
                 last_look = Instant::now();
+                let now = boot_ns();
                 self.metrics.kernel(&counters.read());
                 self.metrics.queue(&self.outbox);
-                running.look();
+                running.look(now);
             }
             if last_heartbeat.elapsed() >= self.heartbeat {
                 let beat = v1::Heartbeat {
@@ -272,16 +277,17 @@ impl Running {
         emptied
     }
 
-    /// Memory, and losses that no session can tell of.
-    fn look(&mut self) {
-        let used = limits::anonymous_bytes();
-        self.metrics.memory_bytes.store(used, Ordering::Relaxed);
-        let mut sheds = self.memory.sheds(used);
-        if sheds && !self.sheds {
-            // What was freed may not have been given back yet.
+    /// Memory, and losses that no session can tell of: the counters were read behind `now`.
+    fn look(&mut self, now: u64) {
+        let mut used = limits::anonymous_bytes();
+        if self.memory.is_over(used) {
+            // Meanings cost time to make anew, not truth; and what was freed may not have been given back yet.
+            self.witness.forget();
             capture::heap::trim();
-            sheds = self.memory.sheds(limits::anonymous_bytes());
+            used = limits::anonymous_bytes();
         }
+        let sheds = self.memory.sheds(used);
+        self.metrics.memory_bytes.store(used, Ordering::Relaxed);
         if sheds != self.sheds {
             self.sheds = sheds;
             if sheds {
@@ -296,14 +302,21 @@ impl Running {
         self.metrics
             .program_missed
             .store(self.witness.skipped(), Ordering::Relaxed);
+        let since = self.counted_ns;
         for gap in self.losses.since(&self.metrics.counters()) {
             if gap.reason == FACTS_LOST
                 && let Err(problem) = self.witness.reconcile()
             {
                 warn!("processes that were not noticed cannot be tapped: {problem:#}");
             }
-            self.sink.own(Body::Gap(gap));
+            if gap.reason == PROGRAM_MISSED {
+                let Self { witness, sink, .. } = &mut *self;
+                witness.doubt(since, now, &mut |event| sink.take(event));
+            }
+            self.sink
+                .take(Encoded::own_since(since, now, Clock::now(), Body::Gap(gap)));
         }
+        self.counted_ns = now;
     }
 
     /// What a former run left is told, or awaited.

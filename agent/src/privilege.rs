@@ -9,6 +9,8 @@ pub struct Capability {
     pub number: u32,
     /// What fails without it.
     pub purpose: &'static str,
+    /// Kernel from which on it is not needed, as (major, minor).
+    pub until: Option<(u32, u32)>,
 }
 
 /// All that the agent uses. Without the first two it does not start; without another, `purpose` is what is missing.
@@ -17,36 +19,52 @@ pub const CAPABILITIES: [Capability; 5] = [
         name: "CAP_BPF",
         number: 39,
         purpose: "load programs and make maps",
+        until: None,
     },
     Capability {
         name: "CAP_PERFMON",
         number: 38,
         purpose: "attach programs to tracepoints, read kernel memory in them",
+        until: None,
     },
     Capability {
         name: "CAP_SYS_ADMIN",
         number: 21,
-        purpose: "attach to the servers' encryption functions: TLS and GSS sessions stay opaque without it",
+        purpose: "attach to the servers' encryption functions on kernels before 6.6: there TLS and GSS sessions stay \
+                  opaque without it",
+        until: Some((6, 6)),
     },
     Capability {
         name: "CAP_SYS_PTRACE",
         number: 19,
         purpose: "see executable, environment and folder of other users' processes: servers are not found without it",
+        until: None,
     },
     Capability {
         name: "CAP_DAC_READ_SEARCH",
         number: 2,
         purpose: "read the servers' executables and reach data directories, whatever their modes",
+        until: None,
     },
 ];
 
-/// The capabilities of [`CAPABILITIES`] that this process lacks.
+/// The capabilities of [`CAPABILITIES`] that this process lacks and this kernel asks for.
 pub fn missing() -> impl Iterator<Item = &'static Capability> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = effective(&status);
-    CAPABILITIES
-        .iter()
-        .filter(move |capability| effective & (1 << capability.number) == 0)
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let effective = effective(&read("/proc/self/status"));
+    let kernel = version(&read("/proc/sys/kernel/osrelease"));
+    CAPABILITIES.iter().filter(move |capability| {
+        let needed = capability.until.is_none_or(|until| kernel < until);
+        needed && effective & (1 << capability.number) == 0
+    })
+}
+
+/// Major and minor of a kernel's release, as in "6.12.57+deb13-amd64".
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// The effective set; where it cannot be read, all, so that the kernel decides.
@@ -68,5 +86,12 @@ mod tests {
         assert_eq!(effective(""), u64::MAX);
         let all: u64 = CAPABILITIES.iter().map(|capability| 1 << capability.number).sum();
         assert_eq!(all, 0xc0_0028_0004, "numbers and names belong together");
+    }
+
+    #[test]
+    fn a_kernels_release_is_read() {
+        assert_eq!(version("6.12.57+deb13-amd64\n"), (6, 12));
+        assert!(version("5.10.0-33-amd64") < (6, 6));
+        assert_eq!(version("nonsense"), (0, 0));
     }
 }

@@ -14,7 +14,6 @@ use ebpf_abi::{
     CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, Record as _, SOCKET_MID_STREAM, SegmentHeader,
     SocketFact, SocketRole, TaskFact,
 };
-use procfs::net::TcpState;
 use proto::v1;
 use recording::Record;
 use tap_core::{Settings, Tap};
@@ -164,6 +163,11 @@ impl Witness {
         }
     }
 
+    /// Memory is short: what can be made anew is forgotten.
+    pub fn forget(&mut self) {
+        self.tap.forget();
+    }
+
     /// Payload bytes discarded since the start.
     pub fn discarded(&self, why: Discard) -> u64 {
         self.discarded.get(why as usize).copied().unwrap_or(0)
@@ -172,6 +176,12 @@ impl Witness {
     /// Runs of the tap's programs that the kernel skipped.
     pub fn skipped(&self) -> u64 {
         self.probes.skipped()
+    }
+
+    /// The kernel skipped some between these times: what it does not count itself is in doubt.
+    pub fn doubt(&mut self, since: u64, at: u64, out: &mut impl FnMut(Encoded)) {
+        self.tap.handle_doubt(since, at);
+        self.emit(out);
     }
 
     /// Whether a segment belongs to a connection that was announced.
@@ -374,7 +384,7 @@ impl Witness {
         // The role belongs to the socket, never to the process: a backend can be a client of another server.
         let accepted = match fact.role {
             role if role == SocketRole::Accepted as u8 => true,
-            role if role == SocketRole::Unknown as u8 => listens(fact.server, fact.local_port),
+            role if role == SocketRole::Unknown as u8 => self.was_accepted(fact),
             _ => false,
         };
         if !accepted {
@@ -408,23 +418,4 @@ impl Witness {
         self.attributions
             .insert(fact.cookie, Arc::new(record::attribution(&answer)));
     }
-}
-
-/// Whether a server listens on a TCP port of its namespace. Asked only for connections older than the agent, whose
-/// role the kernel side cannot know.
-fn listens(server: u32, port: u16) -> bool {
-    let Ok(process) = i32::try_from(server)
-        .map_err(|_| ())
-        .and_then(|pid| procfs::process::Process::new(pid).map_err(|_| ()))
-    else {
-        return false;
-    };
-    let entries = process
-        .tcp()
-        .into_iter()
-        .flatten()
-        .chain(process.tcp6().into_iter().flatten());
-    entries
-        .into_iter()
-        .any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
 }

@@ -12,6 +12,7 @@ pub mod log;
 pub mod metrics;
 pub mod query;
 pub mod rebuild;
+pub mod record;
 pub mod serve;
 pub mod store;
 pub mod tail;

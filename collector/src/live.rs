@@ -3,34 +3,38 @@
 //! Owns the bounded channel between ingest and watchers. Refuses to wait: a watcher that cannot keep up loses the
 //! oldest events and is told how many, and ingest never notices.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use proto::v1;
-use serde_json::Value;
+use bytes::Bytes;
+use prost::Message;
+use proto::{json, v1};
 use tokio::sync::broadcast;
 
-/// One event as the evidence log holds it.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// The agent that recorded it.
-    pub agent: Arc<str>,
-    /// The batch that carried it.
-    pub batch_sequence: u64,
-    /// The event itself.
-    pub event: v1::Event,
-}
+use crate::record::Records;
 
-/// One event on its way to watchers: its JSON form as one line, and what watchers filter by.
-#[derive(Debug)]
+/// One event on its way to watchers: what they filter by, and its JSON form for those that want it.
+#[derive(Debug, Default)]
 pub struct Sighting {
     /// `query`, `gap`, …
-    pub kind: String,
+    pub kind: &'static str,
     /// Absent where the event has no attribution.
     pub principal: Option<String>,
     /// pgAudit's class, of queries only.
     pub class: Option<String>,
-    /// The JSON form, without line breaks.
-    pub json: String,
+    agent: Arc<str>,
+    encoded: Bytes,
+    json: OnceLock<String>,
+}
+
+impl Sighting {
+    /// The JSON form, without line breaks; made when it is first asked for.
+    pub fn json(&self) -> &str {
+        self.json.get_or_init(|| {
+            // It was decoded before it came here.
+            let event = v1::Event::decode(self.encoded.clone()).unwrap_or_default();
+            json::event(&self.agent, &event)
+        })
+    }
 }
 
 /// Which sightings a watcher wants; an absent field wants all.
@@ -60,20 +64,28 @@ impl Live {
         self.0.subscribe()
     }
 
-    /// Hands an event to whoever watches; free when nobody does.
-    pub fn publish(&self, event: &Value, json: &str) {
+    /// Hands events to whoever watches; free when nobody does.
+    pub fn publish(&self, events: &Records) {
         if self.0.receiver_count() == 0 {
             return;
         }
-        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let sighting = Sighting {
-            kind: text("/kind").unwrap_or_default(),
-            principal: text("/attribution/principal"),
-            class: text("/meaning/class"),
-            json: json.to_owned(),
-        };
-        // Nobody listening any more is no error.
-        let _ = self.0.send(Arc::new(sighting));
+        for (record, encoded) in events.records.iter().zip(&events.encoded) {
+            let sighting = Sighting {
+                kind: record.kind(),
+                principal: record
+                    .attribution
+                    .as_ref()
+                    .map(|attribution| attribution.principal.clone())
+                    .filter(|principal| !principal.is_empty()),
+                class: record.meaning().and_then(|meaning| json::class(meaning.class)),
+                agent: Arc::clone(&events.agent),
+                // Not a part of the whole batch, which the slowest watcher would keep in memory.
+                encoded: Bytes::copy_from_slice(encoded),
+                json: OnceLock::new(),
+            };
+            // Nobody listening any more is no error.
+            _ = self.0.send(Arc::new(sighting));
+        }
     }
 }
 
@@ -106,10 +118,10 @@ mod tests {
     #[test]
     fn filters_are_a_conjunction_and_absent_ones_want_all() {
         let one = Sighting {
-            kind: "query".into(),
+            kind: "query",
             principal: Some("spiffe://td/host/h/unit/shop.service".into()),
             class: Some("READ".into()),
-            json: "{}".into(),
+            ..Default::default()
         };
         assert!(Filter::default().wants(&one));
         let mut filter = Filter {
@@ -133,13 +145,21 @@ mod tests {
     async fn a_slow_watcher_is_told_what_it_lost_and_ingest_goes_on() {
         let live = Live::default();
         let mut slow = live.subscribe();
-        for n in 0..BACKLOG + 10 {
-            live.publish(&serde_json::json!({ "kind": "query" }), &n.to_string());
+        for seq in 0..BACKLOG as u64 + 10 {
+            let event = v1::Event {
+                seq,
+                ..Default::default()
+            };
+            live.publish(&Records::of("a", 1, vec![event]));
         }
         assert!(matches!(
             slow.recv().await,
             Err(broadcast::error::RecvError::Lagged(10))
         ));
-        assert_eq!(slow.recv().await.unwrap().json, "10");
+        let next = slow.recv().await.unwrap();
+        assert_eq!(
+            next.json(),
+            r#"{"kind":"unknown","event_id":"a-10","agent":"a","seq":10}"#
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
@@ -90,6 +91,7 @@ async fn ask_collector(url: &str, sql: &str) -> anyhow::Result<Page> {
 async fn ask_folder(data: &Path, sql: &str) -> anyhow::Result<Page> {
     let evidence = log::evidence_in(data)?;
     let store = Store::open_read_only(&data.join("store")).await?;
+    store.show_events_of(Arc::new(log::Places::new(&evidence)));
     rebuild::refill(&evidence, &store, |_| {}).await?;
     store.query(sql, MAX_ROWS).await
 }

@@ -7,7 +7,6 @@ use std::{
     fs::{File, OpenOptions},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,8 +15,8 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::mpsc;
 
 use crate::{
-    live::Record,
     log,
+    record::Decoder,
     store::{Store, StoreOptions},
 };
 
@@ -97,23 +96,16 @@ pub(crate) async fn hand_over(
         }
     });
     let mut filled = Filled::default();
+    let mut decoder = Decoder::default();
     while let Some(batch) = received.recv().await {
         let (log_index, opened) =
             batch.context("the evidence log cannot be read (pgwitness-collector verify)")?;
-        let events = log::decode_events(&opened.header, &opened.events)
+        let events = decoder
+            .decode(&opened.header, opened.events)
             .map_err(|reason| anyhow!("entry {log_index} of the evidence log: {reason}"))?;
         filled.batches += 1;
-        filled.events += events.len() as u64;
-        let agent: Arc<str> = opened.header.agent_id.into();
-        let batch_sequence = opened.header.sequence;
-        let record = |event| Record {
-            agent: agent.clone(),
-            batch_sequence,
-            event,
-        };
-        store
-            .append(log_index, events.into_iter().map(record).collect())
-            .await;
+        filled.events += events.records.len() as u64;
+        store.append(log_index, events).await;
         progress(filled);
     }
     reader.await?;
@@ -143,6 +135,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use prost::Message;
     use proto::v1;

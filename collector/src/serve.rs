@@ -23,8 +23,7 @@ use crate::{
     config::{Config, Overrides},
     http,
     ingest::Ingest,
-    live::Record,
-    log::{Durable, Log},
+    log::{Durable, Log, Places},
     metrics::Metrics,
     rebuild,
     store::{Store, StoreOptions},
@@ -102,8 +101,10 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     })
     .await??;
     let store = Store::open(&config.data.join("store"), StoreOptions::default()).await?;
+    let evidence = config.data.join("evidence");
+    store.show_events_of(Arc::new(Places::new(&evidence)));
     let held = opened.log.status().borrow().batches;
-    refill(&config.data.join("evidence"), &store, &metrics, held).await?;
+    refill(&evidence, &store, &metrics, held).await?;
 
     let feed = tokio::spawn(feed(opened.durable, Arc::clone(&store), Arc::clone(&metrics)));
     let (stopping, stopped) = watch::channel(false);
@@ -187,26 +188,9 @@ async fn refill(evidence: &Path, store: &Store, metrics: &Metrics, held: u64) ->
 /// Hands durable batches to the store, in log order.
 async fn feed(mut durable: mpsc::Receiver<Durable>, store: Arc<Store>, metrics: Arc<Metrics>) {
     while let Some(batch) = durable.recv().await {
-        append(&store, &metrics, batch).await;
+        metrics.store_rows.inc_by(batch.events.records.len() as u64);
+        store.append(batch.log_index, batch.events).await;
     }
-}
-
-async fn append(store: &Store, metrics: &Metrics, batch: Durable) {
-    let Durable {
-        log_index,
-        header,
-        events,
-    } = batch;
-    let agent: Arc<str> = header.agent_id.into();
-    let record = |event| Record {
-        agent: Arc::clone(&agent),
-        batch_sequence: header.sequence,
-        event,
-    };
-    metrics.store_rows.inc_by(events.len() as u64);
-    store
-        .append(log_index, events.into_iter().map(record).collect())
-        .await;
 }
 
 fn app(store: &Arc<Store>, metrics: &Arc<Metrics>, log: &Log) -> http::App {

@@ -16,8 +16,9 @@ pub struct Call {
     fourth: u64,
 }
 
-/// `MSG_PEEK` of `include/linux/socket.h`.
+/// `include/linux/socket.h`
 pub const MSG_PEEK: u64 = 2;
+pub const MSG_TRUNC: u64 = 0x20;
 
 impl Call {
     /// `registers` as at the call's entry.
@@ -45,16 +46,25 @@ impl Call {
     /// Whether it leaves in the socket what it reads.
     #[inline(always)]
     pub fn peeks(&self) -> bool {
+        self.receive_flags() & MSG_PEEK != 0
+    }
+
+    #[inline(always)]
+    fn receive_flags(&self) -> u64 {
         match self.number {
-            RECVFROM => self.fourth & MSG_PEEK != 0,
-            RECVMSG => self.third & MSG_PEEK != 0,
-            _ => false,
+            RECVFROM => self.fourth,
+            RECVMSG => self.third,
+            _ => 0,
         }
     }
 
-    /// Goes to the front of its buffers.
+    /// Goes to the front of its buffers; `None` if they do not hold what the call counts.
     #[inline(always)]
     pub fn begin(&self, walk: &mut Walk) -> Option<()> {
+        // TCP takes the bytes out of the socket then, and copies none.
+        if self.receive_flags() & MSG_TRUNC != 0 {
+            return None;
+        }
         let (mut base, mut vector, mut vectors) = (0, 0, 0);
         match self.number {
             READ | WRITE | SENDTO | RECVFROM => base = self.second,

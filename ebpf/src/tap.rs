@@ -96,23 +96,23 @@ fn try_transferred(
     let call = Call::read(registers)?;
     // A familiar system call alone proves nothing (io_uring completes other sockets' calls in any context): the file
     // behind the descriptor must be the socket's own.
-    let proven = call.direction().is_some_and(|known| known as u8 == direction as u8)
+    let known = call.direction().is_some_and(|way| way as u8 == direction as u8)
         && call::file_of(task, call.descriptor) == Some(target.client.file)
         && call.begin(&mut target.walk).is_some();
-    if !proven {
-        emit::count(Counter::UnsupportedCall, 1);
-        copy::missing(
-            &mut target.client,
-            &mut header,
-            position,
-            length,
-            MissingReason::UnsupportedCall,
-        );
-        return None;
-    }
-    let walk = &raw mut target.walk;
-    copy::copy(&mut target.client, walk, &mut header, position, length);
+    hand_over(target, &mut header, known, position, length);
     Some(())
+}
+
+/// The bytes of a call, or that they could not be had.
+#[inline(always)]
+fn hand_over(target: &mut Target, header: &mut SegmentHeader, known: bool, position: u64, length: u32) {
+    if known {
+        let walk = &raw mut target.walk;
+        return copy::copy(&mut target.client, walk, header, position, length);
+    }
+    emit::count(Counter::UnsupportedCall, 1);
+    let reason = MissingReason::UnsupportedCall;
+    copy::missing(&mut target.client, header, position, length, reason);
 }
 
 /// Tier B, behind every system call: `TP_PROTO(struct pt_regs *regs, long ret)`.
@@ -171,9 +171,8 @@ fn try_returned(target: &mut Target, registers: Address, ids: u64, length: u32) 
         return None;
     }
     let mut header = header(&target.client, ids, direction);
-    call.begin(&mut target.walk)?;
-    let walk = &raw mut target.walk;
-    copy::copy(&mut target.client, walk, &mut header, position, length);
+    let known = call.begin(&mut target.walk).is_some();
+    hand_over(target, &mut header, known, position, length);
     Some(())
 }
 

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use self::fields::Fields;
+use self::fields::{Fields, in_one_line};
 use crate::v1::{self, event::Body};
 
 mod fields;
@@ -17,50 +17,51 @@ mod fields;
 /// upper-case as pgAudit writes them (`READ`). Booleans that queries rely on (`text_known`, `truncated`, `parsed`,
 /// `opened_before_attach`, `previous_run_unclean`, `recording_segments`) are always there. An enum value that this version does not know
 /// is kept as its number.
-pub fn event(agent_id: &str, event: &v1::Event) -> Value {
-    let mut fields = Fields::default();
-    fields.always("kind", kind(event));
-    fields.always("event_id", event_id(agent_id, event.seq));
-    fields.always("agent", agent_id);
-    fields.always("seq", event.seq);
-    fields.time("ts_start", event.ts_start_ns);
-    fields.time("ts_first_response", event.ts_first_response_ns);
-    fields.time("ts_end", event.ts_end_ns);
-    fields.node("session", event.session.as_ref().map(session));
-    match &event.body {
-        Some(Body::Query(q)) => query(&mut fields, q),
-        Some(body) => {
-            let (name, node) = detail(body);
-            fields.node(name, Some(node));
+pub fn event(agent_id: &str, event: &v1::Event) -> String {
+    in_one_line(|fields| {
+        fields.always("kind", kind(event));
+        fields.always("event_id", &event_id(agent_id, event.seq));
+        fields.always("agent", agent_id);
+        fields.always("seq", &event.seq);
+        fields.time("ts_start", event.ts_start_ns);
+        fields.time("ts_first_response", event.ts_first_response_ns);
+        fields.time("ts_end", event.ts_end_ns);
+        fields.node("session", event.session.as_ref(), session);
+        match &event.body {
+            Some(Body::Query(q)) => query(fields, q),
+            Some(body) => fields.node(kind_of(body), Some(body), detail),
+            None => {}
         }
-        None => {}
-    }
-    fields.node("attribution", event.attribution.as_ref().map(attribution));
-    if let Some(Body::Gap(gap)) = &event.body {
-        fields.node("loss", Some(loss(gap)));
-    }
-    Value::Object(fields.0)
+        fields.node("attribution", event.attribution.as_ref(), attribution);
+        if let Some(Body::Gap(gap)) = &event.body {
+            fields.node("loss", Some(gap), loss);
+        }
+    })
 }
 
 /// The kind's name, as in `"kind"`: `query`, `session_open`, `gap`, …; `unknown` for a body that this version does
 /// not know.
 pub fn kind(event: &v1::Event) -> &'static str {
-    match &event.body {
-        Some(Body::Query(_)) => "query",
-        Some(Body::SessionOpen(_)) => "session_open",
-        Some(Body::SessionClose(_)) => "session_close",
-        Some(Body::AuthFailure(_)) => "auth_failure",
-        Some(Body::Gap(_)) => "gap",
-        Some(Body::OpaqueSession(_)) => "opaque_session",
-        Some(Body::SessionError(_)) => "session_error",
-        Some(Body::Cancel(_)) => "cancel",
-        Some(Body::Heartbeat(_)) => "heartbeat",
-        Some(Body::AgentStart(_)) => "agent_start",
-        Some(Body::AgentStop(_)) => "agent_stop",
-        Some(Body::Transaction(_)) => "transaction",
-        Some(Body::AgentPause(_)) => "agent_pause",
-        Some(Body::AgentResume(_)) => "agent_resume",
-        None => "unknown",
+    event.body.as_ref().map_or("unknown", kind_of)
+}
+
+/// The kind's name of an event with this body.
+pub fn kind_of(body: &Body) -> &'static str {
+    match body {
+        Body::Query(_) => "query",
+        Body::SessionOpen(_) => "session_open",
+        Body::SessionClose(_) => "session_close",
+        Body::AuthFailure(_) => "auth_failure",
+        Body::Gap(_) => "gap",
+        Body::OpaqueSession(_) => "opaque_session",
+        Body::SessionError(_) => "session_error",
+        Body::Cancel(_) => "cancel",
+        Body::Heartbeat(_) => "heartbeat",
+        Body::AgentStart(_) => "agent_start",
+        Body::AgentStop(_) => "agent_stop",
+        Body::Transaction(_) => "transaction",
+        Body::AgentPause(_) => "agent_pause",
+        Body::AgentResume(_) => "agent_resume",
     }
 }
 
@@ -103,8 +104,7 @@ pub fn time(unix_ns: u64) -> Option<String> {
     Some(format!("{at:.9}"))
 }
 
-fn session(s: &v1::Session) -> Fields {
-    let mut f = Fields::default();
+fn session(f: &mut Fields<'_>, s: &v1::Session) {
     f.text("id", &s.id);
     f.number("backend_pid", s.backend_pid.into());
     f.text("login_role", &s.login_role);
@@ -127,51 +127,46 @@ fn session(s: &v1::Session) -> Fields {
     f.text("client_certificate", &s.client_certificate);
     f.text("auth_method", &s.auth_method);
     f.text("server_version", &s.server_version);
-    f.node("client", s.client.as_ref().map(endpoint));
-    f.node("server", s.server.as_ref().map(endpoint));
-    f.always("opened_before_attach", s.opened_before_attach);
-    f
+    f.node("client", s.client.as_ref(), endpoint);
+    f.node("server", s.server.as_ref(), endpoint);
+    f.always("opened_before_attach", &s.opened_before_attach);
 }
 
-fn endpoint(e: &v1::Endpoint) -> Fields {
-    let mut f = Fields::default();
+fn endpoint(f: &mut Fields<'_>, e: &v1::Endpoint) {
     f.text("addr", &e.addr);
     f.number("port", e.port.into());
-    f
 }
 
-fn query(f: &mut Fields, q: &v1::Query) {
+fn query(f: &mut Fields<'_>, q: &v1::Query) {
     f.name(
         "protocol",
         q.protocol,
         v1::Protocol::try_from(q.protocol).map(|e| e.as_str_name()),
         "PROTOCOL_",
     );
-    f.node("statement", q.statement.as_ref().map(statement));
+    f.node("statement", q.statement.as_ref(), statement);
     f.number("param_count", q.param_count.into());
-    f.list("params", q.params.iter().map(param));
+    f.list("params", &q.params, param);
     f.optional("function_oid", q.function_oid);
-    f.node("meaning", q.meaning.as_ref().map(meaning));
-    f.node("result", q.result.as_ref().map(result));
-    f.node("transaction", q.transaction.as_ref().map(transaction));
-    f.node("stream", q.stream.as_ref().map(stream));
+    f.node("meaning", q.meaning.as_ref(), meaning);
+    f.node("result", q.result.as_ref(), result);
+    f.node("transaction", q.transaction.as_ref(), transaction);
+    f.node("stream", q.stream.as_ref(), stream);
 }
 
-fn param(p: &v1::Param) -> Value {
-    let mut f = Fields::default();
+fn param(f: &mut Fields<'_>, p: &v1::Param) {
     f.number("oid", p.oid.into());
     let binary = p.format == i32::from(v1::Format::Binary);
     f.always("format", if binary { "binary" } else { "text" });
-    f.always("null", p.null);
+    f.always("null", &p.null);
     if !p.null {
-        f.always("bytes", p.bytes);
+        f.always("bytes", &p.bytes);
     }
     f.optional("value", p.value.as_deref());
     if p.value.is_some() {
-        f.always("truncated", p.truncated);
-        f.always("raw", p.raw);
+        f.always("truncated", &p.truncated);
+        f.always("raw", &p.raw);
     }
-    Value::Object(f.0)
 }
 
 /// How a transaction ended: `committed`, `rolled_back`, `prepared`; `None` where that is not known.
@@ -180,8 +175,7 @@ pub fn final_name(number: i32) -> Option<String> {
     enum_name(number, full.map(|e| e.as_str_name()), "FINAL_")
 }
 
-fn statement(s: &v1::Statement) -> Fields {
-    let mut f = Fields::default();
+fn statement(f: &mut Fields<'_>, s: &v1::Statement) {
     if s.text_known {
         f.always("text", s.text.as_str());
     } else {
@@ -190,29 +184,25 @@ fn statement(s: &v1::Statement) -> Fields {
     f.text("fingerprint", &s.fingerprint);
     f.text("name", &s.name);
     f.text("portal", &s.portal);
-    f.always("index", s.index);
-    f.always("text_known", s.text_known);
-    f.always("truncated", s.truncated);
+    f.always("index", &s.index);
+    f.always("text_known", &s.text_known);
+    f.always("truncated", &s.truncated);
     f.number("original_bytes", s.original_bytes);
     if !s.sha256.is_empty() {
-        f.always("sha256", hex::encode(&s.sha256));
+        f.always("sha256", &hex::encode(&s.sha256));
     }
     f.text("source", &s.source);
-    f
 }
 
-fn meaning(m: &v1::Meaning) -> Fields {
-    let mut f = Fields::default();
+fn meaning(f: &mut Fields<'_>, m: &v1::Meaning) {
     f.optional("class", class(m.class));
     f.text("command", &m.command);
     f.text("tag", &m.tag);
-    f.always("parsed", m.parsed);
-    f.list("objects", m.objects.iter().map(object));
-    f
+    f.always("parsed", &m.parsed);
+    f.list("objects", &m.objects, object);
 }
 
-fn object(o: &v1::Object) -> Value {
-    let mut f = Fields::default();
+fn object(f: &mut Fields<'_>, o: &v1::Object) {
     f.text("schema", &o.schema);
     f.text("name", &o.name);
     f.text("kind", &o.kind);
@@ -222,13 +212,11 @@ fn object(o: &v1::Object) -> Value {
         v1::Access::try_from(o.access).map(|e| e.as_str_name()),
         "ACCESS_",
     );
-    f.list("columns", o.columns.iter().map(|c| Value::from(c.as_str())));
+    f.texts("columns", &o.columns);
     f.text("source", &o.source);
-    Value::Object(f.0)
 }
 
-fn result(r: &v1::Result) -> Fields {
-    let mut f = Fields::default();
+fn result(f: &mut Fields<'_>, r: &v1::Result) {
     f.name(
         "phase",
         r.phase,
@@ -238,157 +226,131 @@ fn result(r: &v1::Result) -> Fields {
     // Every other field says so by its absence; that no answer was seen is an outcome in its own right.
     let outcome = v1::Outcome::try_from(r.outcome).ok();
     let outcome = enum_name(r.outcome, outcome.map(|e| e.as_str_name()), "OUTCOME_");
-    f.always("outcome", outcome.unwrap_or_else(|| "unknown".to_owned()));
+    f.always("outcome", outcome.as_deref().unwrap_or("unknown"));
     f.optional("rows", r.rows);
     f.optional("rows_affected", r.rows_affected);
-    f.always("bytes_in", r.bytes_in);
-    f.always("bytes_out", r.bytes_out);
+    f.always("bytes_in", &r.bytes_in);
+    f.always("bytes_out", &r.bytes_out);
     f.optional("copy_bytes", r.copy_bytes);
     f.text("sqlstate", &r.sqlstate);
     f.text("severity", &r.severity);
-    f.list("columns", r.columns.iter().map(result_column));
-    f
+    f.list("columns", &r.columns, result_column);
 }
 
-fn result_column(c: &v1::ResultColumn) -> Value {
-    let mut f = Fields::default();
+fn result_column(f: &mut Fields<'_>, c: &v1::ResultColumn) {
     f.text("name", &c.name);
     f.number("table_oid", c.table_oid.into());
     f.number("attnum", c.attnum.into());
-    Value::Object(f.0)
 }
 
-fn transaction(t: &v1::Transaction) -> Fields {
-    let mut f = Fields::default();
+fn transaction(f: &mut Fields<'_>, t: &v1::Transaction) {
     f.text("status", &t.status);
     f.number("seq", t.seq);
     f.optional("final", final_name(t.r#final));
-    f
 }
 
-fn stream(s: &v1::StreamRange) -> Fields {
-    let mut f = Fields::default();
-    f.always("request_from", s.request_from);
-    f.always("request_to", s.request_to);
-    f.always("response_to", s.response_to);
+fn stream(f: &mut Fields<'_>, s: &v1::StreamRange) {
+    f.always("request_from", &s.request_from);
+    f.always("request_to", &s.request_to);
+    f.always("response_to", &s.response_to);
     f.optional("continues", s.continues);
-    f
 }
 
-/// The body of every kind but `query`, under the kind's own name.
-fn detail(body: &Body) -> (&'static str, Fields) {
-    let mut f = Fields::default();
-    let name = match body {
+/// The body of every kind but `query`.
+fn detail(f: &mut Fields<'_>, body: &Body) {
+    match body {
         Body::SessionClose(c) => {
             f.text("reason", &c.reason);
-            f.always("bytes_in", c.bytes_in);
-            f.always("bytes_out", c.bytes_out);
-            f.always("statements", c.statements);
-            "session_close"
+            f.always("bytes_in", &c.bytes_in);
+            f.always("bytes_out", &c.bytes_out);
+            f.always("statements", &c.statements);
         }
         Body::AuthFailure(e) => {
             f.text("sqlstate", &e.sqlstate);
             f.text("severity", &e.severity);
-            "auth_failure"
         }
         Body::SessionError(e) => {
             f.text("sqlstate", &e.sqlstate);
             f.text("severity", &e.severity);
-            "session_error"
         }
         Body::Cancel(c) => {
             f.number("victim_backend_pid", c.victim_backend_pid.into());
             f.text("victim_session", &c.victim_session);
-            "cancel"
         }
         Body::OpaqueSession(o) => {
             let full = v1::Encryption::try_from(o.encryption).map(|e| e.as_str_name());
             f.name("encryption", o.encryption, full, "ENCRYPTION_");
             f.text("reason", &o.reason);
-            "opaque_session"
         }
         Body::Heartbeat(h) => {
             f.number("interval_ns", h.interval_ns);
-            f.node("counters", h.counters.as_ref().map(counters));
-            "heartbeat"
+            f.node("counters", h.counters.as_ref(), counters);
         }
         Body::AgentStart(a) => {
             f.text("version", &a.version);
             f.text("host", &a.host);
             f.text("kernel", &a.kernel);
             f.text("boot_id", &a.boot_id);
-            f.list("hooks", a.hooks.iter().map(|h| Value::from(h.as_str())));
-            f.always("previous_run_unclean", a.previous_run_unclean);
-            f.always("recording_segments", a.recording_segments);
+            f.texts("hooks", &a.hooks);
+            f.always("previous_run_unclean", &a.previous_run_unclean);
+            f.always("recording_segments", &a.recording_segments);
             f.text("tier", &a.tier);
-            "agent_start"
         }
         Body::AgentStop(a) => {
             f.text("reason", &a.reason);
-            f.node("counters", a.counters.as_ref().map(counters));
-            "agent_stop"
+            f.node("counters", a.counters.as_ref(), counters);
         }
         Body::AgentPause(p) => {
             // 0 is root here, not "unknown".
-            f.always("uid", p.uid);
+            f.always("uid", &p.uid);
             f.text("login", &p.login);
             f.text("reason", &p.reason);
-            "agent_pause"
         }
         Body::AgentResume(r) => {
-            f.always("uid", r.uid);
+            f.always("uid", &r.uid);
             f.text("login", &r.login);
-            f.always("paused_ns", r.paused_ns);
-            f.always("bytes_discarded", r.bytes_discarded);
+            f.always("paused_ns", &r.paused_ns);
+            f.always("bytes_discarded", &r.bytes_discarded);
             f.text("reason", &r.reason);
-            "agent_resume"
         }
         Body::Transaction(t) => {
             f.number("seq", t.seq);
-            f.always(
-                "final",
-                final_name(t.r#final).unwrap_or_else(|| "unknown".to_owned()),
-            );
-            f.always("statements", t.statements);
-            "transaction"
+            f.always("final", final_name(t.r#final).as_deref().unwrap_or("unknown"));
+            f.always("statements", &t.statements);
         }
         // The first carries nothing, the other two stand elsewhere: as `loss`, and in the event itself.
-        Body::SessionOpen(_) | Body::Gap(_) | Body::Query(_) => "",
-    };
-    (name, f)
+        Body::SessionOpen(_) | Body::Gap(_) | Body::Query(_) => {}
+    }
 }
 
 /// All of an agent's counters since it started; zeros are figures here, not unknowns.
 pub fn counters_value(c: &v1::Counters) -> Value {
-    Value::Object(counters(c).0)
+    serde_json::from_str(&in_one_line(|fields| counters(fields, c))).unwrap_or_default()
 }
 
-fn counters(c: &v1::Counters) -> Fields {
-    let mut f = Fields::default();
-    f.always("segments", c.segments);
-    f.always("bytes", c.bytes);
-    f.always("events", c.events);
-    f.always("sessions", c.sessions);
-    f.always("ring_full", c.ring_full);
-    f.always("copy_fault", c.copy_fault);
-    f.always("unsupported_call", c.unsupported_call);
-    f.always("facts_lost", c.facts_lost);
-    f.always("malformed", c.malformed);
-    f.always("queue_dropped", c.queue_dropped);
-    f.always("targets_full", c.targets_full);
-    f.always("program_missed", c.program_missed);
-    f.always("probe_missed", c.probe_missed);
-    f.always("call_cap", c.call_cap);
-    f.always("paused_bytes", c.paused_bytes);
-    f.always("memory_limit_bytes", c.memory_limit_bytes);
-    f.always("owners_full", c.owners_full);
-    f.always("ring_full_bytes", c.ring_full_bytes);
-    f.always("plaintext_unplaced", c.plaintext_unplaced);
-    f
+fn counters(f: &mut Fields<'_>, c: &v1::Counters) {
+    f.always("segments", &c.segments);
+    f.always("bytes", &c.bytes);
+    f.always("events", &c.events);
+    f.always("sessions", &c.sessions);
+    f.always("ring_full", &c.ring_full);
+    f.always("copy_fault", &c.copy_fault);
+    f.always("unsupported_call", &c.unsupported_call);
+    f.always("facts_lost", &c.facts_lost);
+    f.always("malformed", &c.malformed);
+    f.always("queue_dropped", &c.queue_dropped);
+    f.always("targets_full", &c.targets_full);
+    f.always("program_missed", &c.program_missed);
+    f.always("probe_missed", &c.probe_missed);
+    f.always("call_cap", &c.call_cap);
+    f.always("paused_bytes", &c.paused_bytes);
+    f.always("memory_limit_bytes", &c.memory_limit_bytes);
+    f.always("owners_full", &c.owners_full);
+    f.always("ring_full_bytes", &c.ring_full_bytes);
+    f.always("plaintext_unplaced", &c.plaintext_unplaced);
 }
 
-fn attribution(a: &v1::Attribution) -> Fields {
-    let mut f = Fields::default();
+fn attribution(f: &mut Fields<'_>, a: &v1::Attribution) {
     f.text("principal", &a.principal);
     f.name(
         "kind",
@@ -396,68 +358,53 @@ fn attribution(a: &v1::Attribution) -> Fields {
         v1::PrincipalKind::try_from(a.kind).map(|e| e.as_str_name()),
         "PRINCIPAL_KIND_",
     );
-    f.always("confidence", confidence(a.confidence));
+    f.always("confidence", &confidence(a.confidence));
     f.text("method", &a.method);
     f.text("reason", &a.reason);
-    f.list("evidence", a.evidence.iter().map(|e| Value::from(e.as_str())));
-    f.list("hops", a.hops.iter().map(hop));
-    f.node("process", a.process.as_ref().map(process));
-    f.node("container", a.container.as_ref().map(container));
-    f.node("pod", a.pod.as_ref().map(pod));
-    f
+    f.texts("evidence", &a.evidence);
+    f.list("hops", &a.hops, hop);
+    f.node("process", a.process.as_ref(), process);
+    f.node("container", a.container.as_ref(), container);
+    f.node("pod", a.pod.as_ref(), pod);
 }
 
-fn hop(h: &v1::Hop) -> Value {
-    let mut f = Fields::default();
+fn hop(f: &mut Fields<'_>, h: &v1::Hop) {
     f.text("name", &h.name);
     f.text("role", &h.role);
-    f.always("confidence", confidence(h.confidence));
-    Value::Object(f.0)
+    f.always("confidence", &confidence(h.confidence));
 }
 
-fn process(p: &v1::Process) -> Fields {
-    let mut f = Fields::default();
+fn process(f: &mut Fields<'_>, p: &v1::Process) {
     f.number("pid", p.pid.into());
     f.number("start_ns", p.start_ns);
     f.text("exe", &p.exe);
-    f.list(
-        "command_line",
-        p.command_line.iter().map(|a| Value::from(a.as_str())),
-    );
+    f.texts("command_line", &p.command_line);
     // 0 is root here, not "unknown".
-    f.always("uid", p.uid);
+    f.always("uid", &p.uid);
     f.text("user", &p.user);
     f.optional("login_uid", p.login_uid);
     f.text("cgroup_path", &p.cgroup_path);
     f.number("cgroup_id", p.cgroup_id);
     f.text("unit", &p.unit);
-    f.list("ancestry", p.ancestry.iter().map(ancestor));
-    f
+    f.list("ancestry", &p.ancestry, ancestor);
 }
 
-fn ancestor(a: &v1::Ancestor) -> Value {
-    let mut f = Fields::default();
+fn ancestor(f: &mut Fields<'_>, a: &v1::Ancestor) {
     f.number("pid", a.pid.into());
     f.number("start_ns", a.start_ns);
     f.text("exe", &a.exe);
-    Value::Object(f.0)
 }
 
-fn container(c: &v1::Container) -> Fields {
-    let mut f = Fields::default();
+fn container(f: &mut Fields<'_>, c: &v1::Container) {
     f.text("id", &c.id);
     f.text("runtime", &c.runtime);
-    f
 }
 
-fn pod(p: &v1::Pod) -> Fields {
-    let mut f = Fields::default();
+fn pod(f: &mut Fields<'_>, p: &v1::Pod) {
     f.text("uid", &p.uid);
-    f
 }
 
-fn loss(g: &v1::Gap) -> Fields {
-    let mut f = Fields::default();
+fn loss(f: &mut Fields<'_>, g: &v1::Gap) {
     f.optional("bytes_missing", g.bytes_missing);
     f.optional("events_missing", g.events_missing);
     f.text("reason", &g.reason);
@@ -468,7 +415,6 @@ fn loss(g: &v1::Gap) -> Fields {
         "DIRECTION_",
     );
     f.text("detail", &g.detail);
-    f
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub struct Ledger {
     pub bytes_lost: u64,
     /// Bytes that gaps tell of the same sessions.
     pub bytes_told: u64,
-    /// Sessions in which the two differ.
+    /// Sessions in which less is told than was lost, or more than that and what was recorded in the same moments.
     pub wrong_bytes: u64,
     /// Gaps of the log's sessions by their reason.
     pub reasons: BTreeMap<String, u64>,
@@ -137,7 +137,7 @@ pub fn judge_sessions(logged: &[LoggedSession], record: &Record, role: &str) -> 
         for gap in seen.iter().flat_map(|seen| &seen.gaps) {
             *ledger.reasons.entry(gap.reason.clone()).or_default() += 1;
         }
-        for reason in seen.iter().filter_map(|seen| seen.opaque.as_ref()) {
+        for (reason, _) in seen.iter().filter_map(|seen| seen.opaque.as_ref()) {
             *ledger.reasons.entry(reason.clone()).or_default() += 1;
         }
         judge_facts(session, &seen, &mut ledger);
@@ -195,7 +195,9 @@ fn judge_session(
             requests.entry(number).or_default().push(request);
         }
     }
-    let gaps: Vec<&Gap> = seen.iter().flat_map(|seen| &seen.gaps).collect();
+    // A session that cannot be read is told once, for as long as it lasts or until something of it is read.
+    let opaque: Vec<Gap> = seen.iter().filter_map(|seen| seen.opaque()).collect();
+    let gaps: Vec<&Gap> = seen.iter().flat_map(|seen| &seen.gaps).chain(&opaque).collect();
     for gap in &gaps {
         *ledger.reasons.entry(gap.reason.clone()).or_default() += 1;
     }
@@ -206,7 +208,9 @@ fn judge_session(
     let unit = program
         .and_then(|program| expected.units.get(program))
         .map(String::as_str);
-    let mut lost = 0;
+    // Bytes of what is not recorded, and of what is recorded though a gap tells it missing: what the collector had before
+    // it could say so to an agent that was killed.
+    let (mut lost, mut both) = (0, 0);
     let (mut counts, mut all_simple) = (0, true);
     for statement in &session.statements {
         let Some(number) = number_of(statement) else {
@@ -221,6 +225,9 @@ fn judge_session(
         match found {
             Some(request) => {
                 ledger.recorded += 1;
+                if gaps.iter().any(|gap| gap.covers(statement.at_ns)) {
+                    both += statement.text.len() as u64 + 6;
+                }
                 judge_request(statement, request, unit, ledger);
             }
             // What cannot be put down to a session is told of the agent itself.
@@ -262,7 +269,7 @@ fn judge_session(
             .sum::<u64>();
         ledger.bytes_lost += lost;
         ledger.bytes_told += told;
-        if told != lost {
+        if told < lost || told > lost + both {
             ledger.wrong_bytes += 1;
             ledger.note("bytes", || {
                 let of: Vec<_> = gaps
@@ -284,14 +291,16 @@ fn judge_request(statement: &LoggedStatement, request: &Request, unit: Option<&s
         && !same_text(text, request.truncated, &statement.text)
     {
         ledger.wrong_text += 1;
-        ledger.note("text", || format!("log {:?}, record {text:?}", statement.text));
+        ledger.note("text", || {
+            format!("log {:?}, record {:?}", cut(&statement.text), cut(text))
+        });
     }
     match request.principal.as_deref() {
         None | Some("unknown") => ledger.unknown_principal += 1,
         Some(principal) if unit.is_some_and(|unit| unit_of(principal) != Some(unit)) => {
             ledger.wrong_principal += 1;
             ledger.note("principal", || {
-                format!("{principal}, expected {unit:?}, for {:?}", statement.text)
+                format!("{principal}, expected {unit:?}, for {:?}", cut(&statement.text))
             });
         }
         Some(_) => {}
@@ -347,11 +356,15 @@ fn untold(session: &LoggedSession, statement: &LoggedStatement, gaps: &[&Gap]) -
     });
     format!(
         "{:?} of backend {} at {}{}",
-        statement.text,
+        cut(&statement.text),
         session.backend_pid,
         crate::screen::clock(statement.at_ns),
         near.unwrap_or_else(|| "; its session has no gap".to_owned())
     )
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(EXAMPLE_LENGTH).collect()
 }
 
 fn number_of(statement: &LoggedStatement) -> Option<u64> {
@@ -381,6 +394,8 @@ pub const DIGITS: usize = 12;
 /// The log has milliseconds, cut off, and is written a moment after the request was read: on a busy machine, the server
 /// may be put to sleep in between.
 const SLACK_NS: i64 = 50_000_000;
+/// Characters of a text that are shown.
+const EXAMPLE_LENGTH: usize = 100;
 /// Of each kind.
 const EXAMPLES: usize = 4;
 

@@ -157,6 +157,12 @@ impl Program {
         Ok(command)
     }
 
+    /// Any other program, in this one's unit and with its settings.
+    #[must_use]
+    pub fn other(&self, binary: &Path) -> Command {
+        self.command(binary)
+    }
+
     /// Starts a long-lived program. What it says goes to a file that [`Program::finish`] shows when it fails.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! recording is completed. Each suite is a file of its own.
 
 pub mod demo;
+pub mod evasion;
 pub mod kernels;
 pub mod local;
 pub mod loss;

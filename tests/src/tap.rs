@@ -62,6 +62,8 @@ pub struct Settings {
     pub queue_mib: Option<u32>,
     /// Folder for the agent's state; one of the tap's own if there is none.
     pub state: Option<PathBuf>,
+    /// The capabilities that the agent may have, as in `CAP_BPF`, and no new privileges; all, if nothing is said.
+    pub capabilities: Option<Vec<String>>,
 }
 
 impl From<Redaction> for Settings {
@@ -72,6 +74,7 @@ impl From<Redaction> for Settings {
             ring_mib: None,
             queue_mib: None,
             state: None,
+            capabilities: None,
         }
     }
 }
@@ -145,7 +148,7 @@ impl Tap {
             .folder
             .path()
             .join(format!("agent-{}.log", self.agent_starts));
-        let mut command = Command::new(&self.binaries.agent);
+        let mut command = self.agent_command();
         command
             .arg("run")
             .args(["--collector", &format!("http://127.0.0.1:{}", self.grpc_port)])
@@ -241,6 +244,29 @@ impl Tap {
             "pgwitness-agent {arguments:?} failed: {said}"
         );
         Ok(said)
+    }
+
+    /// The agent, with all that this process may do or with less.
+    fn agent_command(&self) -> Command {
+        let Some(capabilities) = &self.settings.capabilities else {
+            return Command::new(&self.binaries.agent);
+        };
+        let kept = capabilities
+            .iter()
+            .map(|name| name.trim_start_matches("CAP_").to_lowercase());
+        let set = kept.fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--no-new-privs",
+                "--inh-caps",
+                "-all",
+                "--bounding-set",
+                &set,
+                "--",
+            ])
+            .arg(&self.binaries.agent);
+        command
     }
 
     /// Kills the collector; the agent stays.

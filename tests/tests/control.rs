@@ -18,7 +18,7 @@ use nix::{sys::signal::Signal, unistd::geteuid};
 use pgwitness_tests::{
     cluster::{APP_ROLE, Cluster, DATABASE, Witness},
     record::query_folder,
-    tap::{Redaction, Tap, sibling},
+    tap::{Settings, Tap, Tier, sibling},
 };
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
@@ -32,6 +32,15 @@ const PAUSED: &str = "SELECT 'said in the pause'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_is_in_the_record_with_what_it_cost() {
+    pause_and_resume(Tier::Auto, &["A", "B"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_is_one_of_the_second_tier() {
+    pause_and_resume(Tier::B, &["B"]).await;
+}
+
+async fn pause_and_resume(tier: Tier, names: &[&str]) {
     if !geteuid().is_root() {
         eprintln!("not run without root: a whole tap is attached");
         return;
@@ -39,7 +48,7 @@ async fn a_pause_is_in_the_record_with_what_it_cost() {
     let mut cluster = Cluster::init(Witness::Silent).unwrap();
     cluster.start().await.unwrap();
     cluster.prepare().await.unwrap();
-    let mut tap = Tap::start(&cluster.data(), Redaction::Clear).await.unwrap();
+    let mut tap = Tap::start(&cluster.data(), Settings::clear(tier)).await.unwrap();
     let socket = tap.agent_state().join("control.sock");
     let clients = [
         cluster.superuser(DATABASE).await.unwrap(),
@@ -49,6 +58,7 @@ async fn a_pause_is_in_the_record_with_what_it_cost() {
 
     let status = status(&socket);
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert!(names.contains(&status["tier"].as_str().unwrap()), "{status}");
     assert_eq!(
         status["servers"][0]["data_directory"],
         cluster.data().to_str().unwrap()

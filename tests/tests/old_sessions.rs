@@ -2,7 +2,12 @@
 //!
 //! Needs root, for eBPF; is skipped without it, and says so.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on fails by panicking"
+)]
 
 use std::{fs, time::Duration};
 
@@ -89,7 +94,7 @@ async fn what_is_older_than_the_agent_is_named_and_what_it_missed_is_counted() {
 }
 
 fn check(events: &[Value]) {
-    let starts: Vec<u64> = of(events, "agent_start").map(|event| seq(event)).collect();
+    let starts: Vec<u64> = of(events, "agent_start").map(seq).collect();
     let [_, second, third] = starts[..] else {
         panic!("three runs: {starts:?}")
     };
@@ -102,10 +107,10 @@ fn check(events: &[Value]) {
     // Whose titles can be read in one way have names; the other has none until it logs in before the agent's eyes.
     let first_run = said("SELECT 'first run'");
     assert_eq!(first_run.len(), 4);
-    let mut names: Vec<[&str; 3]> = first_run.iter().map(|query| names(query)).collect();
-    names.sort_unstable();
+    let mut found: Vec<[&str; 3]> = first_run.iter().map(|query| names(query)).collect();
+    found.sort_unstable();
     assert_eq!(
-        names,
+        found,
         [
             ["", "", "true"],
             [APP_ROLE, DATABASE, "true"],
@@ -117,15 +122,11 @@ fn check(events: &[Value]) {
     for query in first_run.iter().chain(&said("SELECT 'second run'")) {
         let attribution = &query["attribution"];
         assert_eq!(attribution["process"]["pid"], std::process::id(), "{query}");
-        let expected = match (
-            query["session"]["transport"].as_str().unwrap(),
-            said("SELECT 'joins'").iter().any(|joined| {
-                joined["session"]["id"] == query["session"]["id"]
-                    && joined["attribution"]["method"] == "tcp-owner"
-            }) || !said("SELECT 'first run'")
-                .iter()
-                .any(|first| first["session"]["id"] == query["session"]["id"]),
-        ) {
+        let before = said("SELECT 'first run'")
+            .into_iter()
+            .find(|first| first["session"]["id"] == query["session"]["id"]);
+        let seen_to_connect = before.is_none_or(|first| first["session"]["opened_before_attach"] == false);
+        let expected = match (query["session"]["transport"].as_str().unwrap(), seen_to_connect) {
             ("unix", _) => ["unix-peer-cred", "observed"],
             (_, true) => ["tcp-owner", "observed"],
             (_, false) => ["tcp-holder", "inferred"],
@@ -177,7 +178,13 @@ fn check(events: &[Value]) {
     assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(in_second.len(), 4 * 2 + 2, "{in_second:?}");
 
-    // A stop with nothing missed: told only where nothing counts.
+    // A stop with nothing missed: told only where nothing counts; all others go on as if nothing had been.
+    assert_eq!(
+        said("SELECT 'joins again'").len(),
+        1,
+        "the silent one was in step"
+    );
+    assert_eq!(said("SELECT 'joins a third time'").len(), 4);
     let second_run = said("SELECT 'second run'");
     assert_eq!((second_run.len(), said("SELECT 'third run'").len()), (5, 5));
     let in_third: Vec<&&Value> = gaps.iter().filter(|gap| seq(gap) > third).collect();

@@ -21,7 +21,7 @@ struct Check {
     run: fn() -> anyhow::Result<()>,
 }
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     Check {
         name: "formatting",
         run: formatting,
@@ -53,6 +53,10 @@ const CHECKS: [Check; 9] = [
     Check {
         name: "truth --suite survive",
         run: || suite(&["survive", "--json"]),
+    },
+    Check {
+        name: "truth --suite loss",
+        run: || suite(&["loss", "--json"]),
     },
     Check {
         name: "truth --suite wire",

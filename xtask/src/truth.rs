@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
-    /// Only this part of the suite `local` or `wire` (can be given several times)
+    /// Only this part of the suites `local`, `loss`, `evasion`, `wire` (can be given several times)
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
     /// The way that every program of the suite `wire` takes: unix, tcp, tls, gss [default: each its own]
@@ -39,8 +39,12 @@ enum Suite {
     /// Every statement of a dozen programs on this host: text, rows, outcome and name; sessions older than the agent;
     /// an agent that ends and begins again; `--full` is every way to the server and into the kernel
     Local,
-    /// The agent is killed under load, and no client notices
+    /// The agent is killed under load, sleeps, has no disk, no collector, or gets garbage, and no client notices
     Survive,
+    /// Every way in which bytes can escape the tap is provoked, and told
+    Loss,
+    /// Clients and processes that try to hide are told of, and hide nobody else
+    Evasion,
     /// Clients of many kinds: every statement, its parameters, rows and outcome; `--full` is every server version
     Wire,
 }
@@ -50,23 +54,27 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let programs = build::programs()?;
     let mut command = Command::new(programs.join("pgwitness-truth"));
     match args.suite {
-        Suite::Local => {
-            command
-                .arg("local")
-                .args(args.full.then_some("--full"))
-                .args(args.keep.then_some("--keep"));
-            for part in &args.part {
-                command.args(["--part", part]);
-            }
-        }
-        // It has one length.
+        Suite::Local => parts("local", args, &mut command),
         Suite::Survive => {
-            command.arg("survive");
+            command.arg("survive").args(args.full.then_some("--full"));
         }
+        Suite::Loss => parts("loss", args, &mut command),
+        Suite::Evasion => parts("evasion", args, &mut command),
         Suite::Wire => wire(args, &mut command),
     }
     command.args(args.json.then_some("--json"));
     step::pass_on(&mut command)
+}
+
+/// A suite of parts that needs nothing from outside.
+fn parts(suite: &str, args: &Args, command: &mut Command) {
+    command
+        .arg(suite)
+        .args(args.full.then_some("--full"))
+        .args(args.keep.then_some("--keep"));
+    for part in &args.part {
+        command.args(["--part", part]);
+    }
 }
 
 /// Short: only what the distribution brings. Full: the servers of other versions too.

@@ -8,6 +8,7 @@ pub mod btf;
 pub mod gauge;
 pub mod heap;
 pub mod hooks;
+mod multi;
 pub mod plaintext;
 
 use std::{os::fd::AsFd as _, path::Path, time::Duration};
@@ -105,6 +106,7 @@ impl Tap {
             .load(OBJECT)
             .map_err(|error| refused(None, error))?;
         let tier = wished.unwrap_or_else(|| Tier::of_this_kernel(&types));
+        let multi = multi::exists(&types).then(|| plaintext::load_multi(OBJECT, &programs));
         for hook in tier.hooks() {
             hook.attach(&mut programs, &types)?;
         }
@@ -121,7 +123,7 @@ impl Tap {
             facts: Ring(RingBuf::try_from(facts).map_err(|error| refused(None, error))?),
             targets: Targets(HashMap::try_from(targets).map_err(|error| refused(None, error))?),
             counters: Counters(PerCpuArray::try_from(counters).map_err(|error| refused(None, error))?),
-            probes: Probes::new(programs),
+            probes: Probes::new(programs, multi),
         })
     }
 }

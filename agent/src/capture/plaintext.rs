@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +21,9 @@ use aya::{
 use ebpf_abi::{TARGET_PROBED_GSS, TARGET_PROBED_TLS};
 use object::{Object as _, ObjectSegment as _, ObjectSymbol, read::ReadCache};
 
-use super::hooks::describe;
+use tracing::warn;
+
+use super::{hooks::describe, multi::MultiPrograms};
 
 /// Functions of the server, by the encryption that they serve; each has two programs, `NAME` and `NAME_return`.
 const FUNCTIONS: [(Encryption, [&str; 2]); 2] = [
@@ -89,34 +91,57 @@ type FileId = (u64, u64);
 /// The programs, and where they are attached.
 pub struct Probes {
     programs: Ebpf,
+    multi: Option<MultiPrograms>,
     /// Programs that cannot be used, and why.
     refused: HashMap<String, String>,
     files: HashMap<FileId, Attached>,
 }
 
 struct Attached {
-    links: Vec<(String, UProbeLinkId)>,
+    links: Vec<Link>,
     readable: Readable,
     servers: HashSet<u32>,
 }
 
+/// One probe in one file. Dropping a link of the new kind detaches it.
+enum Link {
+    Multi(#[expect(dead_code, reason = "held for its drop")] OwnedFd),
+    PerfEvent(String, UProbeLinkId),
+}
+
+/// The programs for links of the new kind.
+pub(super) fn load_multi(object: &[u8], loaded: &Ebpf) -> Result<MultiPrograms, String> {
+    let names: Vec<String> = all_names().collect();
+    MultiPrograms::load(object, loaded, names.iter().map(String::as_str))
+}
+
 impl Probes {
-    /// Loads them all: when a server starts there is no time for it, its first client comes within milliseconds.
-    pub(super) fn new(programs: Ebpf) -> Self {
+    /// Loads them all: when a server starts there is no time for it, its first client comes within milliseconds. `multi`
+    /// are the programs for the new kind of link, where the kernel has it.
+    pub(super) fn new(programs: Ebpf, multi: Option<Result<MultiPrograms, String>>) -> Self {
         let mut probes = Self {
             programs,
+            multi: None,
             refused: HashMap::new(),
             files: HashMap::new(),
         };
-        for function in FUNCTIONS.iter().flat_map(|(_, functions)| *functions) {
-            for name in names(function) {
-                let loaded = probes
-                    .uprobe(&name)
-                    .and_then(|program| program.load().map_err(describe));
-                if let Err(problem) = loaded {
-                    let problem = format!("the kernel refused the program {name}: {problem}");
-                    probes.refused.insert(name, problem);
-                }
+        match multi {
+            Some(Ok(multi)) => {
+                probes.multi = Some(multi);
+                return probes;
+            }
+            Some(Err(problem)) => {
+                warn!("probes are attached the old way, which needs CAP_SYS_ADMIN: {problem}")
+            }
+            None => {}
+        }
+        for name in all_names() {
+            let loaded = probes
+                .uprobe(&name)
+                .and_then(|program| program.load().map_err(describe));
+            if let Err(problem) = loaded {
+                let problem = format!("the kernel refused the program {name}: {problem}");
+                probes.refused.insert(name, problem);
             }
         }
         probes
@@ -173,8 +198,10 @@ impl Probes {
             }
             true
         });
-        for (name, link) in over {
-            if let Ok(program) = self.uprobe(&name) {
+        for link in over {
+            if let Link::PerfEvent(name, link) = link
+                && let Ok(program) = self.uprobe(&name)
+            {
                 // The file may be gone with all its pages: then there is nothing to detach.
                 let _ = program.detach(link);
             }
@@ -186,30 +213,36 @@ impl Probes {
         functions: &[&str; 2],
         offsets: &HashMap<String, u64>,
         executable: &Path,
-        links: &mut Vec<(String, UProbeLinkId)>,
+        links: &mut Vec<Link>,
     ) -> Result<(), String> {
         for function in functions {
             let offset = *offsets
                 .get(*function)
                 .ok_or_else(|| format!("its executable has no function {function}"))?;
             for name in names(function) {
-                if let Some(problem) = self.refused.get(&name) {
-                    return Err(problem.clone());
-                }
-                let program = self.uprobe(&name)?;
-                let link = program
-                    .attach(
-                        UProbeAttachLocation::AbsoluteOffset(offset),
-                        executable,
-                        UProbeScope::AllProcesses,
-                    )
-                    .map_err(|error| {
-                        format!("the kernel refused a probe at {function}: {}", describe(error))
-                    })?;
-                links.push((name, link));
+                let link = self
+                    .attach_one(&name, offset, executable)
+                    .map_err(|problem| format!("the kernel refused a probe at {function}: {problem}"))?;
+                links.push(link);
             }
         }
         Ok(())
+    }
+
+    fn attach_one(&mut self, name: &str, offset: u64, executable: &Path) -> Result<Link, String> {
+        if let Some(multi) = &self.multi {
+            let link = multi.attach(name, executable, offset, name.ends_with(AT_RETURN));
+            return link.map(Link::Multi).map_err(|error| error.to_string());
+        }
+        if let Some(problem) = self.refused.get(name) {
+            return Err(problem.clone());
+        }
+        let link = self.uprobe(name)?.attach(
+            UProbeAttachLocation::AbsoluteOffset(offset),
+            executable,
+            UProbeScope::AllProcesses,
+        );
+        Ok(Link::PerfEvent(name.to_owned(), link.map_err(describe)?))
     }
 
     fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, String> {
@@ -221,9 +254,19 @@ impl Probes {
     }
 }
 
+/// What the name of a program ends in that runs at the return of its function.
+const AT_RETURN: &str = "_return";
+
 /// The programs for a function. The return first: an entry whose return is not seen would leave a call open.
 fn names(function: &str) -> [String; 2] {
-    [format!("{function}_return"), function.to_owned()]
+    [format!("{function}{AT_RETURN}"), function.to_owned()]
+}
+
+fn all_names() -> impl Iterator<Item = String> {
+    FUNCTIONS
+        .iter()
+        .flat_map(|(_, functions)| functions)
+        .flat_map(|function| names(function))
 }
 
 /// File offsets of the functions that an executable exports.

@@ -47,6 +47,15 @@ impl Encoded {
         Self::of(&super::own_event(at_boot_ns, clock, body))
     }
 
+    /// An event of the agent itself, of all the time since `from_boot_ns`.
+    pub fn own_since(from_boot_ns: u64, to_boot_ns: u64, clock: Clock, body: v1::event::Body) -> Self {
+        let event = super::own_event(to_boot_ns, clock, body);
+        Self::of(&v1::Event {
+            ts_start_ns: clock.utc(from_boot_ns),
+            ..event
+        })
+    }
+
     /// The whole event.
     pub fn numbered(&self, number: u64) -> Bytes {
         let mut whole = Vec::with_capacity(self.bytes.len() + NUMBER_BYTES);

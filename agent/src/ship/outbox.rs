@@ -23,6 +23,10 @@ struct Queue {
     bytes: u64,
     /// Dropped since the last gap event that said so.
     untold: u64,
+    /// From when on.
+    untold_since_ns: u64,
+    /// Until when.
+    untold_until_ns: u64,
     accepted: u64,
     dropped: u64,
 }
@@ -42,6 +46,10 @@ impl Outbox {
         let bytes = event.size() as u64;
         let mut queue = self.lock();
         if queue.bytes + bytes > self.bytes_max {
+            if queue.untold == 0 {
+                queue.untold_since_ns = event.first_ns;
+            }
+            queue.untold_until_ns = queue.untold_until_ns.max(event.last_ns);
             queue.dropped += 1;
             queue.untold += 1;
             return;
@@ -53,10 +61,9 @@ impl Outbox {
                 detail: "the collector was away for longer than the queue could hold".to_owned(),
                 ..v1::Gap::default()
             };
-            let at = event.first_ns;
             let told = v1::Event {
-                ts_start_ns: at,
-                ts_end_ns: at,
+                ts_start_ns: queue.untold_since_ns,
+                ts_end_ns: queue.untold_until_ns,
                 body: Some(v1::event::Body::Gap(gap)),
                 ..v1::Event::default()
             };

@@ -12,6 +12,7 @@ use std::{
 
 use attribution::Peer;
 use ebpf_abi::{OwnerFact, SOCKET_MID_STREAM, SocketFact, SocketRole, UNIX_PATH_MAX};
+use procfs::net::TcpState;
 use proto::v1;
 use tap_core::{
     AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, Places, SessionFacts, Times, Title,
@@ -44,6 +45,8 @@ pub(super) struct OldSessions {
     former: Option<Run>,
     /// Its connections that were not heard of again yet.
     left: HashMap<u64, Kept>,
+    /// The processes that served them: every process that ends on the host is looked up here.
+    backends_left: HashSet<u32>,
     /// When this run began.
     began: u64,
     /// Who connected, of open connections.
@@ -51,6 +54,8 @@ pub(super) struct OldSessions {
     /// What is kept of open connections.
     kept: HashMap<u64, KeptSession>,
     closed: Vec<u64>,
+    /// Ports that servers were seen to listen on.
+    listening: HashSet<(u32, u16)>,
     noted_at: u64,
     /// When the round began that is under way.
     pub(super) round_began: u64,
@@ -60,6 +65,10 @@ impl Witness {
     /// Goes on from what a former run left: what ended in between is told, the rest is awaited.
     pub fn go_on(&mut self, former: Former, out: &mut impl FnMut(Encoded)) {
         self.old.began = boot_ns();
+        for server in self.servers.tapped() {
+            let ports = listening_ports(server.pid).into_iter();
+            self.old.listening.extend(ports.map(|port| (server.pid, port)));
+        }
         if former.damaged > 0 {
             // Whose they were is not known; each of them that is still open is told of when it is heard of.
             let gap = v1::Gap {
@@ -78,6 +87,8 @@ impl Witness {
         }
         self.old.former = former.run;
         self.old.left = former.connections;
+        let sessions = self.old.left.values().filter_map(|kept| kept.session.as_ref());
+        self.old.backends_left = sessions.map(|session| session.backend_pid).collect();
         let gone: Vec<u64> = self
             .old
             .left
@@ -138,6 +149,19 @@ impl Witness {
         self.old.left.remove(&cookie)
     }
 
+    /// Whether the server accepted a TCP connection that was open before this run, and did not open it itself: the kernel
+    /// side cannot know. It did if it listens on that port, or did when it was last looked at: one that is about to stop
+    /// listens no more.
+    pub(super) fn was_accepted(&mut self, fact: &SocketFact) -> bool {
+        let port = (fact.server, fact.local_port);
+        if self.old.left.contains_key(&fact.cookie) || self.old.listening.contains(&port) {
+            return true;
+        }
+        let ports = listening_ports(fact.server).into_iter();
+        self.old.listening.extend(ports.map(|port| (fact.server, port)));
+        self.old.listening.contains(&port)
+    }
+
     /// Who connected is kept for the next run.
     pub(super) fn keep_owner(&mut self, cookie: u64, peer: &Peer) {
         if let Peer::TcpOwner { process, netns, .. } = peer {
@@ -155,6 +179,10 @@ impl Witness {
     /// A process ended: so did the connection that it served, even if that was not heard of in this run.
     pub(super) fn process_ended(&mut self, tgid: u32, at: u64, out: &mut impl FnMut(Encoded)) {
         self.old.titles.ended(tgid);
+        self.old.listening.retain(|(server, _)| *server != tgid);
+        if !self.old.backends_left.remove(&tgid) {
+            return;
+        }
         let served = |kept: &&Kept| {
             let session = kept.session.as_ref();
             session.is_some_and(|session| session.backend_pid == tgid)
@@ -376,6 +404,20 @@ fn since(run: &Run, kept: &Kept) -> u64 {
     } else {
         kept.at
     }
+}
+
+/// The TCP ports on which somebody listens in a server's network namespace.
+fn listening_ports(server: u32) -> Vec<u16> {
+    let process = i32::try_from(server).ok();
+    let Some(process) = process.and_then(|pid| procfs::process::Process::new(pid).ok()) else {
+        return Vec::new();
+    };
+    let four = process.tcp().into_iter().flatten();
+    let six = process.tcp6().into_iter().flatten();
+    four.chain(six)
+        .filter(|entry| entry.state == TcpState::Listen)
+        .map(|entry| entry.local_address.port())
+        .collect()
 }
 
 /// When a process began, in ticks since boot.

@@ -32,7 +32,7 @@ pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>)
         loop {
             tokio::select! {
                 next = sightings.recv() => match next {
-                    Ok(one) if filter.wants(&one) => yield Ok(Event::default().event("sighting").data(&one.json)),
+                    Ok(one) if filter.wants(&one) => yield Ok(Event::default().event("sighting").data(one.json())),
                     Ok(_) => {}
                     Err(RecvError::Lagged(missed)) => {
                         yield Ok(Event::default().event("lagged").data(format!("{{\"missed\":{missed}}}")));

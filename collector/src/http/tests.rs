@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::{live::Record, store::StoreOptions};
+use crate::{
+    record::Records,
+    store::{StoreOptions, tests::Shelf},
+};
 
 async fn app() -> (Router, Arc<Store>, watch::Sender<log::Status>) {
     let store = Store::over(Arc::new(InMemory::new()), StoreOptions::default())
@@ -42,6 +45,12 @@ async fn app() -> (Router, Arc<Store>, watch::Sender<log::Status>) {
 }
 
 async fn append(store: &Store, log_index: u64, text: &str) {
+    store
+        .append(log_index, Records::of("db1", 1, vec![event(log_index, text)]))
+        .await;
+}
+
+fn event(log_index: u64, text: &str) -> v1::Event {
     let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
     let query = v1::Query {
         statement: Some(v1::Statement {
@@ -60,23 +69,13 @@ async fn append(store: &Store, log_index: u64, text: &str) {
         confidence: v1::Confidence::Observed.into(),
         ..Default::default()
     };
-    let event = v1::Event {
+    v1::Event {
         seq: log_index + 1,
         ts_start_ns: now,
         attribution: Some(attribution),
         body: Some(v1::event::Body::Query(query)),
         ..Default::default()
-    };
-    store
-        .append(
-            log_index,
-            vec![Record {
-                agent: "db1".into(),
-                batch_sequence: 1,
-                event,
-            }],
-        )
-        .await;
+    }
 }
 
 fn request(uri: &str) -> axum::http::request::Builder {
@@ -176,8 +175,13 @@ async fn the_page_has_nothing_that_its_policy_forbids() {
 async fn answers_to_the_page() {
     let (router, store, _status) = app().await;
     let hostile = "SELECT '</script><img src=x onerror=alert(1)>' \u{0}\u{1b}[2J\r\n\"\\";
-    append(&store, 0, "SELECT 1").await;
-    append(&store, 1, hostile).await;
+    let shelf = Arc::new(Shelf::default());
+    for (n, text) in (0..).zip(["SELECT 1", hostile]) {
+        let batch = Records::of("db1", 1, vec![event(n, text)]);
+        shelf.put(n, &batch);
+        store.append(n, batch).await;
+    }
+    store.show_events_of(shelf);
     let overview = get_json(&router, "/api/overview").await;
     assert_eq!(overview["statements"], 2);
     assert_eq!(overview["attributed"], 2);

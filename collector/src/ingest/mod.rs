@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use ed25519_dalek::VerifyingKey;
 use evidence::{BatchError, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Seal, Tip, check_leaves, check_seal};
 use futures::Stream;
 use proto::v1::{
-    Ack, Event, Hello, Receipt, Refusal, Resume, SignedBatch, Upload,
+    Ack, Hello, Receipt, Refusal, Resume, SignedBatch, Upload,
     delivery_server::{Delivery, DeliveryServer},
     receipt, upload,
 };
@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     log::{self, Appended, Candidate, Log},
     metrics::Metrics,
+    record::{Decoder, Records},
 };
 
 /// Longest message: a batch at its caps, with the tags around it.
@@ -114,6 +115,8 @@ struct Agent {
     id: String,
     key: VerifyingKey,
     refused: Arc<AtomicBool>,
+    /// Of this stream alone: what its batches repeat is decoded once. One batch is opened at a time.
+    decoder: Arc<Mutex<Decoder>>,
 }
 
 impl Ingest {
@@ -174,6 +177,7 @@ impl Ingest {
                 id: hello.agent_id,
                 key,
                 refused: Arc::default(),
+                decoder: Arc::default(),
             },
             tip,
         ))
@@ -209,10 +213,11 @@ impl Ingest {
 
     /// Checks a batch and hands it to the log, or has it kept aside.
     async fn offer(&self, agent: &Agent, batch: SignedBatch) -> anyhow::Result<Owed> {
-        let (key, id) = (agent.key, agent.id.clone());
+        let (key, id, decoder) = (agent.key, agent.id.clone(), Arc::clone(&agent.decoder));
         // Hashing and unpacking megabytes: not on the threads that serve everybody.
         let (batch, opened) = tokio::task::spawn_blocking(move || {
-            let opened = open(&batch, &key, &id);
+            let mut decoder = decoder.lock().unwrap_or_else(PoisonError::into_inner);
+            let opened = open(&batch, &key, &id, &mut decoder);
             (batch, opened)
         })
         .await?;
@@ -246,7 +251,8 @@ fn open(
     batch: &SignedBatch,
     key: &VerifyingKey,
     agent_id: &str,
-) -> Result<(Seal, Vec<Event>), (u64, String)> {
+    decoder: &mut Decoder,
+) -> Result<(Seal, Records), (u64, String)> {
     let limits = log::limits();
     let seal = check_seal(batch, key, &limits).map_err(|error| (0, error.to_string()))?;
     let sequence = seal.header.sequence;
@@ -258,7 +264,7 @@ fn open(
         )));
     }
     let opened = check_leaves(batch, seal, &limits).map_err(|error: BatchError| refuse(error.to_string()))?;
-    let events = log::decode_events(&opened.header, &opened.events).map_err(refuse)?;
+    let events = decoder.decode(&opened.header, opened.events).map_err(refuse)?;
     Ok((
         Seal {
             header: opened.header,

@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -57,6 +57,32 @@ impl SegmentReader {
             file: BufReader::with_capacity(1 << 18, File::open(path)?),
             offset: 0,
         })
+    }
+
+    /// The same from a place where a record begins.
+    pub(crate) fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
+        let mut reader = Self::open(path)?;
+        reader.file.seek(SeekFrom::Start(offset))?;
+        reader.offset = offset;
+        Ok(reader)
+    }
+
+    /// Steps over the next record, whose body is not looked at; false where none begins.
+    pub(crate) fn skip(&mut self) -> io::Result<bool> {
+        let mut frame = Vec::with_capacity(FRAME_BYTES);
+        (&mut self.file)
+            .take(FRAME_BYTES as u64)
+            .read_to_end(&mut frame)?;
+        let Some((length, check, _)) = split(&frame) else {
+            return Ok(false);
+        };
+        if crc32fast::hash(&length).to_be_bytes() != check {
+            return Ok(false);
+        }
+        let length = u32::from_be_bytes(length);
+        self.file.seek_relative(length.into())?;
+        self.offset += FRAME_BYTES as u64 + u64::from(length);
+        Ok(true)
     }
 
     /// Reads the next record; `offset` moves only over whole ones.

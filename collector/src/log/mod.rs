@@ -12,20 +12,24 @@ use std::{
 use anyhow::{Context, anyhow};
 use ed25519_dalek::VerifyingKey;
 use evidence::{Limits, OpenedBatch, Seal, Tip};
-use prost::Message;
-use proto::v1::{BatchHeader, Counters, Event, SignedBatch};
+use proto::v1::{BatchHeader, Counters, SignedBatch};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    record::{Decoder, Records},
+};
 
 mod folder;
 mod frame;
 mod identity;
+mod place;
 mod recovery;
 mod scan;
 mod tiles;
 mod writer;
 
+pub(crate) use place::Places;
 pub use scan::Wrong;
 pub(crate) use scan::{Depth, scan};
 
@@ -96,7 +100,7 @@ pub struct Durable {
     /// What its agent signed.
     pub header: BatchHeader,
     /// Its events, decoded.
-    pub events: Vec<Event>,
+    pub events: Records,
 }
 
 /// A batch on its way into the log; its seal and leaves were checked.
@@ -107,7 +111,7 @@ pub struct Candidate {
     /// Its header.
     pub seal: Seal,
     /// Its events, decoded.
-    pub events: Vec<Event>,
+    pub events: Records,
     /// Set by the log when it refuses a batch of the stream, so that those already behind it are left alone.
     pub stream_refused: Arc<AtomicBool>,
 }
@@ -136,7 +140,7 @@ enum Command {
         reply: oneshot::Sender<Result<Tip, String>>,
     },
     Append {
-        candidate: Candidate,
+        candidate: Box<Candidate>,
         reply: oneshot::Sender<Appended>,
     },
     SetAside {
@@ -201,6 +205,7 @@ impl Log {
     /// Hands a batch over, in the order of the calls; the answer comes when it is durable.
     pub async fn append(&self, candidate: Candidate) -> anyhow::Result<oneshot::Receiver<Appended>> {
         let (reply, answer) = oneshot::channel();
+        let candidate = Box::new(candidate);
         self.send(Command::Append { candidate, reply }).await?;
         Ok(answer)
     }
@@ -252,16 +257,8 @@ pub(crate) fn evidence_in(data: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Decodes a batch's events; they must carry the sequence numbers that the header promises.
-pub fn decode_events(header: &BatchHeader, events: &[bytes::Bytes]) -> Result<Vec<Event>, String> {
-    let decode = |(seq, event): (u64, &bytes::Bytes)| {
-        let event = Event::decode(event.clone()).map_err(|_| format!("event {seq} is malformed"))?;
-        if event.seq == seq {
-            Ok(event)
-        } else {
-            Err(format!("event {seq} calls itself {}", event.seq))
-        }
-    };
-    (header.first_event_seq..).zip(events).map(decode).collect()
+pub fn decode_events(header: &BatchHeader, events: &[bytes::Bytes]) -> Result<Records, String> {
+    Decoder::default().decode(header, events.to_vec())
 }
 
 /// Limits on batches; the same ones for the stream and for reading back.

@@ -145,7 +145,7 @@ impl Writer {
                 match next.take() {
                     None => break,
                     Some(Command::Append { candidate, reply }) => {
-                        self.append(&mut group, candidate, reply)?;
+                        self.append(&mut group, *candidate, reply)?;
                     }
                     Some(Command::Hello { agent_id, key, reply }) => {
                         _ = reply.send(self.hello(agent_id, key)?);
@@ -250,10 +250,10 @@ impl Writer {
                     self.tiling.push(&entry, &mut self.unwritten)?;
                     group.bytes.extend(frame::encode(&batch));
                     self.metrics.batches.inc();
-                    self.metrics.events.inc_by(events.len() as u64);
+                    self.metrics.events.inc_by(events.records.len() as u64);
                     self.metrics.bytes.inc_by(batch.encoded_len() as u64);
                     self.current.batches += 1;
-                    self.current.events += events.len() as u64;
+                    self.current.events += events.records.len() as u64;
                     group.durable.push(Durable {
                         log_index,
                         header: seal.header,

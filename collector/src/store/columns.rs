@@ -1,117 +1,119 @@
 //! The columns of `events`: one table that says what each is called, what type it has and where its value is taken.
 //!
-//! Owns the Arrow schema and the way from records to rows; both come from [`COLUMNS`], so they cannot differ.
-//! Refuses to fill gaps: what an event does not know is NULL. Numbers are signed 64-bit, because that is what SQL
-//! arithmetic expects; a larger one (none that is honest) is cut off at the largest.
+//! Owns the Arrow schema and the way from records to columns; both come from [`COLUMNS`], so they cannot differ. What
+//! repeats (batch, session, attribution, statement, meaning, manner) is a *part*, whose columns are filled once for
+//! each distinct one; `chunk` puts the two together. Refuses to fill gaps: what an event does not know is NULL.
+//! Numbers are signed 64-bit, because that is what SQL arithmetic expects; a larger one (none that is honest) is cut
+//! off at the largest. `event_id` and `event`, which follow from others, are made by `session` when asked for.
 
 use std::sync::{Arc, LazyLock};
 
+use compact_str::CompactString;
 use datafusion::arrow::{
     array::{
-        ArrayRef, BooleanArray, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
-        TimestampNanosecondArray,
+        ArrayRef, BooleanArray, Int64Array, ListBuilder, StringArray, StringBuilder, TimestampNanosecondArray,
     },
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
-    error::ArrowError,
 };
 use proto::{
     json,
-    v1::{self, event::Body},
+    v1::{self, event},
 };
 
-use crate::live::Record;
+use crate::record::{Body, Execution, Record, Transaction};
 
-/// The schema of `events`; every column may be NULL.
+/// The schema of `events` as it is stored; every column may be NULL.
 pub(crate) fn schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
-/// The rows of one log entry. `json` holds the records' JSON forms, in the same order.
-pub(crate) fn rows(log_index: u64, records: &[Record], json: &[String]) -> Result<RecordBatch, ArrowError> {
-    let rows: Vec<Row<'_>> = records
-        .iter()
-        .zip(json)
-        .map(|(record, json)| Row::new(log_index, record, json))
-        .collect();
-    let columns = COLUMNS.iter().map(|(_, column)| column.build(&rows)).collect();
-    RecordBatch::try_new(schema(), columns)
-}
-
 /// How a column is filled.
-enum Column {
-    Time(fn(&Row<'_>) -> Option<u64>),
-    Number(fn(&Row<'_>) -> Option<u64>),
-    Flag(fn(&Row<'_>) -> Option<bool>),
-    /// Text that the record holds.
-    Text(for<'a> fn(&Row<'a>) -> Option<&'a str>),
+pub(super) enum Column {
+    /// Of each event.
+    Time(fn(&Record) -> Option<u64>),
+    /// Of each event.
+    Number(fn(&Record) -> Option<u64>),
+    /// Of each batch.
+    Batch(Get<Batch>),
+    /// Of each session as it was known.
+    Session(Get<v1::Session>),
+    /// Of each attribution.
+    Attribution(Get<v1::Attribution>),
+    /// Of each statement.
+    Statement(Get<v1::Statement>),
+    /// Of each statement's meaning.
+    Meaning(Get<v1::Meaning>),
+    /// Of each way in which events went.
+    Manner(Get<Manner>),
+}
+
+/// Where a part's column takes its values.
+pub(super) enum Get<T> {
+    Number(fn(&T) -> Option<u64>),
+    Flag(fn(&T) -> Option<bool>),
+    /// Text that the part holds.
+    Text(for<'a> fn(&'a T) -> Option<&'a str>),
     /// Text that is made for the column.
-    Made(fn(&Row<'_>) -> Option<String>),
-    List(fn(&Row<'_>) -> Option<Vec<String>>),
+    Made(fn(&T) -> Option<String>),
+    List(fn(&T) -> Option<Vec<String>>),
 }
 
-/// A record, with the parts that columns ask for most.
-struct Row<'a> {
-    log_index: u64,
-    json: &'a str,
-    record: &'a Record,
-    event: &'a v1::Event,
-    session: Option<&'a v1::Session>,
-    attribution: Option<&'a v1::Attribution>,
-    process: Option<&'a v1::Process>,
-    query: Option<&'a v1::Query>,
-    statement: Option<&'a v1::Statement>,
-    meaning: Option<&'a v1::Meaning>,
-    result: Option<&'a v1::Result>,
+/// What is the same for all events of a batch.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) log_index: u64,
+    pub(super) agent: Arc<str>,
+    pub(super) sequence: u64,
 }
 
-impl<'a> Row<'a> {
-    fn new(log_index: u64, record: &'a Record, json: &'a str) -> Self {
-        let event = &record.event;
-        let query = match &event.body {
-            Some(Body::Query(query)) => Some(query),
-            _ => None,
+/// The words that an event is described with: few combinations, which most events share.
+#[derive(Debug, Default, Hash, PartialEq, Eq)]
+pub(super) struct Manner {
+    kind: &'static str,
+    encryption: i32,
+    protocol: Option<i32>,
+    phase: Option<i32>,
+    outcome: Option<i32>,
+    sqlstate: CompactString,
+    tx_status: CompactString,
+    tx_final: Option<i32>,
+    gap_reason: CompactString,
+}
+
+impl Manner {
+    pub(super) fn of(record: &Record) -> Self {
+        let mut manner = Self {
+            kind: record.kind(),
+            encryption: record.session.as_ref().map_or(0, |session| session.encryption),
+            ..Self::default()
         };
-        let attribution = event.attribution.as_ref();
-        Self {
-            log_index,
-            json,
-            record,
-            event,
-            session: event.session.as_ref(),
-            attribution,
-            process: attribution.and_then(|a| a.process.as_ref()),
-            query,
-            statement: query.and_then(|q| q.statement.as_ref()),
-            meaning: query.and_then(|q| q.meaning.as_ref()),
-            result: query.and_then(|q| q.result.as_ref()),
+        match &record.body {
+            Body::Query(query) => {
+                manner.protocol = Some(query.protocol);
+                if let Some(result) = &query.result {
+                    manner.phase = Some(result.phase);
+                    manner.outcome = Some(result.outcome);
+                    manner.sqlstate = result.sqlstate.clone();
+                }
+                if let Some(transaction) = &query.transaction {
+                    manner.tx_status = transaction.status.clone();
+                    manner.tx_final = Some(transaction.end);
+                }
+            }
+            Body::Other(body) => match body.as_ref() {
+                event::Body::AuthFailure(failure) => manner.sqlstate = failure.sqlstate.as_str().into(),
+                event::Body::SessionError(error) => manner.sqlstate = error.sqlstate.as_str().into(),
+                event::Body::Transaction(end) => manner.tx_final = Some(end.r#final),
+                event::Body::Gap(gap) => manner.gap_reason = gap.reason.as_str().into(),
+                event::Body::OpaqueSession(opaque) => {
+                    manner.encryption = opaque.encryption;
+                    manner.gap_reason = opaque.reason.as_str().into();
+                }
+                _ => {}
+            },
+            Body::Unknown => {}
         }
-    }
-
-    fn bytes(
-        &self,
-        of_result: fn(&v1::Result) -> u64,
-        of_close: fn(&v1::SessionClose) -> u64,
-    ) -> Option<u64> {
-        match &self.event.body {
-            Some(Body::SessionClose(close)) => Some(of_close(close)),
-            _ => self.result.map(of_result),
-        }
-    }
-
-    /// Number of the transaction that it is about, and how that ended.
-    fn transaction(&self) -> Option<(u64, i32)> {
-        match &self.event.body {
-            Some(Body::Transaction(end)) => Some((end.seq, end.r#final)),
-            Some(Body::Query(query)) => query.transaction.as_ref().map(|t| (t.seq, t.r#final)),
-            _ => None,
-        }
-    }
-
-    fn gap(&self) -> Option<&'a v1::Gap> {
-        match &self.event.body {
-            Some(Body::Gap(gap)) => Some(gap),
-            _ => None,
-        }
+        manner
     }
 }
 
@@ -121,26 +123,38 @@ impl Column {
             // Written as an offset, which needs no table of time zones.
             Self::Time(_) => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
             Self::Number(_) => DataType::Int64,
+            Self::Batch(get) => get.data_type(),
+            Self::Session(get) => get.data_type(),
+            Self::Attribution(get) => get.data_type(),
+            Self::Statement(get) => get.data_type(),
+            Self::Meaning(get) => get.data_type(),
+            Self::Manner(get) => get.data_type(),
+        }
+    }
+}
+
+impl<T> Get<T> {
+    fn data_type(&self) -> DataType {
+        match self {
+            Self::Number(_) => DataType::Int64,
             Self::Flag(_) => DataType::Boolean,
             Self::Text(_) | Self::Made(_) => DataType::Utf8,
             Self::List(_) => DataType::new_list(DataType::Utf8, true),
         }
     }
 
-    fn build(&self, rows: &[Row<'_>]) -> ArrayRef {
+    /// The column's value of each part.
+    pub(super) fn values(&self, parts: &[&T]) -> ArrayRef {
+        let parts = parts.iter().copied();
         match self {
-            Self::Time(get) => {
-                let times: TimestampNanosecondArray = rows.iter().map(|r| get(r).map(signed)).collect();
-                Arc::new(times.with_timezone(UTC))
-            }
-            Self::Number(get) => Arc::new(rows.iter().map(|r| get(r).map(signed)).collect::<Int64Array>()),
-            Self::Flag(get) => Arc::new(rows.iter().map(get).collect::<BooleanArray>()),
-            Self::Text(get) => Arc::new(rows.iter().map(get).collect::<StringArray>()),
-            Self::Made(get) => Arc::new(rows.iter().map(get).collect::<StringArray>()),
+            Self::Number(get) => Arc::new(parts.map(|p| get(p).map(signed)).collect::<Int64Array>()),
+            Self::Flag(get) => Arc::new(parts.map(get).collect::<BooleanArray>()),
+            Self::Text(get) => Arc::new(parts.map(get).collect::<StringArray>()),
+            Self::Made(get) => Arc::new(parts.map(get).collect::<StringArray>()),
             Self::List(get) => {
                 let mut lists = ListBuilder::new(StringBuilder::new());
-                for row in rows {
-                    let list = get(row);
+                for part in parts {
+                    let list = get(part);
                     for value in list.iter().flatten() {
                         lists.values().append_value(value);
                     }
@@ -152,33 +166,74 @@ impl Column {
     }
 }
 
-fn duration(row: &Row<'_>) -> Option<u64> {
-    row.event.ts_end_ns.checked_sub(known(row.event.ts_start_ns)?)
+pub(super) fn times<'a>(
+    records: impl Iterator<Item = &'a Record>,
+    get: fn(&Record) -> Option<u64>,
+) -> ArrayRef {
+    let times: TimestampNanosecondArray = records.map(|record| get(record).map(signed)).collect();
+    Arc::new(times.with_timezone(UTC))
 }
 
-fn sqlstate<'a>(row: &Row<'a>) -> Option<&'a str> {
-    match &row.event.body {
-        Some(Body::AuthFailure(failure)) => text(&failure.sqlstate),
-        Some(Body::SessionError(error)) => text(&error.sqlstate),
-        _ => row.result.and_then(|r| text(&r.sqlstate)),
-    }
+pub(super) fn numbers<'a>(
+    records: impl Iterator<Item = &'a Record>,
+    get: fn(&Record) -> Option<u64>,
+) -> ArrayRef {
+    Arc::new(
+        records
+            .map(|record| get(record).map(signed))
+            .collect::<Int64Array>(),
+    )
 }
 
-fn gap_reason<'a>(row: &Row<'a>) -> Option<&'a str> {
-    match &row.event.body {
-        Some(Body::Gap(gap)) => text(&gap.reason),
-        Some(Body::OpaqueSession(session)) => text(&session.reason),
+pub(super) fn query(record: &Record) -> Option<&Execution> {
+    match &record.body {
+        Body::Query(query) => Some(query),
         _ => None,
     }
 }
 
-fn encryption(row: &Row<'_>) -> Option<String> {
-    let number = match &row.event.body {
-        Some(Body::OpaqueSession(opaque)) => opaque.encryption,
-        _ => row.session?.encryption,
-    };
-    let full = v1::Encryption::try_from(number).ok();
-    json::enum_name(number, full.map(|e| e.as_str_name()), "ENCRYPTION_")
+fn bytes(
+    record: &Record,
+    of_result: fn(&crate::record::Outcome) -> u64,
+    of_close: fn(&v1::SessionClose) -> u64,
+) -> Option<u64> {
+    match &record.body {
+        Body::Query(query) => query.result.as_ref().map(of_result),
+        Body::Other(body) => match body.as_ref() {
+            event::Body::SessionClose(close) => Some(of_close(close)),
+            _ => None,
+        },
+        Body::Unknown => None,
+    }
+}
+
+/// Number of the transaction that the event is about.
+fn transaction(record: &Record) -> Option<u64> {
+    match &record.body {
+        Body::Query(Execution {
+            transaction: Some(Transaction { seq, .. }),
+            ..
+        }) => Some(*seq),
+        Body::Other(body) => match body.as_ref() {
+            event::Body::Transaction(end) => Some(end.seq),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn gap(record: &Record) -> Option<&v1::Gap> {
+    match &record.body {
+        Body::Other(body) => match body.as_ref() {
+            event::Body::Gap(gap) => Some(gap),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn duration(record: &Record) -> Option<u64> {
+    record.ts_end_ns.checked_sub(known(record.ts_start_ns)?)
 }
 
 fn text(value: &str) -> Option<&str> {
@@ -213,8 +268,8 @@ fn access(object: &v1::Object) -> String {
         .unwrap_or_else(|| "unknown".into())
 }
 
-fn objects(row: &Row<'_>, of: fn(&v1::Object) -> String) -> Option<Vec<String>> {
-    row.meaning.map(|m| m.objects.iter().map(of).collect())
+fn objects(meaning: &v1::Meaning, of: fn(&v1::Object) -> String) -> Option<Vec<String>> {
+    Some(meaning.objects.iter().map(of).collect())
 }
 
 const UTC: &str = "+00:00";
@@ -228,153 +283,181 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 /// Name and filling of each column, in the order of `SELECT *`.
-const COLUMNS: &[(&str, Column)] = &[
-    ("ts_start", Column::Time(|r| known(r.event.ts_start_ns))),
-    ("ts_end", Column::Time(|r| known(r.event.ts_end_ns))),
-    ("kind", Column::Made(|r| Some(json::kind(r.event).to_owned()))),
-    (
-        "event_id",
-        Column::Made(|r| Some(json::event_id(&r.record.agent, r.event.seq))),
-    ),
-    ("agent", Column::Text(|r| Some(&r.record.agent))),
-    ("seq", Column::Number(|r| Some(r.event.seq))),
-    (
-        "batch_sequence",
-        Column::Number(|r| Some(r.record.batch_sequence)),
-    ),
-    ("log_index", Column::Number(|r| Some(r.log_index))),
-    ("session_id", Column::Text(|r| text(&r.session?.id))),
+pub(super) const COLUMNS: &[(&str, Column)] = &[
+    ("ts_start", Column::Time(|r| known(r.ts_start_ns))),
+    ("ts_end", Column::Time(|r| known(r.ts_end_ns))),
+    ("kind", Column::Manner(Get::Text(|m| Some(m.kind)))),
+    ("agent", Column::Batch(Get::Text(|b| Some(&b.agent)))),
+    ("seq", Column::Number(|r| Some(r.seq))),
+    ("batch_sequence", Column::Batch(Get::Number(|b| Some(b.sequence)))),
+    ("log_index", Column::Batch(Get::Number(|b| Some(b.log_index)))),
+    ("session_id", Column::Session(Get::Text(|s| text(&s.id)))),
     (
         "backend_pid",
-        Column::Number(|r| known(r.session?.backend_pid.into())),
+        Column::Session(Get::Number(|s| known(s.backend_pid.into()))),
     ),
-    ("login_role", Column::Text(|r| text(&r.session?.login_role))),
-    ("database", Column::Text(|r| text(&r.session?.database))),
+    ("login_role", Column::Session(Get::Text(|s| text(&s.login_role)))),
+    ("database", Column::Session(Get::Text(|s| text(&s.database)))),
     (
         "application_name",
-        Column::Text(|r| text(&r.session?.application_name)),
+        Column::Session(Get::Text(|s| text(&s.application_name))),
     ),
     (
         "transport",
-        Column::Made(|r| {
-            let number = r.session?.transport;
-            let full = v1::Transport::try_from(number).ok();
-            json::enum_name(number, full.map(|e| e.as_str_name()), "TRANSPORT_")
-        }),
+        Column::Session(Get::Made(|s| {
+            let full = v1::Transport::try_from(s.transport).ok();
+            json::enum_name(s.transport, full.map(|e| e.as_str_name()), "TRANSPORT_")
+        })),
     ),
-    ("encryption", Column::Made(encryption)),
+    (
+        "encryption",
+        Column::Manner(Get::Made(|m| {
+            let full = v1::Encryption::try_from(m.encryption).ok();
+            json::enum_name(m.encryption, full.map(|e| e.as_str_name()), "ENCRYPTION_")
+        })),
+    ),
     (
         "opened_before_attach",
-        Column::Flag(|r| Some(r.session?.opened_before_attach)),
+        Column::Session(Get::Flag(|s| Some(s.opened_before_attach))),
     ),
-    ("client_addr", Column::Text(|r| owned(r.session?.client.as_ref()))),
+    (
+        "client_addr",
+        Column::Session(Get::Text(|s| owned(s.client.as_ref()))),
+    ),
     (
         "client_port",
-        Column::Number(|r| known(r.session?.client.as_ref()?.port.into())),
+        Column::Session(Get::Number(|s| known(s.client.as_ref()?.port.into()))),
     ),
-    ("server_addr", Column::Text(|r| owned(r.session?.server.as_ref()))),
+    (
+        "server_addr",
+        Column::Session(Get::Text(|s| owned(s.server.as_ref()))),
+    ),
     (
         "server_port",
-        Column::Number(|r| known(r.session?.server.as_ref()?.port.into())),
+        Column::Session(Get::Number(|s| known(s.server.as_ref()?.port.into()))),
     ),
-    ("principal", Column::Text(|r| text(&r.attribution?.principal))),
+    (
+        "principal",
+        Column::Attribution(Get::Text(|a| text(&a.principal))),
+    ),
     (
         "principal_kind",
-        Column::Made(|r| {
-            let number = r.attribution?.kind;
-            let full = v1::PrincipalKind::try_from(number).ok();
-            json::enum_name(number, full.map(|e| e.as_str_name()), "PRINCIPAL_KIND_")
-        }),
+        Column::Attribution(Get::Made(|a| {
+            let full = v1::PrincipalKind::try_from(a.kind).ok();
+            json::enum_name(a.kind, full.map(|e| e.as_str_name()), "PRINCIPAL_KIND_")
+        })),
     ),
     (
         "confidence",
-        Column::Made(|r| Some(json::confidence(r.attribution?.confidence))),
+        Column::Attribution(Get::Made(|a| Some(json::confidence(a.confidence)))),
     ),
-    ("method", Column::Text(|r| text(&r.attribution?.method))),
-    ("reason", Column::Text(|r| text(&r.attribution?.reason))),
-    ("pid", Column::Number(|r| known(r.process?.pid.into()))),
-    ("exe", Column::Text(|r| text(&r.process?.exe))),
-    ("uid", Column::Number(|r| Some(r.process?.uid.into()))),
-    ("user", Column::Text(|r| text(&r.process?.user))),
-    ("unit", Column::Text(|r| text(&r.process?.unit))),
-    ("cgroup", Column::Text(|r| text(&r.process?.cgroup_path))),
+    ("method", Column::Attribution(Get::Text(|a| text(&a.method)))),
+    ("reason", Column::Attribution(Get::Text(|a| text(&a.reason)))),
+    (
+        "pid",
+        Column::Attribution(Get::Number(|a| known(a.process.as_ref()?.pid.into()))),
+    ),
+    (
+        "exe",
+        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.exe))),
+    ),
+    (
+        "uid",
+        Column::Attribution(Get::Number(|a| Some(a.process.as_ref()?.uid.into()))),
+    ),
+    (
+        "user",
+        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.user))),
+    ),
+    (
+        "unit",
+        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.unit))),
+    ),
+    (
+        "cgroup",
+        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.cgroup_path))),
+    ),
     (
         "command_line",
-        Column::Made(|r| {
-            let words = &r.process?.command_line;
+        Column::Attribution(Get::Made(|a| {
+            let words = &a.process.as_ref()?.command_line;
             (!words.is_empty()).then(|| words.join(" "))
-        }),
+        })),
     ),
-    ("class", Column::Made(|r| json::class(r.meaning?.class))),
-    ("command", Column::Text(|r| text(&r.meaning?.command))),
-    ("tag", Column::Text(|r| text(&r.meaning?.tag))),
-    ("parsed", Column::Flag(|r| Some(r.meaning?.parsed))),
+    ("class", Column::Meaning(Get::Made(|m| json::class(m.class)))),
+    ("command", Column::Meaning(Get::Text(|m| text(&m.command)))),
+    ("tag", Column::Meaning(Get::Text(|m| text(&m.tag)))),
+    ("parsed", Column::Meaning(Get::Flag(|m| Some(m.parsed)))),
     (
         "statement",
-        Column::Text(|r| {
-            let statement = r.statement?;
-            if statement.text_known {
-                Some(&statement.text)
+        Column::Statement(Get::Text(|s| {
+            if s.text_known {
+                Some(&s.text)
             } else {
-                text(&statement.text)
+                text(&s.text)
             }
-        }),
+        })),
     ),
-    ("text_known", Column::Flag(|r| Some(r.statement?.text_known))),
-    ("truncated", Column::Flag(|r| Some(r.statement?.truncated))),
-    ("fingerprint", Column::Text(|r| text(&r.statement?.fingerprint))),
-    ("objects", Column::List(|r| objects(r, object_name))),
-    ("object_access", Column::List(|r| objects(r, access))),
+    ("text_known", Column::Statement(Get::Flag(|s| Some(s.text_known)))),
+    ("truncated", Column::Statement(Get::Flag(|s| Some(s.truncated)))),
+    (
+        "fingerprint",
+        Column::Statement(Get::Text(|s| text(&s.fingerprint))),
+    ),
+    ("objects", Column::Meaning(Get::List(|m| objects(m, object_name)))),
+    (
+        "object_access",
+        Column::Meaning(Get::List(|m| objects(m, access))),
+    ),
     (
         "protocol",
-        Column::Made(|r| {
-            let number = r.query?.protocol;
-            let full = v1::Protocol::try_from(number).ok();
-            json::enum_name(number, full.map(|e| e.as_str_name()), "PROTOCOL_")
-        }),
+        Column::Manner(Get::Made(|m| {
+            let full = v1::Protocol::try_from(m.protocol?).ok();
+            json::enum_name(m.protocol?, full.map(|e| e.as_str_name()), "PROTOCOL_")
+        })),
     ),
-    ("statement_name", Column::Text(|r| text(&r.statement?.name))),
+    ("statement_name", Column::Statement(Get::Text(|s| text(&s.name)))),
     (
         "statement_index",
-        Column::Number(|r| Some(r.statement?.index.into())),
+        Column::Statement(Get::Number(|s| Some(s.index.into()))),
     ),
     (
         "phase",
-        Column::Made(|r| {
-            let number = r.result?.phase;
-            let full = v1::Phase::try_from(number).ok();
-            json::enum_name(number, full.map(|e| e.as_str_name()), "PHASE_")
-        }),
+        Column::Manner(Get::Made(|m| {
+            let full = v1::Phase::try_from(m.phase?).ok();
+            json::enum_name(m.phase?, full.map(|e| e.as_str_name()), "PHASE_")
+        })),
     ),
     (
         "outcome",
-        Column::Made(|r| {
-            let number = r.result?.outcome;
-            let full = v1::Outcome::try_from(number).ok();
-            let name = json::enum_name(number, full.map(|e| e.as_str_name()), "OUTCOME_");
+        Column::Manner(Get::Made(|m| {
+            let full = v1::Outcome::try_from(m.outcome?).ok();
+            let name = json::enum_name(m.outcome?, full.map(|e| e.as_str_name()), "OUTCOME_");
             Some(name.unwrap_or_else(|| "unknown".to_owned()))
-        }),
+        })),
     ),
-    ("rows", Column::Number(|r| r.result?.rows)),
-    ("rows_affected", Column::Number(|r| r.result?.rows_affected)),
+    ("rows", Column::Number(|r| query(r)?.result.as_ref()?.rows)),
+    (
+        "rows_affected",
+        Column::Number(|r| query(r)?.result.as_ref()?.rows_affected),
+    ),
     (
         "bytes_in",
-        Column::Number(|r| r.bytes(|q| q.bytes_in, |c| c.bytes_in)),
+        Column::Number(|r| bytes(r, |q| q.bytes_in, |c| c.bytes_in)),
     ),
     (
         "bytes_out",
-        Column::Number(|r| r.bytes(|q| q.bytes_out, |c| c.bytes_out)),
+        Column::Number(|r| bytes(r, |q| q.bytes_out, |c| c.bytes_out)),
     ),
     ("duration_ns", Column::Number(duration)),
-    ("sqlstate", Column::Text(sqlstate)),
+    ("sqlstate", Column::Manner(Get::Text(|m| text(&m.sqlstate)))),
+    ("tx_status", Column::Manner(Get::Text(|m| text(&m.tx_status)))),
+    ("tx_seq", Column::Number(|r| known(transaction(r)?))),
     (
-        "tx_status",
-        Column::Text(|r| text(&r.query?.transaction.as_ref()?.status)),
+        "tx_final",
+        Column::Manner(Get::Made(|m| json::final_name(m.tx_final?))),
     ),
-    ("tx_seq", Column::Number(|r| known(r.transaction()?.0))),
-    ("tx_final", Column::Made(|r| json::final_name(r.transaction()?.1))),
-    ("gap_reason", Column::Text(gap_reason)),
-    ("bytes_missing", Column::Number(|r| r.gap()?.bytes_missing)),
-    ("events_missing", Column::Number(|r| r.gap()?.events_missing)),
-    ("event", Column::Text(|r| Some(r.json))),
+    ("gap_reason", Column::Manner(Get::Text(|m| text(&m.gap_reason)))),
+    ("bytes_missing", Column::Number(|r| gap(r)?.bytes_missing)),
+    ("events_missing", Column::Number(|r| gap(r)?.events_missing)),
 ];

@@ -3,9 +3,12 @@
 //! Owns which log entries can be asked about, each exactly once: `0..sealed` in files, the rest in the tail. Refuses
 //! to be the truth: it can be deleted at any time and is refilled from the log, and whatever it doubts it throws away.
 //! It never makes ingest wait for a disk to get space: a tail that cannot be sealed stops growing, says so in the
-//! status, and is refilled at the next start.
+//! status, and is refilled at the next start. The JSON form of an event is not in it: that is made from the log, of
+//! the events that an answer shows.
 
+mod chunk;
 mod columns;
+mod events;
 mod manifest;
 pub mod overview;
 pub mod page;
@@ -14,23 +17,22 @@ mod session;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use datafusion::{
-    arrow::{array::RecordBatch, compute::concat_batches},
-    execution::{
-        memory_pool::FairSpillPool,
-        object_store::ObjectStoreUrl,
-        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
-    },
+use datafusion::execution::{
+    memory_pool::FairSpillPool,
+    object_store::ObjectStoreUrl,
+    runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
 };
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use tokio::sync::Notify;
 
-use crate::live::{Live, Record};
+use crate::{live::Live, record::Records};
+use chunk::{Chunk, Entry};
+pub use events::Batches;
 use manifest::Manifest;
 
 /// When the tail becomes a file.
@@ -57,6 +59,8 @@ pub struct Store {
     runtime: Arc<RuntimeEnv>,
     options: StoreOptions,
     live: Live,
+    /// Where the JSON form of events is made from.
+    batches: OnceLock<Arc<dyn Batches>>,
     state: Mutex<State>,
     /// One seal at a time.
     sealing: tokio::sync::Mutex<()>,
@@ -88,12 +92,18 @@ pub struct StoreStatus {
 #[derive(Debug)]
 struct State {
     manifest: Manifest,
-    /// Rows of the entries `manifest.entries..next`.
-    chunks: Vec<RecordBatch>,
-    /// The first so many chunks are being written and must stay as they are.
-    frozen: usize,
+    /// Rows of the entries `manifest.entries..next`, but for those in `open`.
+    chunks: Vec<Arc<Chunk>>,
+    /// The newest entries, not in columns yet.
+    open: Vec<Entry>,
+    open_rows: usize,
+    /// As the agents encoded them.
+    open_bytes: usize,
+    /// `open` in columns, made for a question and good until the next entry.
+    shown: Option<Arc<Chunk>>,
     next: u64,
     rows: usize,
+    /// Of `chunks`.
     bytes: usize,
     /// When the oldest row of the tail came.
     since: Option<Instant>,
@@ -145,7 +155,10 @@ impl Store {
             next: manifest.entries,
             manifest,
             chunks: Vec::new(),
-            frozen: 0,
+            open: Vec::new(),
+            open_rows: 0,
+            open_bytes: 0,
+            shown: None,
             rows: 0,
             bytes: 0,
             since: None,
@@ -156,11 +169,18 @@ impl Store {
             runtime,
             options,
             live: Live::default(),
+            batches: OnceLock::new(),
             state: Mutex::new(state),
             sealing: tokio::sync::Mutex::new(()),
             full: Notify::new(),
             writable,
         }))
+    }
+
+    /// From now on, answers show the JSON form of events, made from `batches`; before, that is NULL.
+    pub fn show_events_of(&self, batches: Arc<dyn Batches>) {
+        // The first one stays.
+        _ = self.batches.set(batches);
     }
 
     /// How many log entries are sealed: the index of the first one to append. `None`: none is.
@@ -173,30 +193,19 @@ impl Store {
     ///
     /// An entry that the store already has is ignored. One that leaves others out is too, with all that follow, so
     /// that what is sealed never has a hole; see [`StoreStatus::behind_from`].
-    pub async fn append(&self, log_index: u64, records: Vec<Record>) {
-        let events: Vec<_> = records
-            .iter()
-            .map(|r| proto::json::event(&r.agent, &r.event))
-            .collect();
-        let json: Vec<String> = events.iter().map(ToString::to_string).collect();
-        let rows = columns::rows(log_index, &records, &json);
-        let full = {
-            let mut state = self.state();
+    pub async fn append(&self, log_index: u64, records: Records) {
+        {
+            let state = self.state();
             if log_index < state.next {
                 return;
             }
-            match rows {
-                Ok(rows) => state.take(log_index, rows),
-                Err(error) => {
-                    tracing::error!(log_index, %error, "events could not become rows");
-                    state.fall_behind(log_index);
-                }
-            }
+        }
+        self.live.publish(&records);
+        let full = {
+            let mut state = self.state();
+            state.take(log_index, records);
             state.rows >= self.options.seal_rows || state.bytes >= SEAL_BYTES
         };
-        for (event, json) in events.iter().zip(&json) {
-            self.live.publish(event, json);
-        }
         if full {
             self.full.notify_one();
         }
@@ -208,7 +217,7 @@ impl Store {
         let _one = self.sealing.lock().await;
         let (mut manifest, chunks, next) = {
             let mut state = self.state();
-            state.frozen = state.chunks.len();
+            state.close();
             (state.manifest.clone(), state.chunks.clone(), state.next)
         };
         if next == manifest.entries {
@@ -223,13 +232,13 @@ impl Store {
             manifest.write(&self.objects).await
         }
         .await;
-        let mut state = self.state();
-        state.frozen = 0;
         written?;
+        let mut state = self.state();
         state.manifest = manifest;
+        // New ones were only added behind them.
         state.chunks.drain(..count);
-        state.rows = state.chunks.iter().map(RecordBatch::num_rows).sum();
-        state.bytes = state.chunks.iter().map(RecordBatch::get_array_memory_size).sum();
+        state.rows = state.open_rows + state.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
+        state.bytes = state.chunks.iter().map(|chunk| chunk.bytes()).sum();
         state.since = (state.rows > 0).then(Instant::now);
         Ok(())
     }
@@ -254,11 +263,12 @@ impl Store {
     }
 
     /// Everything at one moment: the sealed files' paths, and the tail.
-    fn snapshot(&self) -> (Vec<String>, Vec<RecordBatch>) {
-        let state = self.state();
+    fn snapshot(&self) -> (Vec<String>, Vec<Arc<Chunk>>) {
+        let mut state = self.state();
+        let open = state.shown();
         (
             state.manifest.files.iter().map(|f| f.path.clone()).collect(),
-            state.chunks.clone(),
+            state.chunks.iter().cloned().chain(open).collect(),
         )
     }
 
@@ -269,7 +279,7 @@ impl Store {
 }
 
 impl State {
-    fn take(&mut self, log_index: u64, rows: RecordBatch) {
+    fn take(&mut self, log_index: u64, records: Records) {
         if self.behind_from.is_some() {
             return;
         }
@@ -277,36 +287,39 @@ impl State {
             return self.fall_behind(log_index);
         }
         self.next += 1;
-        if rows.num_rows() == 0 {
+        let rows = records.records.len();
+        if rows == 0 {
             return;
         }
         self.since.get_or_insert_with(Instant::now);
-        self.rows += rows.num_rows();
-        self.bytes += rows.get_array_memory_size();
-        self.chunks.push(rows);
-        self.compact();
+        self.rows += rows;
+        self.open_rows += rows;
+        self.open_bytes += records.encoded.iter().map(bytes::Bytes::len).sum::<usize>();
+        self.open.push(Entry::new(log_index, records));
+        self.shown = None;
+        if self.open_rows >= CHUNK_ROWS || self.open_bytes >= CHUNK_BYTES {
+            self.close();
+        }
     }
 
-    /// Many small chunks make queries slow: the newest are put together once there are enough of them.
-    fn compact(&mut self) {
-        let small = self
-            .chunks
-            .iter()
-            .skip(self.frozen)
-            .rev()
-            .take_while(|c| c.num_rows() < CHUNK_ROWS)
-            .count();
-        if small < CHUNKS_TO_COMPACT {
-            return;
+    /// The open entries in columns, which stay open.
+    fn shown(&mut self) -> Option<Arc<Chunk>> {
+        if self.shown.is_none() && !self.open.is_empty() {
+            self.shown = Some(Arc::new(Chunk::of(self.open.iter())));
         }
-        let from = self.chunks.len() - small;
-        let Some(newest) = self.chunks.get(from..) else {
-            return;
-        };
-        if let Ok(one) = concat_batches(&columns::schema(), newest) {
-            self.chunks.truncate(from);
-            self.chunks.push(one);
+        self.shown.clone()
+    }
+
+    /// Puts the open entries into columns for good.
+    fn close(&mut self) {
+        if let Some(chunk) = self.shown() {
+            self.bytes += chunk.bytes();
+            self.chunks.push(chunk);
         }
+        self.shown = None;
+        self.open.clear();
+        self.open_rows = 0;
+        self.open_bytes = 0;
     }
 
     fn fall_behind(&mut self, log_index: u64) {
@@ -351,10 +364,12 @@ const SEAL_BYTES: usize = 256 * 1024 * 1024;
 /// A tail of this size has not been sealed for long (a full disk, say): it grows no further.
 const MAX_TAIL_BYTES: usize = 1024 * 1024 * 1024;
 
-/// A chunk of this many rows is left alone (DataFusion works on 8192 rows at a time).
-const CHUNK_ROWS: usize = 4096;
+/// Rows that are put into columns together (DataFusion works on 8192 rows at a time).
+const CHUNK_ROWS: usize = 8192;
 
-const CHUNKS_TO_COMPACT: usize = 32;
+/// The same by their encoded size: what repeats is spelt out for a question, and Arrow's text columns are limited to
+/// 2 GiB each.
+const CHUNK_BYTES: usize = 64 * 1024 * 1024;
 
 const AGE_CHECK: Duration = Duration::from_secs(1);
 
@@ -362,4 +377,4 @@ const AGE_CHECK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -65,7 +65,7 @@ impl Store {
     ) -> anyhow::Result<Page> {
         page::in_time(async {
             let session = self.session().await.context("cannot open the store")?;
-            page::collect(plan(&session).await?, max_rows).await
+            self.collect(plan(&session).await?, max_rows).await
         })
         .await
     }

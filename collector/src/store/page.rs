@@ -18,7 +18,11 @@ use datafusion::{
 use futures::StreamExt;
 use serde_json::Value;
 
-use super::{Store, session};
+use super::{
+    Store,
+    events::{self, Shown},
+    session,
+};
 
 /// The answer to one question.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -50,14 +54,19 @@ impl Store {
                     in_one_line(&error)
                 )
             })?;
-            collect(plan, max_rows).await
+            self.collect(plan, max_rows).await
         };
         in_time(answer).await
     }
+
+    /// Runs a plan of this program or of [`Store::query`].
+    pub(super) async fn collect(&self, plan: DataFrame, max_rows: usize) -> anyhow::Result<Page> {
+        let shown = Shown::new(self.batches.get().cloned());
+        collect(plan, max_rows, shown).await
+    }
 }
 
-/// Runs a plan of this program or of [`Store::query`].
-pub(super) async fn collect(plan: DataFrame, max_rows: usize) -> anyhow::Result<Page> {
+async fn collect(plan: DataFrame, max_rows: usize, mut shown: Shown) -> anyhow::Result<Page> {
     let mut page = Page {
         columns: plan.schema().fields().iter().map(|f| f.name().clone()).collect(),
         ..Page::default()
@@ -67,17 +76,53 @@ pub(super) async fn collect(plan: DataFrame, max_rows: usize) -> anyhow::Result<
     let mut bytes = 0;
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(failed)?;
-        for row in 0..batch.num_rows() {
-            if page.rows.len() >= max_rows || bytes >= MAX_PAGE_BYTES {
-                page.truncated = true;
-                return Ok(page);
-            }
-            let values = values(&batch, row)?;
-            bytes += values.iter().map(weight).sum::<usize>();
-            page.rows.push(values);
+        // Where it shows events, it reads files: not on the threads that serve everybody.
+        let room = Room {
+            rows: max_rows - page.rows.len(),
+            bytes: MAX_PAGE_BYTES.saturating_sub(bytes),
+        };
+        let part;
+        (part, shown) = tokio::task::spawn_blocking(move || (rows(&batch, room, &mut shown), shown)).await?;
+        let part = part?;
+        page.rows.extend(part.rows);
+        bytes += part.bytes;
+        if part.truncated {
+            page.truncated = true;
+            break;
         }
     }
     Ok(page)
+}
+
+/// What may still be added to a page.
+struct Room {
+    rows: usize,
+    bytes: usize,
+}
+
+/// A part of a page.
+struct Part {
+    rows: Vec<Vec<Value>>,
+    bytes: usize,
+    truncated: bool,
+}
+
+fn rows(batch: &RecordBatch, room: Room, shown: &mut Shown) -> anyhow::Result<Part> {
+    let mut part = Part {
+        rows: Vec::new(),
+        bytes: 0,
+        truncated: false,
+    };
+    for row in 0..batch.num_rows() {
+        if part.rows.len() >= room.rows || part.bytes >= room.bytes {
+            part.truncated = true;
+            break;
+        }
+        let values = values(batch, row, shown)?;
+        part.bytes += values.iter().map(weight).sum::<usize>();
+        part.rows.push(values);
+    }
+    Ok(part)
 }
 
 /// What an engine's error comes from, without the lists that some have behind their first line.
@@ -97,15 +142,15 @@ pub(super) async fn in_time<T>(answer: impl Future<Output = anyhow::Result<T>>) 
     }
 }
 
-fn values(batch: &RecordBatch, row: usize) -> anyhow::Result<Vec<Value>> {
+fn values(batch: &RecordBatch, row: usize, shown: &mut Shown) -> anyhow::Result<Vec<Value>> {
     batch
         .columns()
         .iter()
-        .map(|column| value(column.as_ref(), row))
+        .map(|column| value(column.as_ref(), row, shown))
         .collect()
 }
 
-fn value(array: &dyn Array, row: usize) -> anyhow::Result<Value> {
+fn value(array: &dyn Array, row: usize, shown: &mut Shown) -> anyhow::Result<Value> {
     if array.is_null(row) {
         return Ok(Value::Null);
     }
@@ -121,10 +166,11 @@ fn value(array: &dyn Array, row: usize) -> anyhow::Result<Value> {
         DataType::List(_) => {
             let list = array.as_list::<i32>().value(row);
             (0..list.len())
-                .map(|item| value(list.as_ref(), item))
+                .map(|item| value(list.as_ref(), item, shown))
                 .collect::<anyhow::Result<Vec<_>>>()?
                 .into()
         }
+        name if *name == events::NAME => shown.json(array.as_fixed_size_binary().value(row))?.into(),
         _ => array_value_to_string(array, row)?.into(),
     })
 }

@@ -2,15 +2,11 @@
 //!
 //! Owns partitioning, order within a file and the Parquet settings. Refuses to decide when: that is the store's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use datafusion::{
-    arrow::{
-        array::{AsArray, RecordBatch, UInt32Array},
-        compute::{concat_batches, take_record_batch},
-        datatypes::TimestampNanosecondType,
-    },
+    arrow::array::UInt32Array,
     parquet::{
         arrow::ArrowWriter,
         basic::{Compression, ZstdLevel},
@@ -21,6 +17,7 @@ use datafusion::{
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 
 use super::{
+    chunk::Chunk,
     columns,
     manifest::{EVENTS, SealedFile},
 };
@@ -28,7 +25,7 @@ use super::{
 /// Writes rows of the log entries `first..next` and gives the files' names; nothing counts before the manifest says so.
 pub(crate) async fn write(
     store: &dyn ObjectStore,
-    chunks: Vec<RecordBatch>,
+    chunks: Vec<Arc<Chunk>>,
     first: u64,
     next: u64,
 ) -> anyhow::Result<Vec<SealedFile>> {
@@ -56,11 +53,15 @@ pub(crate) async fn write(
 }
 
 /// One file a partition: its folder, its bytes, its rows.
-fn encode(chunks: &[RecordBatch]) -> anyhow::Result<Vec<(String, Vec<u8>, u64)>> {
-    let all = concat_batches(&columns::schema(), chunks)?;
+fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Vec<(String, Vec<u8>, u64)>> {
+    let all = match chunks {
+        [] => return Ok(Vec::new()),
+        [one] => Arc::clone(one),
+        chunks => Arc::new(Chunk::merged(chunks)?),
+    };
     let mut files = Vec::new();
-    for (hour, rows) in partitions(&all) {
-        let part = take_record_batch(&all, &UInt32Array::from(rows))?;
+    for (hour, rows) in partitions(&all.starts()) {
+        let part = all.file_rows(&UInt32Array::from(rows))?;
         let mut writer = ArrowWriter::try_new(Vec::new(), columns::schema(), Some(properties()?))?;
         writer.write(&part)?;
         files.push((folder(hour), writer.into_inner()?, part.num_rows() as u64));
@@ -69,15 +70,8 @@ fn encode(chunks: &[RecordBatch]) -> anyhow::Result<Vec<(String, Vec<u8>, u64)>>
 }
 
 /// Row numbers by hour since the epoch (`None`: no time known), in order of time within each.
-fn partitions(all: &RecordBatch) -> BTreeMap<Option<i64>, Vec<u32>> {
-    let mut rows: Vec<(Option<i64>, u32)> = match all.column_by_name("ts_start") {
-        Some(times) => times
-            .as_primitive::<TimestampNanosecondType>()
-            .iter()
-            .zip(0..)
-            .collect(),
-        None => Vec::new(),
-    };
+fn partitions(starts: &[Option<i64>]) -> BTreeMap<Option<i64>, Vec<u32>> {
+    let mut rows: Vec<(Option<i64>, u32)> = starts.iter().copied().zip(0..).collect();
     rows.sort_unstable();
     let mut hours: BTreeMap<Option<i64>, Vec<u32>> = BTreeMap::new();
     for (time, row) in &rows {
@@ -104,7 +98,7 @@ fn properties() -> anyhow::Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-    for column in ["principal", "fingerprint", "session_id", "event_id"] {
+    for column in ["principal", "fingerprint", "session_id"] {
         properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column), true);
     }
     Ok(properties.build())
@@ -119,39 +113,17 @@ const MAX_HOURS: usize = 48;
 /// Rows of a row group: small enough that a search by time or principal skips most of an hour.
 const ROW_GROUP_ROWS: usize = 32 * 1024;
 
-/// Parquet's usual trade of time for space; the JSON form of similar events shrinks well already here.
+/// Parquet's usual trade of time for space.
 const ZSTD_LEVEL: i32 = 3;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use proto::v1;
-
     use super::*;
-    use crate::live::Record;
-
-    fn batch(times: &[u64]) -> RecordBatch {
-        let records: Vec<Record> = times
-            .iter()
-            .zip(1..)
-            .map(|(ts, seq)| Record {
-                agent: Arc::from("a"),
-                batch_sequence: 1,
-                event: v1::Event {
-                    seq,
-                    ts_start_ns: *ts,
-                    ..Default::default()
-                },
-            })
-            .collect();
-        columns::rows(0, &records, &vec!["{}".to_owned(); times.len()]).unwrap()
-    }
 
     #[test]
     fn rows_fall_into_their_hours_in_order_of_time() {
         let hour = 3_600_000_000_000;
-        let parts = partitions(&batch(&[hour * 2 + 5, hour + 1, hour * 2 + 3, 0]));
+        let parts = partitions(&[Some(hour * 2 + 5), Some(hour + 1), Some(hour * 2 + 3), None]);
         assert_eq!(
             parts,
             BTreeMap::from([(None, vec![3]), (Some(1), vec![1]), (Some(2), vec![2, 0])])
@@ -162,8 +134,8 @@ mod tests {
 
     #[test]
     fn invented_times_do_not_make_a_file_each() {
-        let times: Vec<u64> = (1..=100).map(|n| n * 3_600_000_000_000).collect();
-        let parts = partitions(&batch(&times));
+        let times: Vec<_> = (1..=100).map(|n| Some(n * HOUR_NS)).collect();
+        let parts = partitions(&times);
         assert_eq!(parts.len(), 1);
         assert_eq!(parts.values().map(Vec::len).sum::<usize>(), 100);
     }

@@ -4,7 +4,7 @@
 //!
 //! | table | rows |
 //! |---|---|
-//! | `events` | everything; the column `event` is the JSON form |
+//! | `events` | everything; the column `event` is shown in its JSON form |
 //! | `queries` | the events of kind `query` |
 //! | `sessions` | one for each session: role, database, principals, statements, rows, first and last seen |
 //! | `principals` | one for each principal: roles, databases, objects, statements, rows, errors, first and last seen |
@@ -15,16 +15,22 @@
 use std::sync::Arc;
 
 use datafusion::{
+    arrow::datatypes::{DataType, SchemaRef},
+    catalog::{Session, TableProvider, memory::MemorySourceConfig},
     common::Result,
     datasource::{
-        MemTable,
+        TableType,
         file_format::parquet::ParquetFormat,
         listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
+        source::DataSourceExec,
     },
-    prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
+    functions::expr_fn::concat,
+    logical_expr::Expr,
+    physical_plan::ExecutionPlan,
+    prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, cast, col, lit},
 };
 
-use super::{Store, columns};
+use super::{Store, chunk::Chunk, columns, events};
 
 impl Store {
     /// A session over the store as it is now.
@@ -36,11 +42,11 @@ impl Store {
         parquet.schema_force_view_types = false;
         let session = SessionContext::new_with_config_rt(config, self.runtime.clone());
         let (files, chunks) = self.snapshot();
-        let mut events = session.read_table(Arc::new(MemTable::try_new(columns::schema(), vec![chunks])?))?;
+        let mut events = session.read_table(Arc::new(Tail(chunks)))?;
         if !files.is_empty() {
             events = session.read_table(sealed(&files)?)?.union(events)?;
         }
-        session.register_table("events", events.into_view())?;
+        session.register_table("events", events.select(shown_columns())?.into_view())?;
         for (name, sql) in [
             ("queries", QUERIES.to_owned()),
             ("sessions", SESSIONS.to_owned()),
@@ -51,6 +57,56 @@ impl Store {
             session.register_table(name, view)?;
         }
         Ok(session)
+    }
+}
+
+/// The stored columns, and those that follow from them.
+fn shown_columns() -> Vec<Expr> {
+    let seq = cast(col("seq"), DataType::Utf8);
+    let mut event_id = Some(concat(vec![col("agent"), lit("-"), seq]).alias("event_id"));
+    let mut shown = Vec::new();
+    for field in columns::schema().fields() {
+        if field.name() == "agent" {
+            shown.extend(event_id.take());
+        }
+        shown.push(col(field.name()));
+    }
+    let name = events::name_function().call(vec![col("log_index"), col("seq")]);
+    shown.push(name.alias("event"));
+    shown
+}
+
+/// The rows that are in no file yet. What repeats in them is spelt out in the columns that a question asks for.
+#[derive(Debug)]
+struct Tail(Vec<Arc<Chunk>>);
+
+#[tonic::async_trait]
+impl TableProvider for Tail {
+    fn schema(&self) -> SchemaRef {
+        columns::schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.schema().fields().len()).collect();
+        let projection = projection.unwrap_or(&all);
+        let schema = Arc::new(self.schema().project(projection)?);
+        let rows = self
+            .0
+            .iter()
+            .map(|chunk| chunk.batch(projection))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let source = MemorySourceConfig::try_new(&[rows], schema, None)?;
+        Ok(DataSourceExec::from_data_source(source))
     }
 }
 

@@ -17,15 +17,46 @@ fn by_hand() -> StoreOptions {
     }
 }
 
+/// Batches as a log would hold them.
+#[derive(Default)]
+pub(crate) struct Shelf(Mutex<std::collections::HashMap<u64, Records>>);
+
+impl Shelf {
+    pub(crate) fn put(&self, log_index: u64, records: &Records) {
+        self.0.lock().unwrap().insert(log_index, records.clone());
+    }
+}
+
+impl Batches for Shelf {
+    fn read(&self, log_index: u64) -> anyhow::Result<evidence::OpenedBatch> {
+        let shelf = self.0.lock().unwrap();
+        let batch = shelf.get(&log_index).context("no such batch")?;
+        let header = v1::BatchHeader {
+            agent_id: batch.agent.to_string(),
+            first_event_seq: batch.records[0].seq,
+            ..Default::default()
+        };
+        Ok(evidence::OpenedBatch {
+            header,
+            events: batch.encoded.clone(),
+            header_hash: [0; 32],
+        })
+    }
+}
+
+fn records(events: Vec<v1::Event>) -> Records {
+    Records::of("a", events[0].seq, events)
+}
+
 /// A query of agent `a`; rows, and so sums, tell events apart.
-pub(crate) fn query(seq: u64, principal: &str, text: &str) -> Record {
+pub(crate) fn query(seq: u64, principal: &str, text: &str) -> v1::Event {
     let known = principal != "unknown";
     let confidence = if known {
         v1::Confidence::Observed
     } else {
         v1::Confidence::None
     };
-    let event = v1::Event {
+    v1::Event {
         seq,
         // Forty minutes apart, so that few events already span hours.
         ts_start_ns: START + seq * 2_400_000_000_000,
@@ -65,30 +96,20 @@ pub(crate) fn query(seq: u64, principal: &str, text: &str) -> Record {
             ..Default::default()
         })),
         ..Default::default()
-    };
-    Record {
-        agent: Arc::from("a"),
-        batch_sequence: seq,
-        event,
     }
 }
 
-fn gap(seq: u64, bytes_missing: Option<u64>) -> Record {
+fn gap(seq: u64, bytes_missing: Option<u64>) -> v1::Event {
     let gap = v1::Gap {
         reason: "ring_full".into(),
         bytes_missing,
         ..Default::default()
     };
-    let event = v1::Event {
+    v1::Event {
         seq,
         ts_start_ns: START,
         body: Some(Body::Gap(gap)),
         ..Default::default()
-    };
-    Record {
-        agent: Arc::from("a"),
-        batch_sequence: seq,
-        event,
     }
 }
 
@@ -116,7 +137,11 @@ async fn append(store: &Store, entries: std::ops::Range<u64>) {
         store
             .append(
                 n,
-                vec![query(n + 1, "spiffe://td/host/h/unit/shop.service", "SELECT $1")],
+                records(vec![query(
+                    n + 1,
+                    "spiffe://td/host/h/unit/shop.service",
+                    "SELECT $1",
+                )]),
             )
             .await;
     }
@@ -337,13 +362,20 @@ async fn views_say_what_their_names_promise() {
     let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
     let shop = "spiffe://td/host/h/unit/shop.service";
     store
-        .append(0, vec![query(1, shop, "SELECT 1"), query(2, shop, "SELECT 2")])
+        .append(
+            0,
+            records(vec![query(1, shop, "SELECT 1"), query(2, shop, "SELECT 2")]),
+        )
         .await;
     store.seal().await.unwrap();
     store
         .append(
             1,
-            vec![query(3, "unknown", "SELECT 3"), gap(4, Some(100)), gap(5, None)],
+            records(vec![
+                query(3, "unknown", "SELECT 3"),
+                gap(4, Some(100)),
+                gap(5, None),
+            ]),
         )
         .await;
     let principals = rows(
@@ -423,8 +455,19 @@ async fn hostile_text_comes_back_as_it_went_in() {
     let text = "SELECT '</script>' -- \"\\\u{0}\u{1b}[2J\r\ndata: x\n\n\u{2028}\u{202e} 🐘";
     let principal = "x' OR '1'='1";
     let mut watcher = store.live().subscribe();
-    store.append(0, vec![query(1, principal, text)]).await;
-    let seen: Value = serde_json::from_str(&watcher.recv().await.unwrap().json).unwrap();
+    let (batch, shelf) = (
+        records(vec![query(1, principal, text)]),
+        Arc::new(Shelf::default()),
+    );
+    shelf.put(0, &batch);
+    assert_eq!(
+        rows(&store, "SELECT event FROM events").await,
+        Vec::<Vec<Value>>::new()
+    );
+    store.append(0, batch).await;
+    assert_eq!(rows(&store, "SELECT event FROM events").await, [[Value::Null]]);
+    store.show_events_of(shelf);
+    let seen: Value = serde_json::from_str(watcher.recv().await.unwrap().json()).unwrap();
     assert_eq!(seen["statement"]["text"], text);
     for _ in 0..2 {
         assert_eq!(
@@ -444,4 +487,69 @@ async fn hostile_text_comes_back_as_it_went_in() {
         assert!(store.newest(&none, None, 10).await.unwrap().is_empty());
         store.seal().await.unwrap();
     }
+}
+
+/// Everything that is in two batches, by every column, before and after sealing.
+#[tokio::test]
+async fn files_hold_what_the_tail_held() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let shelf = Arc::new(Shelf::default());
+    store.show_events_of(shelf.clone());
+    let batches = [
+        vec![
+            query(1, "p1", "SELECT 1"),
+            query(2, "p2", "SELECT 2"),
+            gap(3, Some(7)),
+        ],
+        vec![query(4, "p1", "SELECT 1"), query(5, "unknown", "SELECT 5")],
+    ];
+    for (n, events) in (0..).zip(batches) {
+        let batch = records(events);
+        shelf.put(n, &batch);
+        store.append(n, batch).await;
+    }
+    let every = "SELECT * FROM events ORDER BY seq";
+    let page = store.query(every, 10).await.unwrap();
+    let of = |name: &str| page.columns.iter().position(|column| column == name).unwrap();
+    let first = &page.rows[0];
+    for (column, value) in [
+        ("event_id", json!("a-1")),
+        ("kind", json!("query")),
+        ("login_role", json!("app_user")),
+        ("principal", json!("p1")),
+        ("statement", json!("SELECT 1")),
+        ("objects", json!(["public.t1"])),
+        ("object_access", json!(["read"])),
+        ("outcome", json!("ok")),
+        ("rows", json!(1)),
+        ("parsed", json!(false)),
+        ("batch_sequence", json!(1)),
+        ("log_index", json!(0)),
+        ("gap_reason", json!(null)),
+    ] {
+        assert_eq!(first[of(column)], value, "{column}");
+    }
+    assert_eq!(page.rows[2][of("gap_reason")], "ring_full");
+    assert_eq!(page.rows[2][of("session_id")], json!(null));
+    let event: Value = serde_json::from_str(page.rows[4][of("event")].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&event["event_id"], &event["statement"]["text"]),
+        (&json!("a-5"), &json!("SELECT 5"))
+    );
+    assert_eq!(page.columns.last().unwrap(), "event");
+    store.seal().await.unwrap();
+    assert_eq!(store.query(every, 10).await.unwrap(), page);
+    let ids = rows(
+        &store,
+        "SELECT seq FROM events WHERE event_id = 'a-4' AND principal = 'p1'",
+    )
+    .await;
+    assert_eq!(ids, [[json!(4)]]);
+    let listed = rows(&store, "SELECT array_agg(event) FROM events WHERE seq = 1").await;
+    assert!(
+        listed[0][0][0]
+            .as_str()
+            .unwrap()
+            .starts_with("{\"kind\":\"query\"")
+    );
 }

@@ -93,7 +93,9 @@ pub enum Output {
     },
     /// Something was hidden in this direction. Told when the session is in step again, or over.
     Lost {
-        /// When.
+        /// Since when.
+        since: Nanos,
+        /// Until when.
         at: Nanos,
         /// In which stream.
         direction: Direction,

@@ -17,6 +17,8 @@ pub(crate) struct Resync {
     candidate: Option<Candidate>,
     frontend: Hidden,
     backend: Hidden,
+    /// Since when something has been hidden that was not told.
+    since: Option<Nanos>,
 }
 
 /// What the client sent since the server was ready, while it is too short to be judged.
@@ -89,6 +91,11 @@ impl Resync {
         Step::Hidden
     }
 
+    /// From here on something is hidden, unless it was before.
+    pub(crate) fn begin(&mut self, at: Nanos) {
+        self.since.get_or_insert(at);
+    }
+
     pub(crate) fn skip(&mut self, direction: Direction, bytes: u64) {
         self.hidden(direction).skipped += bytes;
     }
@@ -115,6 +122,10 @@ impl Resync {
             self.drop_candidate();
             self.tail_length = 0;
         }
+        let since = self.since.take().unwrap_or(at);
+        if !over {
+            self.since = Some(at);
+        }
         let hidden = [
             (Direction::Frontend, std::mem::take(&mut self.frontend)),
             (Direction::Backend, std::mem::take(&mut self.backend)),
@@ -123,6 +134,7 @@ impl Resync {
             .into_iter()
             .filter(|(_, hidden)| hidden.uncounted || hidden.missing > 0 || hidden.skipped > 0)
             .map(move |(direction, hidden)| Output::Lost {
+                since,
                 at,
                 direction,
                 missing: (!hidden.uncounted).then_some(hidden.missing),

@@ -517,6 +517,7 @@ fn more_requests_than_can_be_remembered_are_lost_and_said_to_be() {
     ]);
     let outputs = conversation.play_with(limits);
     let lost = Output::Lost {
+        since: AT,
         at: AT,
         direction: Direction::Frontend,
         missing: Some(0),

@@ -8,6 +8,7 @@ use pg_wire::{Direction, Limits, Outcome, Output, Session};
 
 fn lost(direction: Direction, missing: Option<u64>, skipped: u64) -> Output {
     Output::Lost {
+        since: AT,
         at: AT,
         direction,
         missing,

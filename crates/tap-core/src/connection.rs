@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use ebpf_abi::{CloseFact, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED, SegmentHeader};
+use ebpf_abi::{CloseFact, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED, SegmentHeader, SocketFact};
 use pg_wire::{Direction, Exchange, ExchangeKind, Limits, Nanos, Output, Session};
 use sql_meaning::Interpreter;
 
@@ -58,6 +58,8 @@ pub(crate) struct Connection {
     terminated: bool,
     /// What was under way when the tap was attached has not been told of yet.
     pub(crate) joining: bool,
+    /// When something was last seen of each stream.
+    heard: [Nanos; 2],
     /// When it was last heard of; `None` once it has been told to rest since.
     pub(crate) busy_at: Option<Nanos>,
     pub(crate) past: Past,
@@ -65,7 +67,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(facts: SessionFacts, socket_flags: u8, limits: Limits) -> Self {
+    pub(crate) fn new(facts: SessionFacts, socket: &SocketFact, limits: Limits) -> Self {
         let mid_stream = facts.opened_before_attach;
         let stream = if mid_stream {
             ByteStream::mid_stream
@@ -74,7 +76,7 @@ impl Connection {
         };
         Self {
             facts: Arc::new(facts),
-            encrypted: Encrypted::new(socket_flags, limits.clone()),
+            encrypted: Encrypted::new(socket.flags, limits.clone()),
             session: if mid_stream {
                 Session::mid_stream(limits)
             } else {
@@ -94,6 +96,7 @@ impl Connection {
             let_in: mid_stream,
             terminated: false,
             joining: mid_stream,
+            heard: [socket.at; 2],
             busy_at: None,
             past: Past::default(),
             discarded: Discarded::default(),
@@ -169,11 +172,29 @@ impl Connection {
 
     /// Takes a segment: what is missing before it, its bytes, what is missing behind them.
     pub(crate) fn handle_segment(&mut self, header: &SegmentHeader, bytes: &[u8], recorder: &mut Recorder) {
-        self.busy_at = Some(header.at);
         let direction = direction(header);
-        if !self.is_of_channel(header) {
-            return;
+        if self.is_of_channel(header) {
+            self.take(direction, header, bytes, recorder);
         }
+        self.hears(direction, header.at);
+    }
+
+    /// Something passed in this direction.
+    pub(crate) fn hears(&mut self, direction: Direction, at: Nanos) {
+        self.busy_at = Some(at);
+        let [frontend, backend] = &mut self.heard;
+        match direction {
+            Direction::Frontend => *frontend = at,
+            Direction::Backend => *backend = at,
+        }
+    }
+
+    /// Whether something passed since then.
+    pub(crate) fn was_heard(&self, since: Nanos) -> bool {
+        self.heard.iter().any(|at| *at >= since)
+    }
+
+    fn take(&mut self, direction: Direction, header: &SegmentHeader, bytes: &[u8], recorder: &mut Recorder) {
         self.meet(direction, header.channel, header.offset, header.at, recorder);
         let fit = self.stream(direction).take(header.offset, bytes.len() as u64);
         if fit.missing > 0 {
@@ -345,6 +366,7 @@ impl Connection {
                 events.push_back(self.event(at, Body::Gap(gap)));
             }
             Output::Lost {
+                since,
                 at,
                 direction,
                 skipped,
@@ -368,7 +390,7 @@ impl Connection {
                         bytes_missing: Some(0),
                         detail,
                     };
-                    events.push_back(self.event(at, Body::Gap(gap)));
+                    events.push_back(self.event_since(since, at, Body::Gap(gap)));
                 }
                 // The backend's side comes last, and no session gets into step without having skipped some of it.
                 self.joining &= !over || direction != Direction::Backend;
@@ -496,7 +518,14 @@ impl Connection {
             bytes_missing: Some(missing),
             detail: String::new(),
         };
-        recorder.events.push_back(self.event(at, Body::Gap(gap)));
+        // They passed after the last bytes that were seen of this stream.
+        let [frontend, backend] = self.heard;
+        let since = match direction {
+            Direction::Frontend => frontend,
+            Direction::Backend => backend,
+        };
+        let told = self.event_since(since, at, Body::Gap(gap));
+        recorder.events.push_back(told);
         self.session
             .handle_gap(direction, at, offset_after, Some(missing));
         self.poll(recorder);
@@ -510,8 +539,13 @@ impl Connection {
     }
 
     pub(crate) fn event(&self, at: Nanos, body: Body) -> Event {
+        self.event_since(at, at, body)
+    }
+
+    /// Of a span of time.
+    pub(crate) fn event_since(&self, since: Nanos, at: Nanos, body: Body) -> Event {
         let times = Times {
-            start: at,
+            start: since.min(at),
             first_response: None,
             end: at,
         };

@@ -56,7 +56,6 @@ impl Connection {
         reason: &'static str,
         recorder: &mut Recorder,
     ) {
-        self.busy_at = Some(header.at);
         if header.channel != self.encrypted.channel {
             // Its places are of other streams.
             self.tell_discarded(recorder);
@@ -81,6 +80,7 @@ impl Connection {
             self.missing(direction, header.at, header.offset, fit.missing, lost, recorder);
         }
         let at = header.at;
+        self.hears(direction, at);
         *self.discarded.slot(direction) = Some(Span {
             reason,
             from: at,

@@ -6,6 +6,7 @@
 
 mod connection;
 mod discarded;
+mod doubt;
 mod earlier;
 mod encoding;
 mod encrypted;

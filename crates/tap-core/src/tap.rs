@@ -86,7 +86,7 @@ impl Tap {
     /// connection, whoever uses it.
     pub fn handle_socket(&mut self, fact: &SocketFact) {
         if let Entry::Vacant(entry) = self.connections.entry(fact.cookie) {
-            let connection = Connection::new(session_facts(fact), fact.flags, self.limits.clone());
+            let connection = Connection::new(session_facts(fact), fact, self.limits.clone());
             entry.insert(Box::new(connection));
             self.by_backend.entry(fact.tgid).or_default().push(fact.cookie);
         }
@@ -121,6 +121,11 @@ impl Tap {
         self.touched.retain(|cookie| connections.contains_key(cookie));
         self.recorder.events.shrink_to(IDLE_EVENTS);
         self.recorder.told.shrink_to(IDLE_EVENTS);
+    }
+
+    /// Memory is short: what can be made anew is forgotten.
+    pub fn forget(&mut self) {
+        self.recorder.interpreter = Interpreter::new(STATEMENTS);
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.

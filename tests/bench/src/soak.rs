@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let lost = soaked
         .get("lost")
         .and_then(Value::as_object)
-        .map_or(1, |lost| lost.len());
+        .map_or(1, serde_json::Map::len);
     let untold = told.get("untold_bytes").and_then(Value::as_i64);
     let passed = lost == 0 && soaked.get("statements") == soaked.get("recorded") && untold == Some(0);
     let mut figures = soaked;

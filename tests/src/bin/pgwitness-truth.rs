@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgwitness_tests::route::Route;
-use pgwitness_tests::suite::{Outcome, demo, kernels, local, loss, survive, wire};
+use pgwitness_tests::suite::{Outcome, demo, evasion, kernels, local, loss, survive, wire};
 use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,11 +53,29 @@ enum Suite {
         #[arg(long)]
         json: bool,
     },
-    /// Kill the agent under load: no client may notice.
+    /// Kill the agent under load, and worse: no client may notice.
     Survive {
+        /// Every scene.
+        #[arg(long)]
+        full: bool,
         /// Print the figures as one JSON object on the last line.
         #[arg(long)]
         json: bool,
+    },
+    /// Clients and processes that try to hide: they are told of, and hide nobody else.
+    Evasion {
+        /// Every part.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agent and collector wrote in place.
+        #[arg(long)]
+        keep: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
     },
     /// Every way in which bytes can escape the tap: what is lost must be told.
     Loss {
@@ -171,7 +189,13 @@ async fn run(suite: Suite) -> Result<Outcome> {
             (local::run(&plan).await?, json)
         }
         Suite::Kernels { json } => (kernels::run().await?, json),
-        Suite::Survive { json } => (survive::run().await?, json),
+        Suite::Survive { full, json } => (survive::run(full).await?, json),
+        Suite::Evasion {
+            full,
+            json,
+            keep,
+            part,
+        } => (evasion::run(full, &part, keep).await?, json),
         Suite::Loss {
             full,
             json,

@@ -45,10 +45,12 @@ pub struct Seen {
     pub client_certificate: String,
     /// Whether it is older than the agent.
     pub opened_before_attach: bool,
-    /// Why it cannot be read.
-    pub opaque: Option<String>,
+    /// Why it cannot be read, and since when.
+    pub opaque: Option<(String, i64)>,
     /// Its execution requests.
     pub requests: Vec<Request>,
+    /// When the first of them was sent.
+    pub first_request_ns: Option<i64>,
     /// Its gaps.
     pub gaps: Vec<Gap>,
 }
@@ -81,8 +83,23 @@ pub struct Gap {
     pub from_ns: i64,
     /// Its end.
     pub to_ns: i64,
-    /// How many bytes were not seen, if that is known.
+    /// How many bytes were not seen, if that is known; of a gap that tells of bytes which were seen and not understood,
+    /// these.
     pub bytes: Option<u64>,
+}
+
+impl Seen {
+    /// What `opaque_session` says, as a gap: from then on, until something is read.
+    pub(super) fn opaque(&self) -> Option<Gap> {
+        let (_, from_ns) = self.opaque.as_ref()?;
+        Some(Gap {
+            reason: "opaque_session".to_owned(),
+            direction: None,
+            from_ns: *from_ns,
+            to_ns: self.first_request_ns.unwrap_or(i64::MAX),
+            bytes: None,
+        })
+    }
 }
 
 impl Gap {
@@ -97,7 +114,10 @@ impl Gap {
     }
 
     pub(super) fn distance(&self, at_ns: i64) -> i64 {
-        (self.from_ns - at_ns).max(at_ns - self.to_ns).max(0)
+        self.from_ns
+            .saturating_sub(at_ns)
+            .max(at_ns.saturating_sub(self.to_ns))
+            .max(0)
     }
 }
 
@@ -158,7 +178,10 @@ impl Record {
                     end if end.is_empty() => from_ns,
                     end => nanoseconds(&end)?,
                 },
-                bytes: event.pointer("/loss/bytes_missing").and_then(Value::as_u64),
+                bytes: match event.pointer("/loss/bytes_missing").and_then(Value::as_u64) {
+                    Some(0) => not_understood(&text("/loss/detail")).or(Some(0)),
+                    missing => missing,
+                },
             })
         };
         if id.is_empty() {
@@ -195,13 +218,22 @@ impl Record {
             .and_then(Value::as_bool);
         seen.opened_before_attach |= before.unwrap_or_default();
         match kind.as_str() {
-            "query" => seen.requests.push(request(event)),
+            "query" => {
+                seen.first_request_ns.get_or_insert(from_ns);
+                seen.requests.push(request(event));
+            }
             "gap" => seen.gaps.push(gap()?),
-            "opaque_session" => seen.opaque = Some(text("/opaque_session/reason")),
+            "opaque_session" => seen.opaque = Some((text("/opaque_session/reason"), from_ns)),
             _ => {}
         }
         Ok(())
     }
+}
+
+/// `123 bytes were seen but could not be understood`
+fn not_understood(detail: &str) -> Option<u64> {
+    let (front, _) = detail.split_once(" bytes were seen")?;
+    front.rsplit(' ').next()?.parse().ok()
 }
 
 fn request(event: &Value) -> Request {

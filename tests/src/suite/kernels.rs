@@ -5,6 +5,8 @@
 //! on one that is not virtual. Nothing here is fast: an emulated machine is twenty times slower than the one that
 //! emulates it, so there is little of everything, and patience.
 
+mod old;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -144,7 +146,9 @@ async fn check(tier: Tier) -> Result<Map<String, Value>> {
     let gaps = count(&tap, "kind = 'gap'")?;
     let opaque = count(&tap, "kind = 'opaque_session'")?;
     let (verified, verdict) = tap.verify()?;
-    let problems = problems(
+    progress("sessions that are older than the agent");
+    let old = old::run(&slice, &cluster, tier).await?;
+    let mut problems = problems(
         &found,
         &[
             (gaps > 0, format!("{gaps} gaps: {}", reasons(&tap)?)),
@@ -160,6 +164,14 @@ async fn check(tier: Tier) -> Result<Map<String, Value>> {
             ),
         ],
     );
+    // What is said not to be known of them is no mistake.
+    if !old.none() || old.statements == 0 {
+        problems.push(format!(
+            "sessions older than the agent: {}",
+            serde_json::to_string(&old)?
+        ));
+        problems.extend(old.examples.iter().map(|example| cut(example)));
+    }
     let mut result = figures(serde_json::to_value(&found)?)?;
     result.extend(figures(json!({
         "tier": recorded_tier(&tap)?,
@@ -168,6 +180,12 @@ async fn check(tier: Tier) -> Result<Map<String, Value>> {
         "gaps": gaps,
         "opaque_sessions": opaque,
         "verified": verified,
+        "old_statements": old.statements,
+        "old_recorded": old.recorded,
+        "old_told_missing": old.told_missing,
+        "old_untold": old.untold,
+        "old_unknown_facts": old.unknown_session,
+        "old_unknown_principal": old.unknown_principal,
         "server": cluster.version(),
         "verdict": if problems.is_empty() { PASSED } else { FAILED },
         "problem": (!problems.is_empty()).then(|| problems.join("\n")),

@@ -4,7 +4,6 @@
 //! Owns the list of parts and the sums. The witness is the client: it knows what it sent, to whom, and when.
 
 mod calls;
-mod odd_server;
 mod starved;
 
 use std::collections::{BTreeMap, BTreeSet};

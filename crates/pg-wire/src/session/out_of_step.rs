@@ -12,6 +12,7 @@ impl Session {
     /// From here on boundaries are not known. What was under way is reported as unknown; incomplete
     /// messages are dropped, and counted.
     pub(super) fn lose_step(&mut self, at: Nanos) {
+        self.resync.begin(at);
         self.frontend_in_step = false;
         for direction in [Direction::Frontend, Direction::Backend] {
             let framer = self.framer(direction);
@@ -31,6 +32,7 @@ impl Session {
 
     /// Bytes of the server were lost: what it answered is not known, but what the client asks still is.
     pub(super) fn lose_backend(&mut self, at: Nanos) {
+        self.resync.begin(at);
         let (partial, offset) = (self.backend.partial_bytes(), self.backend.offset());
         self.backend.restart(offset);
         self.resync.skip(Direction::Backend, partial);
@@ -80,6 +82,7 @@ impl Session {
 
     pub(super) fn find_step(&mut self, direction: Direction, at: Nanos, piece: &[u8]) {
         let length = piece.len() as u64;
+        self.resync.begin(at);
         match direction {
             Direction::Backend => {
                 self.backend.pass(length);

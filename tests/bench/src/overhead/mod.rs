@@ -16,7 +16,7 @@ mod watch;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum as _;
 use pgwitness_tests::{cluster::APP_ROLE, route::Route, screen::progress};
 use rand::seq::SliceRandom as _;
@@ -133,13 +133,14 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         [] => Workload::value_variants(),
         some => some,
     };
-    let mut figures = Map::new();
+    let (mut figures, mut complete) = (Map::new(), true);
     for workload in workloads {
         let results = bench
             .measure(*workload, rounds, &parties, &args.programs)
             .await
             .with_context(|| workload.name())?;
         let figure = results.figures();
+        complete &= results.complete();
         progress(&format!("{}: {figure}", workload.name()));
         figures.insert(workload.name(), figure);
     }
@@ -162,6 +163,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     if args.json {
         println!("{}", serde_json::Value::Object(figures));
     }
+    ensure!(
+        complete,
+        "something was lost: see `lost_by_reason`, and `recorded` against `statements`"
+    );
     Ok(())
 }
 

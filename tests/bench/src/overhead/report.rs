@@ -114,6 +114,11 @@ impl Results {
         })
     }
 
+    /// Whether all that the clients sent was recorded.
+    pub(super) fn complete(&self) -> bool {
+        self.lost().is_empty() && self.recorded >= self.statements() + self.kernel.statements
+    }
+
     /// Transactions a second of each arm in the newest round.
     pub(super) fn last_round(&self) -> String {
         let round = self.rounds.last().into_iter().flatten();
@@ -179,6 +184,9 @@ impl Results {
         let mut speeds = Map::new();
         for arm in super::ARMS {
             let values = self.values(arm, |measured| Some(measured.told.per_second));
+            if values.is_empty() {
+                continue;
+            }
             let slowest = values.iter().copied().fold(f64::MAX, f64::min);
             let fastest = values.iter().copied().fold(f64::MIN, f64::max);
             let figures =

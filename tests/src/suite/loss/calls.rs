@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Found;
-use super::odd_server::OddServer;
 use crate::cluster::APP_ROLE;
 use crate::ledger::{self, Expected, Record};
+use crate::odd_server::OddServer;
 use crate::screen::progress;
 use crate::suite::settle;
 use crate::tap::{Settings, Tap, Tier};

@@ -1,0 +1,124 @@
+//! Where each batch of the log lies, to read one back by its number.
+//!
+//! Owns an index that grows as it is asked: the answers' JSON form of an event is made from the evidence itself, and
+//! every batch that is read here is checked again (signature, digest, leaves).
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, bail};
+use ed25519_dalek::VerifyingKey;
+use evidence::OpenedBatch;
+use prost::Message;
+use proto::v1::BatchHeader;
+
+use super::{
+    folder,
+    frame::{Next, SegmentReader},
+    identity,
+};
+
+/// The batches of an evidence folder, which a collector may be writing.
+#[derive(Debug)]
+pub(crate) struct Places {
+    evidence: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    keys: BTreeMap<String, VerifyingKey>,
+    /// By the entry that each begins at.
+    segments: BTreeMap<u64, Segment>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    path: PathBuf,
+    /// Where its records begin, as far as they were looked for.
+    offsets: Vec<u64>,
+    /// Where to go on looking.
+    end: u64,
+}
+
+impl Places {
+    pub(crate) fn new(evidence: &Path) -> Self {
+        Self {
+            evidence: evidence.to_owned(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Reads batch `log_index` and checks it.
+    pub(crate) fn read(&self, log_index: u64) -> anyhow::Result<OpenedBatch> {
+        let (path, offset) = self.find(log_index)?;
+        let place = || format!("{} at byte {offset}", path.display());
+        let mut reader = SegmentReader::open_at(&path, offset).with_context(place)?;
+        let Next::Record { batch } = reader.read().with_context(place)? else {
+            bail!("{}: no whole record is there", place());
+        };
+        let key = self.key(&BatchHeader::decode(batch.header.clone())?.agent_id)?;
+        evidence::open(&batch, &key, &super::limits()).with_context(place)
+    }
+
+    fn find(&self, log_index: u64) -> anyhow::Result<(PathBuf, u64)> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.find(log_index)? {
+            return Ok(found);
+        }
+        for (first, path) in folder::segments(&self.evidence)? {
+            known.segments.entry(first).or_insert(Segment {
+                path,
+                offsets: Vec::new(),
+                end: 0,
+            });
+        }
+        let found = known.find(log_index)?;
+        found.with_context(|| format!("entry {log_index} is not in the evidence log"))
+    }
+
+    fn key(&self, agent_id: &str) -> anyhow::Result<VerifyingKey> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.keys.contains_key(agent_id) {
+            known.keys = identity::read_agents(&self.evidence)?;
+        }
+        let key = known.keys.get(agent_id).copied();
+        key.with_context(|| format!("no key of agent {agent_id:?} is in agents/"))
+    }
+}
+
+impl Known {
+    /// Looks in the segment that the entry must be in, if that is known.
+    fn find(&mut self, log_index: u64) -> anyhow::Result<Option<(PathBuf, u64)>> {
+        let Some((first, segment)) = self.segments.range_mut(..=log_index).next_back() else {
+            return Ok(None);
+        };
+        let nth = usize::try_from(log_index - first)?;
+        segment
+            .look_for(nth)
+            .with_context(|| format!("cannot read {}", segment.path.display()))?;
+        let found = segment.offsets.get(nth);
+        Ok(found.map(|offset| (segment.path.clone(), *offset)))
+    }
+}
+
+impl Segment {
+    fn look_for(&mut self, nth: usize) -> std::io::Result<()> {
+        if nth < self.offsets.len() {
+            return Ok(());
+        }
+        let mut reader = SegmentReader::open_at(&self.path, self.end)?;
+        while self.offsets.len() <= nth {
+            let begins = reader.offset;
+            if !reader.skip()? {
+                break;
+            }
+            self.offsets.push(begins);
+            self.end = reader.offset;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! A server that moves bytes by calls that no PostgreSQL makes.
+//!
+//! Owns the building and running of `tests/programs/odd_server.c`.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, User};
+use tempfile::TempDir;
+
+use crate::cluster::{APP_ROLE, DATABASE, free_port};
+use crate::process::Process;
+use crate::session::Session;
+
+/// The program, built and not started.
+#[derive(Debug)]
+pub(crate) struct OddServer {
+    process: Option<Process>,
+    folder: TempDir,
+    port: u16,
+}
+
+impl OddServer {
+    /// Builds it in a folder of its own, under the name that a server has.
+    ///
+    /// # Errors
+    /// When there is no C compiler.
+    pub(crate) fn build() -> Result<Self> {
+        let folder = TempDir::with_prefix("pgwitness-odd-")?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        let source = folder.path().join("odd_server.c");
+        fs::write(&source, SOURCE)?;
+        let output = Command::new("gcc")
+            .args([
+                "-O1",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-rdynamic",
+                "-pthread",
+                "-o",
+            ])
+            .arg(folder.path().join("postgres"))
+            .arg(&source)
+            .output()
+            .context("running gcc (package gcc)")?;
+        ensure!(
+            output.status.success(),
+            "gcc failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let server = Self {
+            process: None,
+            folder,
+            port: free_port()?,
+        };
+        fs::create_dir(server.data())?;
+        fs::write(server.data().join("PG_VERSION"), "15\n")?;
+        Ok(server)
+    }
+
+    /// What a server would call its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Starts it and waits until it answers.
+    pub(crate) async fn start(&mut self) -> Result<()> {
+        let mut command = Command::new(self.folder.path().join("postgres"));
+        command.arg("-D").arg(self.data()).arg(self.port.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        if Uid::effective().is_root() {
+            let user = User::from_name("nobody")?.context("there is no account nobody")?;
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        let mut process = Process::start("the odd server", &mut command, Signal::SIGTERM)?;
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if process.ended()?.is_some() || Instant::now() > deadline {
+                bail!("the odd server does not answer");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// A session, let in.
+    pub(crate) fn connect(&self) -> Result<Session> {
+        Session::open(self.port, APP_ROLE, DATABASE)
+    }
+}
+
+const SOURCE: &str = include_str!("../programs/odd_server.c");
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,147 @@
+//! A client without a library, over TCP in plain text, that knows what it sent.
+//!
+//! Owns one session, and its journal, which can stand in for a server's log. It refuses passwords.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use crate::csvlog::{LoggedSession, LoggedStatement};
+
+/// One session, and what was said in it.
+#[derive(Debug)]
+pub struct Session {
+    stream: TcpStream,
+    journal: LoggedSession,
+}
+
+impl Session {
+    /// Connects to 127.0.0.1 and logs in.
+    ///
+    /// # Errors
+    /// When there is no server, or it wants a password.
+    pub fn open(port: u16, role: &str, database: &str) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut session = Self {
+            stream,
+            journal: LoggedSession {
+                role: role.to_owned(),
+                database: database.to_owned(),
+                started_ns: now_ns()?,
+                closed: true,
+                ..LoggedSession::default()
+            },
+        };
+        let mut startup = 196_608_u32.to_be_bytes().to_vec();
+        startup.extend(format!("user\0{role}\0database\0{database}\0\0").bytes());
+        let length = u32::try_from(startup.len() + 4)?;
+        session
+            .stream
+            .write_all(&[&length.to_be_bytes()[..], &startup].concat())?;
+        session.ready()?;
+        session.journal.id = format!("{}", session.journal.backend_pid);
+        Ok(session)
+    }
+
+    /// A query that counts: its number is in its text.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        self.note(text)?;
+        self.query(text)
+    }
+
+    /// A query that counts, as pieces that are sent by `send`.
+    ///
+    /// # Errors
+    /// As [`Session::say`].
+    pub fn say_by(
+        &mut self,
+        text: &str,
+        send: impl FnOnce(&mut TcpStream, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.note(text)?;
+        send(&mut self.stream, &message(text)?)?;
+        self.ready()
+    }
+
+    fn note(&mut self, text: &str) -> Result<()> {
+        self.journal.statements.push(LoggedStatement {
+            at_ns: now_ns()?,
+            text: text.to_owned(),
+            ..LoggedStatement::default()
+        });
+        Ok(())
+    }
+
+    /// By which calls the odd server takes and answers the next message.
+    ///
+    /// # Errors
+    /// As [`Session::say`].
+    pub fn next(&mut self, taken: &str, answered: &str) -> Result<()> {
+        self.query(&format!("NEXT in={taken} out={answered}"))
+    }
+
+    /// The backend's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.journal.backend_pid
+    }
+
+    /// Says goodbye and gives the journal.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn end(mut self) -> Result<LoggedSession> {
+        self.stream.write_all(b"X\0\0\0\x04")?;
+        // The server's end comes behind its last call.
+        drop(self.stream.read(&mut [0; 16]));
+        Ok(self.journal)
+    }
+
+    fn query(&mut self, text: &str) -> Result<()> {
+        self.stream.write_all(&message(text)?)?;
+        self.ready()
+    }
+
+    fn ready(&mut self) -> Result<()> {
+        loop {
+            let mut head = [0_u8; 5];
+            self.stream
+                .read_exact(&mut head)
+                .context("waiting for the server")?;
+            let [kind, length @ ..] = head;
+            let mut body = vec![0; usize::try_from(u32::from_be_bytes(length).saturating_sub(4))?];
+            self.stream.read_exact(&mut body)?;
+            if let (b'K', Some(pid)) = (kind, body.first_chunk::<4>()) {
+                self.journal.backend_pid = u32::from_be_bytes(*pid);
+            }
+            if kind == b'R' && body != [0; 4] {
+                bail!("the role needs a password");
+            }
+            if kind == b'Z' {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Query (manual, 55.7).
+fn message(text: &str) -> Result<Vec<u8>> {
+    let length = u32::try_from(text.len() + 5)?;
+    Ok([b"Q", &length.to_be_bytes()[..], text.as_bytes(), b"\0"].concat())
+}
+
+fn now_ns() -> Result<i64> {
+    Ok(i64::try_from(
+        SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos(),
+    )?)
+}
+
+/// How long the server may take.
+const PATIENCE: Duration = Duration::from_secs(10);
