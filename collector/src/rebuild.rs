@@ -258,6 +258,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn events_are_shown_as_the_log_holds_them_and_no_other_way() {
+        let data = tempfile::tempdir().unwrap();
+        logged(data.path(), 20).await;
+        let evidence = data.path().join("evidence");
+        assert!(std::fs::read_dir(evidence.join("payload")).unwrap().count() > 2);
+        let show = async || {
+            let store = Store::open_read_only(&data.path().join("store")).await.unwrap();
+            refill(&evidence, &store, |_| {}).await.unwrap();
+            store.show_events_of(Arc::new(log::Places::new(&evidence)));
+            let sql = "SELECT seq, event FROM events WHERE seq % 7 = 1 ORDER BY seq DESC";
+            store.query(sql, 100).await.map(|page| page.rows)
+        };
+        run(Args {
+            data: data.path().to_owned(),
+        })
+        .await
+        .unwrap();
+        let rows = show().await.unwrap();
+        assert_eq!(rows.len(), 6);
+        for (row, seq) in rows.iter().zip([36, 29, 22, 15, 8, 1]) {
+            let event: serde_json::Value = serde_json::from_str(row[1].as_str().unwrap()).unwrap();
+            assert_eq!(
+                (&row[0], &event["event_id"]),
+                (&seq.into(), &format!("db1-{seq}").into())
+            );
+            assert_eq!(event["result"]["rows"], seq);
+        }
+        // The store would still answer; an event that does not hold is not shown.
+        let mut newest: Vec<_> = std::fs::read_dir(evidence.join("payload"))
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .collect();
+        newest.sort();
+        let file = newest.first().unwrap();
+        let mut bytes = std::fs::read(file).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+        let error = show().await.unwrap_err();
+        assert!(format!("{error:#}").contains("at byte 0"), "{error:#}");
+    }
+
+    #[tokio::test]
     async fn a_folder_in_use_is_left_alone() {
         let data = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(data.path().join("evidence")).unwrap();

@@ -13,7 +13,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use nix::unistd::geteuid;
 use pgwitness_tests::{
-    cluster::{Cluster, DATABASE, Witness, debian_binaries},
+    cluster::{APP_ROLE, Cluster, DATABASE, Witness, server_binaries},
     record::query_folder,
     route::Route,
     tap::{Settings, Tap, Tier},
@@ -50,7 +50,7 @@ async fn what_the_unit_gives_is_enough() {
     }
     let capabilities = capabilities();
     assert_eq!(capabilities.len(), 4, "{capabilities:?}");
-    let mut cluster = Cluster::init_for(debian_binaries(), Witness::Silent, &[Route::Tls]).unwrap();
+    let mut cluster = Cluster::init_for(server_binaries().unwrap(), Witness::Silent, &[Route::Tls]).unwrap();
     cluster.start().await.unwrap();
     cluster.prepare().await.unwrap();
     let settings = Settings {
@@ -60,8 +60,10 @@ async fn what_the_unit_gives_is_enough() {
     let mut tap = Tap::start(&cluster.data(), settings).await.unwrap();
     let output = Command::new("psql")
         .args(["-X", "-c", "SELECT 'said under TLS'"])
-        .envs(cluster.environment(Route::Tls))
+        .envs(cluster.client_environment(Route::Tls))
         .env("PGDATABASE", DATABASE)
+        .env("PGUSER", APP_ROLE)
+        .env("PGPASSWORD", cluster.password())
         .output()
         .unwrap();
     assert!(

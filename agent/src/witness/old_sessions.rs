@@ -15,7 +15,7 @@ use ebpf_abi::{OwnerFact, SOCKET_MID_STREAM, SocketFact, SocketRole, UNIX_PATH_M
 use procfs::net::TcpState;
 use proto::v1;
 use tap_core::{
-    AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, Places, SessionFacts, Times, Title,
+    AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, MISSED, Places, SessionFacts, Times, Title,
     session_facts,
 };
 
@@ -122,8 +122,8 @@ impl Witness {
         }
         let earlier = match (&self.old.former, &kept) {
             (Some(run), Some(kept)) => Some(of_kept(run, kept, session)),
-            (Some(run), None) => of_unknown(run, self.old.began, session),
-            (None, _) => None,
+            (run, None) => of_unknown(run.as_ref(), self.old.began, session),
+            (None, Some(_)) => None,
         };
         if let Some(title) = title {
             self.tap.handle_title(fact.cookie, title);
@@ -366,34 +366,40 @@ fn of_kept(run: &Run, kept: &Kept, session: &SessionFacts) -> Earlier {
         places: Earlier::counts(session, places.channel).then_some(places),
         between_requests: kept.between_requests,
         since: since(run, kept),
+        reason: AGENT_RESTART,
     }
 }
 
-/// What it says of one that it did not know how far it came, or not at all.
-fn of_unknown(run: &Run, began: u64, session: &SessionFacts) -> Option<Earlier> {
+/// What can be said of one of which it is not known how far it came, or that was not known at all.
+fn of_unknown(run: Option<&Run>, began: u64, session: &SessionFacts) -> Option<Earlier> {
     let start = start_of(session.backend_pid)?.saturating_mul(TICK_NS);
+    let nothing = Places {
+        frontend: 0,
+        backend: 0,
+        channel: ebpf_abi::Channel::Socket as u8,
+    };
+    let from_its_start = |reason| Earlier {
+        places: Earlier::counts(session, nothing.channel).then_some(nothing),
+        between_requests: false,
+        since: start,
+        reason,
+    };
     if start > began {
-        return None; // of this run
+        // Of this run, and yet announced too late: its announcement found no room.
+        return Some(from_its_start(MISSED));
     }
+    let run = run?;
     // Ticks are cut: one that began in the tick in which the run did may have been before it.
     if start > run.began {
         // Nothing of it was ever delivered.
-        let nothing = Places {
-            frontend: 0,
-            backend: 0,
-            channel: ebpf_abi::Channel::Socket as u8,
-        };
-        return Some(Earlier {
-            places: Earlier::counts(session, nothing.channel).then_some(nothing),
-            between_requests: false,
-            since: start,
-        });
+        return Some(from_its_start(AGENT_RESTART));
     }
     // Silent for as long as that run delivered something.
     Some(Earlier {
         places: None,
         between_requests: false,
         since: run.delivered.max(run.began),
+        reason: AGENT_RESTART,
     })
 }
 

@@ -128,7 +128,7 @@ impl Connection {
         )
     }
 
-    /// One direction is heard of for the first time since the agent ran last, if it did: tells how much was missed there.
+    /// One direction of a connection that was there before is heard of: tells how much was missed.
     pub(crate) fn meet(
         &mut self,
         direction: Direction,
@@ -150,8 +150,8 @@ impl Connection {
         if met.missing == Some(0) {
             return;
         }
-        let mut event = self.event(at, earlier::gap(direction, met.missing));
-        event.times.start = met.since;
+        let mut event = self.event(at, earlier::gap(&met.earlier, direction, met.missing));
+        event.times.start = met.earlier.since;
         recorder.events.push_back(event);
         if self.stream(direction).take(offset, 0).missing > 0 {
             self.session.handle_gap(direction, at, offset, met.missing);
@@ -162,9 +162,9 @@ impl Connection {
     /// Nobody will ever know how much was missed in the directions that were not heard of again.
     pub(crate) fn miss_the_rest(&mut self, at: Nanos, recorder: &mut Recorder) {
         for direction in [Direction::Frontend, Direction::Backend] {
-            if let Some(since) = self.past.miss(direction) {
-                let mut event = self.event(at, earlier::gap(direction, None));
-                event.times.start = since;
+            if let Some(earlier) = self.past.take_earlier(direction) {
+                let mut event = self.event(at, earlier::gap(&earlier, direction, None));
+                event.times.start = earlier.since;
                 recorder.events.push_back(event);
             }
         }

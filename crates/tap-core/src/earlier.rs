@@ -15,6 +15,9 @@ use crate::{
 /// Reason of the gap between two runs of the agent.
 pub const AGENT_RESTART: &str = "agent_restart";
 
+/// Reason of the gap where bytes went by unseen in this run.
+pub const MISSED: &str = "missed";
+
 /// What a backend's process title says of its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Title {
@@ -48,7 +51,8 @@ pub struct Told {
     pub at: Nanos,
 }
 
-/// What a former run of the agent knew of a connection that this one finds open.
+/// What is known of the past of a connection that is announced in the middle of its streams: a former run of the agent
+/// knew it, or its beginning was missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Earlier {
     /// How far it was told, in offsets that still count; `None`: how much was missed cannot be known.
@@ -57,6 +61,8 @@ pub struct Earlier {
     pub between_requests: bool,
     /// From when on something may have been missed.
     pub since: Nanos,
+    /// Why: [`AGENT_RESTART`] or [`MISSED`].
+    pub reason: &'static str,
 }
 
 impl Tap {
@@ -72,9 +78,8 @@ impl Tap {
         }
     }
 
-    /// A connection was there already when a former run of the agent ended. To be said before its first segment: what
-    /// passed in between is told as a gap in each direction; where offsets count, as soon as the connection is heard of
-    /// in that direction.
+    /// A connection was there before it was announced. To be said before its first segment: what passed until then is told
+    /// as a gap in each direction; where offsets count, as soon as the connection is heard of in that direction.
     pub fn handle_earlier(&mut self, cookie: u64, at: Nanos, earlier: Earlier) {
         let Some(connection) = self.connections.get_mut(&cookie) else {
             return;
@@ -122,10 +127,10 @@ pub(crate) struct Past {
     at: Nanos,
 }
 
-/// A connection that a former run knew is heard of again.
+/// A connection that was there before is heard of.
 pub(crate) struct Met {
-    /// From when on something may have been missed.
-    pub(crate) since: Nanos,
+    /// What is known of its past.
+    pub(crate) earlier: Earlier,
     /// How much was; `None`: nobody knows.
     pub(crate) missing: Option<u64>,
     /// Nothing was, and here begins a request: both streams go on from these places.
@@ -147,19 +152,14 @@ impl Past {
         // Whoever is answered without having asked was heard of too late.
         let asks = direction == Direction::Frontend && self.earlier.is_some();
         Some(Met {
-            since: earlier.since,
+            earlier,
             missing,
             next_request: places.filter(|_| asks && earlier.between_requests && missing == Some(0)),
         })
     }
 
-    /// It is over, or no offsets count: from when on an unknown number of bytes was missed.
-    pub(crate) fn miss(&mut self, direction: Direction) -> Option<Nanos> {
-        let earlier = self.take_earlier(direction)?;
-        Some(earlier.since)
-    }
-
-    fn take_earlier(&mut self, direction: Direction) -> Option<Earlier> {
+    /// What is known of the past of a direction that was not heard of yet.
+    pub(crate) fn take_earlier(&mut self, direction: Direction) -> Option<Earlier> {
         let both = self.earlier.as_mut()?;
         let taken = both.get_mut(direction as usize)?.take();
         if both.iter().all(Option::is_none) {
@@ -204,10 +204,10 @@ impl Earlier {
     }
 }
 
-/// What passed between two runs of the agent.
-pub(crate) fn gap(direction: Direction, bytes_missing: Option<u64>) -> Body {
+/// What passed before a connection was heard of.
+pub(crate) fn gap(earlier: &Earlier, direction: Direction, bytes_missing: Option<u64>) -> Body {
     Body::Gap(Gap {
-        reason: AGENT_RESTART,
+        reason: earlier.reason,
         direction,
         bytes_missing,
         detail: String::new(),

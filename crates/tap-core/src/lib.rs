@@ -17,7 +17,7 @@ mod stream;
 mod tap;
 mod transaction;
 
-pub use earlier::{AGENT_RESTART, Earlier, Places, Title, Told};
+pub use earlier::{AGENT_RESTART, Earlier, MISSED, Places, Title, Told};
 pub use event::{
     Body, Endpoint, Event, Final, Gap, Query, SessionFacts, Times, TransactionEnd, Transport, Unreadable,
 };

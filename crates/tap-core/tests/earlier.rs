@@ -4,7 +4,7 @@ mod host;
 
 use ebpf_abi::Channel;
 use host::{line, wire::*, *};
-use tap_core::{Body, Direction, Earlier, Event, Places, Redaction, Settings, Tap, Title, Told};
+use tap_core::{AGENT_RESTART, Body, Direction, Earlier, Event, Places, Redaction, Settings, Tap, Title, Told};
 
 /// The agent is gone: nothing that it knew is left, but the connections and their places are.
 fn restart(host: &mut Host) {
@@ -23,6 +23,7 @@ fn find(host: &mut Host, places: Option<Places>, since: u64) {
         places,
         between_requests: true,
         since,
+        reason: AGENT_RESTART,
     };
     host.tap.handle_earlier(COOKIE, at, earlier);
 }
