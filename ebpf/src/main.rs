@@ -53,24 +53,10 @@ pub fn be_tls_read(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Its return: bytes, or -1.
-#[uretprobe]
-pub fn be_tls_read_return(ctx: RetProbeContext) -> u32 {
-    plaintext::returned(&ctx, Channel::Tls, Direction::Received);
-    0
-}
-
 /// `ssize_t be_tls_write(Port *port, const void *ptr, size_t len, int *waitfor)`.
 #[uprobe]
 pub fn be_tls_write(ctx: ProbeContext) -> u32 {
     plaintext::entered(&ctx, Channel::Tls, Direction::Sent);
-    0
-}
-
-/// Its return: bytes, or -1 where the same will be tried again.
-#[uretprobe]
-pub fn be_tls_write_return(ctx: RetProbeContext) -> u32 {
-    plaintext::returned(&ctx, Channel::Tls, Direction::Sent);
     0
 }
 
@@ -81,13 +67,6 @@ pub fn be_gssapi_read(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Its return: bytes, or -1.
-#[uretprobe]
-pub fn be_gssapi_read_return(ctx: RetProbeContext) -> u32 {
-    plaintext::returned(&ctx, Channel::Gss, Direction::Received);
-    0
-}
-
 /// `ssize_t be_gssapi_write(Port *port, const void *ptr, size_t len)`.
 #[uprobe]
 pub fn be_gssapi_write(ctx: ProbeContext) -> u32 {
@@ -95,10 +74,10 @@ pub fn be_gssapi_write(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Its return: bytes, or -1.
+/// The return of any of these four: bytes, or -1 where the same will be tried again.
 #[uretprobe]
-pub fn be_gssapi_write_return(ctx: RetProbeContext) -> u32 {
-    plaintext::returned(&ctx, Channel::Gss, Direction::Sent);
+pub fn encryption_return(ctx: RetProbeContext) -> u32 {
+    plaintext::returned(&ctx);
     0
 }
 

@@ -28,8 +28,8 @@ pub fn entered(ctx: &ProbeContext, channel: Channel, direction: Direction) {
     };
 }
 
-/// It returns.
-pub fn returned(ctx: &RetProbeContext, channel: Channel, direction: Direction) {
+/// The function that was entered last returns. One program serves all of them, because the entry says which it was.
+pub fn returned(ctx: &RetProbeContext) {
     let ids = bpf_get_current_pid_tgid();
     let Some(target) = TARGETS.get_ptr_mut((ids >> 32) as u32) else {
         return;
@@ -38,11 +38,16 @@ pub fn returned(ctx: &RetProbeContext, channel: Channel, direction: Direction) {
     let target = unsafe { &mut *target };
     let call = target.call;
     target.call.thread = 0;
-    if call.thread != ids as u32 || call.channel != channel as u8 || call.direction != direction as u8 {
+    if call.thread != ids as u32 {
         return;
     }
     let length: i64 = ctx.ret::<u64>() as i64;
     if length > 0 && length <= i64::from(i32::MAX) {
+        let direction = if call.direction == Direction::Received as u8 {
+            Direction::Received
+        } else {
+            Direction::Sent
+        };
         transferred(target, ids, direction, call.buffer, length as u32);
     }
 }

@@ -74,6 +74,11 @@ impl MultiPrograms {
             load.insns = function.instructions.as_ptr() as u64;
             load.insn_cnt = u32::try_from(function.instructions.len()).unwrap_or(u32::MAX);
             load.license = program.license.as_ptr() as u64;
+            // What tools show of it: 15 characters and an end.
+            let shown = name.bytes().take(load.prog_name.len() - 1);
+            for (place, byte) in load.prog_name.iter_mut().zip(shown) {
+                *place = byte.cast_signed();
+            }
             let program = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
                 .map_err(|error| format!("the kernel refused the program {name}: {error}"))?;
             programs.insert(name.to_owned(), program);

@@ -25,7 +25,7 @@ use tracing::warn;
 
 use super::{hooks::describe, multi::MultiPrograms};
 
-/// Functions of the server, by the encryption that they serve; each has two programs, `NAME` and `NAME_return`.
+/// Functions of the server, by the encryption that they serve; each has a program of its name for its entry.
 const FUNCTIONS: [(Encryption, [&str; 2]); 2] = [
     (Encryption::Tls, ["be_tls_read", "be_tls_write"]),
     (Encryption::Gss, ["be_gssapi_read", "be_gssapi_write"]),
@@ -93,7 +93,7 @@ pub struct Probes {
     programs: Ebpf,
     multi: Option<MultiPrograms>,
     /// Programs that cannot be used, and why.
-    refused: HashMap<String, String>,
+    refused: HashMap<&'static str, String>,
     files: HashMap<FileId, Attached>,
 }
 
@@ -106,13 +106,12 @@ struct Attached {
 /// One probe in one file. Dropping a link of the new kind detaches it.
 enum Link {
     Multi(#[expect(dead_code, reason = "held for its drop")] OwnedFd),
-    PerfEvent(String, UProbeLinkId),
+    PerfEvent(&'static str, UProbeLinkId),
 }
 
 /// The programs for links of the new kind.
 pub(super) fn load_multi(object: &[u8], loaded: &Ebpf) -> Result<MultiPrograms, String> {
-    let names: Vec<String> = all_names().collect();
-    MultiPrograms::load(object, loaded, names.iter().map(String::as_str))
+    MultiPrograms::load(object, loaded, all_names())
 }
 
 impl Probes {
@@ -137,7 +136,7 @@ impl Probes {
         }
         for name in all_names() {
             let loaded = probes
-                .uprobe(&name)
+                .uprobe(name)
                 .and_then(|program| program.load().map_err(describe));
             if let Err(problem) = loaded {
                 let problem = format!("the kernel refused the program {name}: {problem}");
@@ -200,7 +199,7 @@ impl Probes {
         });
         for link in over {
             if let Link::PerfEvent(name, link) = link
-                && let Ok(program) = self.uprobe(&name)
+                && let Ok(program) = self.uprobe(name)
             {
                 // The file may be gone with all its pages: then there is nothing to detach.
                 let _ = program.detach(link);
@@ -210,7 +209,7 @@ impl Probes {
 
     fn attach_all(
         &mut self,
-        functions: &[&str; 2],
+        functions: &[&'static str; 2],
         offsets: &HashMap<String, u64>,
         executable: &Path,
         links: &mut Vec<Link>,
@@ -221,7 +220,7 @@ impl Probes {
                 .ok_or_else(|| format!("its executable has no function {function}"))?;
             for name in names(function) {
                 let link = self
-                    .attach_one(&name, offset, executable)
+                    .attach_one(name, offset, executable)
                     .map_err(|problem| format!("the kernel refused a probe at {function}: {problem}"))?;
                 links.push(link);
             }
@@ -229,9 +228,9 @@ impl Probes {
         Ok(())
     }
 
-    fn attach_one(&mut self, name: &str, offset: u64, executable: &Path) -> Result<Link, String> {
+    fn attach_one(&mut self, name: &'static str, offset: u64, executable: &Path) -> Result<Link, String> {
         if let Some(multi) = &self.multi {
-            let link = multi.attach(name, executable, offset, name.ends_with(AT_RETURN));
+            let link = multi.attach(name, executable, offset, name == AT_RETURN);
             return link.map(Link::Multi).map_err(|error| error.to_string());
         }
         if let Some(problem) = self.refused.get(name) {
@@ -242,7 +241,7 @@ impl Probes {
             executable,
             UProbeScope::AllProcesses,
         );
-        Ok(Link::PerfEvent(name.to_owned(), link.map_err(describe)?))
+        Ok(Link::PerfEvent(name, link.map_err(describe)?))
     }
 
     fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, String> {
@@ -254,19 +253,17 @@ impl Probes {
     }
 }
 
-/// What the name of a program ends in that runs at the return of its function.
-const AT_RETURN: &str = "_return";
+/// The program for the return of any of them.
+const AT_RETURN: &str = "encryption_return";
 
 /// The programs for a function. The return first: an entry whose return is not seen would leave a call open.
-fn names(function: &str) -> [String; 2] {
-    [format!("{function}{AT_RETURN}"), function.to_owned()]
+fn names(function: &'static str) -> [&'static str; 2] {
+    [AT_RETURN, function]
 }
 
-fn all_names() -> impl Iterator<Item = String> {
-    FUNCTIONS
-        .iter()
-        .flat_map(|(_, functions)| functions)
-        .flat_map(|function| names(function))
+fn all_names() -> impl Iterator<Item = &'static str> {
+    let entries = FUNCTIONS.iter().flat_map(|(_, functions)| *functions);
+    std::iter::once(AT_RETURN).chain(entries)
 }
 
 /// File offsets of the functions that an executable exports.

@@ -133,10 +133,11 @@ impl Connections {
                 None => older("its client was gone before it was looked at"),
             },
             Err(NotHeld::Unclear(reason)) => older(&reason),
-            Err(NotHeld::Elsewhere) if self.is_local(ends.client.ip()) => {
-                older("no process of this host was seen to hold its other end")
+            Err(NotHeld::Elsewhere | NotHeld::Over) if !self.is_local(ends.client.ip()) => {
+                Peer::Address(ends.client.ip())
             }
-            Err(NotHeld::Elsewhere) => Peer::Address(ends.client.ip()),
+            Err(NotHeld::Elsewhere) => older("no process of this host was seen to hold its other end"),
+            Err(NotHeld::Over) => older("it was over before it was looked at"),
         }
     }
 

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_dropped_and_told() {
-        let outbox = Outbox::new(3 * event().size() as u64 + 200);
+        let outbox = Outbox::new(3 * event().size() as u64);
         for _ in 0..5 {
             outbox.push(event());
         }

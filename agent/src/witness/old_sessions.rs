@@ -15,8 +15,8 @@ use ebpf_abi::{OwnerFact, SOCKET_MID_STREAM, SocketFact, SocketRole, UNIX_PATH_M
 use procfs::net::TcpState;
 use proto::v1;
 use tap_core::{
-    AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, MISSED, Places, SessionFacts, Times, Title,
-    session_facts,
+    AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, MISSED, Places, SessionFacts, Times,
+    Title, session_facts,
 };
 
 use super::{End, Witness};

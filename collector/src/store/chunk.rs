@@ -194,7 +194,7 @@ impl Chunk {
 
     /// Memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        let columns = self.columns.iter().map(|column| column.get_array_memory_size());
+        let columns = self.columns.iter().map(Array::get_array_memory_size);
         let keys = self.keys.iter().map(Array::get_array_memory_size);
         columns.chain(keys).sum()
     }

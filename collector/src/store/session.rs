@@ -16,17 +16,21 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::{DataType, SchemaRef},
-    catalog::{Session, TableProvider, memory::MemorySourceConfig},
+    catalog::{Session, TableProvider},
     common::Result,
     datasource::{
         TableType,
         file_format::parquet::ParquetFormat,
         listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
-        source::DataSourceExec,
     },
+    execution::{SendableRecordBatchStream, TaskContext},
     functions::expr_fn::concat,
     logical_expr::Expr,
-    physical_plan::ExecutionPlan,
+    physical_plan::{
+        ExecutionPlan,
+        stream::RecordBatchStreamAdapter,
+        streaming::{PartitionStream, StreamingTableExec},
+    },
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, cast, col, lit},
 };
 
@@ -76,7 +80,7 @@ fn shown_columns() -> Vec<Expr> {
     shown
 }
 
-/// The rows that are in no file yet. What repeats in them is spelt out in the columns that a question asks for.
+/// The rows that are in no file yet.
 #[derive(Debug)]
 struct Tail(Vec<Arc<Chunk>>);
 
@@ -95,18 +99,44 @@ impl TableProvider for Tail {
         _: &dyn Session,
         projection: Option<&Vec<usize>>,
         _: &[Expr],
-        _: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let all: Vec<usize> = (0..self.schema().fields().len()).collect();
-        let projection = projection.unwrap_or(&all);
-        let schema = Arc::new(self.schema().project(projection)?);
-        let rows = self
-            .0
-            .iter()
-            .map(|chunk| chunk.batch(projection))
-            .collect::<std::result::Result<Vec<_>, _>>()?;
-        let source = MemorySourceConfig::try_new(&[rows], schema, None)?;
-        Ok(DataSourceExec::from_data_source(source))
+        let all = || (0..self.schema().fields().len()).collect();
+        let columns = projection.cloned().unwrap_or_else(all);
+        let schema = Arc::new(self.schema().project(&columns)?);
+        let rows = Arc::new(TailRows {
+            chunks: self.0.clone(),
+            columns,
+            schema: schema.clone(),
+        });
+        let plan = StreamingTableExec::try_new(schema, vec![rows], None, [], false, limit)?;
+        Ok(Arc::new(plan))
+    }
+}
+
+/// The columns that a question asks for, spelt out chunk by chunk: all at once, they would take many times what the
+/// tail does.
+#[derive(Debug)]
+struct TailRows {
+    chunks: Vec<Arc<Chunk>>,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl PartitionStream for TailRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let columns = self.columns.clone();
+        let batches = self
+            .chunks
+            .clone()
+            .into_iter()
+            .map(move |chunk| Ok(chunk.batch(&columns)?));
+        let stream = futures::stream::iter(batches);
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
     }
 }
 

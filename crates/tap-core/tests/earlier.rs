@@ -4,7 +4,9 @@ mod host;
 
 use ebpf_abi::Channel;
 use host::{line, wire::*, *};
-use tap_core::{AGENT_RESTART, Body, Direction, Earlier, Event, Places, Redaction, Settings, Tap, Title, Told};
+use tap_core::{
+    AGENT_RESTART, Body, Direction, Earlier, Event, Places, Redaction, Settings, Tap, Title, Told,
+};
 
 /// The agent is gone: nothing that it knew is left, but the connections and their places are.
 fn restart(host: &mut Host) {

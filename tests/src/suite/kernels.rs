@@ -84,16 +84,20 @@ impl Doctor {
             .output()
             .context("running pgwitness-agent doctor")?;
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        Ok(Self::of(said, output.status.success()))
+    }
+
+    fn of(said: String, passed: bool) -> Self {
         // `  tier A: loads and attaches; used by default`
         let default_tier = said.lines().find_map(|line| {
             let (tier, rest) = line.trim().strip_prefix("tier ")?.split_once(": ")?;
             rest.contains("used by default").then(|| tier.to_owned())
         });
-        Ok(Self {
+        Self {
             said,
-            passed: output.status.success(),
+            passed,
             default_tier,
-        })
+        }
     }
 
     /// In one line: the tier, or what is missing.
@@ -344,3 +348,29 @@ const PROBLEM_LENGTH: usize = 200;
 /// What all programs together run at the least.
 const MIN_STATEMENTS: u64 = 150;
 const PATIENCE: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_doctor_says_which_tier_or_what_is_missing() {
+        let said = "hooks\n  tier A: loads and attaches; used by default\n  tier B: loads and attaches; used with --tier\n";
+        let doctor = Doctor::of(said.to_owned(), true);
+        assert_eq!(doctor.default_tier.as_deref(), Some("A"));
+        assert_eq!(doctor.verdict(), "nothing is missing, tier A");
+        let doctor = Doctor::of("hooks\n\nmissing:\n  - no BTF\n".to_owned(), false);
+        assert_eq!(
+            (doctor.default_tier.as_deref(), doctor.verdict()),
+            (None, "missing: - no BTF".to_owned())
+        );
+    }
+
+    #[test]
+    fn long_problems_are_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        let long = cut(&"ä".repeat(PROBLEM_LENGTH + 1));
+        assert_eq!(long.chars().count(), PROBLEM_LENGTH + 1);
+        assert!(long.ends_with('…'));
+    }
+}

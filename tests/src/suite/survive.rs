@@ -45,7 +45,7 @@ pub async fn run(full: bool) -> Result<Outcome> {
         progress(&format!("{seconds} s with pgwitness: {}", scene.what()));
         let mut played = scene.prepare(&cluster).await?;
         let found = load(&slice, &cluster, seconds, played.meanwhile(full)).await;
-        let ended = played.end().await;
+        let ended = played.end(&slice).await;
         let found = found?;
         if let Err(error) = ended {
             progress(&format!("  FAILED: {error:#}"));

@@ -42,7 +42,8 @@ pub(crate) fn programs_of(processes: &[u32]) -> Result<BTreeMap<String, Used>> {
     // One that is unloaded while the list is walked is none of ours.
     for program in loaded_programs().filter_map(Result::ok) {
         if ids.contains(&program.id()) {
-            let name = program.name_as_str().unwrap_or("?").to_owned();
+            let name = program.name_as_str().filter(|name| !name.is_empty());
+            let name = name.unwrap_or("unnamed").to_owned();
             let used = programs.entry(name).or_default();
             used.nanos += u64::try_from(program.run_time().as_nanos()).unwrap_or(u64::MAX);
             used.calls += program.run_count();

@@ -17,8 +17,10 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::cluster::Cluster;
+use crate::program::Program;
+use crate::route::Route;
 use crate::screen::progress;
-use crate::suite::recorded_count;
+use crate::suite::{recorded_count, settle};
 use crate::tap::{Redaction, Settings, Tap};
 
 /// One of them.
@@ -127,13 +129,17 @@ impl Played<'_> {
                 progress(&format!("  {} KiB of garbage sent", sent / 1024));
             }
         }
-        self.recorded = recorded_count(&self.tap).unwrap_or(0);
         Ok(())
     }
 
-    /// The agent has to live and to have gone on recording.
-    pub(super) async fn end(mut self) -> Result<()> {
+    /// The agent has to live, and to record what comes now.
+    pub(super) async fn end(mut self, slice: &str) -> Result<()> {
         ensure!(self.tap.agent_lives()?, "the agent did not live");
+        settle(&self.tap).await?;
+        self.recorded = recorded_count(&self.tap)?;
+        let program = Program::new(slice, "behind-the-scene", self.cluster, Route::Tls)?;
+        let text = format!("SELECT 'behind the scene' {}", program.tag());
+        program.repeat(1, |_| Ok(program.psql(&text))).await?;
         let deadline = Instant::now() + GOES_ON;
         while recorded_count(&self.tap).unwrap_or(0) <= self.recorded {
             ensure!(
