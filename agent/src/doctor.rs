@@ -15,6 +15,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
+/// From this Linux on programs on tracepoints can be preempted, and the kernel skips those of others meanwhile
+/// (docs/kernels.md).
+const PREEMPTIBLE: (u32, u32) = (7, 0);
+
 /// Runs the command; the exit code is 1 if something that is needed is missing.
 pub fn run(_: &Args) -> ExitCode {
     let mut missing: Vec<String> = Vec::new();
@@ -29,6 +33,12 @@ pub fn run(_: &Args) -> ExitCode {
         read("/proc/sys/kernel/osrelease"),
         std::env::consts::ARCH
     );
+    if privilege::kernel() >= PREEMPTIBLE {
+        println!(
+            "            not supported: this kernel can skip runs of the tap. What it skips is told (program_missed), not \
+             recorded"
+        );
+    }
     let root = nix::unistd::geteuid().is_root();
     println!("user        {}", if root { "root" } else { "not root" });
     for capability in privilege::missing() {

@@ -9,6 +9,7 @@ mod steering;
 
 use std::{
     io::Write as _,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,7 +26,7 @@ use tap_core::Settings;
 use tracing::{info, warn};
 
 use crate::{
-    capture::{self, Ring, Tap},
+    capture::{self, Ring, Tap, gauge::Skipped},
     clock::{Clock, boot_ns},
     control::Order,
     facts::servers::Wanted,
@@ -41,7 +42,7 @@ use crate::{
 
 /// The kernel side wakes nobody for a segment: while some come, the ring is looked at this often, and when none do less
 /// and less often.
-const BUSY: Duration = Duration::from_millis(2);
+const BUSY: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_millis(20);
 
 /// After a wake-up by a fact: gathers more, so that one serves many.
@@ -132,6 +133,8 @@ struct Running {
     counted_ns: u64,
     /// In the last round.
     took_segments: bool,
+    /// When it was last looked at.
+    skipped: Skipped,
 }
 
 impl MainLoop {
@@ -186,6 +189,7 @@ impl MainLoop {
             losses: Losses::default(),
             counted_ns: began_ns,
             took_segments: false,
+            skipped: Skipped::default(),
         };
         running.go_on(self.former);
         let (mut last_heartbeat, mut last_look) = (started, started);
@@ -299,17 +303,20 @@ impl Running {
             }
             self.discard();
         }
+        let skipped = self.witness.skipped();
+        let payload_was_skipped = skipped.payload > mem::replace(&mut self.skipped, skipped).payload;
         self.metrics
             .program_missed
-            .store(self.witness.skipped(), Ordering::Relaxed);
+            .store(skipped.payload + skipped.facts, Ordering::Relaxed);
         let since = self.counted_ns;
         for gap in self.losses.since(&self.metrics.counters()) {
-            if gap.reason == FACTS_LOST
+            let skipped_a_fact = gap.reason == PROGRAM_MISSED && !payload_was_skipped;
+            if (gap.reason == FACTS_LOST || skipped_a_fact)
                 && let Err(problem) = self.witness.reconcile()
             {
                 warn!("processes that were not noticed cannot be tapped: {problem:#}");
             }
-            if gap.reason == PROGRAM_MISSED {
+            if gap.reason == PROGRAM_MISSED && payload_was_skipped {
                 let Self { witness, sink, .. } = &mut *self;
                 witness.doubt(since, now, &mut |event| sink.take(event));
             }

@@ -52,11 +52,16 @@ pub const CAPABILITIES: [Capability; 5] = [
 pub fn missing() -> impl Iterator<Item = &'static Capability> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let effective = effective(&read("/proc/self/status"));
-    let kernel = version(&read("/proc/sys/kernel/osrelease"));
+    let kernel = kernel();
     CAPABILITIES.iter().filter(move |capability| {
         let needed = capability.until.is_none_or(|until| kernel < until);
         needed && effective & (1 << capability.number) == 0
     })
+}
+
+/// Major and minor of the running kernel.
+pub fn kernel() -> (u32, u32) {
+    version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
 }
 
 /// Major and minor of a kernel's release, as in "6.12.57+deb13-amd64".

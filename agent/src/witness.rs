@@ -20,7 +20,7 @@ use tap_core::{Settings, Tap};
 
 use self::old_sessions::OldSessions;
 use crate::{
-    capture::{Probes, Targets},
+    capture::{Probes, Targets, gauge::Skipped},
     clock::{self, Clock},
     facts::{
         cgroups::Cgroups,
@@ -174,7 +174,7 @@ impl Witness {
     }
 
     /// Runs of the tap's programs that the kernel skipped.
-    pub fn skipped(&self) -> u64 {
+    pub fn skipped(&self) -> Skipped {
         self.probes.skipped()
     }
 

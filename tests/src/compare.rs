@@ -343,6 +343,7 @@ mod tests {
             at_ns: 0,
             text: text.to_owned(),
             kind: StatementKind::Simple,
+            params: String::new(),
             sqlstate: None,
             audited: vec![Audited {
                 command: command.to_owned(),
@@ -370,6 +371,7 @@ mod tests {
                 failed.clone(),
             ],
             closed: true,
+            ..LoggedSession::default()
         };
         let mut other = session("c", 5);
         other.role = "postgres".to_owned();

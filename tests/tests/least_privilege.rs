@@ -3,11 +3,7 @@
 //!
 //! Needs root and Linux 6.6; is skipped without them, and says so.
 
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

@@ -10,7 +10,7 @@ use std::{
 
 use aya::Ebpf;
 
-use super::Ring;
+use super::{Ring, hooks::LIFE};
 
 impl Ring {
     /// Bytes that are written and not yet taken; `None` if the kernel does not show them.
@@ -47,15 +47,30 @@ impl Ring {
 }
 
 /// Runs of the programs that the kernel skipped, because one ran on that processor already (since Linux 5.12; 0 before).
-pub(super) fn skipped(programs: &Ebpf) -> u64 {
-    programs
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Of those that take payload.
+    pub payload: u64,
+    /// Of all others.
+    pub facts: u64,
+}
+
+pub(super) fn skipped(programs: &Ebpf) -> Skipped {
+    let mut skipped = Skipped::default();
+    let loaded = programs
         .programs()
-        .filter_map(|(_, program)| program.fd().ok())
-        .filter_map(|fd| {
-            let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
-            field(&about, "recursion_misses:")
-        })
-        .sum()
+        .filter_map(|(name, program)| Some((name, program.fd().ok()?)));
+    for (name, fd) in loaded {
+        let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()));
+        let runs = about.ok().and_then(|about| field(&about, "recursion_misses:"));
+        let is_fact = LIFE.iter().any(|hook| hook.name == name);
+        *if is_fact {
+            &mut skipped.facts
+        } else {
+            &mut skipped.payload
+        } += runs.unwrap_or(0);
+    }
+    skipped
 }
 
 fn field(about: &str, name: &str) -> Option<u64> {

@@ -23,7 +23,7 @@ use object::{Object as _, ObjectSegment as _, ObjectSymbol, read::ReadCache};
 
 use tracing::warn;
 
-use super::{hooks::describe, multi::MultiPrograms};
+use super::{gauge::Skipped, hooks::describe, multi::MultiPrograms};
 
 /// Functions of the server, by the encryption that they serve; each has a program of its name for its entry.
 const FUNCTIONS: [(Encryption, [&str; 2]); 2] = [
@@ -130,7 +130,7 @@ impl Probes {
                 return probes;
             }
             Some(Err(problem)) => {
-                warn!("probes are attached the old way, which needs CAP_SYS_ADMIN: {problem}")
+                warn!("probes are attached the old way, which needs CAP_SYS_ADMIN: {problem}");
             }
             None => {}
         }
@@ -182,7 +182,7 @@ impl Probes {
     }
 
     /// Runs of the programs that the kernel skipped.
-    pub fn skipped(&self) -> u64 {
+    pub fn skipped(&self) -> Skipped {
         super::gauge::skipped(&self.programs)
     }
 

@@ -391,14 +391,13 @@ mod tests {
             query.digest = Some(Box::new([9; 32]));
             query.original_bytes = 1 << 40;
         });
-        change(|query| query.statement_name = bytes::Bytes::from_static(b"S_\xff1"));
-        change(|query| query.portal = bytes::Bytes::from_static(b"C_1"));
+        change(|query| query.statement_name = Bytes::from_static(b"S_\xff1"));
+        change(|query| query.portal = Bytes::from_static(b"C_1"));
         change(|query| query.source = Some("x".repeat(5000).into()));
         change(|query| {
             query.error = Some(tap_core::ServerError {
                 severity: "ERROR".to_owned(),
                 sqlstate: "57014".to_owned(),
-                ..Default::default()
             });
             query.outcome = tap_core::Outcome::Error;
             query.tag = None;

@@ -16,7 +16,7 @@ fn a_connection_that_nobody_counts_is_read_from_the_next_boundary_on() {
         (unix(COOKIE, BACKEND, b"/run/.s.PGSQL.5432"), false),
     ] {
         let mut host = Host::new(tap_core::Redaction::Clear);
-        host.accept(fact);
+        host.accept(&fact);
         host.play(COOKIE, &Conversation::logged_in());
         ask(&mut host, "SELECT 1");
         host.events();
