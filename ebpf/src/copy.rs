@@ -37,7 +37,13 @@ pub fn copy(client: &mut Client, walk: *mut Walk, header: &mut SegmentHeader, of
             };
             let Some((next_base, next_left)) = next else {
                 emit::count(Counter::UnsupportedCall, 1);
-                return missing(client, header, offset + done, behind, MissingReason::UnsupportedCall);
+                return missing(
+                    client,
+                    header,
+                    offset + done,
+                    behind,
+                    MissingReason::UnsupportedCall,
+                );
             };
             (base, left) = (next_base, next_left);
             // SAFETY: as above.
@@ -46,7 +52,11 @@ pub fn copy(client: &mut Client, walk: *mut Walk, header: &mut SegmentHeader, of
                 ptr::write_volatile(&raw mut (*walk).vectors, vectors - 1);
             }
         }
-        let mut size = if left < u64::from(behind) { left as u32 } else { behind };
+        let mut size = if left < u64::from(behind) {
+            left as u32
+        } else {
+            behind
+        };
         if size > CHUNK_MAX as u32 {
             size = CHUNK_MAX as u32;
         }

@@ -125,7 +125,11 @@ fn write<const ROOM: usize>(header: &SegmentHeader, from: u64, size: u32, wake: 
         }
         // SAFETY: the payload has room for that many bytes, and the helper copies with fault handling.
         let copied = unsafe {
-            bpf_probe_read_user(ptr::addr_of_mut!((*room).payload).cast(), bounded, from as *const _)
+            bpf_probe_read_user(
+                ptr::addr_of_mut!((*room).payload).cast(),
+                bounded,
+                from as *const _,
+            )
         };
         if copied != 0 {
             entry.discard(0);

@@ -15,8 +15,8 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use ebpf_abi::{
-    ARGS_MAX, Client, Counter, ExecFact, FactKind, PATH_MAX, ProbedCall, TARGET_BORN_TAPPED, TARGET_PROBED_GSS,
-    TARGET_PROBED_TLS, Target, TaskFact, Walk,
+    ARGS_MAX, Client, Counter, ExecFact, FactKind, PATH_MAX, ProbedCall, TARGET_BORN_TAPPED,
+    TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, Walk,
 };
 
 use crate::{

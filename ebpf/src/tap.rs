@@ -16,7 +16,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use ebpf_abi::{
-    Channel, Client, Counter, Direction, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED, SegmentHeader, Target,
+    Channel, Client, Counter, Direction, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED,
+    SegmentHeader, Target,
 };
 
 use crate::{

@@ -99,7 +99,8 @@ fn doctor_shows_what_this_host_has() {
         );
     }
     for expected in [
-        "all of them load and attach",
+        "loads and attaches; used by default",
+        "tier B: loads and attaches",
         "\nPostgreSQL servers\n",
         "\nnothing is missing\n",
     ] {
@@ -140,8 +141,8 @@ fn a_kernel_that_lacks_something_is_named() {
             "CONFIG_DEBUG_INFO_BTF",
         ),
         (
-            without("btf_trace_sock_recv_length"),
-            "no tracepoint `sock_recv_length` (it exists from Linux 6.3)",
+            without("btf_trace_sched_process_fork"),
+            "no tracepoint `sched_process_fork` (it exists from Linux 5.5)",
         ),
         (
             without("sk_peer_cred"),
@@ -164,6 +165,11 @@ fn a_kernel_that_lacks_something_is_named() {
         return;
     }
     let agent = sibling(AGENT).unwrap().display().to_string();
+    let older = without("btf_trace_sock_recv_length");
+    let doctor = run(&mut changed(&older, &[&agent, "doctor"]));
+    assert_eq!(doctor.code, Some(0), "{}", doctor.output);
+    let second = "tier B: loads and attaches; used by default";
+    assert!(doctor.output.contains(second), "{}", doctor.output);
     let state = folder.path().join("state").display().to_string();
     for (mount, wrong) in &cases {
         fails(
