@@ -135,6 +135,7 @@ impl Delivery {
 
         // Again, in order, whatever it does not hold.
         let mut sent = 0;
+        let mut gathers_until = None;
         loop {
             while let Some(sealed) = progress.sealed.get(sent) {
                 up.send(v1::Upload {
@@ -144,6 +145,12 @@ impl Delivery {
                 sent += 1;
             }
             let may_seal = progress.sealed.len() < WINDOW;
+            let more = async {
+                match gathers_until {
+                    None => self.outbox.ready().await,
+                    Some(until) => time::sleep_until(until).await,
+                }
+            };
             tokio::select! {
                 receipt = receipts.message() => {
                     let Some(receipt) = receipt? else { return Ok(()) };
@@ -160,9 +167,13 @@ impl Delivery {
                         _ => bail!("the collector sent an answer that is not known"),
                     }
                 }
-                () = self.outbox.ready(), if may_seal => {
-                    time::sleep(LINGER).await;
-                    self.seal(progress);
+                () = more, if may_seal => {
+                    // A batch that is full already has nothing to wait for; receipts are read meanwhile.
+                    if gathers_until.take().is_none() && self.outbox.len() < BATCH_EVENTS {
+                        gathers_until = Some(time::Instant::now() + LINGER);
+                    } else {
+                        self.seal(progress);
+                    }
                 }
             }
         }
