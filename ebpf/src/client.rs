@@ -204,8 +204,12 @@ pub fn advance(client: &mut Client, direction: Direction, length: u32) -> Option
     if client.family != AF_UNIX {
         if received {
             let now = sockets::copied_seq(sock)?;
-            after = before + u64::from(now.wrapping_sub(client.copied_seq));
-            client.copied_seq = now;
+            let passed = now.wrapping_sub(client.copied_seq);
+            // A connection that was reset looks like one whose FIN was taken, one byte short: it never goes back.
+            if passed.wrapping_sub(length) as i32 >= 0 {
+                after = before + u64::from(passed);
+                client.copied_seq = now;
+            }
         } else {
             let now: u32 = sock.read(offset!(tcp_write_seq))?;
             after = before + u64::from(now.wrapping_sub(client.write_seq));
