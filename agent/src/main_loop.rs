@@ -268,6 +268,9 @@ impl Running {
         }
         self.took_segments = taken > 0;
         let set = |metric: &AtomicU64, value: u64| metric.store(value, Ordering::Relaxed);
+        let (segments, bytes) = witness.taken();
+        set(&self.metrics.segments, segments);
+        set(&self.metrics.bytes, bytes);
         set(&self.metrics.sessions, witness.sessions());
         set(&self.metrics.orphans, witness.orphans());
         set(&self.metrics.malformed, witness.malformed());

@@ -48,6 +48,10 @@ pub struct Metrics {
     pub connected: AtomicU64,
     /// 1 while the agent is paused.
     pub paused: AtomicU64,
+    /// Segments taken from the ring.
+    pub segments: AtomicU64,
+    /// Payload bytes in them.
+    pub bytes: AtomicU64,
     /// Payload bytes discarded by pauses.
     pub paused_bytes: AtomicU64,
     /// Payload bytes discarded at the limit of memory.
@@ -81,8 +85,8 @@ impl Metrics {
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let kernel = |reason: Reason| self.kernel.get(reason as usize).map_or(0, load);
         v1::Counters {
-            segments: kernel(Reason::Segments),
-            bytes: kernel(Reason::Bytes),
+            segments: load(&self.segments),
+            bytes: load(&self.bytes),
             events: load(&self.events),
             sessions: load(&self.sessions),
             ring_full: kernel(Reason::RingFull),
@@ -109,7 +113,7 @@ impl Metrics {
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let mut registry = Registry::with_prefix("pgwitness_agent");
         let rising = [
-            ("segments", "Socket calls captured", counters.segments),
+            ("segments", "Segments taken from the kernel", counters.segments),
             ("captured_bytes", "Plaintext bytes captured", counters.bytes),
             ("events", "Events recorded", counters.events),
             ("sessions", "Sessions opened", counters.sessions),

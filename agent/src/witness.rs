@@ -53,6 +53,8 @@ pub struct Witness {
     recording: Option<SegmentFile>,
     discard: Option<Discard>,
     discarded: [u64; 2],
+    /// Segments, and payload bytes in them.
+    taken: (u64, u64),
     old: OldSessions,
 }
 
@@ -115,6 +117,7 @@ impl Witness {
             recording: None,
             discard: None,
             discarded: [0; 2],
+            taken: (0, 0),
             old: OldSessions::default(),
         };
         witness.processes.inventory(&mut witness.cgroups);
@@ -142,6 +145,11 @@ impl Witness {
     /// Clients that were let in since the start.
     pub fn sessions(&self) -> u64 {
         self.sessions
+    }
+
+    /// Segments taken since the start, and payload bytes in them.
+    pub fn taken(&self) -> (u64, u64) {
+        self.taken
     }
 
     /// Segments of connections that are not followed.
@@ -231,6 +239,8 @@ impl Witness {
         };
         let payload = bytes.get(size_of::<SegmentHeader>()..).unwrap_or_default();
         let payload = payload.get(..header.length as usize).unwrap_or(payload);
+        self.taken.0 += 1;
+        self.taken.1 += payload.len() as u64;
         if let Some(why) = self.discard {
             if let Some(sum) = self.discarded.get_mut(why as usize) {
                 *sum += payload.len() as u64;

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_probe_read_user;
 use ebpf_abi::{Direction, Walk};
 
-use crate::kernel::{Address, offset};
+use crate::kernel::{Address, Place, offset};
 
 /// A system call that reads or writes a socket.
 #[derive(Clone, Copy)]
@@ -23,13 +23,14 @@ pub const MSG_TRUNC: u64 = 0x20;
 impl Call {
     /// `registers` as at the call's entry.
     #[inline(always)]
-    pub fn read(registers: Address) -> Option<Self> {
+    pub fn read(registers: impl Place) -> Option<Self> {
+        let [number, first, second, third, fourth] = arch::number_and_arguments(registers)?;
         Some(Self {
-            number: registers.read::<u32>(arch::NUMBER)?.into(),
-            descriptor: registers.read::<u64>(arch::FIRST)? as u32,
-            second: registers.read(arch::SECOND)?,
-            third: registers.read(arch::THIRD)?,
-            fourth: registers.read(arch::FOURTH)?,
+            number: u64::from(number as u32),
+            descriptor: first as u32,
+            second,
+            third,
+            fourth,
         })
     }
 
@@ -94,23 +95,27 @@ pub fn read_user<T>(address: u64) -> Option<T> {
 
 /// The `struct file` behind a descriptor of a task; 0 if there is none.
 #[inline(always)]
-pub fn file_of(task: Address, descriptor: u32) -> Option<u64> {
+pub fn file_of(task: impl Place, descriptor: u32) -> Option<u64> {
     let table = task.follow(offset!(task_files))?.follow(offset!(files_fdt))?;
     if descriptor >= table.read::<u32>(offset!(fdtable_max_fds))? {
         return None;
     }
-    let files = table.follow(offset!(fdtable_fd))?;
-    Address(files.0 + u64::from(descriptor) * 8).read(0)
+    let files: u64 = table.read(offset!(fdtable_fd))?;
+    Address(files + u64::from(descriptor) * 8).read(0)
 }
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod arch {
     //! `arch/x86/include/asm/ptrace.h` and `arch/x86/entry/syscalls/syscall_64.tbl`.
-    pub const NUMBER: u32 = 120; // orig_ax
-    pub const FIRST: u32 = 112; // di
-    pub const SECOND: u32 = 104; // si
-    pub const THIRD: u32 = 96; // dx
-    pub const FOURTH: u32 = 56; // r10
+    use crate::kernel::Place;
+
+    /// One copy, from r10 to orig_ax.
+    #[inline(always)]
+    pub fn number_and_arguments(registers: impl Place) -> Option<[u64; 5]> {
+        let [r10, _, _, _, _, dx, si, di, orig_ax] = registers.words(56)?;
+        Some([orig_ax, di, si, dx, r10])
+    }
+
     pub const READ: u64 = 0;
     pub const WRITE: u64 = 1;
     pub const READV: u64 = 19;
@@ -124,11 +129,16 @@ mod arch {
 #[cfg(bpf_target_arch = "aarch64")]
 mod arch {
     //! `arch/arm64/include/asm/ptrace.h` and `include/uapi/asm-generic/unistd.h`.
-    pub const NUMBER: u32 = 280; // syscallno
-    pub const FIRST: u32 = 272; // orig_x0, because the return value has overwritten x0
-    pub const SECOND: u32 = 8; // x1
-    pub const THIRD: u32 = 16; // x2
-    pub const FOURTH: u32 = 24; // x3
+    use crate::kernel::Place;
+
+    /// Two copies. The first argument is `orig_x0`, because the return value has overwritten x0.
+    #[inline(always)]
+    pub fn number_and_arguments(registers: impl Place) -> Option<[u64; 5]> {
+        let [x1, x2, x3] = registers.words(8)?;
+        let [orig_x0, number] = registers.words(272)?;
+        Some([number, orig_x0, x1, x2, x3])
+    }
+
     pub const READ: u64 = 63;
     pub const WRITE: u64 = 64;
     pub const READV: u64 = 65;

@@ -9,7 +9,7 @@ use ebpf_abi::{CGROUP_PATH_MAX, CgroupFact, FactKind};
 
 use crate::{
     emit,
-    kernel::{Address, offset},
+    kernel::{Address, Place as _, offset},
 };
 
 pub fn made(ctx: &BtfTracePointContext) {

@@ -15,7 +15,7 @@ use ebpf_abi::{
 
 use crate::{
     call, emit,
-    kernel::{Address, offset},
+    kernel::{Address, Place, offset},
     maps::OWNERS,
     sockets::{self, AF_INET, AF_INET6, AF_UNIX},
 };
@@ -196,32 +196,31 @@ fn made_up_cookie() -> u64 {
 /// Where in the stream the bytes of this call begin. For TCP by the kernel's own sequence numbers, so that bytes
 /// that passed without a call that we saw (`splice`) show as a jump; Unix sockets have none and are counted here.
 #[inline(always)]
-pub fn advance(client: &mut Client, direction: Direction, length: u32) -> Option<u64> {
-    let sock = Address(client.sock);
+pub fn advance(client: &mut Client, sock: impl Place, direction: Direction, length: u32) -> Option<u64> {
     let received = direction as u8 == Direction::Received as u8;
-    let before = if received { client.received } else { client.sent };
-    let mut after = before + u64::from(length);
+    let mut passed = length;
     if client.family != AF_UNIX {
         if received {
             let now = sockets::copied_seq(sock)?;
-            let passed = now.wrapping_sub(client.copied_seq);
+            let moved = now.wrapping_sub(client.copied_seq);
             // A connection that was reset looks like one whose FIN was taken, one byte short: it never goes back.
-            if passed.wrapping_sub(length) as i32 >= 0 {
-                after = before + u64::from(passed);
-                client.copied_seq = now;
+            if moved.wrapping_sub(length) as i32 >= 0 {
+                passed = moved;
             }
+            client.copied_seq = client.copied_seq.wrapping_add(passed);
         } else {
             let now: u32 = sock.read(offset!(tcp_write_seq))?;
-            after = before + u64::from(now.wrapping_sub(client.write_seq));
+            passed = now.wrapping_sub(client.write_seq);
             client.write_seq = now;
         }
     }
-    if received {
-        client.received = after;
+    let count = if received {
+        &mut client.received
     } else {
-        client.sent = after;
-    }
-    Some(after.wrapping_sub(u64::from(length)))
+        &mut client.sent
+    };
+    *count += u64::from(passed);
+    Some(count.wrapping_sub(u64::from(length)))
 }
 
 /// The process ends: how far its client's streams came.
@@ -233,8 +232,9 @@ pub fn end(task: Address, target: &mut Target) {
     }
     // Only while the socket is certainly still this one: what passed since the last call that was seen.
     if call::file_of(task, client.descriptor) == Some(client.file) {
-        let _ = advance(client, Direction::Received, 0);
-        let _ = advance(client, Direction::Sent, 0);
+        let sock = Address(client.sock);
+        let _ = advance(client, sock, Direction::Received, 0);
+        let _ = advance(client, sock, Direction::Sent, 0);
     }
     emit::fact(&CloseFact {
         kind: FactKind::Close as u32,

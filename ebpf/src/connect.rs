@@ -12,7 +12,7 @@ use ebpf_abi::{Counter, FactKind, OwnerFact};
 
 use crate::{
     emit,
-    kernel::{Address, offset},
+    kernel::{Address, Place as _, offset},
     maps::{OWNERS, Owner},
     sockets,
 };

@@ -2,7 +2,10 @@
 
 use core::ptr;
 
-use ebpf_abi::{CHUNK_MAX, CHUNKS_MAX, Client, Counter, Direction, MissingReason, SegmentHeader, Walk};
+use ebpf_abi::{
+    CHUNK_MAX, CHUNKS_MAX, Client, Counter, Direction, LOST_RECEIVED, LOST_SENT, MissingReason,
+    SegmentHeader, Walk,
+};
 
 use crate::{
     call::read_user,
@@ -65,7 +68,7 @@ pub fn copy(client: &mut Client, walk: *mut Walk, header: &mut SegmentHeader, of
             header.length = size;
             match emit::segment(header, base, size) {
                 Written::Yes => taken(client, header),
-                Written::RingFull => client.lost |= lost(header.direction),
+                Written::RingFull => full(client, header),
                 Written::CopyFault => {
                     return missing(client, header, offset + done, behind, MissingReason::CopyFault);
                 }
@@ -107,22 +110,25 @@ pub fn missing(
     header.reason = reason as u8;
     match emit::notice(header) {
         Written::Yes => taken(client, header),
-        _ => client.lost |= lost(header.direction),
+        _ => full(client, header),
     }
 }
 
 /// What was lost before has been told with this segment: of its own direction.
 #[inline(always)]
 fn taken(client: &mut Client, header: &mut SegmentHeader) {
-    client.lost &= !lost(header.direction);
-    header.flags &= !lost(header.direction);
+    client.lost &= !header.flags;
+    header.flags = 0;
 }
 
+/// What comes next in this direction tells that the ring was full.
 #[inline(always)]
-fn lost(direction: u8) -> u8 {
-    if direction == Direction::Received as u8 {
-        ebpf_abi::LOST_RECEIVED
+fn full(client: &mut Client, header: &mut SegmentHeader) {
+    let lost = if header.direction == Direction::Received as u8 {
+        LOST_RECEIVED
     } else {
-        ebpf_abi::LOST_SENT
-    }
+        LOST_SENT
+    };
+    client.lost |= lost;
+    header.flags |= lost;
 }

@@ -7,7 +7,9 @@ use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     programs::{ProbeContext, RetProbeContext},
 };
-use ebpf_abi::{Channel, Counter, Direction, PROBE_MISSED, ProbedCall, Target, Walk};
+use ebpf_abi::{
+    Channel, Counter, Direction, PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT, ProbedCall, Target, Walk,
+};
 
 use crate::{copy, emit, maps::TARGETS, tap};
 
@@ -64,7 +66,7 @@ fn transferred(target: &mut Target, ids: u64, direction: Direction, buffer: u64,
         // It was no goodbye.
         emit::count(Counter::ProbeMissed, client.outside);
         client.outside = 0;
-        client.lost |= PROBE_MISSED;
+        client.lost |= PROBE_MISSED_RECEIVED | PROBE_MISSED_SENT;
     }
     let position = match direction {
         Direction::Received => &mut client.plain_received,
@@ -72,7 +74,7 @@ fn transferred(target: &mut Target, ids: u64, direction: Direction, buffer: u64,
     };
     let offset = *position;
     *position += u64::from(length);
-    let mut header = tap::header(client, ids, direction);
+    let mut header = tap::header(client, (ids >> 32) as u32, direction);
     target.walk = Walk {
         base: buffer,
         left: u64::MAX,

@@ -21,7 +21,7 @@ use ebpf_abi::{
 
 use crate::{
     client, emit,
-    kernel::{Address, offset},
+    kernel::{Address, Place as _, offset},
     maps::TARGETS,
 };
 

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use ebpf_abi::{PeerProcess, SocketFact, UNIX_PATH_MAX};
 
 use crate::{
-    kernel::{Address, offset},
+    kernel::{Address, Place, offset},
     process,
 };
 
@@ -35,7 +35,7 @@ pub fn addresses(sock: Address, family: u16, local: &mut [u8; 16], remote: &mut 
 /// `copied_seq`: the sequence number behind the last byte that the process has taken out of the receive queue. The
 /// kernel counts the other end's FIN as a byte; here it is none.
 #[inline(always)]
-pub fn copied_seq(sock: Address) -> Option<u32> {
+pub fn copied_seq(sock: impl Place) -> Option<u32> {
     /// `include/net/sock.h`
     const RCV_SHUTDOWN: u8 = 1;
     let copied: u32 = sock.read(offset!(tcp_copied_seq))?;

@@ -10,13 +10,13 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid,
         generated::{
             bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
-            bpf_task_pt_regs,
+            bpf_skc_to_tcp_sock, bpf_task_pt_regs,
         },
     },
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use ebpf_abi::{
-    Channel, Client, Counter, Direction, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED,
+    Channel, Client, Counter, Direction, MissingReason, PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT,
     SegmentHeader, Target,
 };
 
@@ -24,8 +24,9 @@ use crate::{
     call::{self, Call, MSG_PEEK},
     client::{self, Met},
     copy, emit,
-    kernel::{Address, offset},
+    kernel::{Address, Place as _, Typed, offset},
     maps::TARGETS,
+    sockets::AF_UNIX,
 };
 
 /// Bytes that may leave an encrypted connection outside of any encryption function: the alert with which TLS says
@@ -39,36 +40,32 @@ pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
     if length <= 0 {
         return;
     }
-    let ids = bpf_get_current_pid_tgid();
-    let Some(target) = TARGETS.get_ptr_mut((ids >> 32) as u32) else {
-        return;
-    };
     let flags: i32 = ctx.arg(2);
     if is_receive(direction) && flags as u64 & MSG_PEEK != 0 {
         return;
     }
-    // SAFETY: the lookup proved the value; a process' entry is used by its own thread, and by nobody else at once.
-    let _ = try_transferred(ctx, unsafe { &mut *target }, ids, direction, length as u32);
+    // SAFETY: the helper has no precondition.
+    let task: *mut task_struct = unsafe { bpf_get_current_task_btf() };
+    let _ = try_transferred(ctx, task, direction, length as u32);
 }
 
 #[inline(always)]
 fn try_transferred(
     ctx: &BtfTracePointContext,
-    target: &mut Target,
-    ids: u64,
+    current: *mut task_struct,
     direction: Direction,
     length: u32,
 ) -> Option<()> {
+    let task = Typed(current.cast_const().cast());
+    let tgid: u32 = task.read(offset!(task_tgid))?;
+    let target = TARGETS.get_ptr_mut(tgid)?;
+    // SAFETY: the lookup proved the value; a process' entry is used by its own thread, and by nobody else at once.
+    let target = unsafe { &mut *target };
+    let thread: u32 = task.read(offset!(task_pid))?;
+    // SAFETY: the helper takes the current task.
+    let registers = Typed(unsafe { bpf_task_pt_regs(current) } as *const u8);
     let sk: *mut core::ffi::c_void = ctx.arg(0);
     let sock = Address::of(sk.cast_const());
-    // SAFETY: the helpers have no precondition; the task is the current one.
-    let (task, registers) = unsafe {
-        let task: *mut task_struct = bpf_get_current_task_btf();
-        (
-            Address::of(task.cast_const()),
-            Address(bpf_task_pt_regs(task) as u64),
-        )
-    };
     if target.client.sock != sock.0 {
         if target.client.other == sock.0 {
             return None;
@@ -80,7 +77,7 @@ fn try_transferred(
             descriptor: Call::read(registers)?.descriptor,
             // SAFETY: `sk` is the tracepoint's own trusted argument.
             cookie: unsafe { bpf_get_socket_cookie(sk) },
-            tgid: (ids >> 32) as u32,
+            tgid,
             direction,
             length,
         };
@@ -89,11 +86,21 @@ fn try_transferred(
             return None;
         }
     }
-    let position = client::advance(&mut target.client, direction, length)?;
-    if is_encrypted(target, ids as u32, direction, length) {
+    let client = &mut target.client;
+    let position = if client.family == AF_UNIX {
+        client::advance(client, sock, direction, length)?
+    } else {
+        // SAFETY: `sk` is the tracepoint's own trusted argument.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(sk) };
+        if tcp.is_null() {
+            return None;
+        }
+        client::advance(client, Typed(tcp.cast_const().cast()), direction, length)?
+    };
+    if is_encrypted(target, thread, direction, length) {
         return None;
     }
-    let mut header = header(&target.client, ids, direction);
+    let mut header = header(&target.client, tgid, direction);
     let call = Call::read(registers)?;
     // A familiar system call alone proves nothing (io_uring completes other sockets' calls in any context): the file
     // behind the descriptor must be the socket's own.
@@ -131,7 +138,7 @@ pub fn returned(ctx: &RawTracePointContext) {
     let Some(target) = TARGETS.get_ptr_mut((ids >> 32) as u32) else {
         return;
     };
-    // SAFETY: as above.
+    // SAFETY: as in `try_transferred`.
     let _ = try_returned(unsafe { &mut *target }, registers, ids, result as u32);
 }
 
@@ -167,11 +174,12 @@ fn try_returned(target: &mut Target, registers: Address, ids: u64, length: u32) 
             return None;
         }
     }
-    let position = client::advance(&mut target.client, direction, length)?;
+    let sock = Address(target.client.sock);
+    let position = client::advance(&mut target.client, sock, direction, length)?;
     if is_encrypted(target, ids as u32, direction, length) {
         return None;
     }
-    let mut header = header(&target.client, ids, direction);
+    let mut header = header(&target.client, (ids >> 32) as u32, direction);
     let known = call.begin(&mut target.walk).is_some();
     hand_over(target, &mut header, known, position, length);
     Some(())
@@ -210,31 +218,26 @@ fn is_encrypted(target: &mut Target, thread: u32, direction: Direction, length: 
     if is_receive(direction) || client.outside > GOODBYE {
         emit::count(Counter::ProbeMissed, client.outside);
         client.outside = 0;
-        client.lost |= PROBE_MISSED;
+        client.lost |= PROBE_MISSED_RECEIVED | PROBE_MISSED_SENT;
     }
     true
 }
 
 /// A header that lacks offset, length and what is missing.
 #[inline(always)]
-pub fn header(client: &Client, ids: u64, direction: Direction) -> SegmentHeader {
-    let own = if is_receive(direction) {
-        LOST_RECEIVED
-    } else {
-        LOST_SENT
-    };
+pub fn header(client: &Client, tgid: u32, direction: Direction) -> SegmentHeader {
     SegmentHeader {
         // SAFETY: the helper has no precondition.
         at: unsafe { bpf_ktime_get_boot_ns() },
         cookie: client.cookie,
         offset: 0,
-        tgid: (ids >> 32) as u32,
+        tgid,
         length: 0,
         missing: 0,
         direction: direction as u8,
         reason: MissingReason::None as u8,
         channel: client.channel,
-        flags: client.lost & (own | PROBE_MISSED),
+        flags: client.lost & direction.lost(),
     }
 }
 

@@ -1,34 +1,30 @@
-//! What the kernel side counts, by reason.
+//! What the kernel side counts, by reason: losses alone, because what it hands over the reader can count.
 
 /// Index into the per-CPU array `COUNTERS`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Segments written.
-    Segments = 0,
-    /// Payload bytes written.
-    Bytes = 1,
     /// Segments that found the segment ring full.
-    RingFull = 2,
+    RingFull = 0,
     /// Payloads that could not be copied from user memory.
-    CopyFault = 3,
+    CopyFault = 1,
     /// Transfers by a system call whose buffer is not known, or is not proven to be this socket's.
-    UnsupportedCall = 4,
+    UnsupportedCall = 2,
     /// Transfers longer than what one call may hand over.
-    CallCap = 5,
+    CallCap = 3,
     /// Facts that found the fact ring full.
-    FactsLost = 6,
+    FactsLost = 4,
     /// Processes that could not be marked because the target map was full.
-    TargetsFull = 7,
+    TargetsFull = 5,
     /// Connecting sockets whose owner could not be kept.
-    OwnersFull = 8,
+    OwnersFull = 6,
     /// Bytes of segments that found the ring full.
-    RingFullBytes = 9,
+    RingFullBytes = 7,
     /// Encrypted bytes that passed outside of any probed function.
-    ProbeMissed = 10,
+    ProbeMissed = 8,
     /// Calls of an encryption function by a process whose socket is not known.
-    PlaintextUnplaced = 11,
+    PlaintextUnplaced = 9,
 }
 
 /// How many counters there are.
-pub const REASON_COUNTERS: u32 = 12;
+pub const REASON_COUNTERS: u32 = 10;

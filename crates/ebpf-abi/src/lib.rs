@@ -23,8 +23,8 @@ pub use fact::{
 };
 pub use layout::KernelLayout;
 pub use segment::{
-    CHUNK_MAX, CHUNKS_MAX, Channel, Direction, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED,
-    SegmentHeader,
+    CHUNK_MAX, CHUNKS_MAX, Channel, Direction, LOST_RECEIVED, LOST_SENT, MissingReason,
+    PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT, SegmentHeader,
 };
 pub use target::{
     Client, ProbedCall, TARGET_BORN_TAPPED, TARGET_PROBED_GSS, TARGET_PROBED_TLS, TARGET_SOCKET_UNTOLD,

@@ -19,6 +19,17 @@ pub enum Direction {
     Sent = 1,
 }
 
+impl Direction {
+    /// The flags that are about this direction.
+    #[inline(always)]
+    pub const fn lost(self) -> u8 {
+        match self {
+            Self::Received => LOST_RECEIVED | PROBE_MISSED_RECEIVED,
+            Self::Sent => LOST_SENT | PROBE_MISSED_SENT,
+        }
+    }
+}
+
 /// Why bytes of a call are not in the segment.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +62,12 @@ pub const LOST_RECEIVED: u8 = 1;
 /// Flag: sent bytes before this place found the ring full.
 pub const LOST_SENT: u8 = 2;
 
-/// Flag: encrypted bytes passed outside of any probed function, so plaintext was missed; nobody knows how much.
-pub const PROBE_MISSED: u8 = 4;
+/// Flag: encrypted bytes passed outside of any probed function, so received plaintext may have been missed; nobody knows
+/// how much.
+pub const PROBE_MISSED_RECEIVED: u8 = 4;
+
+/// Flag: the same of sent plaintext.
+pub const PROBE_MISSED_SENT: u8 = 8;
 
 /// The front of every record in the segment ring; `length` payload bytes follow.
 #[repr(C)]

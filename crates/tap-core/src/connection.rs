@@ -4,7 +4,10 @@ mod told;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use ebpf_abi::{CloseFact, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED, SegmentHeader, SocketFact};
+use ebpf_abi::{
+    CloseFact, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT,
+    SegmentHeader, SocketFact,
+};
 use pg_wire::{Direction, Exchange, Limits, Nanos, Session};
 use sql_meaning::Interpreter;
 
@@ -204,7 +207,7 @@ impl Connection {
                 recorder,
             );
         }
-        if header.flags & PROBE_MISSED != 0 {
+        if header.flags & probe_missed(direction) != 0 {
             self.probe_missed(header.at, direction, header.offset, recorder);
         }
         let fresh = bytes.get(fit.repeated..).unwrap_or_default();
@@ -261,7 +264,7 @@ impl Connection {
                 let reason = lost(direction, close.flags);
                 self.missing(direction, at, end, fit.missing, reason, recorder);
             }
-            if close.flags & PROBE_MISSED != 0 {
+            if close.flags & probe_missed(direction) != 0 {
                 self.probe_missed(at, direction, end, recorder);
             }
         }
@@ -362,6 +365,14 @@ pub(crate) fn lost(direction: Direction, flags: u8) -> &'static str {
         Direction::Backend => LOST_SENT,
     };
     if flags & flag == 0 { "missed" } else { "ring_full" }
+}
+
+/// The flag of a direction's plaintext that was missed.
+fn probe_missed(direction: Direction) -> u8 {
+    match direction {
+        Direction::Frontend => PROBE_MISSED_RECEIVED,
+        Direction::Backend => PROBE_MISSED_SENT,
+    }
 }
 
 const CALL_CAP: &str = "call_cap";
