@@ -9,7 +9,7 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::generated::{bpf_probe_read_user, bpf_ringbuf_query},
 };
-use ebpf_abi::{CHUNK_MAX, Counter, Record, SegmentHeader};
+use ebpf_abi::{CHUNK_MAX, Counter, ENVIRONMENT_MAX, EnvironmentFact, Record, SegmentHeader};
 
 use crate::maps::{COUNTERS, FACTS, SEGMENTS};
 
@@ -45,6 +45,54 @@ pub fn fact_with<T: Record + 'static>(fill: impl FnOnce(&mut MaybeUninit<T>) -> 
     }
     entry.submit(0);
     true
+}
+
+#[repr(C)]
+struct Environment<const ROOM: usize> {
+    fact: EnvironmentFact,
+    variables: [u8; ROOM],
+}
+
+/// Writes an environment with its bytes from user memory.
+#[inline(always)]
+pub fn environment(fact: &EnvironmentFact, from: u64) -> Option<()> {
+    const SMALL: usize = 2 * 1024;
+    const MIDDLE: usize = 8 * 1024;
+    match fact.length as usize {
+        0..=SMALL => write_environment::<SMALL>(fact, from),
+        0..=MIDDLE => write_environment::<MIDDLE>(fact, from),
+        _ => write_environment::<ENVIRONMENT_MAX>(fact, from),
+    }
+}
+
+#[inline(always)]
+fn write_environment<const ROOM: usize>(fact: &EnvironmentFact, from: u64) -> Option<()> {
+    let Some(mut entry) = FACTS.reserve_untyped::<Environment<ROOM>>(0) else {
+        count(Counter::FactsLost, 1);
+        return None;
+    };
+    let room = entry.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record.
+    unsafe { (*room).fact = *fact };
+    // As for payload.
+    let mut bounded = core::hint::black_box(fact.length) & (2 * ENVIRONMENT_MAX as u32 - 1);
+    if bounded > ROOM as u32 {
+        bounded = ROOM as u32;
+    }
+    // SAFETY: there is room for that many bytes, and the helper copies with fault handling.
+    let copied = unsafe {
+        bpf_probe_read_user(
+            ptr::addr_of_mut!((*room).variables).cast(),
+            bounded,
+            from as *const _,
+        )
+    };
+    if copied != 0 {
+        entry.discard(0);
+        return None;
+    }
+    entry.submit(0);
+    Some(())
 }
 
 /// What became of a segment.

@@ -4,7 +4,7 @@
 use core::ptr;
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use ebpf_abi::KernelLayout;
+use ebpf_abi::{KernelLayout, Wishes};
 
 /// Written by the agent when it loads the object.
 #[unsafe(no_mangle)]
@@ -67,7 +67,32 @@ pub static LAYOUT: KernelLayout = KernelLayout {
     file_private: 0,
     inode_ino: 0,
     inode_mode: 0,
+    task_sessionid: 0,
+    task_nsproxy: 0,
+    task_thread_pid: 0,
+    signal_pids: 0,
+    signal_tty: 0,
+    tty_name: 0,
+    nsproxy_net: 0,
+    nsproxy_mnt: 0,
+    mnt_ns_inum: 0,
+    pid_ns_inum: 0,
+    pid_ns_child_reaper: 0,
+    pid_level: 0,
+    mm_env_start: 0,
+    mm_env_end: 0,
 };
+
+/// Written by the agent when it loads the object, too.
+#[unsafe(no_mangle)]
+pub static WISHES: Wishes = Wishes { environments: 0 };
+
+/// Whether environments are to be told.
+#[inline(always)]
+pub fn tells_environments() -> bool {
+    // SAFETY: the global is valid for the life of the program. Volatile, because the compiler sees only zeros.
+    unsafe { ptr::read_volatile(ptr::addr_of!(WISHES.environments)) != 0 }
+}
 
 /// Offset of one member. Volatile, because the compiler sees only zeros.
 macro_rules! offset {

@@ -15,13 +15,13 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use ebpf_abi::{
-    ARGS_MAX, Client, Counter, ExecFact, FactKind, PATH_MAX, ProbedCall, TARGET_BORN_TAPPED,
-    TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, Walk,
+    ARGS_MAX, Client, Counter, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind, PATH_MAX, ProbedCall,
+    TARGET_BORN_TAPPED, TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, TaskPlace, Walk,
 };
 
 use crate::{
     client, emit,
-    kernel::{Address, Place as _, offset},
+    kernel::{self, Address, Place as _, offset},
     maps::TARGETS,
 };
 
@@ -65,7 +65,32 @@ fn try_executed(bprm: Address) -> Option<()> {
     // SAFETY: the helper has no precondition.
     let task = Address(unsafe { bpf_get_current_task() });
     emit::fact_with(|room| describe_exec(task, bprm, room));
+    if kernel::tells_environments() {
+        let _ = tell_environment(task, tgid);
+    }
     Some(())
+}
+
+/// Environments vary from a few hundred bytes to many KiB: records of three sizes.
+#[inline(always)]
+fn tell_environment(task: Address, tgid: u32) -> Option<()> {
+    let memory = task.follow(offset!(task_mm))?;
+    let start: u64 = memory.read(offset!(mm_env_start))?;
+    let original = memory.read::<u64>(offset!(mm_env_end))?.wrapping_sub(start);
+    let mut length = original;
+    if length > ENVIRONMENT_MAX as u64 {
+        length = ENVIRONMENT_MAX as u64;
+    }
+    let fact = EnvironmentFact {
+        kind: FactKind::Environment as u32,
+        tgid,
+        start: task
+            .follow(offset!(task_group_leader))?
+            .read(offset!(task_start_boottime))?,
+        length: length as u32,
+        original: original as u32,
+    };
+    emit::environment(&fact, start)
 }
 
 #[inline(always)]
@@ -160,10 +185,63 @@ fn describe(task: Address, kind: FactKind) -> Option<TaskFact> {
         parent: parent_leader.read(offset!(task_tgid))?,
         uid: cred.read(offset!(cred_uid))?,
         login_uid: login_uid(task),
-        reserved: 0,
+        audit_session: match offset!(task_sessionid) {
+            0 => u32::MAX,
+            offset => task.read(offset).unwrap_or(u32::MAX),
+        },
         cgroup_id: cgroup_id(task).unwrap_or(0),
         comm: task.read(offset!(task_comm)).unwrap_or([0; 16]),
+        place: match kind {
+            FactKind::Exit => TaskPlace::default(),
+            _ => place(task),
+        },
     })
+}
+
+/// What cannot be read stays zero.
+#[inline(always)]
+fn place(task: Address) -> TaskPlace {
+    let mut place = TaskPlace::default();
+    if let Some(signal) = task.follow(offset!(task_signal)) {
+        /// `include/linux/pid_types.h`
+        const PIDTYPE_SID: u32 = 3;
+        place.session = signal
+            .follow(offset!(signal_pids) + PIDTYPE_SID * 8)
+            .and_then(|leader| leader.read(offset!(pid_numbers)))
+            .unwrap_or(0);
+        if let Some(tty) = signal.follow(offset!(signal_tty)) {
+            place.tty = tty.read(offset!(tty_name)).unwrap_or([0; 16]);
+        }
+    }
+    if let Some(spaces) = task.follow(offset!(task_nsproxy)) {
+        place.net_ns = inum(spaces, offset!(nsproxy_net), offset!(net_ns_inum));
+        place.mnt_ns = inum(spaces, offset!(nsproxy_mnt), offset!(mnt_ns_inum));
+    }
+    let _ = pid_namespace(task, &mut place);
+    place
+}
+
+#[inline(always)]
+fn inum(spaces: Address, member: u32, number: u32) -> u32 {
+    spaces
+        .follow(member)
+        .and_then(|space| space.read(number))
+        .unwrap_or(0)
+}
+
+/// The namespace that the process itself is in: the innermost that its id has a number in.
+#[inline(always)]
+fn pid_namespace(task: Address, place: &mut TaskPlace) -> Option<()> {
+    /// `struct upid { int nr; struct pid_namespace *ns; }`
+    const UPID: u32 = 16;
+    const UPID_NS: u32 = 8;
+    let pid = task.follow(offset!(task_thread_pid))?;
+    let level: u32 = pid.read(offset!(pid_level))?;
+    let space = pid.follow(offset!(pid_numbers) + level * UPID + UPID_NS)?;
+    place.pid_ns = space.read(offset!(pid_ns_inum))?;
+    let first = space.follow(offset!(pid_ns_child_reaper))?;
+    place.pid_ns_first = first.read(offset!(task_tgid))?;
+    Some(())
 }
 
 /// `u32::MAX` where none was set or the kernel keeps none.

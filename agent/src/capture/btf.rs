@@ -109,6 +109,21 @@ fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         file_private: at("file", "private_data")?,
         inode_ino: at("inode", "i_ino")?,
         inode_mode: at("inode", "i_mode")?,
+        // As above.
+        task_sessionid: btf.offset("task_struct", "sessionid").unwrap_or(0),
+        task_nsproxy: at("task_struct", "nsproxy")?,
+        task_thread_pid: at("task_struct", "thread_pid")?,
+        signal_pids: at("signal_struct", "pids")?,
+        signal_tty: at("signal_struct", "tty")?,
+        tty_name: at("tty_struct", "name")?,
+        nsproxy_net: at("nsproxy", "net_ns")?,
+        nsproxy_mnt: at("nsproxy", "mnt_ns")?,
+        mnt_ns_inum: at("mnt_namespace", "ns.inum")?,
+        pid_ns_inum: at("pid_namespace", "ns.inum")?,
+        pid_ns_child_reaper: at("pid_namespace", "child_reaper")?,
+        pid_level: at("pid", "level")?,
+        mm_env_start: at("mm_struct", "env_start")?,
+        mm_env_end: at("mm_struct", "env_end")?,
     })
 }
 

@@ -180,7 +180,7 @@ impl Processes {
             login_user: login_uid.and_then(|uid| self.users.name(uid)),
             cgroup_id,
             cgroup_path: Some(unified),
-            ancestry: Vec::new(),
+            ..Process::default()
         })
     }
 

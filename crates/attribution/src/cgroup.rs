@@ -1,54 +1,78 @@
-//! What a cgroup path says: container, pod, systemd unit.
+//! What a cgroup path says: container, pod, systemd unit, session.
 //!
-//! Layouts: systemd's (`system.slice/x.service`), the runtimes' scopes under the systemd driver
-//! (`docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>.scope`, `libpod-<id>.scope`) and bare ids under
-//! the cgroupfs driver (`docker/<id>`, `kubepods/burstable/pod<uid>/<id>`).
+//! Layouts: systemd's (`system.slice/x.service`, `user.slice/…/session-3.scope`), the runtimes' scopes under the systemd
+//! driver (`docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>.scope`, `libpod-<id>.scope`), bare ids under the
+//! cgroupfs driver (`docker/<id>`, `kubepods/burstable/pod<uid>/<id>`), and any of these below another (kind, systemd in
+//! a container, rootless runtimes below a user's manager).
 
 /// What the path of a cgroup tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// 64 hexadecimal digits.
+    /// 64 hexadecimal digits, or the name that LXC gives.
     pub container_id: Option<String>,
-    /// "docker", "containerd", "cri-o", "podman", as far as the path names it.
+    /// "docker", "containerd", "cri-o", "podman", "lxc", as far as the path names it.
     pub runtime: Option<&'static str>,
     /// The pod's uid in its usual form, with dashes.
     pub pod_uid: Option<String>,
-    /// A systemd service, by its whole name. Only the manager of the system counts, not those of users.
+    /// A systemd service of the host's own manager, by its whole name.
     pub unit: Option<String>,
+    /// A service of a user's manager, or of the manager within a container.
+    pub inner_unit: Option<String>,
+    /// The innermost slice, by its whole name.
+    pub slice: Option<String>,
+    /// A login session, as logind numbers it.
+    pub session: Option<String>,
 }
 
 /// Reads a path below the root of the unified hierarchy.
 #[must_use]
 pub fn placement(path: &str) -> Placement {
     let mut found = Placement::default();
-    let mut in_user_session = false;
+    let mut of_host = true;
+    let mut folder_of = None;
     for component in path.split('/').filter(|component| !component.is_empty()) {
-        if component.starts_with("user@") || component == "user.slice" {
-            in_user_session = true;
-        }
-        if let Some(uid) = pod_uid(component) {
-            found.pod_uid = Some(uid);
-        } else if let Some((id, runtime)) = container(component) {
-            // The innermost one counts: containers run inside containers (kind).
-            found.container_id = Some(id.to_owned());
-            found.runtime = runtime.or(found.runtime);
-        } else if component.ends_with(".service") && !in_user_session && found.unit.is_none() {
-            found.unit = Some(component.to_owned());
-        }
         if component == "docker" {
-            found.runtime = Some("docker");
+            folder_of = Some("docker");
+        }
+        // `<slice>:<runtime>:<id>`, where a runtime takes systemd's form of a path for a folder's name.
+        for part in component.split(':') {
+            if let Some(uid) = pod_uid(part) {
+                found.pod_uid = Some(uid);
+            } else if let Some((id, runtime)) = container(part) {
+                // The innermost one counts: containers run inside containers (kind).
+                found.container_id = Some(id.to_owned());
+                found.runtime = runtime.or(folder_of.take());
+                of_host = false;
+            }
+        }
+        if component.starts_with("user@") || component == "user.slice" {
+            of_host = false;
+        }
+        if component.ends_with(".slice") {
+            found.slice = Some(component.to_owned());
+        } else if let Some(session) = component
+            .strip_prefix("session-")
+            .and_then(|rest| rest.strip_suffix(".scope"))
+        {
+            found.session = Some(session.to_owned());
+        } else if component.ends_with(".service") && !component.starts_with("user@") {
+            let unit = if of_host {
+                &mut found.unit
+            } else {
+                &mut found.inner_unit
+            };
+            unit.get_or_insert_with(|| component.to_owned());
         }
     }
     found
 }
 
-/// `pod<uid>` or `kubepods-burstable-pod<uid with underscores>.slice`.
+/// `pod<uid>`, or `kubepods-burstable-pod<uid with underscores>.slice`, before which kind writes `kubelet-`.
 fn pod_uid(component: &str) -> Option<String> {
     let name = component.strip_suffix(".slice").unwrap_or(component);
-    let uid = if name.starts_with("kubepods") {
-        name.rsplit_once("-pod")?.1
-    } else {
-        name.strip_prefix("pod")?
+    let uid = match name.rsplit_once("-pod") {
+        Some((kind, uid)) => kind.contains("kubepods").then_some(uid)?,
+        None => name.strip_prefix("pod")?,
     };
     // A UUID, or the 32 digits that static pods have.
     let digits = uid.bytes().filter(u8::is_ascii_hexdigit).count();
@@ -61,13 +85,18 @@ fn pod_uid(component: &str) -> Option<String> {
 
 /// A 64-digit id, bare or in a runtime's scope.
 fn container(component: &str) -> Option<(&str, Option<&'static str>)> {
-    const RUNTIMES: [(&str, &str); 5] = [
+    const RUNTIMES: [(&str, &str); 6] = [
         ("docker-", "docker"),
         ("cri-containerd-", "containerd"),
         ("nerdctl-", "containerd"),
         ("crio-", "cri-o"),
+        // Podman below the unit that started it (`--cgroups=split`).
+        ("libpod-payload-", "podman"),
         ("libpod-", "podman"),
     ];
+    if let Some(name) = component.strip_prefix("lxc.payload.") {
+        return (!name.is_empty()).then_some((name, Some("lxc")));
+    }
     let name = component.strip_suffix(".scope").unwrap_or(component);
     let known = RUNTIMES
         .into_iter()
@@ -82,62 +111,134 @@ mod tests {
     use super::*;
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const OTHER: &str = "f123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const UID: &str = "c5d9f7f0-1b2c-4d5e-8f90-a1b2c3d4e5f6";
 
     #[test]
     fn units_of_the_system_and_not_of_users() {
+        let unit = |path: &str| placement(path).unit;
         assert_eq!(
-            placement("/system.slice/orders-api.service").unit.as_deref(),
+            unit("/system.slice/orders-api.service").as_deref(),
             Some("orders-api.service")
         );
         assert_eq!(
-            placement("/system.slice/a.service/worker.scope").unit.as_deref(),
+            unit("/system.slice/a.service/worker.scope").as_deref(),
             Some("a.service")
         );
-        let user = "/user.slice/user-1000.slice/user@1000.service/app.slice/editor.service";
-        assert_eq!(placement(user), Placement::default());
         assert_eq!(
-            placement("/user.slice/user-1000.slice/session-3.scope"),
-            Placement::default()
+            unit("/system.slice/system-worker.slice/worker@7.service").as_deref(),
+            Some("worker@7.service")
         );
+        let user = placement("/user.slice/user-1000.slice/user@1000.service/app.slice/editor.service");
+        assert_eq!(
+            (user.unit, user.inner_unit.as_deref(), user.slice.as_deref()),
+            (None, Some("editor.service"), Some("app.slice"))
+        );
+        let session = placement("/user.slice/user-1000.slice/session-3.scope");
+        assert_eq!((session.unit, session.session.as_deref()), (None, Some("3")));
         assert_eq!(placement("/"), Placement::default());
     }
 
     #[test]
     fn containers_and_pods_in_each_layout() {
-        let found = placement(&format!("/system.slice/docker-{ID}.scope"));
+        let underscored = UID.replace('-', "_");
+        let cases = [
+            (format!("/system.slice/docker-{ID}.scope"), Some("docker"), false),
+            (format!("/docker/{ID}"), Some("docker"), false),
+            (format!("/docker/{OTHER}/docker/{ID}"), Some("docker"), false),
+            (
+                format!("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope"),
+                Some("docker"),
+                false,
+            ),
+            (
+                format!("/machine.slice/libpod-{ID}.scope/container"),
+                Some("podman"),
+                false,
+            ),
+            (
+                format!("/machine.slice/machine-libpod_pod_{OTHER}.slice/libpod-{ID}.scope"),
+                Some("podman"),
+                false,
+            ),
+            (
+                format!("/system.slice/app.service/libpod-payload-{ID}"),
+                Some("podman"),
+                false,
+            ),
+            (
+                format!("/system.slice/nerdctl-{ID}.scope"),
+                Some("containerd"),
+                false,
+            ),
+            (format!("/kubepods/burstable/pod{UID}/{ID}"), None, true),
+            (format!("/kubepods/pod{UID}/{ID}"), None, true),
+            (
+                format!(
+                    "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{underscored}.slice/cri-containerd-{ID}.scope"
+                ),
+                Some("containerd"),
+                true,
+            ),
+            (
+                format!("/kubepods.slice/kubepods-pod{underscored}.slice/crio-{ID}.scope/container"),
+                Some("cri-o"),
+                true,
+            ),
+            (
+                format!("/system.slice/kubepods-burstable-pod{underscored}.slice:cri-containerd:{ID}"),
+                None,
+                true,
+            ),
+            // kind: a node that is a container
+            (
+                format!(
+                    "/system.slice/docker-{OTHER}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{underscored}.slice/cri-containerd-{ID}.scope"
+                ),
+                Some("containerd"),
+                true,
+            ),
+            (
+                format!("/docker/{OTHER}/kubelet/kubepods/besteffort/pod{UID}/{ID}"),
+                None,
+                true,
+            ),
+        ];
+        for (path, runtime, is_pod) in cases {
+            let found = placement(&path);
+            assert_eq!(found.container_id.as_deref(), Some(ID), "{path}");
+            assert_eq!(found.runtime, runtime, "{path}");
+            assert_eq!(found.pod_uid.as_deref(), is_pod.then_some(UID), "{path}");
+        }
+        let found = placement("/lxc.payload.web1/system.slice/nginx.service");
         assert_eq!(
             (found.container_id.as_deref(), found.runtime),
-            (Some(ID), Some("docker"))
+            (Some("web1"), Some("lxc"))
         );
-        let found = placement(&format!("/docker/{ID}"));
-        assert_eq!(
-            (found.container_id.as_deref(), found.runtime),
-            (Some(ID), Some("docker"))
-        );
-        let found = placement(&format!("/kubepods/burstable/pod{UID}/{ID}"));
-        assert_eq!(
-            (found.pod_uid.as_deref(), found.container_id.as_deref()),
-            (Some(UID), Some(ID))
-        );
-        let slice = format!("kubepods-besteffort-pod{}.slice", UID.replace('-', "_"));
+    }
+
+    #[test]
+    fn a_unit_within_a_container_is_not_the_hosts() {
         let found = placement(&format!(
-            "/kubepods.slice/kubepods-besteffort.slice/{slice}/cri-containerd-{ID}.scope"
+            "/system.slice/docker-{ID}.scope/system.slice/orders.service"
         ));
-        assert_eq!(
-            (found.pod_uid.as_deref(), found.runtime),
-            (Some(UID), Some("containerd"))
-        );
-        let found = placement(&format!("/kubepods.slice/{slice}/crio-{ID}.scope/container"));
-        assert_eq!(
-            (found.container_id.as_deref(), found.runtime),
-            (Some(ID), Some("cri-o"))
-        );
+        assert_eq!(found.unit, None);
+        assert_eq!(found.inner_unit.as_deref(), Some("orders.service"));
+        let found = placement(&format!("/system.slice/app.service/libpod-payload-{ID}"));
+        assert_eq!(found.unit.as_deref(), Some("app.service"));
     }
 
     #[test]
     fn look_alikes_are_not_taken() {
         assert_eq!(placement("/podium").pod_uid, None);
+        assert_eq!(
+            placement(&format!("/tripod-pod{UID}")).pod_uid,
+            None,
+            "only the kubelet's own"
+        );
         assert_eq!(placement("/system.slice/docker-abc.scope").container_id, None);
+        let monitor = placement(&format!("/machine.slice/libpod-conmon-{ID}.scope"));
+        assert_eq!(monitor.container_id, None, "the monitor is outside");
+        assert_eq!(placement(&format!("/crio-conmon-{ID}.scope")).container_id, None);
     }
 }

@@ -7,8 +7,12 @@ mod cgroup;
 mod peer;
 mod principal;
 mod process;
+mod relay;
+mod run;
 
 pub use cgroup::{Placement, placement};
 pub use peer::{Peer, attribute};
-pub use principal::{Attribution, Confidence, Host, Principal, PrincipalKind};
-pub use process::{Ancestor, Process};
+pub use principal::{Attribution, Confidence, Hop, Host, Principal, PrincipalKind};
+pub use process::{Ancestor, Container, First, Namespaces, Process};
+pub use relay::Relay;
+pub use run::{DEFAULT_VARIABLES, VALUE_MAX, Variable, run_identity};

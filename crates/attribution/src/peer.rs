@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{Attribution, Confidence, Host, Principal, Process};
+use crate::{Attribution, Confidence, Hop, Host, Principal, Process, Relay};
 
 /// What was recorded about the client's end.
 #[derive(Clone, Debug)]
@@ -82,6 +82,7 @@ pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
                     "the connection comes from {address}, which is not an address of this host"
                 )],
                 process: None,
+                hops: Vec::new(),
             };
         }
         Peer::Unknown { reason } => return unknown(reason.clone(), Vec::new(), None),
@@ -93,10 +94,20 @@ pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
             process.pid, process.start_ns
         ),
     ];
-    match Principal::of_process(host, process) {
+    let name = Principal::of_process(host, process);
+    if let Some(relay) = Relay::of(process) {
+        return behind_relay(relay, name, confidence, evidence, process);
+    }
+    match name {
         Ok(principal) => {
             if let Some(path) = &process.cgroup_path {
                 evidence.push(format!("cgroup {} is {path}", process.cgroup_id));
+            }
+            if process.was_put_in() {
+                let first = process.first.as_ref().map_or(0, |first| first.pid);
+                evidence.push(format!(
+                    "put into the container from outside: it does not descend from the first process there, {first}"
+                ));
             }
             Attribution {
                 principal,
@@ -105,6 +116,7 @@ pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
                 reason: String::new(),
                 evidence,
                 process: Some(Arc::clone(process)),
+                hops: Vec::new(),
             }
         }
         Err(reason) => unknown(reason, evidence, Some(Arc::clone(process))),
@@ -119,6 +131,30 @@ fn unknown(reason: String, evidence: Vec<String>, process: Option<Arc<Process>>)
         reason,
         evidence,
         process,
+        hops: Vec::new(),
+    }
+}
+
+/// A relay is a hop: whose statements it passes on is not known at this end of it.
+fn behind_relay(
+    relay: Relay,
+    name: Result<Principal, String>,
+    confidence: Confidence,
+    evidence: Vec<String>,
+    process: &Arc<Process>,
+) -> Attribution {
+    let principal = name.unwrap_or_else(|_| Principal::unknown());
+    let exe = process.exe.as_deref().unwrap_or(&process.comm);
+    let reason = format!("passed on by a {} ({exe}, {})", relay.name(), principal.id);
+    let hop = Hop {
+        relay,
+        principal,
+        confidence,
+        process: Arc::clone(process),
+    };
+    Attribution {
+        hops: vec![hop],
+        ..unknown(reason, evidence, Some(Arc::clone(process)))
     }
 }
 
@@ -210,6 +246,33 @@ mod tests {
         );
         assert_eq!(answer.principal.id, "unknown");
         assert!(answer.reason.contains("cgroup 7"));
+    }
+
+    #[test]
+    fn a_relay_is_a_hop_and_never_the_principal() {
+        let process = Arc::new(Process {
+            exe: Some("/usr/sbin/haproxy".into()),
+            cgroup_path: Some("/system.slice/haproxy.service".into()),
+            ..Process::default()
+        });
+        let answer = attribute(
+            &host(),
+            &Peer::UnixPeer {
+                process,
+                path: String::new(),
+            },
+        );
+        assert_eq!(answer.principal.id, "unknown");
+        assert!(
+            answer
+                .reason
+                .starts_with("passed on by a proxy (/usr/sbin/haproxy, ")
+        );
+        assert_eq!(
+            answer.hops[0].principal.id,
+            "spiffe://example.org/host/db1/unit/haproxy.service"
+        );
+        assert_eq!(answer.hops[0].confidence, Confidence::Observed);
     }
 
     #[test]

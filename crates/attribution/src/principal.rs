@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::Process;
+use crate::{Process, Relay};
 
 /// Where principals of this host hang.
 #[derive(Clone, Debug)]
@@ -69,6 +69,21 @@ pub struct Attribution {
     pub evidence: Vec<String>,
     /// The process behind the client's end.
     pub process: Option<Arc<Process>>,
+    /// What passed the statements on, from the client to the server.
+    pub hops: Vec<Hop>,
+}
+
+/// A relay on the way: by itself it says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// What kind of relay it is.
+    pub relay: Relay,
+    /// Its own name, as of any workload; "unknown" if it has none.
+    pub principal: Principal,
+    /// How sure that is.
+    pub confidence: Confidence,
+    /// Its process.
+    pub process: Arc<Process>,
 }
 
 impl Principal {
@@ -91,7 +106,13 @@ impl Principal {
             id: format!("spiffe://{}/host/{}/{rest}", host.trust_domain, host.name),
         };
         if let Some(id) = placement.container_id {
-            return Ok(on_host(PrincipalKind::Container, format_args!("container/{id}")));
+            // Never the image: two containers share it.
+            let name = process.container.as_ref().and_then(|known| known.name.as_deref());
+            let name = escape(name.unwrap_or(&id));
+            return Ok(on_host(
+                PrincipalKind::Container,
+                format_args!("container/{name}"),
+            ));
         }
         // Services that start sessions for people put them into their own cgroup where no session manager runs.
         let unit = placement

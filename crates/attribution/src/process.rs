@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Placement;
+use crate::{Placement, Variable};
 
 /// A process of this host at the moment that counts. Never named by its pid alone: pids are reused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,53 @@ pub struct Process {
     pub cgroup_path: Option<String>,
     /// From the parent upwards.
     pub ancestry: Vec<Arc<Ancestor>>,
+    /// SHA-256 of the executable; `None` as long as it has not been read.
+    pub exe_sha256: Option<[u8; 32]>,
+    /// Audit session.
+    pub audit_session: Option<u32>,
+    /// Process id of the leader of its session (setsid(2)); 0 if it is not known.
+    pub session: u32,
+    /// Controlling terminal, as in "pts/3".
+    pub tty: Option<String>,
+    /// Its namespaces.
+    pub namespaces: Namespaces,
+    /// The first process of its pid namespace, if that is not the host's.
+    pub first: Option<First>,
+    /// What its container is called, if the runtime says so.
+    pub container: Option<Arc<Container>>,
+    /// Which run it belongs to: allowed variables of its environment.
+    pub run: Arc<[Variable]>,
+}
+
+/// Inode numbers of a process' namespaces; 0 where not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Process ids.
+    pub pid: u32,
+    /// Network.
+    pub net: u32,
+    /// Mounts.
+    pub mnt: u32,
+}
+
+/// The first process of a pid namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct First {
+    /// Process id in the initial namespace.
+    pub pid: u32,
+    /// Path of its cgroup.
+    pub cgroup_path: String,
+}
+
+/// What a container runtime keeps of a container on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// Its name.
+    pub name: Option<String>,
+    /// The image that it was made from.
+    pub image: Option<String>,
+    /// "docker", "containerd", "cri-o", "podman".
+    pub runtime: Option<&'static str>,
 }
 
 /// A process that a process descends from, as it was when the child was forked.
@@ -52,5 +99,60 @@ impl Process {
             .as_deref()
             .map(crate::placement)
             .unwrap_or_default()
+    }
+
+    /// Whether it was put into its container from outside (`kubectl exec`, `docker exec`): it is in the container's pid
+    /// namespace, and does not descend from the first process there. Containers that have no such namespace of their own,
+    /// or share it with others, do not tell.
+    #[must_use]
+    pub fn was_put_in(&self) -> bool {
+        let Some(first) = &self.first else { return false };
+        let container = self.placement().container_id;
+        container.is_some()
+            && crate::placement(&first.cgroup_path).container_id == container
+            && first.pid != self.pid
+            && !self.ancestry.is_empty()
+            && !self.ancestry.iter().any(|ancestor| ancestor.pid == first.pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_descend_from_the_first_process_was_put_in() {
+        let container = format!("/system.slice/docker-{}.scope", "a".repeat(64));
+        let ancestor = |pid| {
+            Arc::new(Ancestor {
+                pid,
+                start_ns: 1,
+                exe: "/bin/x".to_owned(),
+            })
+        };
+        let mut process = Process {
+            pid: 70,
+            cgroup_path: Some(container.clone()),
+            first: Some(First {
+                pid: 50,
+                cgroup_path: container,
+            }),
+            ancestry: vec![ancestor(60), ancestor(50), ancestor(40)],
+            ..Process::default()
+        };
+        assert!(!process.was_put_in(), "a child of the container's own");
+        process.ancestry = vec![ancestor(60), ancestor(40)];
+        assert!(process.was_put_in());
+        process.pid = 50;
+        assert!(!process.was_put_in(), "the first itself");
+        process.pid = 70;
+        process.first = Some(First {
+            pid: 50,
+            cgroup_path: "/system.slice/docker-other.scope".to_owned(),
+        });
+        assert!(
+            !process.was_put_in(),
+            "a namespace that containers share does not tell"
+        );
     }
 }

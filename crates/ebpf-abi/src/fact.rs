@@ -33,6 +33,8 @@ pub enum FactKind {
     Close = 6,
     /// A [`CgroupFact`]: a cgroup was made.
     Cgroup = 7,
+    /// An [`EnvironmentFact`]: with what environment a program was started.
+    Environment = 8,
 }
 
 impl FactKind {
@@ -48,6 +50,7 @@ impl FactKind {
             Self::Socket,
             Self::Close,
             Self::Cgroup,
+            Self::Environment,
         ]
         .into_iter()
         .find(|kind| *kind as u32 == word)
@@ -74,16 +77,61 @@ pub struct TaskFact {
     pub uid: u32,
     /// Audit login uid; `u32::MAX` if none was set.
     pub login_uid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Audit session; `u32::MAX` if none was set.
+    pub audit_session: u32,
     /// Id of its cgroup in the unified hierarchy.
     pub cgroup_id: u64,
     /// Name of the task.
     pub comm: [u8; 16],
+    /// Where it stands among others; zeros if it ends.
+    pub place: TaskPlace,
 }
 
 // SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
 unsafe impl Record for TaskFact {}
+
+/// Session, terminal and namespaces of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskPlace {
+    /// Process id of the leader of its session (setsid(2)).
+    pub session: u32,
+    /// Inode number of its pid namespace.
+    pub pid_ns: u32,
+    /// Process id, in the initial namespace, of the first process of its pid namespace.
+    pub pid_ns_first: u32,
+    /// Inode number of its network namespace.
+    pub net_ns: u32,
+    /// Inode number of its mount namespace.
+    pub mnt_ns: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Name of its controlling terminal, as in "pts/3"; empty if it has none.
+    pub tty: [u8; 16],
+}
+
+/// The environment that a program was started with: this header, then the bytes, variables separated by NUL. Only told
+/// when the agent asks for it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EnvironmentFact {
+    /// A [`FactKind`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// Its start.
+    pub start: u64,
+    /// Bytes that follow.
+    pub length: u32,
+    /// Length of the whole environment.
+    pub original: u32,
+}
+
+// SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
+unsafe impl Record for EnvironmentFact {}
+
+/// Bytes told of an environment: those of CI jobs are some ten KiB.
+pub const ENVIRONMENT_MAX: usize = 32 * 1024;
 
 /// A process that runs another program from here on.
 #[repr(C)]
@@ -281,8 +329,9 @@ pub struct CgroupFact {
 unsafe impl Record for CgroupFact {}
 
 const _: () = assert!(size_of::<CgroupFact>() == 16 + CGROUP_PATH_MAX);
-const _: () = assert!(size_of::<TaskFact>() == 72);
-const _: () = assert!(size_of::<ExecFact>() == 72 + 24 + PATH_MAX + ARGS_MAX);
+const _: () = assert!(size_of::<TaskFact>() == 72 + 40);
+const _: () = assert!(size_of::<EnvironmentFact>() == 24);
+const _: () = assert!(size_of::<ExecFact>() == 112 + 24 + PATH_MAX + ARGS_MAX);
 const _: () = assert!(size_of::<OwnerFact>() == 104);
 const _: () = assert!(size_of::<PeerProcess>() == 40);
 const _: () = assert!(size_of::<SocketFact>() == 72 + 40 + 12 + UNIX_PATH_MAX);

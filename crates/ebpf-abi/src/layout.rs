@@ -67,4 +67,26 @@ pub struct KernelLayout {
     pub file_private: u32,
     pub inode_ino: u32,
     pub inode_mode: u32,
+    pub task_sessionid: u32,
+    pub task_nsproxy: u32,
+    pub task_thread_pid: u32,
+    pub signal_pids: u32,
+    pub signal_tty: u32,
+    pub tty_name: u32,
+    pub nsproxy_net: u32,
+    pub nsproxy_mnt: u32,
+    pub mnt_ns_inum: u32,
+    pub pid_ns_inum: u32,
+    pub pid_ns_child_reaper: u32,
+    pub pid_level: u32,
+    pub mm_env_start: u32,
+    pub mm_env_end: u32,
+}
+
+/// What the agent asks of the kernel side, set at load time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    /// Not 0: environments of programs are told.
+    pub environments: u32,
 }

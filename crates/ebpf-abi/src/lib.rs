@@ -18,10 +18,11 @@ mod target;
 
 pub use counter::{Counter, REASON_COUNTERS};
 pub use fact::{
-    ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, PATH_MAX, PeerProcess,
-    SOCKET_MID_STREAM, SOCKET_PROBED_GSS, SOCKET_PROBED_TLS, SocketFact, SocketRole, TaskFact, UNIX_PATH_MAX,
+    ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind,
+    OwnerFact, PATH_MAX, PeerProcess, SOCKET_MID_STREAM, SOCKET_PROBED_GSS, SOCKET_PROBED_TLS, SocketFact,
+    SocketRole, TaskFact, TaskPlace, UNIX_PATH_MAX,
 };
-pub use layout::KernelLayout;
+pub use layout::{KernelLayout, Wishes};
 pub use segment::{
     CHUNK_MAX, CHUNKS_MAX, Channel, Direction, LOST_RECEIVED, LOST_SENT, MissingReason,
     PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT, SegmentHeader,
