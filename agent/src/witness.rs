@@ -228,7 +228,7 @@ impl Witness {
                 self.cgroups
                     .made(cgroup.id, String::from_utf8_lossy(path).into_owned());
             }
-            FactKind::Environment => {}
+            FactKind::Environment | FactKind::Flow => {}
         }
         Some(())
     }

@@ -87,6 +87,21 @@ impl Call {
     }
 }
 
+impl Call {
+    /// The first two words, as they stand in the first buffer.
+    #[inline(always)]
+    pub fn front(&self) -> Option<[u32; 2]> {
+        let mut walk = Walk::default();
+        self.begin(&mut walk)?;
+        let base = if walk.left == 0 {
+            read_user::<u64>(walk.vector)?
+        } else {
+            walk.base
+        };
+        read_user(base)
+    }
+}
+
 #[inline(always)]
 pub fn read_user<T>(address: u64) -> Option<T> {
     // SAFETY: the helper copies with fault handling.

@@ -65,7 +65,7 @@ pub fn meet(target: &mut Target, met: &Met) -> Option<bool> {
     client.channel = Channel::Socket as u8;
     client.lost = 0;
     client.outside = 0;
-    let mut sequence = 0;
+    let (mut sequence, mut answer) = (0, 0);
     let role;
     let mid_stream;
     if family == AF_UNIX {
@@ -91,6 +91,7 @@ pub fn meet(target: &mut Target, met: &Met) -> Option<bool> {
         client.sent = sent.wrapping_sub(u64::from(given));
         client.write_seq = write_seq.wrapping_sub(given);
         sequence = copied_seq.wrapping_sub(received as u32);
+        answer = write_seq.wrapping_sub(sent as u32);
         // In this protocol the client speaks first.
         let fresh = client.received == 0 && client.sent == 0;
         if fresh && !is_receive {
@@ -121,6 +122,7 @@ pub fn meet(target: &mut Target, met: &Met) -> Option<bool> {
         role,
         flags,
         sequence,
+        answer,
     };
     if !emit::fact_with(|room| tell(sock, &about, room)) {
         // The next call tries again; by then the beginning is gone.
@@ -139,6 +141,7 @@ struct About {
     role: SocketRole,
     flags: u8,
     sequence: u32,
+    answer: u32,
 }
 
 #[inline(always)]
@@ -162,7 +165,7 @@ fn tell(sock: Address, about: &About, room: &mut MaybeUninit<SocketFact>) -> Opt
     fact.remote = [0; 16];
     fact.peer = PeerProcess::default();
     fact.sequence = about.sequence;
-    fact.reserved = 0;
+    fact.answer = about.answer;
     fact.path_length = 0;
     if about.family == AF_UNIX {
         sockets::unix(sock, fact);

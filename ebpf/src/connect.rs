@@ -53,6 +53,8 @@ fn connecting(sock: Address) -> Option<()> {
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         uid: bpf_get_current_uid_gid() as u32,
         ports: 0,
+        sequence: 0,
+        answer: 0,
         reserved: 0,
         comm: bpf_get_current_comm().ok()?,
     };
@@ -69,9 +71,29 @@ fn established(sock: Address) -> Option<()> {
     // SAFETY: the lookup proved the value, and nobody else changes it while the socket connects.
     let owner = unsafe { &mut *kept };
     owner.ports = sockets::ports(sock)?;
+    // Nothing but the SYNs was sent yet.
+    owner.sequence = sock.read(offset!(tcp_write_seq))?;
+    owner.answer = sock.read(offset!(tcp_rcv_nxt))?;
+    tell(sock, owner, FactKind::Owner)
+}
+
+/// The first that was said over a connection is how a client of PostgreSQL begins.
+#[inline(always)]
+pub fn speaks(sock: Address) -> Option<()> {
+    // SAFETY: as above; the connection is the calling process' own.
+    let owner = unsafe { &*OWNERS.get_ptr_mut(sock.0)? };
+    if sockets::ports(sock)? != owner.ports {
+        // The address may have been another socket's, had its end gone unseen.
+        return None;
+    }
+    tell(sock, owner, FactKind::Flow)
+}
+
+#[inline(always)]
+fn tell(sock: Address, owner: &Owner, kind: FactKind) -> Option<()> {
     let family = sock.read(offset!(sock_family))?;
     let mut fact = OwnerFact {
-        kind: FactKind::Owner as u32,
+        kind: kind as u32,
         tgid: owner.tgid,
         // SAFETY: the helper has no precondition.
         at: unsafe { bpf_ktime_get_boot_ns() },
@@ -83,9 +105,8 @@ fn established(sock: Address) -> Option<()> {
         local_port: sock.read(offset!(sock_num))?,
         remote_port: u16::from_be(sock.read(offset!(sock_dport))?),
         reserved: 0,
-        // Nothing but the SYN was sent yet.
-        sequence: sock.read(offset!(tcp_write_seq))?,
-        reserved_too: 0,
+        sequence: owner.sequence,
+        answer: owner.answer,
         local: [0; 16],
         remote: [0; 16],
         comm: owner.comm,

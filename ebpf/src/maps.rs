@@ -35,6 +35,9 @@ pub struct Owner {
     pub uid: u32,
     /// Local port and remote port (as it stands in the socket) once the connection is established, 0 before.
     pub ports: u32,
+    /// First sequence numbers of its data and of the other end's, once it is established.
+    pub sequence: u32,
+    pub answer: u32,
     pub reserved: u32,
     pub comm: [u8; 16],
 }

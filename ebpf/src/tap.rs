@@ -23,7 +23,7 @@ use ebpf_abi::{
 use crate::{
     call::{self, Call, MSG_PEEK},
     client::{self, Met},
-    copy, emit,
+    connect, copy, emit,
     kernel::{Address, Place as _, Typed, offset},
     maps::TARGETS,
     sockets::AF_UNIX,
@@ -58,7 +58,13 @@ fn try_transferred(
 ) -> Option<()> {
     let task = Typed(current.cast_const().cast());
     let tgid: u32 = task.read(offset!(task_tgid))?;
-    let target = TARGETS.get_ptr_mut(tgid)?;
+    let Some(target) = TARGETS.get_ptr_mut(tgid) else {
+        return if is_receive(direction) {
+            None
+        } else {
+            introduced(ctx, current, length)
+        };
+    };
     // SAFETY: the lookup proved the value; a process' entry is used by its own thread, and by nobody else at once.
     let target = unsafe { &mut *target };
     let thread: u32 = task.read(offset!(task_pid))?;
@@ -109,6 +115,50 @@ fn try_transferred(
         && call.begin(&mut target.walk).is_some();
     hand_over(target, &mut header, known, position, length);
     Some(())
+}
+
+/// A process that is no server's sends: whether these are the first bytes of its connection, and begin as a client of
+/// PostgreSQL does ("Message Formats": StartupMessage, SSLRequest, GSSENCRequest, CancelRequest). Every send on the host
+/// comes by here: the counts decide first.
+#[inline(always)]
+fn introduced(ctx: &BtfTracePointContext, current: *mut task_struct, length: u32) -> Option<()> {
+    /// `MAX_STARTUP_PACKET_LENGTH` of the server, and the word that holds the length.
+    const LONGEST: u32 = 10_000 + 4;
+    const SHORTEST: u32 = 8;
+    const REQUESTS: core::ops::RangeInclusive<u32> = 80_877_102..=80_877_104;
+    /// Protocol 3, whatever its minor version.
+    const MAJOR: u32 = 3;
+    if !(SHORTEST..=LONGEST).contains(&length) {
+        return None;
+    }
+    let sk: *mut core::ffi::c_void = ctx.arg(0);
+    // SAFETY: `sk` is the tracepoint's own trusted argument.
+    let tcp = Typed(unsafe { bpf_skc_to_tcp_sock(sk) }.cast_const().cast());
+    if tcp.0.is_null() {
+        return None;
+    }
+    let written: u32 = tcp.read(offset!(tcp_write_seq))?;
+    let unacknowledged: u32 = tcp.read(offset!(tcp_snd_una))?;
+    let acknowledged: u64 = tcp.read(offset!(tcp_bytes_acked))?;
+    // The one that connects has sent its SYN, too.
+    if acknowledged + u64::from(written.wrapping_sub(unacknowledged)) > u64::from(length) + 1 {
+        return None;
+    }
+    // SAFETY: the helper takes the current task.
+    let call = Call::read(Typed(unsafe { bpf_task_pt_regs(current) } as *const u8))?;
+    let sock = Address::of(sk.cast_const());
+    let file: u64 = sock.follow(offset!(sock_socket))?.read(offset!(socket_file))?;
+    let is_send = call
+        .direction()
+        .is_some_and(|way| way as u8 == Direction::Sent as u8);
+    if !is_send || call::file_of(Typed(current.cast_const().cast()), call.descriptor) != Some(file) {
+        return None;
+    }
+    let [size, code] = call.front()?.map(u32::from_be);
+    if size < SHORTEST || size > length || code >> 16 != MAJOR && !REQUESTS.contains(&code) {
+        return None;
+    }
+    connect::speaks(sock)
 }
 
 /// The bytes of a call, or that they could not be had.

@@ -482,7 +482,7 @@ fn socket_fact(cookie: u64, at: u64, session: &KeptSession) -> SocketFact {
         remote: copied(&session.client),
         peer: ebpf_abi::PeerProcess::default(),
         sequence: 0,
-        reserved: 0,
+        answer: 0,
         path_length: u32::try_from(session.path.len().min(UNIX_PATH_MAX)).unwrap_or(0),
         path: copied(session.path.as_bytes()),
     }

@@ -35,6 +35,8 @@ pub enum FactKind {
     Cgroup = 7,
     /// An [`EnvironmentFact`]: with what environment a program was started.
     Environment = 8,
+    /// An [`OwnerFact`], again: the first that was said over the connection is how a PostgreSQL client begins.
+    Flow = 9,
 }
 
 impl FactKind {
@@ -51,6 +53,7 @@ impl FactKind {
             Self::Close,
             Self::Cgroup,
             Self::Environment,
+            Self::Flow,
         ]
         .into_iter()
         .find(|kind| *kind as u32 == word)
@@ -186,8 +189,8 @@ pub struct OwnerFact {
     pub reserved: u16,
     /// First sequence number of the connecting end's data: with the addresses, names one connection for good.
     pub sequence: u32,
-    /// Zero.
-    pub reserved_too: u32,
+    /// The same of the accepting end's. Both together name it beyond any translation of addresses.
+    pub answer: u32,
     /// Address of the connecting end; IPv4 in the first four bytes.
     pub local: [u8; 16],
     /// Address of the accepting end.
@@ -270,8 +273,8 @@ pub struct SocketFact {
     pub peer: PeerProcess,
     /// First sequence number of the other end's data, as in [`OwnerFact::sequence`].
     pub sequence: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The same of this end's, as in [`OwnerFact::answer`].
+    pub answer: u32,
     /// Bytes used of `path`.
     pub path_length: u32,
     /// Unix sockets only: the name that the server's end is bound to.

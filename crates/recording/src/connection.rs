@@ -381,7 +381,7 @@ impl Connection {
             remote,
             peer: PeerProcess::default(),
             sequence: self.from_client.base.unwrap_or(0),
-            reserved: 0,
+            answer: self.from_server.base.unwrap_or(0),
             path_length: 0,
             path: [0; UNIX_PATH_MAX],
         }));

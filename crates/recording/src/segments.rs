@@ -339,7 +339,7 @@ fn socket(fields: &mut Fields<'_>) -> Option<SocketFact> {
             cgroup_id: fields.u64()?,
             comm: fields.take()?,
         },
-        reserved: 0,
+        answer: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     };
@@ -408,7 +408,7 @@ mod tests {
                 comm: [17; 16],
             },
             sequence: 18,
-            reserved: 0,
+            answer: 0,
             path_length: 5,
             path: [0; UNIX_PATH_MAX],
         };

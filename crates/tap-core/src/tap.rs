@@ -273,7 +273,7 @@ mod tests {
             remote: [0; 16],
             peer: PeerProcess::default(),
             sequence: 0,
-            reserved: 0,
+            answer: 0,
             path_length: 0,
             path: [0; UNIX_PATH_MAX],
         };

@@ -246,7 +246,7 @@ fn socket(cookie: u64, backend: u32) -> SocketFact {
         remote: [0; 16],
         peer: ebpf_abi::PeerProcess::default(),
         sequence: 0,
-        reserved: 0,
+        answer: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     }
