@@ -4,6 +4,7 @@
 //! Owns the form of principals and the order in which facts decide. Refuses look-ups: facts come in as values.
 
 mod cgroup;
+mod flow;
 mod peer;
 mod principal;
 mod process;
@@ -11,6 +12,7 @@ mod relay;
 mod run;
 
 pub use cgroup::{Placement, placement};
+pub use flow::{End, Joined, Match, WINDOW_NS, join};
 pub use peer::{Peer, attribute};
 pub use principal::{Attribution, Confidence, Hop, Host, Principal, PrincipalKind};
 pub use process::{Ancestor, Container, First, Namespaces, Process};
