@@ -9,7 +9,10 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use settings::SettingsError;
 
-use crate::{capture::Tier, limits};
+use crate::{
+    capture::{Sizes, Tier},
+    limits,
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +148,14 @@ pub struct LimitsConfig {
     /// the rings cannot hold meanwhile is lost, counted and told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_percent: Option<u32>,
+    /// Processes of servers that are followed at once, 1 to 1048576; 65536 if it is not set. Beyond, processes are not seen,
+    /// counted and told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_processes: Option<u32>,
+    /// Connections of this host's own clients whose opener is remembered at once, 1 to 1048576; 65536 if it is not set.
+    /// Beyond, clients stay without a name, counted and told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_connections: Option<u32>,
 }
 
 /// The control socket.
@@ -165,6 +176,11 @@ const CONTROL_SOCKET: &str = "/run/pgwitness-agent/control.sock";
 /// What the agent needs beside the queue at the least, and what it gets if nothing is set.
 const BESIDE_QUEUE_LEAST_MIB: u64 = 64;
 const BESIDE_QUEUE_MIB: u64 = 448;
+
+/// Processes and connections that the kernel side keeps at once, and the most that can be asked for: some 200 bytes each,
+/// taken at the start.
+const KEPT: u32 = 65_536;
+const KEPT_MOST: u32 = 1 << 20;
 
 /// Prefix of the variables.
 pub const ENVIRONMENT: &str = "PGWITNESS_AGENT__";
@@ -209,6 +225,16 @@ impl Config {
     pub fn ring_bytes(&self) -> u32 {
         let mib = self.tap.ring_mib.unwrap_or_else(limits::ring_mib_here);
         (mib << 20).next_power_of_two()
+    }
+
+    /// What is handed to the kernel side: sizes of rings and maps. `facts` are the bytes of the ring for facts.
+    pub fn sizes(&self, facts: u32) -> Sizes {
+        Sizes {
+            segments: self.ring_bytes(),
+            facts,
+            processes: self.limits.server_processes.unwrap_or(KEPT),
+            connections: self.limits.client_connections.unwrap_or(KEPT),
+        }
     }
 
     /// Where the agent is asked and steered: as set, else one known place, else, for an agent with a state folder of its
@@ -269,6 +295,15 @@ impl Config {
                 percent.to_string(),
                 "it must be 1 to 10000 (percent of one processor)",
             );
+        }
+        let kept = [
+            ("limits.server_processes", self.limits.server_processes),
+            ("limits.client_connections", self.limits.client_connections),
+        ];
+        for (key, count) in kept {
+            if let Some(count) = count.filter(|count| !(1..=KEPT_MOST).contains(count)) {
+                return refuse(key, count.to_string(), "it must be 1 to 1048576");
+            }
         }
         if !(1..=3600).contains(&self.events.heartbeat_s) {
             return refuse(
@@ -341,6 +376,16 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         config.limits.cpu_percent = Some(0);
         assert!(config.check().is_err());
+        let mut config = Config::default();
+        assert_eq!(
+            (config.sizes(1).processes, config.sizes(1).connections),
+            (KEPT, KEPT)
+        );
+        config.limits.server_processes = Some(12);
+        assert_eq!((config.check(), config.sizes(1).processes), (Ok(()), 12));
+        config.limits.client_connections = Some(0);
+        let said = config.check().expect_err("no room at all").to_string();
+        assert!(said.starts_with("limits.client_connections is 0:"), "{said}");
         let mut config = Config::default();
         config.agent.id = Some("Not A Name".to_owned());
         assert!(

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::{
-    capture::{AttachError, RingSizes, Tap, Tier, btf},
+    capture::{AttachError, Sizes, Tap, Tier, btf},
     facts::{
         cgroups::Cgroups,
         servers::{Servers, Wanted},
@@ -88,9 +88,11 @@ fn hooks(missing: &mut Vec<String>) {
         println!("  {:22} {:34} {state}", hook.name, hook.purpose);
     }
     for tier in [Tier::A, Tier::B] {
-        let sizes = RingSizes {
+        let sizes = Sizes {
             segments: 1 << 20,
             facts: 1 << 20,
+            processes: 1 << 10,
+            connections: 1 << 10,
         };
         let needed = tier == best;
         match Tap::attach(sizes, Some(tier)) {

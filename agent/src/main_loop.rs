@@ -31,7 +31,7 @@ use crate::{
     control::Order,
     facts::servers::Wanted,
     limits::{self, CpuPace, MemoryWatch},
-    losses::{FACTS_LOST, Losses, PROGRAM_MISSED},
+    losses::{FACTS_LOST, Losses, PROGRAM_MISSED, TARGETS_FULL, Unmarked},
     metrics::Metrics,
     progress::{Former, Progress},
     record::Encoded,
@@ -129,6 +129,7 @@ struct Running {
     pace: Option<CpuPace>,
     cpu_percent: Option<u32>,
     losses: Losses,
+    unmarked: Unmarked,
     /// When the counters were looked at last: what they count since was lost since.
     counted_ns: u64,
     /// In the last round.
@@ -187,6 +188,7 @@ impl MainLoop {
                 .map(|percent| CpuPace::new(percent, Duration::ZERO, limits::cpu_time())),
             cpu_percent: self.cpu_percent,
             losses: Losses::default(),
+            unmarked: Unmarked::default(),
             counted_ns: began_ns,
             took_segments: false,
             skipped: Skipped::default(),
@@ -210,7 +212,7 @@ impl MainLoop {
                 let now = boot_ns();
                 self.metrics.kernel(&counters.read());
                 self.metrics.queue(&self.outbox);
-                running.look(now);
+                running.look(now, stopping);
             }
             if last_heartbeat.elapsed() >= self.heartbeat {
                 let beat = v1::Heartbeat {
@@ -285,7 +287,7 @@ impl Running {
     }
 
     /// Memory, and losses that no session can tell of: the counters were read behind `now`.
-    fn look(&mut self, now: u64) {
+    fn look(&mut self, now: u64, stopping: bool) {
         let mut used = limits::anonymous_bytes();
         if self.memory.is_over(used) {
             // Meanings cost time to make anew, not truth; and what was freed may not have been given back yet.
@@ -311,6 +313,14 @@ impl Running {
         self.metrics
             .program_missed
             .store(skipped.payload + skipped.facts, Ordering::Relaxed);
+        let Self {
+            unmarked, witness, ..
+        } = &mut *self;
+        let untold = unmarked.look(now, stopping, || witness.mark_all().is_ok());
+        if let Some(since) = untold {
+            let gap = Body::Gap(Unmarked::gap());
+            self.sink.take(Encoded::own_since(since, now, Clock::now(), gap));
+        }
         let since = self.counted_ns;
         for gap in self.losses.since(&self.metrics.counters()) {
             let skipped_a_fact = gap.reason == PROGRAM_MISSED && !payload_was_skipped;
@@ -318,6 +328,9 @@ impl Running {
                 && let Err(problem) = self.witness.reconcile()
             {
                 warn!("processes that were not noticed cannot be tapped: {problem:#}");
+            }
+            if gap.reason == TARGETS_FULL {
+                self.unmarked.begin(now);
             }
             if gap.reason == PROGRAM_MISSED && payload_was_skipped {
                 let Self { witness, sink, .. } = &mut *self;

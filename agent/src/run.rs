@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::{
-    capture::{AttachError, RingSizes, Tap, Tier},
+    capture::{AttachError, Tap, Tier},
     clock::{Clock, boot_ns},
     config::{Config, ENVIRONMENT, RedactionConfig, TierConfig},
     control::server::Control,
@@ -105,11 +105,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let host = config.agent.host.clone().unwrap_or_else(identity::host_name);
     // First of all: whoever may not load programs should read that, and not that a folder cannot be made.
-    let sizes = RingSizes {
-        segments: config.ring_bytes(),
-        facts: FACTS_RING,
-    };
-    let tap = Tap::attach(sizes, config.tap.tier.wished()).map_err(one_line)?;
+    let tap = Tap::attach(config.sizes(FACTS_RING), config.tap.tier.wished()).map_err(one_line)?;
     let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
     let recording = args
         .record_segments

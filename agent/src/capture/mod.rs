@@ -29,13 +29,18 @@ pub use plaintext::Probes;
 /// The compiled kernel side, carried in this program.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PGWITNESS_EBPF_OBJECT"));
 
-/// Sizes of the rings in bytes; both are rounded up to a power of two pages by the kernel's rule.
+/// Sizes of the rings in bytes (both are rounded up to a power of two pages by the kernel's rule), and of the maps in
+/// entries.
 #[derive(Clone, Copy, Debug)]
-pub struct RingSizes {
+pub struct Sizes {
     /// Payload.
     pub segments: u32,
     /// Facts about processes and sockets.
     pub facts: u32,
+    /// Processes of servers.
+    pub processes: u32,
+    /// Connections of this host's clients.
+    pub connections: u32,
 }
 
 /// Why the tap could not be attached; each says what to do.
@@ -92,7 +97,7 @@ impl Tap {
     /// # Errors
     ///
     /// Says what is missing and what to do.
-    pub fn attach(sizes: RingSizes, wished: Option<Tier>) -> Result<Self, AttachError> {
+    pub fn attach(sizes: Sizes, wished: Option<Tier>) -> Result<Self, AttachError> {
         require_privilege()?;
         // Below Linux 5.11 maps count against this limit; newer kernels ignore it, so a refusal is no error.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
@@ -103,6 +108,8 @@ impl Tap {
             .override_global("LAYOUT", &layout, true)
             .map_max_entries("SEGMENTS", sizes.segments.next_power_of_two())
             .map_max_entries("FACTS", sizes.facts.next_power_of_two())
+            .map_max_entries("TARGETS", sizes.processes)
+            .map_max_entries("OWNERS", sizes.connections)
             .load(OBJECT)
             .map_err(|error| refused(None, error))?;
         let tier = wished.unwrap_or_else(|| Tier::of_this_kernel(&types));

@@ -272,6 +272,28 @@ impl Witness {
         Ok(())
     }
 
+    /// Marks the processes of tapped servers that are not: there was no room for them.
+    ///
+    /// # Errors
+    ///
+    /// If there still is not for all.
+    pub fn mark_all(&mut self) -> anyhow::Result<()> {
+        // Twice, for what an unmarked postmaster forks meanwhile.
+        for _ in 0..2 {
+            for (server, family) in self.servers.running() {
+                let Some(tapped) = self.servers.get(server.pid) else {
+                    continue;
+                };
+                let probed = tapped.readable.flags();
+                self.targets.mark(server.pid, server.pid, probed)?;
+                for pid in family {
+                    self.targets.mark(pid, server.pid, probed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A connection of the former run is over, and this run never heard of it.
     fn unseen_end(&mut self, cookie: u64, at: u64, out: &mut impl FnMut(Encoded)) {
         let Some((kept, run)) = self.old.left.remove(&cookie).zip(self.old.former.as_ref()) else {
