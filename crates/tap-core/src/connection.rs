@@ -189,6 +189,15 @@ impl Connection {
         }
     }
 
+    /// When something was last seen of this stream: what is missing passed after that.
+    pub(crate) fn last_heard(&self, direction: Direction) -> Nanos {
+        let [frontend, backend] = self.heard;
+        match direction {
+            Direction::Frontend => frontend,
+            Direction::Backend => backend,
+        }
+    }
+
     /// Whether something passed since then.
     pub(crate) fn was_heard(&self, since: Nanos) -> bool {
         self.heard.iter().any(|at| *at >= since)
@@ -310,13 +319,7 @@ impl Connection {
             bytes_missing: Some(missing),
             detail: String::new(),
         };
-        // They passed after the last bytes that were seen of this stream.
-        let [frontend, backend] = self.heard;
-        let since = match direction {
-            Direction::Frontend => frontend,
-            Direction::Backend => backend,
-        };
-        let told = self.event_since(since, at, Body::Gap(gap));
+        let told = self.event_since(self.last_heard(direction), at, Body::Gap(gap));
         recorder.events.push_back(told);
         self.session
             .handle_gap(direction, at, offset_after, Some(missing));

@@ -136,7 +136,8 @@ impl Connection {
             bytes_missing: None,
             detail: "encrypted bytes passed outside of the probed functions".to_owned(),
         };
-        recorder.events.push_back(self.event(at, Body::Gap(gap)));
+        let told = self.event_since(self.last_heard(direction), at, Body::Gap(gap));
+        recorder.events.push_back(told);
         self.session.handle_gap(direction, at, offset, None);
         self.poll(recorder);
     }
