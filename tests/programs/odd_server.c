@@ -13,6 +13,7 @@
 #include <linux/io_uring.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -89,6 +90,49 @@ static void *read_elsewhere(void *argument)
     return NULL;
 }
 
+/* A buffer whose pages are taken out of this process' tables again and again; what is in them stays in the file. */
+struct evicted { char *pages; size_t length; int over; };
+
+static void *evict(void *argument)
+{
+    struct evicted *evicted = argument;
+    while (!__atomic_load_n(&evicted->over, __ATOMIC_ACQUIRE)) {
+        madvise(evicted->pages, evicted->length, MADV_DONTNEED);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static char *file_pages(size_t length)
+{
+    int file = memfd_create("pages", 0);
+    if (file < 0 || ftruncate(file, (off_t) length) < 0)
+        fail("a file of pages");
+    char *pages = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (pages == MAP_FAILED)
+        fail("mapping pages");
+    return pages;
+}
+
+/* Moves all bytes in one call that has to wait in between, so that the front of the buffer is gone when it returns. */
+static long move_evicted(int fd, char *buffer, size_t length, int sends)
+{
+    struct evicted evicted = {file_pages(length), length, 0};
+    pthread_t thread;
+    if (sends)
+        memcpy(evicted.pages, buffer, length);
+    if (pthread_create(&thread, NULL, evict, &evicted) != 0)
+        fail("a thread");
+    long moved = sends ? send(fd, evicted.pages, length, 0) : recv(fd, evicted.pages, length, MSG_WAITALL);
+    __atomic_store_n(&evicted.over, 1, __ATOMIC_RELEASE);
+    pthread_join(thread, NULL);
+    if (!sends && moved > 0)
+        memcpy(buffer, evicted.pages, (size_t) moved);
+    munmap(evicted.pages, length);
+    return moved;
+}
+
 /* Takes up to `length` bytes by the call named; the bytes are in `buffer` afterwards unless it discards them. */
 static long take(int fd, const char *how, char *buffer, size_t length)
 {
@@ -155,6 +199,8 @@ static long take(int fd, const char *how, char *buffer, size_t length)
     }
     if (!strcmp(how, "whole"))
         return recv(fd, buffer, length, MSG_WAITALL);
+    if (!strcmp(how, "evicted"))
+        return move_evicted(fd, buffer, length, 0);
     if (!strcmp(how, "dup")) {
         int other = dup(fd);
         long result = recv(other, buffer, length, 0);
@@ -200,6 +246,9 @@ static void give(int fd, const char *how, char *bytes, size_t length)
         fail("a pipe");
     } else if (!strcmp(how, "zerocopy") && setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &one, sizeof one) < 0) {
         how = "send";
+    } else if (!strcmp(how, "evicted")) {
+        int little = 4096;
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
     }
     while (done < length) {
         char *from = bytes + done;
@@ -227,6 +276,8 @@ static void give(int fd, const char *how, char *bytes, size_t length)
             gave = splice(ends[0], NULL, fd, NULL, part, 0);
         } else if (!strcmp(how, "uring")) {
             gave = ring(IORING_OP_SEND, fd, from, (unsigned) left);
+        } else if (!strcmp(how, "evicted")) {
+            gave = move_evicted(fd, from, left, 1);
         } else if (!strcmp(how, "zerocopy")) {
             gave = send(fd, from, left, MSG_ZEROCOPY);
         } else {
@@ -302,7 +353,7 @@ static void session(int fd)
         strcpy(out, "send");
         sscanf(message + 5, "NEXT in=%31[a-z] out=%31[a-z]", in, out);
         end = put(0, 'T', "\0\1v\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0", 22);
-        size_t size = strcmp(this_out, "large") == 0 ? 3 << 20 : 20;
+        size_t size = strcmp(this_out, "large") == 0 ? 3 << 20 : strcmp(this_out, "evicted") == 0 ? 512 << 10 : 20;
         uint32_t told = htonl((uint32_t) size);
         memset(spare, 'v', size + 6);
         memcpy(spare, "\0\1", 2);

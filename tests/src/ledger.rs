@@ -107,6 +107,12 @@ impl Ledger {
         }
     }
 
+    /// The same, with the other's examples.
+    pub fn add_with_examples(&mut self, other: Self) {
+        self.add(&other);
+        self.examples.extend(other.examples);
+    }
+
     fn note(&mut self, kind: &str, example: impl FnOnce() -> String) {
         let said = self
             .examples

@@ -6,7 +6,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,27 +35,7 @@ impl OddServer {
     pub(crate) fn build() -> Result<Self> {
         let folder = TempDir::with_prefix("pgwitness-odd-")?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        let source = folder.path().join("odd_server.c");
-        fs::write(&source, SOURCE)?;
-        let output = Command::new("gcc")
-            .args([
-                "-O1",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-rdynamic",
-                "-pthread",
-                "-o",
-            ])
-            .arg(folder.path().join("postgres"))
-            .arg(&source)
-            .output()
-            .context("running gcc (package gcc)")?;
-        ensure!(
-            output.status.success(),
-            "gcc failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        compile(SOURCE, &folder.path().join("postgres"))?;
         let server = Self {
             process: None,
             folder,
@@ -96,6 +76,35 @@ impl OddServer {
     pub(crate) fn connect(&self) -> Result<Session> {
         Session::open(self.port, APP_ROLE, DATABASE)
     }
+}
+
+/// Builds a program of `tests/programs`, in C because it makes calls that no library wraps.
+///
+/// # Errors
+/// When there is no C compiler.
+pub(crate) fn compile(source: &str, program: &Path) -> Result<()> {
+    let path = program.with_extension("c");
+    fs::write(&path, source)?;
+    let output = Command::new("gcc")
+        .args([
+            "-O1",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-rdynamic",
+            "-pthread",
+            "-o",
+        ])
+        .arg(program)
+        .arg(&path)
+        .output()
+        .context("running gcc (package gcc)")?;
+    ensure!(
+        output.status.success(),
+        "gcc failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 const SOURCE: &str = include_str!("../programs/odd_server.c");

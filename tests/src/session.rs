@@ -15,6 +15,8 @@ use crate::csvlog::{LoggedSession, LoggedStatement};
 pub struct Session {
     stream: TcpStream,
     journal: LoggedSession,
+    /// Not sent yet.
+    left: Vec<u8>,
 }
 
 impl Session {
@@ -35,6 +37,7 @@ impl Session {
                 closed: true,
                 ..LoggedSession::default()
             },
+            left: Vec::new(),
         };
         let mut startup = 196_608_u32.to_be_bytes().to_vec();
         startup.extend(format!("user\0{role}\0database\0{database}\0\0").bytes());
@@ -67,6 +70,29 @@ impl Session {
     ) -> Result<()> {
         self.note(text)?;
         send(&mut self.stream, &message(text)?)?;
+        self.ready()
+    }
+
+    /// A query that counts, of which the last `left` bytes are sent by [`Session::finish`].
+    ///
+    /// # Errors
+    /// When the server does not take it.
+    pub fn begin(&mut self, text: &str, left: usize) -> Result<()> {
+        self.note(text)?;
+        let message = message(text)?;
+        let (now, later) = message.split_at(message.len().saturating_sub(left));
+        self.stream.write_all(now)?;
+        self.left = later.to_vec();
+        Ok(())
+    }
+
+    /// The rest of it.
+    ///
+    /// # Errors
+    /// As [`Session::say`].
+    pub fn finish(&mut self) -> Result<()> {
+        let left = std::mem::take(&mut self.left);
+        self.stream.write_all(&left)?;
         self.ready()
     }
 

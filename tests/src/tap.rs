@@ -64,6 +64,8 @@ pub struct Settings {
     pub state: Option<PathBuf>,
     /// The capabilities that the agent may have, as in `CAP_BPF`, and no new privileges; all, if nothing is said.
     pub capabilities: Option<Vec<String>>,
+    /// Further keys of the configuration, as in `("LIMITS__MEMORY_MIB", "65")`.
+    pub keys: Vec<(&'static str, String)>,
 }
 
 impl From<Redaction> for Settings {
@@ -75,6 +77,7 @@ impl From<Redaction> for Settings {
             queue_mib: None,
             state: None,
             capabilities: None,
+            keys: Vec::new(),
         }
     }
 }
@@ -169,6 +172,9 @@ impl Tap {
         ];
         let sizes = sizes.map(|(name, size)| size.map(|size| (name, size.to_string())));
         bare(&mut command).envs(sizes.into_iter().flatten());
+        for (key, value) in &self.settings.keys {
+            command.env(format!("PGWITNESS_AGENT__{key}"), value);
+        }
         let mut agent = launch("pgwitness-agent", &mut command, &log)?;
         let deadline = Instant::now() + READY_PATIENCE;
         loop {

@@ -3,6 +3,7 @@
 //! Owns the list of calls and what each has to come to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -35,10 +36,21 @@ pub(super) async fn run(tier: Tier, keep: bool) -> Result<Found> {
             format!("SELECT {number}, '{}'", "y".repeat(size))
         };
         let (before, behind) = (count(10), count(10));
-        let odd = count(if taken == "whole" { LARGE } else { SMALL });
+        let odd = count(match taken {
+            "whole" => LARGE,
+            "evicted" => MIDDLE,
+            _ => SMALL,
+        });
         session.say(&before)?;
         session.next(taken, given)?;
-        session.say(&odd)?;
+        session.say_by(&odd, |stream, bytes| {
+            let (front, rest) = bytes.split_at(bytes.len() / 2);
+            stream.write_all(front)?;
+            if taken == "evicted" {
+                std::thread::sleep(EVICTION);
+            }
+            Ok(stream.write_all(rest)?)
+        })?;
         session.say(&behind)?;
         let journal = session.end()?;
         names.push((
@@ -61,8 +73,9 @@ pub(super) async fn run(tier: Tier, keep: bool) -> Result<Found> {
         counted: &BTreeSet::new(),
     };
     let mut found = Found {
+        counters: record.counters.clone(),
         ledger: ledger::judge(&journals, &record, expected),
-        wanted: vec!["missed", "unsupported_call", "call_cap"],
+        wanted: vec!["missed", "unsupported_call", "call_cap", "copy_fault"],
         ..Found::default()
     };
     // The number that the odd server puts where the tap must not look.
@@ -126,7 +139,7 @@ fn outcome(ledger: &ledger::Ledger, record: &Record, pid: u32) -> String {
 }
 
 /// How the server takes a request.
-const TAKEN: [&str; 15] = [
+const TAKEN: [&str; 16] = [
     "read",
     "readv",
     "recvmsg",
@@ -142,13 +155,18 @@ const TAKEN: [&str; 15] = [
     "dup",
     "thread",
     "child",
+    "evicted",
 ];
 /// How it answers.
-const GIVEN: [&str; 9] = [
-    "write", "writev", "sendmsg", "sendmmsg", "sendfile", "splice", "uring", "zerocopy", "large",
+const GIVEN: [&str; 10] = [
+    "write", "writev", "sendmsg", "sendmmsg", "sendfile", "splice", "uring", "zerocopy", "large", "evicted",
 ];
 const SMALL: usize = 2_000;
+/// More than the odd server looks at before it takes it.
+const MIDDLE: usize = 200_000;
 /// More than one call may hand over.
 const LARGE: usize = 3 << 20;
 const FIRST: u64 = 200_000_000_000;
 const NOTICED: Duration = Duration::from_secs(2);
+/// The server waits in its call, and its buffer goes.
+const EVICTION: Duration = Duration::from_millis(50);
