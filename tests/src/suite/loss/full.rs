@@ -61,7 +61,7 @@ pub(super) async fn owners(keep: bool) -> Result<Found> {
 /// More text on its way than the agent has memory for.
 pub(super) async fn memory(keep: bool) -> Result<Found> {
     let settings = Settings {
-        queue_mib: Some(1),
+        queue_mib: Some(QUEUE_MIB),
         ..limited("LIMITS__MEMORY_MIB", LEAST_MIB)
     };
     let mut scene = Scene::open(settings, &[Route::Tcp]).await?;
@@ -122,7 +122,9 @@ const STORM: &str = include_str!("../../../programs/socket_storm.c");
 const STORM_SECONDS: &str = "10";
 /// A postmaster and its five own processes, and eight of its backends.
 const FEW: u32 = 14;
-/// What the agent accepts for a queue of 1 MiB.
-const LEAST_MIB: u32 = 65;
-const HOARDERS: usize = 90;
+/// What is recorded finds room.
+const QUEUE_MIB: u32 = 16;
+/// What the agent accepts for such a queue.
+const LEAST_MIB: u32 = 80;
+const HOARDERS: usize = 100;
 const HOARD: usize = 1_000_000;
