@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use settings::SettingsError;
 
 use crate::{
-    capture::{Sizes, Tier},
+    capture::{AtReturn, Sizes, Tier},
     limits,
 };
 
@@ -58,6 +58,9 @@ pub struct TapConfig {
     pub data_directories: Vec<PathBuf>,
     /// `auto`, `a` or `b`: how sockets are tapped.
     pub tier: TierConfig,
+    /// `auto`, `always` or `unconfined`: which servers may be probed at the return of a function, without which encrypted
+    /// sessions are not read.
+    pub uretprobes: AtReturn,
     /// Mebibytes of the ring for payload, 1 to 1024; rounded up to a power of two. By processors and memory of the host if
     /// it is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,6 +200,7 @@ impl Default for Config {
             tap: TapConfig {
                 data_directories: Vec::new(),
                 tier: TierConfig::Auto,
+                uretprobes: AtReturn::Auto,
                 ring_mib: None,
             },
             events: EventsConfig {

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use crate::{
-    capture::{AttachError, Sizes, Tap, Tier, btf},
+    capture::{
+        AtReturn, AttachError, Sizes, Tap, Tier, btf,
+        seccomp::{self, Effect},
+    },
     facts::{
         cgroups::Cgroups,
         servers::{Servers, Wanted},
@@ -95,8 +98,15 @@ fn hooks(missing: &mut Vec<String>) {
             connections: 1 << 10,
         };
         let needed = tier == best;
-        match Tap::attach(sizes, Some(tier)) {
-            Ok(_) if needed => println!("  tier {tier}: loads and attaches; used by default"),
+        match Tap::attach(sizes, Some(tier), AtReturn::Auto) {
+            Ok(tap) if needed => {
+                println!("  tier {tier}: loads and attaches; used by default");
+                println!(
+                    "  {:22} {}",
+                    "probes under seccomp",
+                    of_confined(tap.probes.effect())
+                );
+            }
             Ok(_) => println!("  tier {tier}: loads and attaches; used with --tier"),
             // Said already.
             Err(AttachError::Btf(_)) => {}
@@ -106,6 +116,23 @@ fn hooks(missing: &mut Vec<String>) {
                 println!("  tier {tier}: {}", text.lines().next().unwrap_or_default());
             }
         }
+    }
+}
+
+/// What probes do to servers whose system calls are filtered.
+fn of_confined(effect: &Effect) -> String {
+    match effect {
+        Effect::NoCall => "harmless: this kernel makes no system call for them".to_owned(),
+        Effect::Harmless => "harmless: tried on a process of our own".to_owned(),
+        Effect::Deadly => {
+            "DEADLY: tried on a process of our own. This kernel lacks the fix of January 2025; encrypted \
+                           sessions of servers under seccomp stay opaque, unless tap.uretprobes is \"always\""
+                .to_owned()
+        }
+        Effect::Unknown(why) => format!(
+            "not known ({why}): encrypted sessions of servers under seccomp stay opaque, unless tap.uretprobes is \
+             \"always\""
+        ),
     }
 }
 
@@ -120,10 +147,15 @@ fn servers() {
             .data_directory
             .map_or_else(|| "?".to_owned(), |path| path.display().to_string());
         println!(
-            "  postmaster {:<8} {}  data {folder}  processes {}",
+            "  postmaster {:<8} {}  data {folder}  processes {}{}",
             server.pid,
             server.exe.display(),
-            family.len()
+            family.len(),
+            if seccomp::is_confined(server.pid) {
+                "  under seccomp"
+            } else {
+                ""
+            }
         );
     }
 }

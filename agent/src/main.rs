@@ -3,7 +3,10 @@
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use pgwitness_agent::control::client::{self, PauseArgs, StatusArgs};
+use pgwitness_agent::{
+    capture::seccomp::{self, TRIAL},
+    control::client::{self, PauseArgs, StatusArgs},
+};
 use tracing_subscriber::EnvFilter;
 
 /// pgwitness-agent records what the PostgreSQL servers on this host are asked, and by which workload.
@@ -28,6 +31,9 @@ enum Command {
     Pause(PauseArgs),
     /// Make a paused agent record again
     Resume(PauseArgs),
+    /// What a probe does to a process under seccomp is tried on this one
+    #[command(hide = true, name = TRIAL)]
+    SeccompTrial,
 }
 
 const FIRST_STEPS: &str = "First steps, as root:
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
         Command::Status(args) => client::status(&args),
         Command::Pause(args) => client::pause(&args),
         Command::Resume(args) => client::resume(&args),
+        Command::SeccompTrial => Ok(seccomp::trial()),
     };
     result.unwrap_or_else(|problem| {
         eprintln!("pgwitness-agent: {problem:#}");

@@ -105,7 +105,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let host = config.agent.host.clone().unwrap_or_else(identity::host_name);
     // First of all: whoever may not load programs should read that, and not that a folder cannot be made.
-    let tap = Tap::attach(config.sizes(FACTS_RING), config.tap.tier.wished()).map_err(one_line)?;
+    let tap = Tap::attach(
+        config.sizes(FACTS_RING),
+        config.tap.tier.wished(),
+        config.tap.uretprobes,
+    )
+    .map_err(one_line)?;
     let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
     let recording = args
         .record_segments

@@ -21,6 +21,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::certificates::Certificates;
 use crate::kerberos::{self, Realm};
+use crate::odd_server::compile;
 use crate::process::Process;
 use crate::route::Route;
 
@@ -110,7 +111,7 @@ impl Cluster {
             version: String::from_utf8_lossy(&version).trim().to_owned(),
         };
         let output = cluster
-            .server_command("initdb")
+            .server_command(&cluster.binaries.join("initdb"))
             .args([
                 "--username=postgres",
                 "--auth=reject",
@@ -193,8 +194,24 @@ impl Cluster {
     /// # Errors
     /// When it does not come up within half a minute; the message carries what it said.
     pub async fn start(&mut self) -> Result<()> {
+        let command = self.server_command(&self.binaries.join("postgres"));
+        self.start_by(command).await
+    }
+
+    /// As [`Cluster::start`], under a filter of system calls that does not know the newest ones.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`], and when there is no C compiler.
+    pub async fn start_confined(&mut self) -> Result<()> {
+        let confine = self.folder.path().join("confine");
+        compile(CONFINE, &confine)?;
+        let mut command = self.server_command(&confine);
+        command.arg(self.binaries.join("postgres"));
+        self.start_by(command).await
+    }
+
+    async fn start_by(&mut self, mut command: Command) -> Result<()> {
         let said = self.folder.path().join("postmaster.log");
-        let mut command = self.server_command("postgres");
         command
             .arg("-D")
             .arg(self.data())
@@ -309,8 +326,8 @@ impl Cluster {
         &self.version
     }
 
-    fn server_command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.join(program));
+    fn server_command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         if let Some((uid, gid)) = self.account {
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }
@@ -421,6 +438,7 @@ fn random_password() -> Result<String> {
         .fold("pw-".to_owned(), |text, byte| text + &format!("{byte:02x}")))
 }
 
+const CONFINE: &str = include_str!("../programs/confine.c");
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The superuser over the socket, the shared role with its password everywhere.

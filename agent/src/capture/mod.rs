@@ -10,6 +10,7 @@ pub mod heap;
 pub mod hooks;
 mod multi;
 pub mod plaintext;
+pub mod seccomp;
 
 use std::{os::fd::AsFd as _, path::Path, time::Duration};
 
@@ -24,7 +25,7 @@ use nix::{
 };
 
 pub use hooks::{Hook, Tier};
-pub use plaintext::Probes;
+pub use plaintext::{AtReturn, Probes};
 
 /// The compiled kernel side, carried in this program.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PGWITNESS_EBPF_OBJECT"));
@@ -97,7 +98,7 @@ impl Tap {
     /// # Errors
     ///
     /// Says what is missing and what to do.
-    pub fn attach(sizes: Sizes, wished: Option<Tier>) -> Result<Self, AttachError> {
+    pub fn attach(sizes: Sizes, wished: Option<Tier>, at_return: AtReturn) -> Result<Self, AttachError> {
         require_privilege()?;
         // Below Linux 5.11 maps count against this limit; newer kernels ignore it, so a refusal is no error.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
@@ -130,7 +131,7 @@ impl Tap {
             facts: Ring(RingBuf::try_from(facts).map_err(|error| refused(None, error))?),
             targets: Targets(HashMap::try_from(targets).map_err(|error| refused(None, error))?),
             counters: Counters(PerCpuArray::try_from(counters).map_err(|error| refused(None, error))?),
-            probes: Probes::new(programs, multi),
+            probes: Probes::new(programs, multi, at_return),
         })
     }
 }

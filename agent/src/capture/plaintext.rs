@@ -21,15 +21,34 @@ use aya::{
 use ebpf_abi::{TARGET_PROBED_GSS, TARGET_PROBED_TLS};
 use object::{Object as _, ObjectSegment as _, ObjectSymbol, read::ReadCache};
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{gauge::Skipped, hooks::describe, multi::MultiPrograms};
+use super::{
+    gauge::Skipped,
+    hooks::describe,
+    multi::MultiPrograms,
+    seccomp::{self, Effect},
+};
 
 /// Functions of the server, by the encryption that they serve; each has a program of its name for its entry.
 const FUNCTIONS: [(Encryption, [&str; 2]); 2] = [
     (Encryption::Tls, ["be_tls_read", "be_tls_write"]),
     (Encryption::Gss, ["be_gssapi_read", "be_gssapi_write"]),
 ];
+
+/// Which servers may be probed at the return of a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AtReturn {
+    /// All; those whose system calls are filtered only where it was tried that it does them no harm.
+    #[default]
+    Auto,
+    /// All, whatever becomes of them.
+    Always,
+    /// Those whose system calls are not filtered.
+    Unconfined,
+}
 
 /// What a server can be asked to encrypt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +114,9 @@ pub struct Probes {
     /// Programs that cannot be used, and why.
     refused: HashMap<&'static str, String>,
     files: HashMap<FileId, Attached>,
+    at_return: AtReturn,
+    /// What a probe at a return does to a process whose system calls are filtered.
+    effect: Effect,
 }
 
 struct Attached {
@@ -117,12 +139,31 @@ pub(super) fn load_multi(object: &[u8], loaded: &Ebpf) -> Result<MultiPrograms, 
 impl Probes {
     /// Loads them all: when a server starts there is no time for it, its first client comes within milliseconds. `multi`
     /// are the programs for the new kind of link, where the kernel has it.
-    pub(super) fn new(programs: Ebpf, multi: Option<Result<MultiPrograms, String>>) -> Self {
+    pub(super) fn new(
+        programs: Ebpf,
+        multi: Option<Result<MultiPrograms, String>>,
+        at_return: AtReturn,
+    ) -> Self {
+        let mut probes = Self::load(programs, multi, at_return);
+        probes.effect =
+            seccomp::effect(|executable, offset| probes.attach_one(AT_RETURN, offset, executable));
+        if !probes.effect.is_harmless() {
+            warn!(
+                "probes would or might end servers whose system calls are filtered ({:?}): see tap.uretprobes",
+                probes.effect
+            );
+        }
+        probes
+    }
+
+    fn load(programs: Ebpf, multi: Option<Result<MultiPrograms, String>>, at_return: AtReturn) -> Self {
         let mut probes = Self {
             programs,
             multi: None,
             refused: HashMap::new(),
             files: HashMap::new(),
+            at_return,
+            effect: Effect::Unknown(String::new()),
         };
         match multi {
             Some(Ok(multi)) => {
@@ -154,6 +195,25 @@ impl Probes {
             Ok(metadata) => (metadata.dev(), metadata.ino()),
             Err(error) => return Readable::nothing(&format!("its executable cannot be read: {error}")),
         };
+        if let Some(why) = self.harm(server) {
+            // Whoever runs the file hits the probe: none of its servers can have it.
+            let links = match self.files.get_mut(&id) {
+                Some(attached) => {
+                    attached.readable = Readable::nothing(&why);
+                    std::mem::take(&mut attached.links)
+                }
+                None => {
+                    let attached = Attached {
+                        links: Vec::new(),
+                        readable: Readable::nothing(&why),
+                        servers: HashSet::new(),
+                    };
+                    self.files.insert(id, attached);
+                    Vec::new()
+                }
+            };
+            self.detach(links);
+        }
         if let Some(attached) = self.files.get_mut(&id) {
             attached.servers.insert(server);
             return attached.readable.clone();
@@ -181,6 +241,26 @@ impl Probes {
         readable
     }
 
+    /// What a probe at the return of a function does to a process whose system calls are filtered.
+    pub fn effect(&self) -> &Effect {
+        &self.effect
+    }
+
+    /// Why a server must not be probed, if so.
+    fn harm(&self, server: u32) -> Option<String> {
+        let why = match (self.at_return, &self.effect) {
+            (AtReturn::Always, _) => return None,
+            (AtReturn::Unconfined, _) => "tap.uretprobes leaves those alone".to_owned(),
+            (AtReturn::Auto, Effect::NoCall | Effect::Harmless) => return None,
+            (AtReturn::Auto, Effect::Deadly) => "this kernel would end it at a probe".to_owned(),
+            (AtReturn::Auto, Effect::Unknown(why)) => {
+                format!("whether this kernel would end it at a probe could not be tried ({why})")
+            }
+        };
+        let confined = seccomp::is_confined(server);
+        confined.then(|| format!("its system calls are filtered (seccomp), and {why}"))
+    }
+
     /// Runs of the programs that the kernel skipped.
     pub fn skipped(&self) -> Skipped {
         super::gauge::skipped(&self.programs)
@@ -197,7 +277,11 @@ impl Probes {
             }
             true
         });
-        for link in over {
+        self.detach(over);
+    }
+
+    fn detach(&mut self, links: Vec<Link>) {
+        for link in links {
             if let Link::PerfEvent(name, link) = link
                 && let Ok(program) = self.uprobe(name)
             {
