@@ -4,7 +4,9 @@
  * usage: postgres -D FOLDER PORT    (the file's name and the exported symbol make the agent take it for a server)
  *
  * The query NEXT in=HOW out=HOW says by which calls the next message is taken and answered. Everything else is answered
- * with one row. Built with: cc -rdynamic -pthread odd_server.c -o postgres
+ * with one row. A client that asks for TLS gets something like it: a veil over every byte, put on and taken off in
+ * functions that have the names and arguments of PostgreSQL's. in=leap leaves one of them by longjmp before it returns, and
+ * out=retry has it fail a few times. Built with: cc -rdynamic -pthread odd_server.c -o postgres
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -13,6 +15,7 @@
 #include <linux/io_uring.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -38,7 +41,7 @@
 void PostmasterMain(void);
 void PostmasterMain(void) {}
 
-enum { LIMIT = 8 << 20 };
+enum { LIMIT = 8 << 20, ELSEWHERE = 65536 };
 static char message[LIMIT], answer[LIMIT], spare[LIMIT];
 
 static void fail(const char *what)
@@ -47,8 +50,21 @@ static void fail(const char *what)
     exit(1);
 }
 
-/* One operation through io_uring, waited for. */
-static long ring(int opcode, int fd, void *buffer, unsigned length)
+/* A request that must not be found in the record: what stands where the tap must not look. */
+static void decoy(char *buffer, size_t length)
+{
+    static const char text[] = "SELECT 999999999999 ";
+    memset(buffer, 'x', length);
+    uint32_t told = htonl((uint32_t) length - 1);
+    buffer[0] = 'Q';
+    memcpy(buffer + 1, &told, 4);
+    memcpy(buffer + 5, text, length - 6 < sizeof text - 1 ? length - 6 : sizeof text - 1);
+    buffer[length - 1] = 0;
+}
+
+/* One operation through io_uring, waited for: in the call that is made for that, or meanwhile in a receive on another
+ * socket, whose buffer holds something else. */
+static long ring(int opcode, int fd, void *buffer, unsigned length, int elsewhere)
 {
     struct io_uring_params params;
     memset(&params, 0, sizeof params);
@@ -70,8 +86,18 @@ static long ring(int opcode, int fd, void *buffer, unsigned length)
     entry->len = length;
     ((unsigned *) (sq + params.sq_off.array))[0] = 0;
     __atomic_store_n((unsigned *) (sq + params.sq_off.tail), 1, __ATOMIC_RELEASE);
-    if (syscall(SYS_io_uring_enter, uring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
+    if (syscall(SYS_io_uring_enter, uring, 1, !elsewhere, elsewhere ? 0 : IORING_ENTER_GETEVENTS, NULL, 0) < 0)
         fail("io_uring_enter");
+    unsigned *completed = (unsigned *) (cq + params.cq_off.tail);
+    int other[2];
+    struct timeval moment = {.tv_usec = 20000};
+    if (elsewhere && (socketpair(AF_UNIX, SOCK_STREAM, 0, other) < 0
+        || setsockopt(other[0], SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment) < 0))
+        fail("another socket");
+    for (int turn = 0; elsewhere && turn < 500 && __atomic_load_n(completed, __ATOMIC_ACQUIRE) == 0; turn++) {
+        decoy(spare, length);
+        recv(other[0], spare, length, 0);
+    }
     long result = ((struct io_uring_cqe *) (cq + params.cq_off.cqes))[0].res;
     close(uring);
     if (result < 0) {
@@ -183,18 +209,16 @@ static long take(int fd, const char *how, char *buffer, size_t length)
         return moved;
     }
     if (!strcmp(how, "uring"))
-        return ring(IORING_OP_RECV, fd, buffer, (unsigned) length);
+        return ring(IORING_OP_RECV, fd, buffer, (unsigned) length, 0);
     if (!strcmp(how, "uringread"))
-        return ring(IORING_OP_READ, fd, buffer, (unsigned) length);
+        return ring(IORING_OP_READ, fd, buffer, (unsigned) length, 0);
     if (!strcmp(how, "discard") || !strcmp(how, "stale")) {
         /* MSG_TRUNC on a stream: the bytes are taken and copied nowhere (tcp(7)). What is in the buffer is not them. */
         if (recv(fd, buffer, length, MSG_PEEK | MSG_WAITALL) != (long) length)
             return -1;
         if (how[0] == 'd')
             return recv(fd, NULL, length, MSG_TRUNC);
-        memcpy(spare, buffer, length);
-        memset(spare + 5, 'x', length - 6);
-        memcpy(spare + 5, "SELECT 999999999999 ", length - 6 < 20 ? length - 6 : 20);
+        decoy(spare, length);
         return recv(fd, spare, length, MSG_TRUNC);
     }
     if (!strcmp(how, "whole"))
@@ -275,7 +299,7 @@ static void give(int fd, const char *how, char *bytes, size_t length)
                 fail("writing the pipe");
             gave = splice(ends[0], NULL, fd, NULL, part, 0);
         } else if (!strcmp(how, "uring")) {
-            gave = ring(IORING_OP_SEND, fd, from, (unsigned) left);
+            gave = ring(IORING_OP_SEND, fd, from, (unsigned) left, 0);
         } else if (!strcmp(how, "evicted")) {
             gave = move_evicted(fd, from, left, 1);
         } else if (!strcmp(how, "zerocopy")) {
@@ -307,6 +331,9 @@ static size_t put(size_t at, char kind, const void *body, uint32_t length)
 /* Every message is looked at first, then taken as a whole: so its length is known, whatever the call. */
 static long next(int fd, const char *how)
 {
+    /* Asked for before it comes. */
+    if (!strcmp(how, "elsewhere"))
+        return ring(IORING_OP_RECV, fd, message, ELSEWHERE, 1);
     unsigned char head[5];
     long seen = recv(fd, head, sizeof head, MSG_PEEK | MSG_WAITALL);
     if (seen != sizeof head)
@@ -327,21 +354,104 @@ static long next(int fd, const char *how)
     return (long) length;
 }
 
-static void session(int fd)
+static size_t greeting(void)
 {
-    char in[32] = "recv", out[32] = "send";
-    uint32_t length, pid = htonl((uint32_t) getpid());
-    if (recv(fd, &length, 4, MSG_WAITALL) != 4 || ntohl(length) > 10000
-        || recv(fd, message, ntohl(length) - 4, MSG_WAITALL) != (long) ntohl(length) - 4)
-        return;
     char key[8] = {0};
+    uint32_t pid = htonl((uint32_t) getpid());
     memcpy(key, &pid, 4);
     size_t end = put(0, 'R', "\0\0\0\0", 4);
     end = put(end, 'S', "client_encoding\0UTF8", 21);
     end = put(end, 'S', "server_version\0" "15.0", 20);
     end = put(end, 'K', key, 8);
-    end = put(end, 'Z', "I", 1);
-    give(fd, "send", answer, end);
+    return put(end, 'Z', "I", 1);
+}
+
+/* One row of one value. */
+static size_t row(size_t size)
+{
+    size_t end = put(0, 'T', "\0\1v\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0", 22);
+    uint32_t told = htonl((uint32_t) size);
+    memset(spare, 'v', size + 6);
+    memcpy(spare, "\0\1", 2);
+    memcpy(spare + 2, &told, 4);
+    end = put(end, 'D', spare, (uint32_t) size + 6);
+    end = put(end, 'C', "SELECT 1", 9);
+    return put(end, 'Z', "I", 1);
+}
+
+static jmp_buf out_of_it;
+static int leaps, failures;
+
+static void veil(char *bytes, long length)
+{
+    for (long i = 0; i < length; i++)
+        bytes[i] ^= 0x55;
+}
+
+ssize_t be_tls_read(void *port, void *buffer, size_t length, int *waitfor);
+ssize_t be_tls_write(void *port, const void *buffer, size_t length, int *waitfor);
+
+__attribute__((noinline)) ssize_t be_tls_read(void *port, void *buffer, size_t length, int *waitfor)
+{
+    if (leaps > 0) {
+        leaps--;
+        longjmp(out_of_it, 1);
+    }
+    long got = recv(*(int *) port, buffer, length, 0);
+    *waitfor = 0;
+    veil(buffer, got);
+    return got;
+}
+
+__attribute__((noinline)) ssize_t be_tls_write(void *port, const void *buffer, size_t length, int *waitfor)
+{
+    static char veiled[65536];
+    *waitfor = failures > 0;
+    if (failures > 0) {
+        failures--;
+        return -1;
+    }
+    if (length > sizeof veiled)
+        length = sizeof veiled;
+    memcpy(veiled, buffer, length);
+    veil(veiled, (long) length);
+    return send(*(int *) port, veiled, length, 0);
+}
+
+/* Everything fits into one read, and one write. */
+static void veiled_session(int fd)
+{
+    int waitfor;
+    if (send(fd, "S", 1, 0) != 1 || be_tls_read(&fd, message, LIMIT, &waitfor) <= 8)
+        return;
+    size_t end = greeting();
+    while (be_tls_write(&fd, answer, end, &waitfor) == (long) end) {
+        if (strstr(message + 5, "NEXT in=leap") == message + 5 && (leaps = 1, setjmp(out_of_it)) == 0) {
+            decoy(spare, 2000);
+            be_tls_read(&fd, spare, 2000, &waitfor);
+        }
+        int fails = strstr(message + 5, "out=retry") != NULL;
+        long got = be_tls_read(&fd, message, LIMIT - 1, &waitfor);
+        if (got <= 0 || message[0] == 'X')
+            return;
+        message[got] = 0;
+        end = row(20);
+        for (failures = fails ? 3 : 0; failures > 0;)
+            if (be_tls_write(&fd, answer, end, &waitfor) >= 0)
+                fail("a write that fails");
+    }
+}
+
+static void session(int fd)
+{
+    char in[32] = "recv", out[32] = "send";
+    uint32_t length;
+    if (recv(fd, &length, 4, MSG_WAITALL) != 4 || ntohl(length) < 8 || ntohl(length) > 10000
+        || recv(fd, message, ntohl(length) - 4, MSG_WAITALL) != (long) ntohl(length) - 4)
+        return;
+    if (!memcmp(message, "\x04\xd2\x16\x2f", 4))
+        return veiled_session(fd);
+    give(fd, "send", answer, greeting());
     for (;;) {
         long got = next(fd, in);
         if (got <= 0 || message[0] == 'X')
@@ -352,16 +462,8 @@ static void session(int fd)
         strcpy(in, "recv");
         strcpy(out, "send");
         sscanf(message + 5, "NEXT in=%31[a-z] out=%31[a-z]", in, out);
-        end = put(0, 'T', "\0\1v\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0", 22);
         size_t size = strcmp(this_out, "large") == 0 ? 3 << 20 : strcmp(this_out, "evicted") == 0 ? 512 << 10 : 20;
-        uint32_t told = htonl((uint32_t) size);
-        memset(spare, 'v', size + 6);
-        memcpy(spare, "\0\1", 2);
-        memcpy(spare + 2, &told, 4);
-        end = put(end, 'D', spare, (uint32_t) size + 6);
-        end = put(end, 'C', "SELECT 1", 9);
-        end = put(end, 'Z', "I", 1);
-        give(fd, this_out, answer, end);
+        give(fd, this_out, answer, row(size));
     }
 }
 

@@ -76,6 +76,11 @@ impl OddServer {
     pub(crate) fn connect(&self) -> Result<Session> {
         Session::open(self.port, APP_ROLE, DATABASE)
     }
+
+    /// The same under its veil.
+    pub(crate) fn connect_veiled(&self) -> Result<Session> {
+        Session::open_veiled(self.port, APP_ROLE, DATABASE)
+    }
 }
 
 /// Builds a program of `tests/programs`, in C because it makes calls that no library wraps.

@@ -4,7 +4,7 @@
 //! panic, Ctrl-C). It refuses to end anything that it did not start. Separate because server, agent and collector
 //! all need exactly this.
 
-use std::process::{Child, ChildStdin, Command, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -36,6 +36,16 @@ impl Process {
             last_word,
             ended: None,
         })
+    }
+
+    /// As [`Process::start`], with its standard output; the command says that it is piped.
+    ///
+    /// # Errors
+    /// As [`Process::start`], and when it is not piped.
+    pub fn start_piped(name: &str, command: &mut Command, last_word: Signal) -> Result<(Self, ChildStdout)> {
+        let mut process = Self::start(name, command, last_word)?;
+        let stdout = process.child.stdout.take().context("its output is not piped")?;
+        Ok((process, stdout))
     }
 
     /// The process id.

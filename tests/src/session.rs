@@ -6,9 +6,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::csvlog::{LoggedSession, LoggedStatement};
+use crate::csvlog::{Encryption, LoggedSession, LoggedStatement};
 
 /// One session, and what was said in it.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Session {
     journal: LoggedSession,
     /// Not sent yet.
     left: Vec<u8>,
+    veiled: bool,
 }
 
 impl Session {
@@ -25,6 +26,18 @@ impl Session {
     /// # Errors
     /// When there is no server, or it wants a password.
     pub fn open(port: u16, role: &str, database: &str) -> Result<Self> {
+        Self::open_as(port, role, database, false)
+    }
+
+    /// The same behind what the odd server has for TLS.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub(crate) fn open_veiled(port: u16, role: &str, database: &str) -> Result<Self> {
+        Self::open_as(port, role, database, true)
+    }
+
+    fn open_as(port: u16, role: &str, database: &str, veiled: bool) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -38,13 +51,21 @@ impl Session {
                 ..LoggedSession::default()
             },
             left: Vec::new(),
+            veiled: false,
         };
+        if veiled {
+            session.send(&[8_u32.to_be_bytes(), SSL_REQUEST.to_be_bytes()].concat())?;
+            ensure!(session.receive::<1>()? == *b"S", "the server has no TLS");
+            session.veiled = true;
+            session.journal.encryption = Encryption::Tls {
+                version: String::new(),
+                cipher: String::new(),
+            };
+        }
         let mut startup = 196_608_u32.to_be_bytes().to_vec();
         startup.extend(format!("user\0{role}\0database\0{database}\0\0").bytes());
         let length = u32::try_from(startup.len() + 4)?;
-        session
-            .stream
-            .write_all(&[&length.to_be_bytes()[..], &startup].concat())?;
+        session.send(&[&length.to_be_bytes()[..], &startup].concat())?;
         session.ready()?;
         session.journal.id = format!("{}", session.journal.backend_pid);
         Ok(session)
@@ -124,26 +145,42 @@ impl Session {
     /// # Errors
     /// When the connection is broken.
     pub fn end(mut self) -> Result<LoggedSession> {
-        self.stream.write_all(b"X\0\0\0\x04")?;
+        self.send(b"X\0\0\0\x04")?;
         // The server's end comes behind its last call.
         drop(self.stream.read(&mut [0; 16]));
         Ok(self.journal)
     }
 
     fn query(&mut self, text: &str) -> Result<()> {
-        self.stream.write_all(&message(text)?)?;
+        self.send(&message(text)?)?;
         self.ready()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let veil = if self.veiled { VEIL } else { 0 };
+        let bytes: Vec<u8> = bytes.iter().map(|byte| byte ^ veil).collect();
+        Ok(self.stream.write_all(&bytes)?)
+    }
+
+    fn receive<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH]> {
+        let mut bytes = [0; LENGTH];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.stream.read_exact(bytes).context("waiting for the server")?;
+        if self.veiled {
+            bytes.iter_mut().for_each(|byte| *byte ^= VEIL);
+        }
+        Ok(())
     }
 
     fn ready(&mut self) -> Result<()> {
         loop {
-            let mut head = [0_u8; 5];
-            self.stream
-                .read_exact(&mut head)
-                .context("waiting for the server")?;
-            let [kind, length @ ..] = head;
+            let [kind, length @ ..] = self.receive::<5>()?;
             let mut body = vec![0; usize::try_from(u32::from_be_bytes(length).saturating_sub(4))?];
-            self.stream.read_exact(&mut body)?;
+            self.fill(&mut body)?;
             if let (b'K', Some(pid)) = (kind, body.first_chunk::<4>()) {
                 self.journal.backend_pid = u32::from_be_bytes(*pid);
             }
@@ -169,5 +206,9 @@ fn now_ns() -> Result<i64> {
     )?)
 }
 
+/// SSLRequest (manual, 55.7).
+const SSL_REQUEST: u32 = 80_877_103;
+/// What the odd server puts over each byte.
+const VEIL: u8 = 0x55;
 /// How long the server may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -227,3 +227,79 @@ fn local_addresses() -> HashSet<IpAddr> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use ebpf_abi::{FactKind, PeerProcess, SocketRole, UNIX_PATH_MAX};
+
+    use super::*;
+
+    const LOOPBACK: [u8; 16] = [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    /// The server's end of a connection from port 50000 of this host.
+    fn server_end(sequence: u32) -> SocketFact {
+        SocketFact {
+            kind: FactKind::Socket as u32,
+            tgid: 10,
+            at: 20,
+            cookie: 30,
+            server: 9,
+            netns: 1,
+            family: libc::AF_INET as u16,
+            local_port: 5432,
+            remote_port: 50_000,
+            role: SocketRole::Accepted as u8,
+            flags: 0,
+            local: LOOPBACK,
+            remote: LOOPBACK,
+            peer: PeerProcess::default(),
+            sequence,
+            reserved: 0,
+            path_length: 0,
+            path: [0; UNIX_PATH_MAX],
+        }
+    }
+
+    /// The client's end of the same ports, as process `tgid` opened it.
+    fn client_end(tgid: u32, sequence: u32) -> OwnerFact {
+        OwnerFact {
+            kind: FactKind::Owner as u32,
+            tgid,
+            at: 19,
+            start: 5,
+            cgroup_id: 0,
+            uid: 0,
+            netns: 1,
+            family: libc::AF_INET as u16,
+            local_port: 50_000,
+            remote_port: 5432,
+            reserved: 0,
+            sequence,
+            reserved_too: 0,
+            local: LOOPBACK,
+            remote: LOOPBACK,
+            comm: [0; 16],
+        }
+    }
+
+    #[test]
+    fn the_first_sequence_number_tells_connections_of_the_same_ports_apart() {
+        let mut connections = Connections::default();
+        // In two containers, say: the addresses are the same, and the ports happen to be.
+        connections.opened(&client_end(100, 7_000));
+        connections.opened(&client_end(200, 8_000));
+        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
+        let mut client_of = |sequence| {
+            let fact = server_end(sequence);
+            let session = tap_core::session_facts(&fact);
+            match connections.peer(&fact, &session, &mut processes, &mut cgroups) {
+                Peer::TcpOwner { process, .. } => Some(process.pid),
+                _ => None,
+            }
+        };
+        assert_eq!(client_of(9_000), None, "nobody opened that one");
+        assert_eq!(client_of(8_000), Some(200));
+        assert_eq!(client_of(7_000), Some(100));
+        assert_eq!(client_of(7_000), None, "told once");
+    }
+}

@@ -68,6 +68,7 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
             "owners" => full::owners(keep).await,
             "memory" => full::memory(keep).await,
             "storm" => full::storm(keep).await,
+            "returns" => calls::returns(keep).await,
             "breakpoints" => breakpoints::run(keep).await,
             _ => starved::probes(keep).await,
         };
@@ -155,7 +156,7 @@ fn unavailable() -> Vec<Value> {
     .to_vec()
 }
 
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     "calls-a",
     "calls-b",
     "ring",
@@ -164,6 +165,7 @@ const PARTS: [&str; 13] = [
     "paused",
     "answers",
     "probes",
+    "returns",
     "breakpoints",
     "targets",
     "owners",
@@ -171,7 +173,15 @@ const PARTS: [&str; 13] = [
     "storm",
 ];
 /// What a check of a commit can wait for.
-const SHORT: [&str; 6] = ["calls-a", "calls-b", "ring", "paused", "breakpoints", "targets"];
+const SHORT: [&str; 7] = [
+    "calls-a",
+    "calls-b",
+    "ring",
+    "paused",
+    "returns",
+    "breakpoints",
+    "targets",
+];
 /// Reasons and their counters (docs/event-reference.md). The others are seen by the pipeline, not counted by the kernel side.
 const COUNTED: [(&str, &str); 12] = [
     ("ring_full", "ring_full"),
