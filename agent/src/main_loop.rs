@@ -20,7 +20,6 @@ use std::{
 };
 
 use attribution::Host;
-use prost::Message as _;
 use proto::v1::{self, event::Body};
 use tap_core::Settings;
 use tracing::{info, warn};
@@ -93,11 +92,11 @@ struct Sink {
 }
 
 impl Sink {
-    fn take(&mut self, event: Encoded) {
+    fn take(&mut self, event: &Encoded) {
         if let Some(agent) = &self.print {
             self.printed += 1;
             // What was encoded here can be decoded; a reader that went away is no reason to stop recording.
-            if let Ok(event) = v1::Event::decode(event.numbered(self.printed)) {
+            if let Some(event) = event.whole(self.printed) {
                 let _ = writeln!(std::io::stdout(), "{}", proto::json::event(agent, &event));
             }
         }
@@ -108,7 +107,7 @@ impl Sink {
 
     /// An event of the agent itself, of now.
     fn own(&mut self, body: Body) {
-        self.take(Encoded::own(boot_ns(), Clock::now(), body));
+        self.take(&Encoded::own(boot_ns(), Clock::now(), body));
     }
 }
 
@@ -251,7 +250,7 @@ impl Running {
     /// Takes what is in the rings; returns whether both were seen empty.
     fn round(&mut self, segments: &mut Ring, facts: &mut Ring) -> bool {
         let Self { witness, sink, .. } = self;
-        let mut out = |event: Encoded| sink.take(event);
+        let mut out = |event: &Encoded| sink.take(event);
         witness.begin_round();
         while facts.next(|fact| witness.fact(fact)) {}
         let mut taken = 0;
@@ -337,7 +336,7 @@ impl Running {
                 witness.doubt(since, now, &mut |event| sink.take(event));
             }
             self.sink
-                .take(Encoded::own_since(since, now, Clock::now(), Body::Gap(gap)));
+                .take(&Encoded::own_since(since, now, Clock::now(), Body::Gap(gap)));
         }
         self.counted_ns = now;
     }

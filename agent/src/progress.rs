@@ -346,11 +346,14 @@ impl State {
     fn try_settle(&mut self) -> io::Result<()> {
         let mut complete_at = 0;
         let delivered = self.delivered;
+        // Of each connection the newest, whatever it was in rounds before.
+        let mut notes = BTreeMap::new();
         while let Some(round) = self.waiting.pop_front_if(|round| round.events <= delivered) {
             complete_at = round.complete_at.max(complete_at);
-            for note in round.notes.into_values() {
-                self.write(&note)?;
-            }
+            notes.extend(round.notes);
+        }
+        for note in notes.values() {
+            self.write(note)?;
         }
         // Behind the slots: it speaks for all of them.
         if complete_at > self.run.delivered {

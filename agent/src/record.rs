@@ -1,6 +1,8 @@
 //! From the pipeline's events and the join's answers to the messages that are signed.
 
 mod encoded;
+mod encoder;
+mod writer;
 
 use attribution::{Attribution, Confidence, PrincipalKind, Process};
 use proto::v1;
@@ -11,7 +13,10 @@ use tap_core::{
 
 use sql_meaning::{ObjectRef, mask_value};
 
-pub use self::encoded::{Encoded, Encoder};
+pub use self::{
+    encoded::{Encoded, Gathered},
+    encoder::Encoder,
+};
 use crate::clock::Clock;
 
 /// An event of a session, with who is behind it. `boot` tells sessions of one boot of the host from those of another.
@@ -24,6 +29,7 @@ pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock,
         session: Some(session(&event.session, boot)),
         attribution: attribution.cloned(),
         body: Some(body(&event.body, boot)),
+        ..v1::Event::default()
     }
 }
 

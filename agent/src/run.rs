@@ -182,7 +182,7 @@ async fn record(
     let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
     let progress = Arc::new(progress);
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
-    outbox.push(Encoded::own(
+    outbox.push(&Encoded::own(
         boot_ns(),
         Clock::now(),
         started(&host, &identity, tap.tier, recording.is_some()),
@@ -256,7 +256,7 @@ async fn record(
         reason: reason.to_owned(),
         counters: Some(metrics.counters()),
     };
-    outbox.push(Encoded::own(
+    outbox.push(&Encoded::own(
         boot_ns(),
         Clock::now(),
         v1::event::Body::AgentStop(stopped),

@@ -163,7 +163,7 @@ impl Witness {
     }
 
     /// Discards payload from here on, or no longer. Facts are taken all the time. What was discarded is told when it ends.
-    pub fn discard(&mut self, why: Option<Discard>, out: &mut impl FnMut(Encoded)) {
+    pub fn discard(&mut self, why: Option<Discard>, out: &mut impl FnMut(&Encoded)) {
         if self.discard != why {
             self.discard = why;
             self.tap.tell_discarded();
@@ -174,6 +174,7 @@ impl Witness {
     /// Memory is short: what can be made anew is forgotten.
     pub fn forget(&mut self) {
         self.tap.forget();
+        self.encoder.forget_statements();
     }
 
     /// Payload bytes discarded since the start.
@@ -187,7 +188,7 @@ impl Witness {
     }
 
     /// The kernel skipped some between these times: what it does not count itself is in doubt.
-    pub fn doubt(&mut self, since: u64, at: u64, out: &mut impl FnMut(Encoded)) {
+    pub fn doubt(&mut self, since: u64, at: u64, out: &mut impl FnMut(&Encoded)) {
         self.tap.handle_doubt(since, at);
         self.emit(out);
     }
@@ -234,7 +235,7 @@ impl Witness {
     }
 
     /// Takes a segment; events come out.
-    pub fn segment(&mut self, bytes: &[u8], out: &mut impl FnMut(Encoded)) {
+    pub fn segment(&mut self, bytes: &[u8], out: &mut impl FnMut(&Encoded)) {
         let Some(header) = SegmentHeader::read(bytes) else {
             return;
         };
@@ -272,7 +273,7 @@ impl Witness {
     }
 
     /// The segment ring was seen empty in this round: what ended before it began is over.
-    pub fn end_round(&mut self, out: &mut impl FnMut(Encoded)) {
+    pub fn end_round(&mut self, out: &mut impl FnMut(&Encoded)) {
         for end in mem::take(&mut self.ends) {
             match end {
                 End::Process { tgid, at } => {
@@ -293,7 +294,7 @@ impl Witness {
         }
     }
 
-    fn emit(&mut self, out: &mut impl FnMut(Encoded)) {
+    fn emit(&mut self, out: &mut impl FnMut(&Encoded)) {
         while let Some(event) = self.tap.poll() {
             if matches!(&event.body, tap_core::Body::Gap(gap) if gap.reason == "malformed") {
                 self.malformed += 1;
@@ -302,17 +303,17 @@ impl Witness {
                 self.sessions += 1;
             }
             let attribution = self.attributions.get(&event.session.cookie);
-            out(match self.why_opaque(&event) {
-                None => self.encoder.encode(&event, attribution, self.clock, &self.boot),
+            match self.why_opaque(&event) {
+                None => out(self.encoder.encode(&event, attribution, self.clock, &self.boot)),
                 Some(why) => {
                     let attribution = attribution.map(AsRef::as_ref);
                     let mut told = record::event(&event, attribution, self.clock, &self.boot);
                     if let Some(v1::event::Body::OpaqueSession(opaque)) = &mut told.body {
                         opaque.reason = format!("{}: {why}", opaque.reason);
                     }
-                    Encoded::of(&told)
+                    out(&Encoded::of(&told));
                 }
-            });
+            }
         }
         for cookie in self.tap.take_closed() {
             self.attributions.remove(&cookie);

@@ -13,11 +13,10 @@
     reason = "a measurement that cannot go on ends"
 )]
 
-use std::{net::TcpListener, time::Duration};
+use std::{collections::HashMap, net::TcpListener, time::Duration};
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use evidence::Chain;
+use evidence::{Chain, Contents};
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike,
@@ -27,12 +26,14 @@ use pgwitness_collector::{
     serve,
 };
 use prost::Message;
-use proto::v1::{self, SignedBatch, Upload, delivery_client::DeliveryClient, receipt, upload};
+use proto::v1::{
+    self, SignedBatch, Upload, definition::Kind, delivery_client::DeliveryClient, receipt, upload,
+};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// What an agent puts into one batch at most.
-const BATCH: u64 = 512;
+const BATCH: u64 = 2048;
 
 #[tokio::main]
 async fn main() {
@@ -128,14 +129,25 @@ fn seal(key: &SigningKey, events: u64, sessions: u64) -> (Vec<SignedBatch>, usiz
     let mut seq = 1;
     while seq <= events {
         let last = events.min(seq + BATCH - 1);
-        let encoded: Vec<Bytes> = (seq..=last)
-            .map(|seq| event(seq, sessions).encode_to_vec().into())
-            .collect();
-        bytes += encoded.iter().map(Bytes::len).sum::<usize>();
+        let mut contents = Contents::default();
+        contents.definition(&definition(Kind::Template(template())));
+        let mut places = HashMap::new();
+        for seq in seq..=last {
+            let session = seq * 7919 % 65_521 % sessions;
+            let place = places
+                .entry(session)
+                .or_insert_with(|| contents.definition(&definition(Kind::Party(party(session)))));
+            contents.event(&[&event(seq, *place).encode_to_vec()]);
+        }
+        bytes += contents
+            .events()
+            .chain(contents.definitions())
+            .map(<[u8]>::len)
+            .sum::<usize>();
         batches.push(evidence::seal(
             &mut chain,
             key,
-            encoded,
+            contents,
             seq,
             at(seq),
             at(last),
@@ -152,14 +164,25 @@ fn at(seq: u64) -> u64 {
     1_795_252_920_000_000_000 + seq * 50_000
 }
 
-fn event(seq: u64, sessions: u64) -> v1::Event {
-    let session = seq * 7919 % 65_521 % sessions;
-    let port = u32::try_from(40_000 + session % 20_000).unwrap();
+fn definition(kind: Kind) -> Vec<u8> {
+    v1::Definition { kind: Some(kind) }.encode_to_vec()
+}
+
+fn event(seq: u64, party: u32) -> v1::Event {
     v1::Event {
-        seq,
         ts_start_ns: at(seq),
-        ts_first_response_ns: at(seq) + 31_417,
-        ts_end_ns: at(seq) + 31_417,
+        first_response_after_ns: Some(31_417),
+        ended_after_ns: Some(31_417),
+        party: Some(party),
+        template: Some(0),
+        body: Some(v1::event::Body::Query(query(seq))),
+        ..Default::default()
+    }
+}
+
+fn party(session: u64) -> v1::Party {
+    let port = u32::try_from(40_000 + session % 20_000).unwrap();
+    v1::Party {
         session: Some(v1::Session {
             id: format!("c092bd0e-{:x}", 0x8a00 + session),
             backend_pid: u32::try_from(30_000 + session).unwrap(),
@@ -181,12 +204,10 @@ fn event(seq: u64, sessions: u64) -> v1::Event {
             ..Default::default()
         }),
         attribution: Some(attribution(port)),
-        body: Some(v1::event::Body::Query(query(seq))),
     }
 }
 
-fn query(seq: u64) -> v1::Query {
-    let place = seq * 96;
+fn template() -> v1::Query {
     v1::Query {
         protocol: v1::Protocol::Extended.into(),
         statement: Some(v1::Statement {
@@ -212,16 +233,27 @@ fn query(seq: u64) -> v1::Query {
             }],
         }),
         result: Some(v1::Result {
-            phase: v1::Phase::Complete.into(),
-            outcome: v1::Outcome::Ok.into(),
-            rows: Some(1),
-            bytes_in: 45 + seq % 7,
-            bytes_out: 51 + seq % 5,
             columns: vec![v1::ResultColumn {
                 name: "abalance".into(),
                 table_oid: 16_386,
                 attnum: 3,
             }],
+            ..Default::default()
+        }),
+        param_count: 1,
+        ..Default::default()
+    }
+}
+
+fn query(seq: u64) -> v1::Query {
+    let place = seq * 96;
+    v1::Query {
+        result: Some(v1::Result {
+            phase: v1::Phase::Complete.into(),
+            outcome: v1::Outcome::Ok.into(),
+            rows: Some(1),
+            bytes_in: 45 + seq % 7,
+            bytes_out: 51 + seq % 5,
             ..Default::default()
         }),
         transaction: Some(v1::Transaction {
@@ -235,13 +267,12 @@ fn query(seq: u64) -> v1::Query {
             response_to: place + 51,
             continues: None,
         }),
-        param_count: 1,
         params: vec![v1::Param {
             oid: 23,
             bytes: 1 + seq % 6,
             ..Default::default()
         }],
-        function_oid: None,
+        ..Default::default()
     }
 }
 

@@ -6,8 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use prost::Message;
-use proto::{json, v1};
+use proto::{json, whole};
 use tokio::sync::broadcast;
 
 use crate::record::Records;
@@ -22,7 +21,9 @@ pub struct Sighting {
     /// pgAudit's class, of queries only.
     pub class: Option<String>,
     agent: Arc<str>,
+    seq: u64,
     encoded: Bytes,
+    definitions: Arc<[Bytes]>,
     json: OnceLock<String>,
 }
 
@@ -31,7 +32,7 @@ impl Sighting {
     pub fn json(&self) -> &str {
         self.json.get_or_init(|| {
             // It was decoded before it came here.
-            let event = v1::Event::decode(self.encoded.clone()).unwrap_or_default();
+            let event = whole::event(self.seq, &self.encoded, &self.definitions).unwrap_or_default();
             json::event(&self.agent, &event)
         })
     }
@@ -69,18 +70,26 @@ impl Live {
         if self.0.receiver_count() == 0 {
             return;
         }
+        // Copies, not parts of the whole batch, which the slowest watcher would keep in memory.
+        let definitions: Arc<[Bytes]> = events
+            .definitions
+            .iter()
+            .map(|definition| Bytes::copy_from_slice(definition))
+            .collect();
         for (record, encoded) in events.records.iter().zip(&events.encoded) {
             let sighting = Sighting {
                 kind: record.kind(),
                 principal: record
-                    .attribution
+                    .party
                     .as_ref()
+                    .and_then(|party| party.attribution.as_ref())
                     .map(|attribution| attribution.principal.clone())
                     .filter(|principal| !principal.is_empty()),
                 class: record.meaning().and_then(|meaning| json::class(meaning.class)),
                 agent: Arc::clone(&events.agent),
-                // Not a part of the whole batch, which the slowest watcher would keep in memory.
+                seq: record.seq,
                 encoded: Bytes::copy_from_slice(encoded),
+                definitions: Arc::clone(&definitions),
                 json: OnceLock::new(),
             };
             // Nobody listening any more is no error.
@@ -113,6 +122,8 @@ pub const BACKLOG: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use proto::v1;
+
     use super::*;
 
     #[test]

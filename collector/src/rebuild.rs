@@ -101,7 +101,7 @@ pub(crate) async fn hand_over(
         let (log_index, opened) =
             batch.context("the evidence log cannot be read (pgwitness-collector verify)")?;
         let events = decoder
-            .decode(&opened.header, opened.events)
+            .decode(&opened)
             .map_err(|reason| anyhow!("entry {log_index} of the evidence log: {reason}"))?;
         filled.batches += 1;
         filled.events += events.records.len() as u64;
@@ -194,7 +194,7 @@ mod tests {
                 [7; 32],
             );
             let content = evidence::open(&batch, &key.verifying_key(), &log::limits()).unwrap();
-            let events = log::decode_events(&content.header, &content.events).unwrap();
+            let events = log::decode_events(&content).unwrap();
             let seal = evidence::Seal {
                 header: content.header,
                 header_hash: content.header_hash,

@@ -1,9 +1,8 @@
 //! Events as the store takes them in: what its columns say, with everything that repeats kept once.
 //!
-//! Owns the way from an encoded event to a [`Record`]. A session, its attribution and a prepared statement are
-//! byte for byte the same in each of their events, so that they are decoded once and shared. Refuses to be the whole
-//! event: what no column shows (parameters, result columns, places in the stream) is checked and left in the evidence
-//! log, where the JSON form of an event is made from.
+//! Owns the way from an encoded event to a [`Record`]. What a batch defines once is decoded once and shared. Refuses to
+//! be the whole event: what no column shows (parameters, result columns, places in the stream) is checked and left in
+//! the evidence log, where the JSON form of an event is made from.
 
 mod decoder;
 mod wire;
@@ -27,6 +26,8 @@ pub struct Records {
     pub records: Vec<Record>,
     /// The events as the agent hashed them, in the same order.
     pub encoded: Vec<Bytes>,
+    /// What they name, as the agent hashed it.
+    pub definitions: Arc<[Bytes]>,
 }
 
 /// One event.
@@ -38,10 +39,8 @@ pub struct Record {
     pub ts_start_ns: u64,
     /// The same of its end.
     pub ts_end_ns: u64,
-    /// The session that it belongs to.
-    pub session: Option<Arc<v1::Session>>,
-    /// Whose it is.
-    pub attribution: Option<Arc<v1::Attribution>>,
+    /// The session that it belongs to, and whose it is.
+    pub party: Option<Arc<v1::Party>>,
     /// What happened.
     pub body: Body,
 }
@@ -61,12 +60,10 @@ pub enum Body {
 /// The columns' part of a `Query`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Execution {
-    /// A `Protocol`.
-    pub protocol: i32,
-    /// What was executed.
-    pub statement: Option<Arc<v1::Statement>>,
-    /// What that means.
-    pub meaning: Option<Arc<v1::Meaning>>,
+    /// What was executed, and what that means; shared by many executions, so that nothing in it is of one alone.
+    pub template: Arc<v1::Query>,
+    /// The server's command tag.
+    pub tag: CompactString,
     /// How it ended.
     pub result: Option<Outcome>,
     /// The transaction around it.
@@ -116,9 +113,9 @@ impl Record {
 
     /// The statement's meaning, where it is one.
     #[must_use]
-    pub fn meaning(&self) -> Option<&Arc<v1::Meaning>> {
+    pub fn meaning(&self) -> Option<&v1::Meaning> {
         match &self.body {
-            Body::Query(query) => query.meaning.as_ref(),
+            Body::Query(query) => query.template.meaning.as_ref(),
             _ => None,
         }
     }
@@ -130,8 +127,12 @@ impl From<v1::Event> for Record {
             seq: event.seq,
             ts_start_ns: event.ts_start_ns,
             ts_end_ns: event.ts_end_ns,
-            session: event.session.map(Arc::new),
-            attribution: event.attribution.map(Arc::new),
+            party: (event.session.is_some() || event.attribution.is_some()).then(|| {
+                Arc::new(v1::Party {
+                    session: event.session,
+                    attribution: event.attribution,
+                })
+            }),
             body: match event.body {
                 Some(event::Body::Query(query)) => Body::Query(query.into()),
                 Some(other) => Body::Other(Box::new(other)),
@@ -142,12 +143,10 @@ impl From<v1::Event> for Record {
 }
 
 impl From<v1::Query> for Execution {
-    fn from(query: v1::Query) -> Self {
+    fn from(mut query: v1::Query) -> Self {
         Self {
-            protocol: query.protocol,
-            statement: query.statement.map(Arc::new),
-            meaning: query.meaning.map(Arc::new),
-            result: query.result.map(|result| Outcome {
+            tag: take_tag(&mut query),
+            result: query.result.take().map(|result| Outcome {
                 phase: result.phase,
                 outcome: result.outcome,
                 rows: result.rows,
@@ -156,13 +155,37 @@ impl From<v1::Query> for Execution {
                 bytes_out: result.bytes_out,
                 sqlstate: result.sqlstate.into(),
             }),
-            transaction: query.transaction.map(|transaction| Transaction {
+            transaction: query.transaction.take().map(|transaction| Transaction {
                 status: transaction.status.into(),
                 seq: transaction.seq,
                 end: transaction.r#final,
             }),
+            template: Arc::new(shared(query)),
         }
     }
+}
+
+/// What the columns say of all executions alike.
+fn shared(query: v1::Query) -> v1::Query {
+    v1::Query {
+        protocol: query.protocol,
+        statement: query.statement.map(|statement| v1::Statement {
+            original_bytes: 0,
+            sha256: Vec::new(),
+            ..statement
+        }),
+        meaning: query.meaning,
+        ..v1::Query::default()
+    }
+}
+
+/// Takes the command tag, which is each execution's own.
+fn take_tag(query: &mut v1::Query) -> CompactString {
+    query
+        .meaning
+        .as_mut()
+        .map(|meaning| std::mem::take(&mut meaning.tag).into())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -177,6 +200,7 @@ impl Records {
                 .map(|event| prost::Message::encode_to_vec(event).into())
                 .collect(),
             records: events.into_iter().map(Record::from).collect(),
+            definitions: Arc::default(),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Agent {
 
     fn candidate(&self, batch: &SignedBatch) -> Candidate {
         let opened = evidence::open(batch, &self.key.verifying_key(), &log::limits()).unwrap();
-        let events = log::decode_events(&opened.header, &opened.events).unwrap();
+        let events = log::decode_events(&opened).unwrap();
         let seal = Seal {
             header: opened.header,
             header_hash: opened.header_hash,

@@ -1,8 +1,10 @@
-//! The messages between agent and collector, generated from `proto/pgwitness/v1`, and their JSON form.
+//! The messages between agent and collector, generated from `proto/pgwitness/v1`, their JSON form, and how a batch holds
+//! events.
 //!
 //! Owns the wire schema. Refuses meaning: what an event says is decided where it is made.
 
 pub mod json;
+pub mod whole;
 
 /// Version 1 of the schema.
 #[allow(

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use evidence::{Chain, Hash};
 use proto::v1::{self, delivery_client::DeliveryClient, receipt, upload};
@@ -24,9 +23,6 @@ use crate::{
     progress,
     record::Encoded,
 };
-
-/// Events in one batch at the most: enough to make signing cheap, few enough to be durable soon.
-const BATCH_EVENTS: usize = 512;
 
 /// How long events are gathered before they are sealed.
 const LINGER: Duration = Duration::from_millis(100);
@@ -145,10 +141,15 @@ impl Delivery {
                 sent += 1;
             }
             let may_seal = progress.sealed.len() < WINDOW;
+            let due = progress.memory.due();
             let more = async {
                 match gathers_until {
                     None => self.outbox.ready().await,
-                    Some(until) => time::sleep_until(until).await,
+                    // A batch that is full has nothing to wait for; receipts are read meanwhile.
+                    Some(until) => tokio::select! {
+                        () = time::sleep_until(until) => {}
+                        () = self.outbox.full() => {}
+                    },
                 }
             };
             tokio::select! {
@@ -167,9 +168,9 @@ impl Delivery {
                         _ => bail!("the collector sent an answer that is not known"),
                     }
                 }
+                () = until(due) => progress.memory.write(),
                 () = more, if may_seal => {
-                    // A batch that is full already has nothing to wait for; receipts are read meanwhile.
-                    if gathers_until.take().is_none() && self.outbox.len() < BATCH_EVENTS {
+                    if gathers_until.take().is_none() {
                         gathers_until = Some(time::Instant::now() + LINGER);
                     } else {
                         self.seal(progress);
@@ -221,7 +222,7 @@ impl Delivery {
             ..v1::Gap::default()
         };
         self.outbox
-            .push(Encoded::own(boot_ns(), Clock::now(), v1::event::Body::Gap(gap)));
+            .push(&Encoded::own(boot_ns(), Clock::now(), v1::event::Body::Gap(gap)));
     }
 
     fn acknowledged(&self, progress: &mut Progress, sequence: u64) {
@@ -242,19 +243,14 @@ impl Delivery {
     fn seal(&self, progress: &mut Progress) {
         let Some(chain) = &mut progress.chain else { return };
         while progress.sealed.len() < WINDOW {
-            let events = self.outbox.take(BATCH_EVENTS);
-            let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            let Some(gathered) = self.outbox.take() else {
                 break;
             };
-            let (first_ns, last_ns) = (first.first_ns, last.last_ns);
+            let (first_ns, last_ns) = (gathered.first_ns, gathered.last_ns);
             let first_event = progress.next_event;
-            progress.taken += events.len() as u64;
-            let encoded: Vec<Bytes> = events
-                .iter()
-                .zip(first_event..)
-                .map(|(event, number)| event.numbered(number))
-                .collect();
-            progress.next_event += encoded.len() as u64;
+            let count = gathered.contents.len() as u64;
+            progress.taken += count;
+            progress.next_event += count;
             let mut seed = [0; 32];
             rand::rngs::OsRng.fill_bytes(&mut seed);
             let counters = self.metrics.counters();
@@ -262,7 +258,7 @@ impl Delivery {
             let batch = evidence::seal(
                 chain,
                 &self.key,
-                encoded,
+                gathered.contents,
                 first_event,
                 first_ns,
                 last_ns,
@@ -279,5 +275,13 @@ impl Delivery {
         self.metrics
             .batches_waiting
             .store(progress.sealed.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Waits for this moment, or for ever.
+async fn until(moment: Option<std::time::Instant>) {
+    match moment {
+        Some(moment) => time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }

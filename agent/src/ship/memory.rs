@@ -4,14 +4,21 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use evidence::Hash;
 
-/// The file, and what stands in it.
+/// How often the file is written at the most: writing it takes longer than all else that a batch costs.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The file, and what stands in it, or will before this is dropped.
 pub struct Memory {
     path: PathBuf,
     newest: Option<(u64, Hash)>,
+    /// `newest` is not in the file yet.
+    unwritten: bool,
+    written: Option<Instant>,
 }
 
 impl Memory {
@@ -24,18 +31,43 @@ impl Memory {
             hex::decode_to_slice(hash, &mut bytes).ok()?;
             Some((sequence.parse().ok()?, bytes))
         });
-        Self { path, newest }
+        Self {
+            path,
+            newest,
+            unwritten: false,
+            written: None,
+        }
     }
 
     /// A batch was acknowledged.
     pub fn acknowledged(&mut self, sequence: u64, hash: Hash) {
         self.newest = Some((sequence, hash));
+        self.unwritten = true;
+        if self.written.is_none_or(|written| written.elapsed() >= PAUSE) {
+            self.write();
+        }
+    }
+
+    /// When [`Memory::write`] has something to do, if it has.
+    pub fn due(&self) -> Option<Instant> {
+        self.written
+            .map(|written| written + PAUSE)
+            .filter(|_| self.unwritten)
+    }
+
+    /// Writes what is not in the file yet.
+    pub fn write(&mut self) {
+        let Some((sequence, hash)) = self.newest.filter(|_| self.unwritten) else {
+            return;
+        };
         let text = format!("{sequence} {}\n", hex::encode(hash));
         let beside = self.path.with_extension("new");
         // Not synced, and no error if it fails: an older memory finds less, and never accuses falsely.
         if fs::write(&beside, text).is_ok() {
             let _ = fs::rename(&beside, &self.path);
         }
+        self.unwritten = false;
+        self.written = Some(Instant::now());
     }
 
     /// What is wrong with a collector that holds this much, in words; `None` if nothing is.
@@ -51,6 +83,12 @@ impl Memory {
     }
 }
 
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,8 +98,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut memory = Memory::read(folder.path());
         assert_eq!(memory.objection(0, &[0; 32]), None);
-        memory.acknowledged(7, [7; 32]);
+        for sequence in 1..=7 {
+            memory.acknowledged(sequence, [sequence as u8; 32]);
+        }
+        assert!(memory.due().is_some());
+        drop(memory);
         let memory = Memory::read(folder.path());
+        assert_eq!(memory.due(), None);
         assert_eq!(memory.objection(7, &[7; 32]), None);
         assert_eq!(
             memory.objection(9, &[9; 32]),

@@ -1,14 +1,27 @@
 //! The queue between the tap and delivery: bounded, never blocking, and honest about what it had to drop.
+//!
+//! Events are gathered into batches as they come, so that what waits is what will be sealed, and delivery is handed
+//! hundreds of events at a time.
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use proto::v1;
 use tokio::sync::Notify;
 
-use crate::{control::Fill, record::Encoded};
+use crate::{
+    control::Fill,
+    record::{Encoded, Gathered},
+};
+
+/// Events in one batch at the most: enough to make signing and definitions cheap, few enough to be durable soon.
+const BATCH_EVENTS: usize = 2048;
+
+/// Bytes in one batch, about: far below what a collector takes.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Events that wait for delivery.
 pub struct Outbox {
@@ -19,8 +32,13 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<Encoded>,
-    bytes: u64,
+    /// Batches that take no more.
+    full: VecDeque<Gathered>,
+    /// Bytes of those.
+    full_bytes: u64,
+    /// Events in those.
+    full_events: usize,
+    open: Gathered,
     /// Dropped since the last gap event that said so.
     untold: u64,
     /// From when on.
@@ -42,10 +60,11 @@ impl Outbox {
     }
 
     /// Takes an event, or counts it as dropped if there is no room.
-    pub fn push(&self, event: Encoded) {
+    pub fn push(&self, event: &Encoded) {
         let bytes = event.size() as u64;
         let mut queue = self.lock();
-        if queue.bytes + bytes > self.bytes_max {
+        let was = queue.state();
+        if queue.bytes() + bytes > self.bytes_max {
             if queue.untold == 0 {
                 queue.untold_since_ns = event.first_ns;
             }
@@ -68,20 +87,25 @@ impl Outbox {
                 ..v1::Event::default()
             };
             queue.untold = 0;
-            queue.add(Encoded::of(&told));
+            queue.add(&Encoded::of(&told));
         }
         queue.add(event);
+        let is = queue.state();
         drop(queue);
-        self.ready.notify_one();
+        if is != was {
+            self.ready.notify_one();
+        }
     }
 
-    /// Takes up to `most` events from the front.
-    pub fn take(&self, most: usize) -> Vec<Encoded> {
+    /// Takes the oldest batch: a full one, or what there is.
+    pub fn take(&self) -> Option<Gathered> {
         let mut queue = self.lock();
-        let count = most.min(queue.events.len());
-        let taken: Vec<Encoded> = queue.events.drain(..count).collect();
-        queue.bytes -= taken.iter().map(|event| event.size() as u64).sum::<u64>();
-        taken
+        if let Some(batch) = queue.full.pop_front() {
+            queue.full_bytes -= batch.contents.size() as u64;
+            queue.full_events -= batch.contents.len();
+            return Some(batch);
+        }
+        (!queue.open.contents.is_empty()).then(|| mem::take(&mut queue.open))
     }
 
     /// Waits until there is something to take.
@@ -91,20 +115,28 @@ impl Outbox {
         }
     }
 
+    /// Waits until a batch is full.
+    pub async fn full(&self) {
+        while self.lock().full.is_empty() {
+            self.ready.notified().await;
+        }
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.lock().events.is_empty()
+        self.len() == 0
     }
 
     /// Events that wait now.
     pub fn len(&self) -> usize {
-        self.lock().events.len()
+        let queue = self.lock();
+        queue.full_events + queue.open.contents.len()
     }
 
     /// How full it is, as it counts.
     pub fn fill(&self) -> Fill {
         Fill {
-            used: self.lock().bytes,
+            used: self.lock().bytes(),
             limit: self.bytes_max,
         }
     }
@@ -129,17 +161,29 @@ impl Outbox {
 }
 
 impl Queue {
-    fn add(&mut self, event: Encoded) {
-        self.bytes += event.size() as u64;
+    fn add(&mut self, event: &Encoded) {
         self.accepted += 1;
-        self.events.push_back(event);
+        self.open.add(event);
+        let contents = &self.open.contents;
+        if contents.len() >= BATCH_EVENTS || contents.size() >= BATCH_BYTES {
+            self.full_bytes += contents.size() as u64;
+            self.full_events += contents.len();
+            self.full.push_back(mem::take(&mut self.open));
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.full_bytes + self.open.contents.size() as u64
+    }
+
+    /// What delivery waits for: that there is something, and that there is a full batch. In between nobody is woken.
+    fn state(&self) -> (bool, bool) {
+        (!self.open.contents.is_empty(), !self.full.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
     use super::*;
 
     fn event() -> Encoded {
@@ -149,23 +193,71 @@ mod tests {
         })
     }
 
+    fn whole(batch: &Gathered) -> Vec<v1::Event> {
+        let definitions: Vec<&[u8]> = batch.contents.definitions().collect();
+        let events = batch.contents.events().zip(1..);
+        events
+            .map(|(event, number)| proto::whole::event(number, event, &definitions).expect("an event"))
+            .collect()
+    }
+
     #[test]
     fn what_does_not_fit_is_dropped_and_told() {
-        let outbox = Outbox::new(3 * event().size() as u64);
+        let mut batch = Gathered::default();
+        for _ in 0..3 {
+            batch.add(&event());
+        }
+        let outbox = Outbox::new(batch.contents.size() as u64);
         for _ in 0..5 {
-            outbox.push(event());
+            outbox.push(&event());
         }
         assert_eq!(outbox.totals(), (3, 2));
-        assert_eq!(outbox.take(usize::MAX).len(), 3);
+        assert_eq!(outbox.fill().used, outbox.fill().limit);
+        assert_eq!(outbox.take().map(|batch| batch.contents.len()), Some(3));
+        assert!(outbox.is_empty() && outbox.fill().used == 0);
         assert_eq!(outbox.pushed(), 4, "the gap is part of it");
-        outbox.push(event());
+        outbox.push(&event());
         assert_eq!(outbox.pushed(), 5);
-        let taken = outbox.take(usize::MAX);
-        assert_eq!(taken.len(), 2);
-        let first = v1::Event::decode(taken[0].numbered(1)).expect("an event");
+        let taken = outbox.take().expect("a batch");
+        let [first, _] = whole(&taken).try_into().expect("two events");
         let Some(v1::event::Body::Gap(gap)) = first.body else {
             panic!("a gap comes first")
         };
         assert_eq!((gap.reason.as_str(), gap.events_missing), ("queue_full", Some(2)));
+    }
+
+    #[tokio::test]
+    async fn batches_come_out_in_order_and_full_ones_without_waiting() {
+        let outbox = Outbox::new(u64::MAX);
+        let events = BATCH_EVENTS * 2 + 3;
+        for n in 0..events {
+            let timed = v1::Event {
+                ts_start_ns: n as u64 + 1,
+                ts_end_ns: n as u64 + 2,
+                ..v1::Event::default()
+            };
+            outbox.push(&Encoded::of(&timed));
+        }
+        assert_eq!(outbox.len(), events);
+        outbox.full().await;
+        outbox.ready().await;
+        let mut next = 1;
+        for expected in [BATCH_EVENTS, BATCH_EVENTS, 3] {
+            let batch = outbox.take().expect("a batch");
+            assert_eq!(batch.contents.len(), expected);
+            assert_eq!((batch.first_ns, batch.last_ns), (next, next + expected as u64));
+            next += expected as u64;
+        }
+        assert!(outbox.take().is_none());
+        assert_eq!(outbox.fill().used, 0);
+        let long = v1::Event {
+            body: Some(v1::event::Body::Gap(v1::Gap {
+                detail: "x".repeat(BATCH_BYTES),
+                ..v1::Gap::default()
+            })),
+            ..v1::Event::default()
+        };
+        outbox.push(&Encoded::of(&long));
+        outbox.full().await;
     }
 }

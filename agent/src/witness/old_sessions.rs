@@ -63,7 +63,7 @@ pub(super) struct OldSessions {
 
 impl Witness {
     /// Goes on from what a former run left: what ended in between is told, the rest is awaited.
-    pub fn go_on(&mut self, former: Former, out: &mut impl FnMut(Encoded)) {
+    pub fn go_on(&mut self, former: Former, out: &mut impl FnMut(&Encoded)) {
         self.old.began = boot_ns();
         for server in self.servers.tapped() {
             let ports = listening_ports(server.pid).into_iter();
@@ -79,7 +79,7 @@ impl Witness {
                 ),
                 ..v1::Gap::default()
             };
-            out(Encoded::own(
+            out(&Encoded::own(
                 self.old.began,
                 self.clock,
                 v1::event::Body::Gap(gap),
@@ -177,7 +177,7 @@ impl Witness {
     }
 
     /// A process ended: so did the connection that it served, even if that was not heard of in this run.
-    pub(super) fn process_ended(&mut self, tgid: u32, at: u64, out: &mut impl FnMut(Encoded)) {
+    pub(super) fn process_ended(&mut self, tgid: u32, at: u64, out: &mut impl FnMut(&Encoded)) {
         self.old.titles.ended(tgid);
         self.old.listening.retain(|(server, _)| *server != tgid);
         if !self.old.backends_left.remove(&tgid) {
@@ -295,7 +295,7 @@ impl Witness {
     }
 
     /// A connection of the former run is over, and this run never heard of it.
-    fn unseen_end(&mut self, cookie: u64, at: u64, out: &mut impl FnMut(Encoded)) {
+    fn unseen_end(&mut self, cookie: u64, at: u64, out: &mut impl FnMut(&Encoded)) {
         let Some((kept, run)) = self.old.left.remove(&cookie).zip(self.old.former.as_ref()) else {
             return;
         };
@@ -349,7 +349,7 @@ impl Witness {
             let session = Arc::clone(&facts);
             let event = Event { times, session, body };
             let told = record::event(&event, Some(&attribution), self.clock, &self.boot);
-            out(Encoded::of(&told));
+            out(&Encoded::of(&told));
         }
     }
 

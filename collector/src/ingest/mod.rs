@@ -264,7 +264,7 @@ fn open(
         )));
     }
     let opened = check_leaves(batch, seal, &limits).map_err(|error: BatchError| refuse(error.to_string()))?;
-    let events = decoder.decode(&opened.header, opened.events).map_err(refuse)?;
+    let events = decoder.decode(&opened).map_err(refuse)?;
     Ok((
         Seal {
             header: opened.header,

@@ -256,9 +256,9 @@ pub(crate) fn evidence_in(data: &Path) -> anyhow::Result<PathBuf> {
     Ok(evidence)
 }
 
-/// Decodes a batch's events; they must carry the sequence numbers that the header promises.
-pub fn decode_events(header: &BatchHeader, events: &[bytes::Bytes]) -> Result<Records, String> {
-    Decoder::default().decode(header, events.to_vec())
+/// Decodes a batch's events, as [`Decoder::decode`] does.
+pub fn decode_events(opened: &OpenedBatch) -> Result<Records, String> {
+    Decoder::default().decode(opened)
 }
 
 /// Limits on batches; the same ones for the stream and for reading back.

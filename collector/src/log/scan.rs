@@ -20,6 +20,7 @@ use super::{
     identity::{self, Origin},
     tiles::TileFiles,
 };
+use crate::record::Decoder;
 
 /// The first thing that is wrong in an evidence folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -150,6 +151,7 @@ pub(crate) fn scan(evidence: &Path, depth: Depth, kept: Option<&[u8]>) -> Result
         limits: Limits::default(),
         tiles: TileFiles::list(evidence)?,
         kept,
+        decoder: Decoder::default(),
         compared: 0,
         done: Scanned {
             origin,
@@ -173,6 +175,8 @@ struct Walk {
     limits: Limits,
     tiles: TileFiles,
     kept: Option<Checkpoint>,
+    /// Says whether each event stands on definitions that its batch has.
+    decoder: Decoder,
     /// How many of `done.unwritten` were compared with their files.
     compared: usize,
     done: Scanned,
@@ -243,7 +247,8 @@ impl Walk {
         agent.advance(tip, seal.header.clone());
         self.done.events += u64::from(seal.header.event_count);
         if self.thorough() {
-            check_leaves(batch, seal, &self.limits).map_err(|error| error.to_string())?;
+            let opened = check_leaves(batch, seal, &self.limits).map_err(|error| error.to_string())?;
+            self.decoder.decode(&opened)?;
         }
         let Scanned {
             tiling, unwritten, ..

@@ -1,7 +1,7 @@
 //! Rows of the tail, with what repeats kept once.
 //!
 //! Owns the in-memory form: columns of their own for what differs in every event, and parts (sessions, statements, …)
-//! that rows point to, so that thirty columns cost a row six numbers. A query gets the columns that it asks for, spelt
+//! that rows point to, so that thirty columns cost a row four numbers. A query gets the columns that it asks for, spelt
 //! out; a file gets them as dictionaries. Refuses to know where rows go.
 
 use std::sync::Arc;
@@ -55,31 +55,24 @@ pub(super) struct Chunk {
 
 /// Sorts of parts, and their places in `Chunk::keys`.
 const BATCH: usize = 0;
-const SESSION: usize = 1;
-const ATTRIBUTION: usize = 2;
-const STATEMENT: usize = 3;
-const MEANING: usize = 4;
-const MANNER: usize = 5;
-const PARTS: usize = 6;
+const PARTY: usize = 1;
+const TEMPLATE: usize = 2;
+const MANNER: usize = 3;
+const PARTS: usize = 4;
 
 impl Chunk {
     pub(super) fn of<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Self {
         let mut batches = Shared::default();
-        let mut sessions = Shared::default();
-        let mut attributions = Shared::default();
-        let mut statements = Shared::default();
-        let mut meanings = Shared::default();
+        let mut parties = Shared::default();
+        let mut templates = Shared::default();
         let mut manners = Manners::default();
         let mut rows = 0;
         for entry in entries.clone() {
             for record in &entry.records {
                 rows += 1;
                 batches.add(Some(&entry.batch));
-                sessions.add(record.session.as_ref());
-                attributions.add(record.attribution.as_ref());
-                let query = columns::query(record);
-                statements.add(query.and_then(|query| query.statement.as_ref()));
-                meanings.add(query.and_then(|query| query.meaning.as_ref()));
+                parties.add(record.party.as_ref());
+                templates.add(columns::query(record).map(|query| &query.template));
                 manners.add(Manner::of(record));
             }
         }
@@ -91,20 +84,16 @@ impl Chunk {
                 Column::Time(get) => columns::times(records(), *get),
                 Column::Number(get) => columns::numbers(records(), *get),
                 Column::Batch(get) => get.values(&batches.parts),
-                Column::Session(get) => get.values(&sessions.parts),
-                Column::Attribution(get) => get.values(&attributions.parts),
-                Column::Statement(get) => get.values(&statements.parts),
-                Column::Meaning(get) => get.values(&meanings.parts),
+                Column::Party(get) => get.values(&parties.parts),
+                Column::Template(get) => get.values(&templates.parts),
                 Column::Manner(get) => get.values(&manner_list),
             })
             .collect();
         // In the order of the constants above.
         let keys = vec![
             batches.keys.into(),
-            sessions.keys.into(),
-            attributions.keys.into(),
-            statements.keys.into(),
-            meanings.keys.into(),
+            parties.keys.into(),
+            templates.keys.into(),
             manners.keys.into(),
         ];
         Self { rows, keys, columns }
@@ -223,10 +212,8 @@ fn part_of(column: &Column) -> Option<usize> {
     match column {
         Column::Time(_) | Column::Number(_) => None,
         Column::Batch(_) => Some(BATCH),
-        Column::Session(_) => Some(SESSION),
-        Column::Attribution(_) => Some(ATTRIBUTION),
-        Column::Statement(_) => Some(STATEMENT),
-        Column::Meaning(_) => Some(MEANING),
+        Column::Party(_) => Some(PARTY),
+        Column::Template(_) => Some(TEMPLATE),
         Column::Manner(_) => Some(MANNER),
     }
 }

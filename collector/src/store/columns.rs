@@ -1,7 +1,7 @@
 //! The columns of `events`: one table that says what each is called, what type it has and where its value is taken.
 //!
 //! Owns the Arrow schema and the way from records to columns; both come from [`COLUMNS`], so they cannot differ. What
-//! repeats (batch, session, attribution, statement, meaning, manner) is a *part*, whose columns are filled once for
+//! repeats (batch, party, template, manner) is a *part*, whose columns are filled once for
 //! each distinct one; `chunk` puts the two together. Refuses to fill gaps: what an event does not know is NULL.
 //! Numbers are signed 64-bit, because that is what SQL arithmetic expects; a larger one (none that is honest) is cut
 //! off at the largest. `event_id` and `event`, which follow from others, are made by `session` when asked for.
@@ -35,14 +35,10 @@ pub(super) enum Column {
     Number(fn(&Record) -> Option<u64>),
     /// Of each batch.
     Batch(Get<Batch>),
-    /// Of each session as it was known.
-    Session(Get<v1::Session>),
-    /// Of each attribution.
-    Attribution(Get<v1::Attribution>),
+    /// Of each session as it was known, with whose it is.
+    Party(Get<v1::Party>),
     /// Of each statement.
-    Statement(Get<v1::Statement>),
-    /// Of each statement's meaning.
-    Meaning(Get<v1::Meaning>),
+    Template(Get<v1::Query>),
     /// Of each way in which events went.
     Manner(Get<Manner>),
 }
@@ -71,7 +67,7 @@ pub(super) struct Batch {
 pub(super) struct Manner {
     kind: &'static str,
     encryption: i32,
-    protocol: Option<i32>,
+    tag: CompactString,
     phase: Option<i32>,
     outcome: Option<i32>,
     sqlstate: CompactString,
@@ -84,12 +80,16 @@ impl Manner {
     pub(super) fn of(record: &Record) -> Self {
         let mut manner = Self {
             kind: record.kind(),
-            encryption: record.session.as_ref().map_or(0, |session| session.encryption),
+            encryption: record
+                .party
+                .as_ref()
+                .and_then(|party| session(party))
+                .map_or(0, |session| session.encryption),
             ..Self::default()
         };
         match &record.body {
             Body::Query(query) => {
-                manner.protocol = Some(query.protocol);
+                manner.tag = query.tag.clone();
                 if let Some(result) = &query.result {
                     manner.phase = Some(result.phase);
                     manner.outcome = Some(result.outcome);
@@ -124,10 +124,8 @@ impl Column {
             Self::Time(_) => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
             Self::Number(_) => DataType::Int64,
             Self::Batch(get) => get.data_type(),
-            Self::Session(get) => get.data_type(),
-            Self::Attribution(get) => get.data_type(),
-            Self::Statement(get) => get.data_type(),
-            Self::Meaning(get) => get.data_type(),
+            Self::Party(get) => get.data_type(),
+            Self::Template(get) => get.data_type(),
             Self::Manner(get) => get.data_type(),
         }
     }
@@ -183,6 +181,22 @@ pub(super) fn numbers<'a>(
             .map(|record| get(record).map(signed))
             .collect::<Int64Array>(),
     )
+}
+
+fn session(party: &v1::Party) -> Option<&v1::Session> {
+    party.session.as_ref()
+}
+
+fn attribution(party: &v1::Party) -> Option<&v1::Attribution> {
+    party.attribution.as_ref()
+}
+
+fn statement(template: &v1::Query) -> Option<&v1::Statement> {
+    template.statement.as_ref()
+}
+
+fn meaning(template: &v1::Query) -> Option<&v1::Meaning> {
+    template.meaning.as_ref()
 }
 
 pub(super) fn query(record: &Record) -> Option<&Execution> {
@@ -291,22 +305,35 @@ pub(super) const COLUMNS: &[(&str, Column)] = &[
     ("seq", Column::Number(|r| Some(r.seq))),
     ("batch_sequence", Column::Batch(Get::Number(|b| Some(b.sequence)))),
     ("log_index", Column::Batch(Get::Number(|b| Some(b.log_index)))),
-    ("session_id", Column::Session(Get::Text(|s| text(&s.id)))),
+    (
+        "session_id",
+        Column::Party(Get::Text(|p| session(p).and_then(|s| text(&s.id)))),
+    ),
     (
         "backend_pid",
-        Column::Session(Get::Number(|s| known(s.backend_pid.into()))),
+        Column::Party(Get::Number(|p| {
+            session(p).and_then(|s| known(s.backend_pid.into()))
+        })),
     ),
-    ("login_role", Column::Session(Get::Text(|s| text(&s.login_role)))),
-    ("database", Column::Session(Get::Text(|s| text(&s.database)))),
+    (
+        "login_role",
+        Column::Party(Get::Text(|p| session(p).and_then(|s| text(&s.login_role)))),
+    ),
+    (
+        "database",
+        Column::Party(Get::Text(|p| session(p).and_then(|s| text(&s.database)))),
+    ),
     (
         "application_name",
-        Column::Session(Get::Text(|s| text(&s.application_name))),
+        Column::Party(Get::Text(|p| session(p).and_then(|s| text(&s.application_name)))),
     ),
     (
         "transport",
-        Column::Session(Get::Made(|s| {
-            let full = v1::Transport::try_from(s.transport).ok();
-            json::enum_name(s.transport, full.map(|e| e.as_str_name()), "TRANSPORT_")
+        Column::Party(Get::Made(|p| {
+            session(p).and_then(|s| {
+                let full = v1::Transport::try_from(s.transport).ok();
+                json::enum_name(s.transport, full.map(|e| e.as_str_name()), "TRANSPORT_")
+            })
         })),
     ),
     (
@@ -318,108 +345,159 @@ pub(super) const COLUMNS: &[(&str, Column)] = &[
     ),
     (
         "opened_before_attach",
-        Column::Session(Get::Flag(|s| Some(s.opened_before_attach))),
+        Column::Party(Get::Flag(|p| session(p).map(|s| s.opened_before_attach))),
     ),
     (
         "client_addr",
-        Column::Session(Get::Text(|s| owned(s.client.as_ref()))),
+        Column::Party(Get::Text(|p| session(p).and_then(|s| owned(s.client.as_ref())))),
     ),
     (
         "client_port",
-        Column::Session(Get::Number(|s| known(s.client.as_ref()?.port.into()))),
+        Column::Party(Get::Number(|p| {
+            session(p).and_then(|s| known(s.client.as_ref()?.port.into()))
+        })),
     ),
     (
         "server_addr",
-        Column::Session(Get::Text(|s| owned(s.server.as_ref()))),
+        Column::Party(Get::Text(|p| session(p).and_then(|s| owned(s.server.as_ref())))),
     ),
     (
         "server_port",
-        Column::Session(Get::Number(|s| known(s.server.as_ref()?.port.into()))),
+        Column::Party(Get::Number(|p| {
+            session(p).and_then(|s| known(s.server.as_ref()?.port.into()))
+        })),
     ),
     (
         "principal",
-        Column::Attribution(Get::Text(|a| text(&a.principal))),
+        Column::Party(Get::Text(|p| attribution(p).and_then(|a| text(&a.principal)))),
     ),
     (
         "principal_kind",
-        Column::Attribution(Get::Made(|a| {
-            let full = v1::PrincipalKind::try_from(a.kind).ok();
-            json::enum_name(a.kind, full.map(|e| e.as_str_name()), "PRINCIPAL_KIND_")
+        Column::Party(Get::Made(|p| {
+            attribution(p).and_then(|a| {
+                let full = v1::PrincipalKind::try_from(a.kind).ok();
+                json::enum_name(a.kind, full.map(|e| e.as_str_name()), "PRINCIPAL_KIND_")
+            })
         })),
     ),
     (
         "confidence",
-        Column::Attribution(Get::Made(|a| Some(json::confidence(a.confidence)))),
+        Column::Party(Get::Made(|p| {
+            attribution(p).map(|a| json::confidence(a.confidence))
+        })),
     ),
-    ("method", Column::Attribution(Get::Text(|a| text(&a.method)))),
-    ("reason", Column::Attribution(Get::Text(|a| text(&a.reason)))),
+    (
+        "method",
+        Column::Party(Get::Text(|p| attribution(p).and_then(|a| text(&a.method)))),
+    ),
+    (
+        "reason",
+        Column::Party(Get::Text(|p| attribution(p).and_then(|a| text(&a.reason)))),
+    ),
     (
         "pid",
-        Column::Attribution(Get::Number(|a| known(a.process.as_ref()?.pid.into()))),
+        Column::Party(Get::Number(|p| {
+            attribution(p).and_then(|a| known(a.process.as_ref()?.pid.into()))
+        })),
     ),
     (
         "exe",
-        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.exe))),
+        Column::Party(Get::Text(|p| {
+            attribution(p).and_then(|a| text(&a.process.as_ref()?.exe))
+        })),
     ),
     (
         "uid",
-        Column::Attribution(Get::Number(|a| Some(a.process.as_ref()?.uid.into()))),
+        Column::Party(Get::Number(|p| {
+            attribution(p).and_then(|a| Some(a.process.as_ref()?.uid.into()))
+        })),
     ),
     (
         "user",
-        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.user))),
+        Column::Party(Get::Text(|p| {
+            attribution(p).and_then(|a| text(&a.process.as_ref()?.user))
+        })),
     ),
     (
         "unit",
-        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.unit))),
+        Column::Party(Get::Text(|p| {
+            attribution(p).and_then(|a| text(&a.process.as_ref()?.unit))
+        })),
     ),
     (
         "cgroup",
-        Column::Attribution(Get::Text(|a| text(&a.process.as_ref()?.cgroup_path))),
+        Column::Party(Get::Text(|p| {
+            attribution(p).and_then(|a| text(&a.process.as_ref()?.cgroup_path))
+        })),
     ),
     (
         "command_line",
-        Column::Attribution(Get::Made(|a| {
-            let words = &a.process.as_ref()?.command_line;
-            (!words.is_empty()).then(|| words.join(" "))
+        Column::Party(Get::Made(|p| {
+            attribution(p).and_then(|a| {
+                let words = &a.process.as_ref()?.command_line;
+                (!words.is_empty()).then(|| words.join(" "))
+            })
         })),
     ),
-    ("class", Column::Meaning(Get::Made(|m| json::class(m.class)))),
-    ("command", Column::Meaning(Get::Text(|m| text(&m.command)))),
-    ("tag", Column::Meaning(Get::Text(|m| text(&m.tag)))),
-    ("parsed", Column::Meaning(Get::Flag(|m| Some(m.parsed)))),
+    (
+        "class",
+        Column::Template(Get::Made(|q| meaning(q).and_then(|m| json::class(m.class)))),
+    ),
+    (
+        "command",
+        Column::Template(Get::Text(|q| meaning(q).and_then(|m| text(&m.command)))),
+    ),
+    ("tag", Column::Manner(Get::Text(|m| text(&m.tag)))),
+    (
+        "parsed",
+        Column::Template(Get::Flag(|q| meaning(q).map(|m| m.parsed))),
+    ),
     (
         "statement",
-        Column::Statement(Get::Text(|s| {
-            if s.text_known {
-                Some(&s.text)
-            } else {
-                text(&s.text)
-            }
+        Column::Template(Get::Text(|q| {
+            statement(q).and_then(|s| {
+                if s.text_known {
+                    Some(s.text.as_str())
+                } else {
+                    text(&s.text)
+                }
+            })
         })),
     ),
-    ("text_known", Column::Statement(Get::Flag(|s| Some(s.text_known)))),
-    ("truncated", Column::Statement(Get::Flag(|s| Some(s.truncated)))),
+    (
+        "text_known",
+        Column::Template(Get::Flag(|q| statement(q).map(|s| s.text_known))),
+    ),
+    (
+        "truncated",
+        Column::Template(Get::Flag(|q| statement(q).map(|s| s.truncated))),
+    ),
     (
         "fingerprint",
-        Column::Statement(Get::Text(|s| text(&s.fingerprint))),
+        Column::Template(Get::Text(|q| statement(q).and_then(|s| text(&s.fingerprint)))),
     ),
-    ("objects", Column::Meaning(Get::List(|m| objects(m, object_name)))),
+    (
+        "objects",
+        Column::Template(Get::List(|q| meaning(q).and_then(|m| objects(m, object_name)))),
+    ),
     (
         "object_access",
-        Column::Meaning(Get::List(|m| objects(m, access))),
+        Column::Template(Get::List(|q| meaning(q).and_then(|m| objects(m, access)))),
     ),
     (
         "protocol",
-        Column::Manner(Get::Made(|m| {
-            let full = v1::Protocol::try_from(m.protocol?).ok();
-            json::enum_name(m.protocol?, full.map(|e| e.as_str_name()), "PROTOCOL_")
+        Column::Template(Get::Made(|q| {
+            let full = v1::Protocol::try_from(q.protocol).ok();
+            json::enum_name(q.protocol, full.map(|e| e.as_str_name()), "PROTOCOL_")
         })),
     ),
-    ("statement_name", Column::Statement(Get::Text(|s| text(&s.name)))),
+    (
+        "statement_name",
+        Column::Template(Get::Text(|q| statement(q).and_then(|s| text(&s.name)))),
+    ),
     (
         "statement_index",
-        Column::Statement(Get::Number(|s| Some(s.index.into()))),
+        Column::Template(Get::Number(|q| statement(q).map(|s| s.index.into()))),
     ),
     (
         "phase",

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use datafusion::{
     arrow::{
         array::{AsArray, FixedSizeBinaryBuilder},
@@ -16,8 +16,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
 use evidence::OpenedBatch;
-use prost::Message;
-use proto::v1;
+use proto::whole;
 
 /// Where batches can be read back.
 pub trait Batches: Send + Sync {
@@ -105,7 +104,8 @@ impl Shown {
         let nth = seq.checked_sub(batch.header.first_event_seq).map(usize::try_from);
         let encoded = nth.and_then(Result::ok).and_then(|nth| batch.events.get(nth));
         let encoded = encoded.with_context(|| format!("entry {entry} has no event {seq}"))?;
-        let event = v1::Event::decode(encoded.clone())?;
+        let event = whole::event(seq, encoded, &batch.definitions)
+            .map_err(|refused| anyhow!("entry {entry} of the log: event {seq} {refused}"))?;
         Ok(Some(proto::json::event(&batch.header.agent_id, &event)))
     }
 }

@@ -39,6 +39,7 @@ impl Batches for Shelf {
         Ok(evidence::OpenedBatch {
             header,
             events: batch.encoded.clone(),
+            definitions: batch.definitions.to_vec(),
             header_hash: [0; 32],
         })
     }

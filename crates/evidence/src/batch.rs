@@ -1,4 +1,4 @@
-//! Making a batch: salts and leaves of its events, its header, its signature, its place in the agent's chain.
+//! Making a batch: salts and leaves of what it holds, its header, its signature, its place in the agent's chain.
 //!
 //! Owns the agent's side. Checking what somebody else made is `open`, which shares the functions here and nothing
 //! else, so that a sealed batch is never trusted for having been sealed by this code.
@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
 use prost::Message;
-use proto::v1::{BatchHeader, BatchPayload, Counters, SignedBatch};
+use proto::v1::{BatchHeader, Counters, SignedBatch};
 use sha2::{Digest, Sha256};
 
-use crate::merkle::Frontier;
+use crate::{contents::Contents, merkle::Frontier};
 
 /// A SHA-256 value.
 pub type Hash = [u8; 32];
@@ -17,7 +17,7 @@ pub type Hash = [u8; 32];
 /// What the signature covers in front of the header bytes, so that it can never be taken for one over anything else.
 pub const BATCH_SIGNATURE_CONTEXT: &[u8] = b"pgwitness batch v1\n";
 
-/// Length of an event's salt: 128 bits cannot be guessed, so that a leaf reveals nothing of a short event.
+/// Length of a leaf's salt: 128 bits cannot be guessed, so that a leaf reveals nothing of a short event.
 pub const SALT_BYTES: usize = 16;
 
 const SALT_CONTEXT: &[u8] = b"pgwitness salt v1";
@@ -56,7 +56,7 @@ impl Chain {
     }
 }
 
-/// Seals encoded `Event`s into the chain's next batch and advances the chain.
+/// Seals encoded `Event`s, and the `Definition`s that they name, into the chain's next batch and advances the chain.
 ///
 /// `first_event_seq` is the `seq` of the first event; times are nanoseconds since the Unix epoch, from the first
 /// event's start to the last one's end. `salt_seed` must be fresh and unpredictable for every batch: whoever can guess
@@ -68,33 +68,29 @@ impl Chain {
 pub fn seal(
     chain: &mut Chain,
     key: &SigningKey,
-    events: Vec<Bytes>,
+    contents: impl Into<Contents>,
     first_event_seq: u64,
     first_ns: u64,
     last_ns: u64,
     counters: impl Into<Option<Counters>>,
     salt_seed: [u8; 32],
 ) -> SignedBatch {
-    let event_count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-    let events_root = events_root(&salt_seed, &events);
-    let payload = compress(
-        &BatchPayload {
-            salt_seed: Bytes::copy_from_slice(&salt_seed),
-            events,
-        }
-        .encode_to_vec(),
-    );
+    let contents = contents.into();
+    let root = root(&salt_seed, contents.leaves());
+    let (event_count, definition_count) = contents.counts();
+    let payload = compress(&contents.payload(&salt_seed));
     let header = BatchHeader {
         agent_id: chain.agent_id.clone(),
         sequence: chain.next_sequence,
         previous: chain.previous.to_vec(),
         event_count,
-        events_root: events_root.to_vec(),
+        events_root: root.to_vec(),
         first_ns,
         last_ns,
         payload_digest: Sha256::digest(&payload).to_vec(),
         first_event_seq,
         counters: counters.into(),
+        definition_count,
     }
     .encode_to_vec();
     let signature = key.sign(&signed_bytes(&header)).to_bytes();
@@ -107,7 +103,7 @@ pub fn seal(
     }
 }
 
-/// The salt of event `index` of a batch.
+/// The salt of leaf `index` of a batch: an event's place, or that of a definition counted on behind the events.
 #[must_use]
 pub fn salt(seed: &[u8], index: u32) -> [u8; SALT_BYTES] {
     let digest: Hash = Sha256::new()
@@ -123,13 +119,13 @@ pub fn salt(seed: &[u8], index: u32) -> [u8; SALT_BYTES] {
     salt
 }
 
-/// The leaf of one event in its batch's tree: SHA-256 of a zero byte, the salt and the encoded event.
+/// The leaf of one event or definition in its batch's tree: SHA-256 of a zero byte, the salt and the encoded message.
 #[must_use]
-pub fn leaf(salt: &[u8; SALT_BYTES], event: &[u8]) -> Hash {
+pub fn leaf(salt: &[u8; SALT_BYTES], message: &[u8]) -> Hash {
     Sha256::new()
         .chain_update([0])
         .chain_update(salt)
-        .chain_update(event)
+        .chain_update(message)
         .finalize()
         .into()
 }
@@ -151,11 +147,11 @@ pub fn log_entry(batch: &SignedBatch) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// RFC 6962 root over the events' leaves.
-pub(crate) fn events_root(seed: &[u8], events: &[Bytes]) -> Hash {
+/// RFC 6962 root over the leaves of these messages.
+pub(crate) fn root<'a>(seed: &[u8], messages: impl Iterator<Item = &'a [u8]>) -> Hash {
     let mut tree = Frontier::default();
-    for (index, event) in (0_u32..).zip(events) {
-        tree.push(leaf(&salt(seed, index), event));
+    for (index, message) in (0_u32..).zip(messages) {
+        tree.push(leaf(&salt(seed, index), message));
     }
     tree.root()
 }

@@ -8,6 +8,7 @@
 mod batch;
 mod chain;
 mod checkpoint;
+mod contents;
 mod merkle;
 mod open;
 mod tile;
@@ -15,6 +16,7 @@ mod tile;
 pub use batch::{BATCH_SIGNATURE_CONTEXT, Chain, Hash, SALT_BYTES, header_hash, leaf, log_entry, salt, seal};
 pub use chain::{ChainBreak, Tip};
 pub use checkpoint::{Checkpoint, CheckpointError, ORIGIN_PREFIX, verifier_key};
+pub use contents::Contents;
 pub use merkle::{Frontier, leaf_hash, node_hash};
 pub use open::{
     BatchError, Limits, MAX_EVENTS, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_UNPACKED_BYTES, OpenedBatch,

@@ -24,7 +24,7 @@ pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 /// Longest payload once unpacked: a few kilobytes of zstd can claim gigabytes.
 pub const MAX_UNPACKED_BYTES: u64 = 64 << 20;
 
-/// Most events in a batch: each costs allocations of its own, even when empty.
+/// Most events in a batch, and most definitions: each costs allocations of its own, even when empty.
 pub const MAX_EVENTS: u32 = 65_536;
 
 /// Largest window that a frame may ask the decoder to allocate; level 1 uses half a mebibyte.
@@ -39,7 +39,7 @@ pub struct Limits {
     pub payload_bytes: usize,
     /// Bytes of an unpacked payload.
     pub unpacked_bytes: u64,
-    /// Events of a batch.
+    /// Events of a batch, and definitions as well.
     pub events: u32,
 }
 
@@ -70,6 +70,8 @@ pub struct OpenedBatch {
     pub header: BatchHeader,
     /// The encoded events, as the agent hashed them.
     pub events: Vec<Bytes>,
+    /// The encoded definitions that they name by their places.
+    pub definitions: Vec<Bytes>,
     /// What the next header must name.
     pub header_hash: Hash,
 }
@@ -107,7 +109,15 @@ pub enum BatchError {
         /// The payload's.
         found: u64,
     },
-    /// An event or salt is not the one that was signed.
+    /// Another number of definitions than the header says.
+    #[error("the header counts {expected} definitions, the payload holds {found}")]
+    DefinitionCount {
+        /// The header's.
+        expected: u32,
+        /// The payload's.
+        found: u64,
+    },
+    /// An event, a definition or a salt is not the one that was signed.
     #[error("the events' root is not the header's")]
     Root,
 }
@@ -151,10 +161,15 @@ pub fn check_seal(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> R
     })
 }
 
-/// Unpacks the payload of a batch whose seal holds and checks every event against the header's root.
+/// Unpacks the payload of a batch whose seal holds and checks every event and definition against the header's root.
 pub fn check_leaves(batch: &SignedBatch, seal: Seal, limits: &Limits) -> Result<OpenedBatch, BatchError> {
     let Seal { header, header_hash } = seal;
     cap("the event count", header.event_count.into(), limits.events.into())?;
+    cap(
+        "the definition count",
+        header.definition_count.into(),
+        limits.events.into(),
+    )?;
     let payload = unpack(&batch.payload, limits.unpacked_bytes)?;
     let payload =
         BatchPayload::decode(Bytes::from(payload)).map_err(|_| BatchError::Payload("not a BatchPayload"))?;
@@ -168,12 +183,21 @@ pub fn check_leaves(batch: &SignedBatch, seal: Seal, limits: &Limits) -> Result<
             found,
         });
     }
-    if batch::events_root(&payload.salt_seed, &payload.events).as_slice() != header.events_root {
+    let found = payload.definitions.len() as u64;
+    if found != u64::from(header.definition_count) {
+        return Err(BatchError::DefinitionCount {
+            expected: header.definition_count,
+            found,
+        });
+    }
+    let leaves = payload.events.iter().chain(&payload.definitions);
+    if batch::root(&payload.salt_seed, leaves.map(AsRef::as_ref)).as_slice() != header.events_root {
         return Err(BatchError::Root);
     }
     Ok(OpenedBatch {
         header,
         events: payload.events,
+        definitions: payload.definitions,
         header_hash,
     })
 }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
-use evidence::{BatchError, Chain, Limits, Tip, open, seal};
+use evidence::{BatchError, Chain, Contents, Limits, Tip, open, seal};
 use proptest::prelude::*;
 use prost::Message;
 use proto::v1::{BatchHeader, BatchPayload, Counters, SignedBatch};
@@ -15,7 +15,7 @@ fn key() -> SigningKey {
 }
 
 fn sealed(events: &[&[u8]]) -> SignedBatch {
-    let events = events.iter().map(|event| Bytes::copy_from_slice(event)).collect();
+    let events: Vec<Bytes> = events.iter().map(|event| Bytes::copy_from_slice(event)).collect();
     seal(
         &mut Chain::new("host-1"),
         &key(),
@@ -26,6 +26,21 @@ fn sealed(events: &[&[u8]]) -> SignedBatch {
         Counters::default(),
         [9; 32],
     )
+}
+
+/// Two events that name one definition, and a third one.
+fn defined() -> Contents {
+    let mut contents = Contents::default();
+    contents.definition(b"who");
+    contents.event(&[b"one", b" by 0"]);
+    contents.event(&[b"two by 0"]);
+    contents.event(&[b""]);
+    contents
+}
+
+fn sealed_with_definitions() -> SignedBatch {
+    let mut chain = Chain::new("host-1");
+    seal(&mut chain, &key(), defined(), 1, 10, 20, None, [9; 32])
 }
 
 fn check(batch: &SignedBatch) -> Result<evidence::OpenedBatch, BatchError> {
@@ -83,7 +98,13 @@ fn a_chain_of_batches_opens_and_follows() {
 
 #[test]
 fn every_other_bit_is_found_out() {
-    let batch = sealed(&[b"one", b"", b"three"]);
+    for batch in [sealed(&[b"one", b"", b"three"]), sealed_with_definitions()] {
+        assert!(check(&batch).is_ok());
+        every_other_bit(&batch);
+    }
+}
+
+fn every_other_bit(batch: &SignedBatch) {
     type Part = fn(&mut SignedBatch) -> &mut Bytes;
     let parts: [Part; 3] = [|b| &mut b.header, |b| &mut b.signature, |b| &mut b.payload];
     for part in parts {
@@ -132,6 +153,66 @@ fn a_signer_s_own_lies_are_found_out() {
     );
 }
 
+/// The payload of a batch, changed, under a header that names the new one and is otherwise the same.
+fn repacked(batch: &SignedBatch, change: impl FnOnce(&mut BatchPayload)) -> SignedBatch {
+    let payload = zstd::bulk::decompress(&batch.payload, 1 << 20).unwrap();
+    let mut payload = BatchPayload::decode(payload.as_slice()).unwrap();
+    change(&mut payload);
+    with_payload(batch, zstd::bulk::compress(&payload.encode_to_vec(), 1).unwrap())
+}
+
+#[test]
+fn definitions_are_part_of_what_is_signed() {
+    let batch = sealed_with_definitions();
+    let opened = check(&batch).unwrap();
+    assert_eq!(opened.events, [b"one by 0".as_slice(), b"two by 0", b""]);
+    assert_eq!(opened.definitions, [b"who".as_slice()]);
+    assert_eq!(
+        (opened.header.event_count, opened.header.definition_count),
+        (3, 1)
+    );
+    // Another one in its place, none, one more, and one that is passed off as an event.
+    let other = repacked(&batch, |payload| {
+        payload.definitions = vec![Bytes::from_static(b"wHo")]
+    });
+    assert_eq!(check(&other), Err(BatchError::Root));
+    let none = repacked(&batch, |payload| payload.definitions.clear());
+    let (expected, found) = (1, 0);
+    assert_eq!(check(&none), Err(BatchError::DefinitionCount { expected, found }));
+    let more = repacked(&batch, |payload| payload.definitions.push(Bytes::new()));
+    let (expected, found) = (1, 2);
+    assert_eq!(check(&more), Err(BatchError::DefinitionCount { expected, found }));
+    let moved = repacked(&batch, |payload| payload.events.append(&mut payload.definitions));
+    assert!(matches!(check(&moved), Err(BatchError::EventCount { .. })));
+    let many = forged(&batch, |header| header.definition_count = u32::MAX);
+    assert!(matches!(
+        check(&many),
+        Err(BatchError::TooLarge {
+            what: "the definition count",
+            ..
+        })
+    ));
+}
+
+/// What a proof of one event holds is enough to recompute the root: the event, its definition, their salts, and the
+/// other leaves' hashes.
+#[test]
+fn an_event_is_proved_with_the_definition_that_it_names() {
+    let batch = sealed_with_definitions();
+    let header = BatchHeader::decode(batch.header).unwrap();
+    let leaf = |index, message: &[u8]| evidence::leaf(&evidence::salt(&[9; 32], index), message);
+    let hidden = [leaf(0, b"one by 0"), leaf(2, b"")];
+    let prove = |event: &[u8], definition: &[u8]| {
+        let mut tree = evidence::Frontier::default();
+        for hash in [hidden[0], leaf(1, event), hidden[1], leaf(3, definition)] {
+            tree.push(hash);
+        }
+        tree.root() == header.events_root.as_slice()
+    };
+    assert!(prove(b"two by 0", b"who"));
+    assert!(!prove(b"two by 1", b"who") && !prove(b"two by 0", b"who?"));
+}
+
 #[test]
 fn a_header_in_another_encoding_is_refused() {
     let batch = sealed(&[b"one"]);
@@ -178,7 +259,7 @@ proptest! {
         let raw = SignedBatch { header: header.clone().into(), signature: signature.into(), payload: payload.clone().into() };
         prop_assert!(check(&raw).is_err());
         prop_assert!(check(&signed(&batch, header)).is_err());
-        let inner = BatchPayload { salt_seed: payload.clone().into(), events: vec![payload.clone().into()] };
+        let inner = BatchPayload { salt_seed: payload.clone().into(), events: vec![payload.clone().into()], definitions: vec![payload.clone().into()] };
         let framed = zstd::bulk::compress(&inner.encode_to_vec(), 1).unwrap();
         prop_assert!(check(&with_payload(&batch, framed)).is_err());
         prop_assert!(check(&with_payload(&batch, payload)).is_err());

@@ -164,7 +164,8 @@ impl Confidence {
 /// One recorded fact. `event_id` in the JSON form is "<agent id>-<seq>".
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    /// Position among the events of its agent, from 1, without holes.
+    /// Position among the events of its agent, from 1, without holes. In a batch it may be left out: it is header.first_event_seq
+    /// and the place in the batch.
     #[prost(uint64, tag = "1")]
     pub seq: u64,
     /// Nanoseconds since the Unix epoch, UTC, from the kernel's clock at capture.
@@ -178,6 +179,18 @@ pub struct Event {
     pub session: ::core::option::Option<Session>,
     #[prost(message, optional, tag = "6")]
     pub attribution: ::core::option::Option<Attribution>,
+    /// The next four are for batches alone, where what repeats is a Definition; a whole event has none of them.
+    /// In place of ts_first_response_ns and ts_end_ns: nanoseconds since ts_start_ns.
+    #[prost(uint64, optional, tag = "7")]
+    pub first_response_after_ns: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub ended_after_ns: ::core::option::Option<u64>,
+    /// Place of the definition, among those of the same batch, that gives session and attribution.
+    #[prost(uint32, optional, tag = "30")]
+    pub party: ::core::option::Option<u32>,
+    /// The same of the one that the query begins as; what the event itself says of it is merged into that.
+    #[prost(uint32, optional, tag = "31")]
+    pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
         tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
@@ -217,6 +230,30 @@ pub mod event {
         #[prost(message, tag = "23")]
         AgentResume(super::AgentResume),
     }
+}
+/// What several events of a batch say alike, said once.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Definition {
+    #[prost(oneof = "definition::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<definition::Kind>,
+}
+/// Nested message and enum types in `Definition`.
+pub mod definition {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Party(super::Party),
+        #[prost(message, tag = "2")]
+        Template(super::Query),
+    }
+}
+/// Who speaks, and in which session.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Party {
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<Session>,
+    #[prost(message, optional, tag = "2")]
+    pub attribution: ::core::option::Option<Attribution>,
 }
 /// An address and port; for a Unix socket the path of the server's socket file and no port.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1040,7 +1077,7 @@ pub struct BatchHeader {
     pub previous: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint32, tag = "4")]
     pub event_count: u32,
-    /// RFC 6962 tree over the events' leaves.
+    /// RFC 6962 tree over the leaves of the events and, behind them, of the definitions.
     #[prost(bytes = "vec", tag = "5")]
     pub events_root: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "6")]
@@ -1055,15 +1092,20 @@ pub struct BatchHeader {
     pub first_event_seq: u64,
     #[prost(message, optional, tag = "10")]
     pub counters: ::core::option::Option<Counters>,
+    #[prost(uint32, tag = "11")]
+    pub definition_count: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchPayload {
-    /// 32 random bytes, from which each event's salt is derived.
+    /// 32 random bytes, from which each leaf's salt is derived.
     #[prost(bytes = "bytes", tag = "1")]
     pub salt_seed: ::prost::bytes::Bytes,
-    /// Encoded Events, as the agent hashed them.
+    /// Encoded Events, as the agent hashed them. Their numbers follow from their places.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub events: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Encoded Definitions, which events name by their places.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub definitions: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// Generated client implementations.
 pub mod delivery_client {

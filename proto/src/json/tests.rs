@@ -53,6 +53,7 @@ fn read() -> v1::Event {
             }),
             ..Default::default()
         })),
+        ..Default::default()
     }
 }
 

@@ -1,0 +1,212 @@
+//! From the pipeline's events to their encoded form.
+//!
+//! What [`super::event`] makes is the rule, and a test holds the two equal. This way there is no tree of strings between:
+//! session and attribution are encoded when they change, statement and meaning when a statement is new, and what is left
+//! goes straight from the pipeline into the buffer.
+
+mod template;
+
+use std::{collections::HashMap, rc::Rc, sync::Arc};
+
+use proto::v1::{self, definition::Kind};
+use tap_core::{Body, Event, Query, SessionFacts};
+
+use self::template::{Template, Templates};
+use super::{
+    class, class_of,
+    encoded::{Definition, Encoded},
+    outcome, param, phase, session,
+    writer::Writer,
+};
+use crate::clock::Clock;
+
+// Numbers of the fields in event.proto.
+const TS_START: u32 = 2;
+const TS_FIRST_RESPONSE: u32 = 3;
+const TS_END: u32 = 4;
+const FIRST_RESPONSE_AFTER: u32 = 7;
+const ENDED_AFTER: u32 = 8;
+const QUERY: u32 = 10;
+
+/// Encodes the events of connections.
+#[derive(Default)]
+pub struct Encoder {
+    heads: HashMap<u64, Head>,
+    templates: Templates,
+    out: Encoded,
+}
+
+/// What is in every event of a connection, until it changes.
+struct Head {
+    session: Arc<SessionFacts>,
+    attribution: Option<Arc<v1::Attribution>>,
+    party: Rc<Definition>,
+    /// What its newest query began as.
+    newest: Option<Rc<Template>>,
+}
+
+impl Encoder {
+    /// Encodes an event of a connection.
+    pub fn encode(
+        &mut self,
+        event: &Event,
+        attribution: Option<&Arc<v1::Attribution>>,
+        clock: Clock,
+        boot: &str,
+    ) -> &Encoded {
+        let head = Head::of(&mut self.heads, &event.session, attribution, boot);
+        let encoded = &mut self.out;
+        encoded.party = Some(Rc::clone(&head.party));
+        encoded.template = None;
+        let mut out = Writer {
+            bytes: std::mem::take(&mut encoded.bytes),
+        };
+        out.bytes.clear();
+        write_times(&mut out, event, clock, encoded);
+        match &event.body {
+            Body::Query(query) => {
+                let newest = head.newest.take().filter(|template| template.is_of(query));
+                let template = newest.unwrap_or_else(|| self.templates.of(query));
+                encoded.template = Some(Rc::clone(&template.definition));
+                out.message(QUERY, |out| write_query(out, query, &template));
+                head.newest = Some(template);
+            }
+            body => super::body(body, boot).encode(&mut out.bytes),
+        }
+        encoded.bytes = out.bytes;
+        encoded
+    }
+
+    /// A connection is over.
+    pub fn forget(&mut self, cookie: u64) {
+        self.heads.remove(&cookie);
+    }
+
+    /// Memory is short: what can be made anew is forgotten.
+    pub fn forget_statements(&mut self) {
+        self.templates = Templates::default();
+        for head in self.heads.values_mut() {
+            head.newest = None;
+        }
+    }
+}
+
+impl Head {
+    fn of<'a>(
+        heads: &'a mut HashMap<u64, Self>,
+        facts: &Arc<SessionFacts>,
+        attribution: Option<&Arc<v1::Attribution>>,
+        boot: &str,
+    ) -> &'a mut Self {
+        let made = || {
+            let party = v1::Party {
+                session: Some(session(facts, boot)),
+                attribution: attribution.map(|attribution| v1::Attribution::clone(attribution)),
+            };
+            Self {
+                session: Arc::clone(facts),
+                attribution: attribution.cloned(),
+                party: Definition::new(&v1::Definition {
+                    kind: Some(Kind::Party(party)),
+                }),
+                newest: None,
+            }
+        };
+        let head = heads.entry(facts.cookie).or_insert_with(made);
+        // The reference held here keeps what it points to from being changed in place.
+        let same_attribution = match (&head.attribution, attribution) {
+            (Some(known), Some(now)) => Arc::ptr_eq(known, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if !Arc::ptr_eq(&head.session, facts) || !same_attribution {
+            *head = made();
+        }
+        head
+    }
+}
+
+fn write_times(out: &mut Writer, event: &Event, clock: Clock, encoded: &mut Encoded) {
+    let (first, last) = (clock.utc(event.times.start), clock.utc(event.times.end));
+    (encoded.first_ns, encoded.last_ns) = (first, last);
+    out.number(TS_START, first);
+    let response = event.times.first_response.map(|at| clock.utc(at));
+    // As differences, which are short; what is not behind the start is told as it is.
+    let (mut differences, mut count) = ([(0, 0); 2], 0);
+    for (absolute, relative, at) in [
+        (TS_FIRST_RESPONSE, FIRST_RESPONSE_AFTER, response),
+        (TS_END, ENDED_AFTER, Some(last)),
+    ] {
+        let Some(at) = at else { continue };
+        match (at.checked_sub(first), differences.get_mut(count)) {
+            (Some(after), Some(place)) => {
+                *place = (relative, after);
+                count += 1;
+            }
+            _ => out.number(absolute, at),
+        }
+    }
+    for (field, after) in differences.into_iter().take(count) {
+        out.present(field, after);
+    }
+}
+
+/// What a query's template does not say of it.
+fn write_query(out: &mut Writer, query: &Query, template: &Template) {
+    let other_length = query.original_bytes != template.original_bytes;
+    if other_length || query.digest.is_some() {
+        out.message(2, |out| {
+            if other_length {
+                out.present(8, query.original_bytes);
+            }
+            if let Some(digest) = &query.digest {
+                out.blob(9, digest.as_slice());
+            }
+        });
+    }
+    if query.tag != template.tag {
+        let tag = query.tag.as_deref().unwrap_or_default();
+        out.message(3, |out| out.element(3, tag.as_bytes()));
+    }
+    out.message(4, |out| write_result(out, query));
+    out.message(5, |out| {
+        if let Some(status) = query.transaction_status {
+            let mut room = [0; 4];
+            out.text(1, char::from(status).encode_utf8(&mut room));
+        }
+        out.number(2, query.transaction);
+        out.choice(3, query.transaction_final.map_or(v1::Final::Unknown, super::how));
+    });
+    out.message(6, |out| {
+        out.number(1, query.request.start);
+        out.number(2, query.request.end);
+        out.number(3, query.response_to);
+        if let Some(continues) = query.continues {
+            out.present(4, continues);
+        }
+    });
+    for told in query.params.iter() {
+        prost::encoding::message::encode(8, &param(told), &mut out.bytes);
+    }
+}
+
+fn write_result(out: &mut Writer, query: &Query) {
+    out.choice(1, phase(query.phase));
+    out.choice(2, outcome(query));
+    out.present(3, query.rows);
+    if let Some(affected) = query.rows_affected {
+        out.present(4, affected);
+    }
+    out.number(5, query.bytes_in);
+    out.number(6, query.bytes_out);
+    if let Some(copied) = query.copy_bytes {
+        out.present(7, copied);
+    }
+    if let Some(error) = &query.error {
+        out.text(8, &error.sqlstate);
+        out.text(9, &error.severity);
+    }
+}
+
+#[cfg(test)]
+mod tests;

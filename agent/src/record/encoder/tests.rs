@@ -1,0 +1,239 @@
+//! The encoded form against the rule, and what repeats.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::record::{Gathered, event, tests::answered};
+
+fn facts(cookie: u64) -> Arc<SessionFacts> {
+    Arc::new(SessionFacts {
+        cookie,
+        backend_pid: 7,
+        server_pid: 1,
+        transport: tap_core::Transport::Tcp,
+        client: tap_core::Endpoint::Inet([10, 0, 0, 5].into(), 51_234),
+        server: tap_core::Endpoint::Inet([10, 0, 0, 1].into(), 5432),
+        netns: 1,
+        opened_before_attach: false,
+        login_role: Some("app_user".to_owned()),
+        database: None,
+        application_name: None,
+        server_version: Some("15.18".to_owned()),
+        auth_method: Some("none"),
+        encryption: None,
+        tls_version: None,
+        tls_cipher: None,
+    })
+}
+
+fn of(session: &Arc<SessionFacts>, body: Body) -> Event {
+    Event {
+        times: tap_core::Times {
+            start: 5,
+            first_response: Some(6),
+            end: 7,
+        },
+        session: Arc::clone(session),
+        body,
+    }
+}
+
+/// Queries that have every field at once, each alone, and none.
+fn queries() -> Vec<Query> {
+    let plain = || {
+        answered(
+            "select id, email from customers c join orders o using (id)",
+            "SELECT 3",
+        )
+    };
+    let mut changed: Vec<Query> = Vec::new();
+    let mut change = |by: fn(&mut Query)| {
+        let mut query = plain();
+        by(&mut query);
+        changed.push(query);
+    };
+    change(|_| {});
+    change(|query| query.text = None);
+    change(|query| {
+        query.truncated = true;
+        query.digest = Some(Box::new([9; 32]));
+        query.original_bytes = 1 << 40;
+    });
+    change(|query| query.statement_name = Bytes::from_static(b"S_\xff1"));
+    change(|query| query.portal = Bytes::from_static(b"C_1"));
+    change(|query| query.source = Some("x".repeat(5000).into()));
+    change(|query| {
+        query.error = Some(tap_core::ServerError {
+            severity: "ERROR".to_owned(),
+            sqlstate: "57014".to_owned(),
+        });
+        query.outcome = tap_core::Outcome::Error;
+        query.tag = None;
+    });
+    change(|query| {
+        query.transaction_status = Some(b'T');
+        query.transaction_final = Some(tap_core::Final::Committed);
+        query.continues = Some(0);
+        query.request = 10..300;
+        query.function_oid = Some(0);
+        query.rows_affected = Some(0);
+        query.copy_bytes = Some(0);
+    });
+    change(|query| {
+        query.param_count = 2;
+        query.params = [
+            tap_core::Param {
+                type_oid: 23,
+                format: tap_core::Format::Binary,
+                bytes: Some(4),
+                kept: vec![0, 0, 0, 1].into(),
+            },
+            tap_core::Param {
+                type_oid: 0,
+                format: tap_core::Format::Text,
+                bytes: None,
+                kept: Default::default(),
+            },
+        ]
+        .into();
+    });
+    changed
+}
+
+/// Every kind of event, each query twice, so that templates are made and used.
+fn bodies() -> Vec<Body> {
+    let mut bodies: Vec<Body> = queries()
+        .into_iter()
+        .flat_map(|query| [query.clone(), query])
+        .map(|query| Body::Query(Box::new(query)))
+        .collect();
+    bodies.push(Body::SessionOpen);
+    bodies.push(Body::Opaque {
+        kind: tap_core::EncryptionKind::Tls,
+        reason: tap_core::Unreadable::NotProbed,
+    });
+    bodies
+}
+
+#[test]
+fn with_its_definitions_it_is_what_the_rule_says() {
+    let attribution = Arc::new(v1::Attribution {
+        principal: "spiffe://x/host/y".to_owned(),
+        ..v1::Attribution::default()
+    });
+    let session = facts(3);
+    let mut encoder = Encoder::default();
+    let clock = Clock::now();
+    for body in bodies() {
+        for known in [Some(&attribution), None] {
+            let event_of = of(&session, body.clone());
+            let rule = v1::Event {
+                seq: 300,
+                ..event(&event_of, known.map(AsRef::as_ref), clock, "boot")
+            };
+            let encoded = encoder.encode(&event_of, known, clock, "boot");
+            assert_eq!(
+                (encoded.first_ns, encoded.last_ns),
+                (rule.ts_start_ns, rule.ts_end_ns)
+            );
+            assert_eq!(encoded.whole(300), Some(rule));
+        }
+    }
+}
+
+#[test]
+fn times_that_run_backwards_stay_as_they_are() {
+    let session = facts(3);
+    let mut odd = of(&session, Body::SessionOpen);
+    odd.times = tap_core::Times {
+        start: 50,
+        first_response: Some(40),
+        end: 50,
+    };
+    let clock = Clock::now();
+    let whole = Encoder::default().encode(&odd, None, clock, "boot").whole(1);
+    assert_eq!(
+        whole,
+        Some(v1::Event {
+            seq: 1,
+            ..event(&odd, None, clock, "boot")
+        })
+    );
+}
+
+#[test]
+fn what_repeats_is_said_once_in_a_batch() {
+    let (one, other) = (facts(3), facts(4));
+    let mut encoder = Encoder::default();
+    let clock = Clock::now();
+    let mut query = answered("select id from customers where id = 5", "SELECT 1");
+    let mut batches = [Gathered::default(), Gathered::default()];
+    for batch in &mut batches {
+        for (session, rows) in [(&one, 1), (&other, 2), (&one, 3), (&other, 1000)] {
+            query.rows = rows;
+            query.tag = Some(format!("SELECT {rows}").as_str().into());
+            query.original_bytes += rows;
+            let event = of(session, Body::Query(Box::new(query.clone())));
+            batch.add(encoder.encode(&event, None, clock, "boot"));
+        }
+    }
+    for batch in &batches {
+        let definitions: Vec<&[u8]> = batch.contents.definitions().collect();
+        assert_eq!(definitions.len(), 3, "two sessions and one statement");
+        let wholes = batch.contents.events().zip(1..);
+        let tags: Vec<(String, String)> = wholes
+            .map(|(event, number)| {
+                let whole = proto::whole::event(number, event, &definitions).expect("an event");
+                let Some(v1::event::Body::Query(query)) = whole.body else {
+                    panic!("a query")
+                };
+                (
+                    whole.session.expect("its session").id,
+                    query.meaning.expect("a meaning").tag,
+                )
+            })
+            .collect();
+        let expected = [
+            ("boot-3", "SELECT 1"),
+            ("boot-4", "SELECT 2"),
+            ("boot-3", "SELECT 3"),
+            ("boot-4", "SELECT 1000"),
+        ];
+        assert_eq!(
+            tags,
+            expected.map(|(session, tag)| (session.to_owned(), tag.to_owned()))
+        );
+        let each = batch.contents.events().map(<[u8]>::len).max();
+        assert!(each < Some(90), "{each:?} bytes an event");
+    }
+}
+
+#[test]
+fn templates_are_bounded() {
+    let mut templates = Templates::default();
+    for n in 0..100_000_u32 {
+        let mut query = answered("select 1", "SELECT 1");
+        query.statement_name = Bytes::from(format!("S_{n}"));
+        query.source = Some("x".repeat(1000).into());
+        if n % 2 == 0 {
+            query.statement = None;
+        }
+        templates.of(&query);
+        assert!(templates.len() <= 4096);
+    }
+}
+
+#[test]
+fn what_changes_in_a_session_is_in_its_next_event() {
+    let mut session = facts(3);
+    let mut encoder = Encoder::default();
+    let clock = Clock::now();
+    let mut role = |session: &Arc<SessionFacts>| {
+        let encoded = encoder.encode(&of(session, Body::SessionOpen), None, clock, "boot");
+        let event = encoded.whole(1).expect("an event");
+        event.session.expect("its session").login_role
+    };
+    assert_eq!(role(&session), "app_user");
+    Arc::make_mut(&mut session).login_role = Some("other".to_owned());
+    assert_eq!(role(&session), "other");
+}
