@@ -310,16 +310,19 @@ fn param(param: &Param) -> v1::Param {
     };
     v1::Param {
         oid: param.type_oid,
-        format: match param.format {
-            Format::Text => v1::Format::Text,
-            Format::Binary => v1::Format::Binary,
-        }
-        .into(),
+        format: format(param.format).into(),
         null: param.bytes.is_none(),
         bytes: u64::from(length),
         value,
         truncated: cut,
         raw,
+    }
+}
+
+fn format(format: Format) -> v1::Format {
+    match format {
+        Format::Text => v1::Format::Text,
+        Format::Binary => v1::Format::Binary,
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod old_sessions;
 
-use std::{collections::HashMap, mem, sync::Arc};
+use std::{mem, sync::Arc};
 
 use attribution::Host;
 use ebpf_abi::{
@@ -16,7 +16,7 @@ use ebpf_abi::{
 };
 use proto::v1;
 use recording::Record;
-use tap_core::{Settings, Tap};
+use tap_core::{ByCookie, Settings, Tap};
 
 use self::old_sessions::OldSessions;
 use crate::{
@@ -43,7 +43,7 @@ pub struct Witness {
     servers: Servers,
     targets: Targets,
     probes: Probes,
-    attributions: HashMap<u64, Arc<v1::Attribution>>,
+    attributions: ByCookie<Arc<v1::Attribution>>,
     encoder: Encoder,
     sessions: u64,
     ends: Vec<End>,
@@ -107,7 +107,7 @@ impl Witness {
             servers: Servers::new(wanted),
             targets,
             probes,
-            attributions: HashMap::new(),
+            attributions: ByCookie::default(),
             encoder: Encoder::default(),
             sessions: 0,
             ends: Vec::new(),

@@ -112,6 +112,8 @@ pub struct Gathered {
     pub first_ns: u64,
     /// When the last one ended.
     pub last_ns: u64,
+    /// Room to write in.
+    names: Writer,
 }
 
 impl Default for Gathered {
@@ -123,6 +125,7 @@ impl Default for Gathered {
             contents: Contents::default(),
             first_ns: 0,
             last_ns: 0,
+            names: Writer::default(),
         }
     }
 }
@@ -138,13 +141,14 @@ impl Gathered {
             self.first_ns = event.first_ns;
         }
         self.last_ns = event.last_ns;
-        let mut names = Writer::default();
+        self.names.bytes.clear();
         for (field, definition) in [(PARTY, &event.party), (TEMPLATE, &event.template)] {
             if let Some(definition) = definition {
-                names.present(field, self.place(definition).into());
+                let place = self.place(definition);
+                self.names.present(field, place.into());
             }
         }
-        self.contents.event(&[&event.bytes, &names.bytes]);
+        self.contents.event(&[&event.bytes, &self.names.bytes]);
     }
 
     fn place(&mut self, definition: &Definition) -> u32 {

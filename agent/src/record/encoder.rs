@@ -6,10 +6,10 @@
 
 mod template;
 
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use proto::v1::{self, definition::Kind};
-use tap_core::{Body, Event, Query, SessionFacts};
+use tap_core::{Body, ByCookie, Event, Query, SessionFacts};
 
 use self::template::{Template, Templates};
 use super::{
@@ -31,7 +31,7 @@ const QUERY: u32 = 10;
 /// Encodes the events of connections.
 #[derive(Default)]
 pub struct Encoder {
-    heads: HashMap<u64, Head>,
+    heads: ByCookie<Head>,
     templates: Templates,
     out: Encoded,
 }
@@ -93,7 +93,7 @@ impl Encoder {
 
 impl Head {
     fn of<'a>(
-        heads: &'a mut HashMap<u64, Self>,
+        heads: &'a mut ByCookie<Self>,
         facts: &Arc<SessionFacts>,
         attribution: Option<&Arc<v1::Attribution>>,
         boot: &str,
@@ -186,7 +186,17 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
         }
     });
     for told in query.params.iter() {
-        prost::encoding::message::encode(8, &param(told), &mut out.bytes);
+        // Values are there only where the pipeline was told to keep them.
+        if told.kept.is_empty() && told.bytes != Some(0) {
+            out.message(8, |out| {
+                out.number(1, u64::from(told.type_oid));
+                out.choice(2, super::format(told.format));
+                out.flag(3, told.bytes.is_none());
+                out.number(4, told.bytes.map_or(0, u64::from));
+            });
+        } else {
+            prost::encoding::message::encode(8, &param(told), &mut out.bytes);
+        }
     }
 }
 

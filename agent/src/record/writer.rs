@@ -2,7 +2,7 @@
 //!
 //! Owns the form of a field. Refuses to know which fields there are.
 
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::WireType;
 
 /// Appends fields in the canonical form: in the order of their numbers, defaults left out.
 #[derive(Default)]
@@ -19,8 +19,30 @@ impl Writer {
 
     /// Of an optional field: zero is a value, too.
     pub(super) fn present(&mut self, field: u32, value: u64) {
-        encode_key(field, WireType::Varint, &mut self.bytes);
-        encode_varint(value, &mut self.bytes);
+        self.key(field, WireType::Varint);
+        self.varint(value);
+    }
+
+    fn key(&mut self, field: u32, kind: WireType) {
+        self.varint(u64::from(field) << 3 | kind as u64);
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        // Most are keys and small counts.
+        if let Ok(short @ 0..0x80) = u8::try_from(value) {
+            return self.bytes.push(short);
+        }
+        let (mut room, mut length) = ([0; NUMBER_BYTES], 0);
+        for byte in &mut room {
+            length += 1;
+            *byte = (value & 0x7f) as u8;
+            value >>= 7;
+            if value == 0 {
+                break;
+            }
+            *byte |= 0x80;
+        }
+        self.bytes.extend_from_slice(room.get(..length).unwrap_or(&room));
     }
 
     pub(super) fn flag(&mut self, field: u32, value: bool) {
@@ -52,13 +74,13 @@ impl Writer {
 
     /// Of a repeated field: empty is a value, too.
     pub(super) fn element(&mut self, field: u32, bytes: &[u8]) {
-        encode_key(field, WireType::LengthDelimited, &mut self.bytes);
-        encode_varint(bytes.len() as u64, &mut self.bytes);
+        self.key(field, WireType::LengthDelimited);
+        self.varint(bytes.len() as u64);
         self.bytes.extend_from_slice(bytes);
     }
 
     pub(super) fn message(&mut self, field: u32, fill: impl FnOnce(&mut Self)) {
-        encode_key(field, WireType::LengthDelimited, &mut self.bytes);
+        self.key(field, WireType::LengthDelimited);
         let place = self.bytes.len();
         // Most are shorter than 128 bytes: one byte of length.
         self.bytes.push(0);
@@ -68,9 +90,9 @@ impl Writer {
             *byte = short;
             return;
         }
-        let mut varint = Vec::with_capacity(NUMBER_BYTES);
-        encode_varint(length, &mut varint);
-        self.bytes.splice(place..=place, varint);
+        let mut varint = Self::default();
+        varint.varint(length);
+        self.bytes.splice(place..=place, varint.bytes);
     }
 }
 

@@ -46,6 +46,7 @@ pub use limits::Limits;
 pub use output::{EncryptionKind, Output};
 pub use pipeline::Split;
 pub use session::Session;
+pub use sql_names::is_single;
 #[doc(hidden)]
 pub use value::fuzz_value;
 pub use value::{ValueText, text_of, text_of_start};

@@ -79,8 +79,9 @@ pub(crate) fn is_held(sql: &[u8]) -> bool {
     false
 }
 
-/// Whether a text is one statement for sure: without `;`, but for those at its end.
-pub(crate) fn is_single(sql: &[u8]) -> bool {
+/// Whether a text is one statement for sure (or none): without `;`, but for those at its end.
+#[must_use]
+pub fn is_single(sql: &[u8]) -> bool {
     let end = sql
         .iter()
         .rposition(|byte| !matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n'))

@@ -1,7 +1,7 @@
 //! Statement bytes to meaning, remembered.
 //!
-//! Owns the order of work (lex, veil, recognise, parse) and two caches: by raw text, so that a hot prepared
-//! statement costs a hash and a look-up, and by redacted text, so that one with literals in it costs
+//! Owns the order of work (lex, veil, recognise, parse) and what is remembered: texts that are the same or differ in
+//! numbers alone (`familiar`), by the hash of the text, and by redacted text, so that one with literals in it costs
 //! lexing but no parse. Everything in a [`Statement`] that was parsed follows from its redacted text.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Statement;
 use crate::fallback::query_tables;
+use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
 use crate::lexer::{Kind, Token, lex};
 use crate::objects::{Found, walk};
@@ -26,6 +27,7 @@ pub const MAX_CACHED_BYTES: usize = 16 << 10;
 
 /// Turns statement text into [`Statement`]s and remembers them.
 pub struct Interpreter {
+    familiar: Familiar,
     raw: Generations,
     redacted: Generations,
 }
@@ -34,6 +36,7 @@ impl Interpreter {
     /// Remembers up to `capacity` texts, and as many redacted ones.
     pub fn new(capacity: usize) -> Self {
         Self {
+            familiar: Familiar::new(capacity),
             raw: Generations::new(capacity),
             redacted: Generations::new(capacity),
         }
@@ -41,12 +44,16 @@ impl Interpreter {
 
     /// The meaning of one statement (see [`crate::split`]). Bytes that are not UTF-8 are decoded lossily.
     pub fn interpret(&mut self, sql: &[u8]) -> Arc<Statement> {
+        if let Some(known) = self.familiar.get(sql) {
+            return known.clone();
+        }
         let key = Key::of(sql);
         if let Some(known) = self.raw.get(&key) {
             return known;
         }
         let text = String::from_utf8_lossy(sql);
-        let tokens = veil(&text, lex(&text));
+        let written = lex(&text);
+        let tokens = veil(&text, written.clone());
         let redacted = render(&text, &tokens);
         // What a doubtful literal hides may name objects, so there the redacted text is no key.
         let certain = tokens.iter().all(|token| token.kind != Kind::Doubt);
@@ -66,6 +73,7 @@ impl Interpreter {
         if sql.len() <= MAX_CACHED_BYTES {
             self.raw.put(key, &statement);
         }
+        self.familiar.put(sql, &written, &statement);
         statement
     }
 }

@@ -16,6 +16,7 @@ mod class;
 mod command_line;
 mod definition;
 mod fallback;
+mod familiar;
 mod fingerprint;
 mod fuzz;
 mod interpreter;

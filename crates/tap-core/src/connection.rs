@@ -9,7 +9,6 @@ use ebpf_abi::{
     SegmentHeader, SocketFact,
 };
 use pg_wire::{Direction, Exchange, Limits, Nanos, Session};
-use sql_meaning::Interpreter;
 
 use crate::{
     discarded::Discarded,
@@ -17,6 +16,7 @@ use crate::{
     encoding::Encodings,
     encrypted::Encrypted,
     event::{Body, Event, Gap, Query, SessionFacts, Times},
+    meanings::Meanings,
     query::Redaction,
     stream::ByteStream,
     transaction::Transactions,
@@ -24,7 +24,7 @@ use crate::{
 
 /// Where events go, and what they are made with: shared by all connections.
 pub(crate) struct Recorder {
-    pub(crate) interpreter: Interpreter,
+    pub(crate) meanings: Meanings,
     pub(crate) redaction: Redaction,
     pub(crate) events: VecDeque<Event>,
     /// Empty between units.

@@ -5,6 +5,7 @@
 //! is joined elsewhere.
 
 mod connection;
+mod cookies;
 mod discarded;
 mod doubt;
 mod earlier;
@@ -12,11 +13,13 @@ mod encoding;
 mod encrypted;
 mod event;
 mod handshake;
+mod meanings;
 mod query;
 mod stream;
 mod tap;
 mod transaction;
 
+pub use cookies::{ByCookie, Mix};
 pub use earlier::{AGENT_RESTART, Earlier, MISSED, Places, Title, Told};
 pub use event::{
     Body, Endpoint, Event, Final, Gap, Query, SessionFacts, Times, TransactionEnd, Transport, Unreadable,

@@ -4,9 +4,12 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use pg_wire::{Exchange, ExchangeKind, Outcome, Phase, StatementResult};
-use sql_meaning::{Interpreter, Statement};
+use sql_meaning::Statement;
 
-use crate::event::{Query, Times};
+use crate::{
+    event::{Query, Times},
+    meanings::Meanings,
+};
 
 /// What of a statement's text is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,12 +28,12 @@ const SYNTAX_ERROR: &str = "42601";
 pub(crate) fn queries(
     exchange: &Exchange,
     replication: bool,
-    interpreter: &mut Interpreter,
+    meanings: &mut Meanings,
     redaction: Redaction,
     out: &mut Vec<(Times, Box<Query>)>,
 ) {
     if replication && is_replication_command(exchange) {
-        return out.push(whole(exchange, interpreter, redaction));
+        return out.push(whole(exchange, meanings, redaction));
     }
     let texts = texts(exchange);
     let single = exchange.results.len() == 1 && exchange.results_omitted == 0;
@@ -55,7 +58,10 @@ pub(crate) fn queries(
         if exchange.kind == ExchangeKind::Simple && failed_parse && single {
             phase = Phase::Parse;
         }
-        let statement = text.as_ref().map(|text| interpreter.interpret(text));
+        let statement = text.as_ref().map(|text| match exchange.kind {
+            ExchangeKind::Simple => meanings.of(text),
+            _ => meanings.of_prepared(text),
+        });
         let times = Times {
             start: exchange.started,
             first_response: result.first_response,
@@ -80,7 +86,7 @@ pub(crate) fn queries(
         query.original_bytes = original_bytes;
         query.text_is_shared = matches!(texts, Texts::Whole(_)) && !single;
         if let Some(source) = &result.source {
-            let meaning = interpreter.interpret(&source.sql);
+            let meaning = meanings.of_prepared(&source.sql);
             query.source = Some(record(&source.sql, &meaning, redaction));
             query.source_statement = Some(meaning);
         }
@@ -120,7 +126,7 @@ fn is_replication_command(exchange: &Exchange) -> bool {
 }
 
 /// A command of the replication protocol, which is one whatever the number of its results: BASE_BACKUP has four.
-fn whole(exchange: &Exchange, interpreter: &mut Interpreter, redaction: Redaction) -> (Times, Box<Query>) {
+fn whole(exchange: &Exchange, meanings: &mut Meanings, redaction: Redaction) -> (Times, Box<Query>) {
     let results = &exchange.results;
     // The error, if there is one, is the last.
     let mut result = results.last().cloned().unwrap_or_else(StatementResult::unseen);
@@ -137,7 +143,7 @@ fn whole(exchange: &Exchange, interpreter: &mut Interpreter, redaction: Redactio
         .map(|result| &result.columns)
         .find(|columns| !columns.is_empty())
         .map_or_else(|| result.columns.clone(), Clone::clone);
-    let statement = exchange.sql.as_ref().map(|text| interpreter.interpret(text));
+    let statement = exchange.sql.as_ref().map(|text| meanings.of(text));
     let mut query = query(exchange, &result, statement);
     query.replication = true;
     query.text = exchange
@@ -164,7 +170,7 @@ fn texts(exchange: &Exchange) -> Texts {
     let Some(sql) = &exchange.sql else {
         return Texts::None;
     };
-    let several = exchange.kind == ExchangeKind::Simple && !exchange.truncated;
+    let several = exchange.kind == ExchangeKind::Simple && !exchange.truncated && !pg_wire::is_single(sql);
     // Only where the text is UTF-8 are positions in it safe to cut at.
     let Some(text) = std::str::from_utf8(sql).ok().filter(|_| several) else {
         return Texts::Whole(sql.clone());

@@ -7,11 +7,12 @@ use std::{
 
 use ebpf_abi::{CloseFact, SOCKET_MID_STREAM, SegmentHeader, SocketFact};
 use pg_wire::{Limits, Nanos};
-use sql_meaning::Interpreter;
 
 use crate::{
     connection::{Connection, Recorder},
+    cookies::ByCookie,
     event::{Body, Endpoint, Event, SessionFacts, Transport},
+    meanings::Meanings,
     query::Redaction,
 };
 
@@ -28,7 +29,7 @@ pub struct Settings {
 pub struct Tap {
     limits: Limits,
     /// Boxed, because the table has room for twice as many.
-    pub(crate) connections: HashMap<u64, Box<Connection>>,
+    pub(crate) connections: ByCookie<Box<Connection>>,
     /// Connections by the process that serves them; none of the lists is empty.
     by_backend: HashMap<u32, Vec<u64>>,
     /// Connections by postmaster and the number by which clients name their backend.
@@ -66,11 +67,11 @@ impl Tap {
         }
         Self {
             limits,
-            connections: HashMap::new(),
+            connections: ByCookie::default(),
             by_backend: HashMap::new(),
             by_key: HashMap::new(),
             recorder: Recorder {
-                interpreter: Interpreter::new(STATEMENTS),
+                meanings: Meanings::new(STATEMENTS),
                 redaction: settings.redaction,
                 events: VecDeque::new(),
                 told: Vec::new(),
@@ -125,7 +126,7 @@ impl Tap {
 
     /// Memory is short: what can be made anew is forgotten.
     pub fn forget(&mut self) {
-        self.recorder.interpreter = Interpreter::new(STATEMENTS);
+        self.recorder.meanings = Meanings::new(STATEMENTS);
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.

@@ -58,6 +58,19 @@ impl Transactions {
         incomplete: bool,
     ) -> Vec<TransactionEnd> {
         let earlier = (self.statements > 0).then_some(self.number);
+        // The commonest of all: one statement, and its transaction with it.
+        if let ([(_, query)], None, Some(IDLE), false, false) =
+            (&mut *told, earlier, status, incomplete, self.in_block)
+            && query.outcome == Outcome::Ok
+            && !query.replication
+            && control(query, status).is_none()
+        {
+            query.transaction = self.number;
+            self.statements = 1;
+            query.transaction_final = Some(Final::Committed);
+            self.end(Final::Committed);
+            return Vec::new();
+        }
         let mut ends: Vec<TransactionEnd> = Vec::new();
         let count = told.len();
         for (index, (_, query)) in told.iter_mut().enumerate() {

@@ -80,13 +80,25 @@ fn queries() -> Vec<Query> {
         query.copy_bytes = Some(0);
     });
     change(|query| {
-        query.param_count = 2;
+        query.param_count = 4;
         query.params = [
             tap_core::Param {
                 type_oid: 23,
                 format: tap_core::Format::Binary,
                 bytes: Some(4),
                 kept: vec![0, 0, 0, 1].into(),
+            },
+            tap_core::Param {
+                type_oid: 25,
+                format: tap_core::Format::Binary,
+                bytes: Some(300),
+                kept: Default::default(),
+            },
+            tap_core::Param {
+                type_oid: 25,
+                format: tap_core::Format::Text,
+                bytes: Some(0),
+                kept: Default::default(),
             },
             tap_core::Param {
                 type_oid: 0,

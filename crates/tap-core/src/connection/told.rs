@@ -153,7 +153,7 @@ impl Connection {
             query::queries(
                 &exchange,
                 self.replication,
-                &mut recorder.interpreter,
+                &mut recorder.meanings,
                 recorder.redaction,
                 &mut told,
             );
