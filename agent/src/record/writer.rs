@@ -5,7 +5,7 @@
 use prost::encoding::WireType;
 
 /// Appends fields in the canonical form: in the order of their numbers, defaults left out.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Writer {
     pub(super) bytes: Vec<u8>,
 }
