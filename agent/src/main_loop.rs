@@ -318,7 +318,7 @@ impl Running {
         let untold = unmarked.look(now, stopping, || witness.mark_all().is_ok());
         if let Some(since) = untold {
             let gap = Body::Gap(Unmarked::gap());
-            self.sink.take(Encoded::own_since(since, now, Clock::now(), gap));
+            self.sink.take(&Encoded::own_since(since, now, Clock::now(), gap));
         }
         let since = self.counted_ns;
         for gap in self.losses.since(&self.metrics.counters()) {

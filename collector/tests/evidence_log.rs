@@ -13,18 +13,20 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use evidence::{Chain, Seal};
+use evidence::{Chain, Contents, Seal};
 use pgwitness_collector::{
     log::{self, Appended, Candidate, Log, LogOptions, Opened},
     metrics::Metrics,
     verify::verify,
 };
 use prost::Message;
-use proto::v1::{Counters, Event, Heartbeat, SignedBatch, event::Body};
+use proto::v1::{
+    Counters, Definition, Event, Party, Session, SessionClose, SignedBatch, definition::Kind, event::Body,
+};
 
-/// An agent that seals heartbeats.
+/// An agent that seals ends of sessions, which name their session by a definition.
+#[derive(Clone)]
 struct Agent {
     chain: Chain,
     key: SigningKey,
@@ -43,18 +45,27 @@ impl Agent {
     fn seal(&mut self, count: u64) -> SignedBatch {
         let first = self.next_event;
         self.next_event += count;
-        let event = |seq| Event {
-            seq,
-            ts_start_ns: seq * 1000,
-            body: Some(Body::Heartbeat(Heartbeat {
-                interval_ns: 7,
-                counters: None,
-            })),
-            ..Event::default()
+        let party = Party {
+            session: Some(Session {
+                id: format!("boot-{first}"),
+                ..Session::default()
+            }),
+            attribution: None,
         };
-        let events = (first..self.next_event)
-            .map(|seq| Bytes::from(event(seq).encode_to_vec()))
-            .collect();
+        let mut contents = Contents::default();
+        let party = Definition {
+            kind: Some(Kind::Party(party)),
+        };
+        let party = contents.definition(&party.encode_to_vec());
+        for seq in first..self.next_event {
+            let event = Event {
+                ts_start_ns: seq * 1000,
+                party: Some(party),
+                body: Some(Body::SessionClose(SessionClose::default())),
+                ..Event::default()
+            };
+            contents.event(&[&event.encode_to_vec()]);
+        }
         let counters = Counters {
             events: first,
             ..Counters::default()
@@ -63,7 +74,7 @@ impl Agent {
         evidence::seal(
             &mut self.chain,
             &self.key,
-            events,
+            contents,
             first,
             first * 1000,
             first * 1000,
@@ -184,6 +195,41 @@ async fn what_was_stored_verifies_and_is_read_back() {
             (from..300).collect::<Vec<_>>()
         );
     }
+}
+
+/// Whoever holds the agent's key could have signed it, and a collector of another version stored it.
+#[tokio::test]
+async fn an_event_without_its_definition_does_not_verify() {
+    let data = tempfile::tempdir().unwrap();
+    let opened = open(data.path()).unwrap();
+    let mut agent = Agent::new("host-a", 1);
+    hello(&opened.log, &agent).await;
+    let whole = agent.candidate(&agent.clone().seal(1));
+    let mut contents = Contents::default();
+    let event = Event {
+        party: Some(0),
+        ..Event::default()
+    };
+    contents.event(&[&event.encode_to_vec()]);
+    let batch = evidence::seal(&mut agent.chain, &agent.key, contents, 1, 0, 0, None, [1; 32]);
+    let checked = evidence::open(&batch, &agent.key.verifying_key(), &log::limits()).unwrap();
+    let candidate = Candidate {
+        batch,
+        seal: Seal {
+            header: checked.header,
+            header_hash: checked.header_hash,
+        },
+        ..whole
+    };
+    let stored = opened.log.append(candidate).await.unwrap().await.unwrap();
+    assert_eq!(stored, Appended::Stored(0));
+    close(opened).await;
+    let wrong = verify(&data.path().join("evidence"), None).wrong.unwrap();
+    assert_eq!(wrong.file, "payload/000000000000.seg");
+    assert_eq!(
+        wrong.what,
+        "event 1 names definition 0, which the batch does not have"
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use evidence::Chain;
+use evidence::{Chain, Contents};
 use pgwitness_collector::{
     ingest::Ingest,
     log::{Log, LogOptions, Opened},
@@ -20,7 +20,8 @@ use pgwitness_collector::{
 };
 use prost::Message;
 use proto::v1::{
-    Event, Hello, Receipt, Resume, SignedBatch, Upload, delivery_client::DeliveryClient, receipt, upload,
+    Definition, Event, Hello, Query, Receipt, Resume, SignedBatch, Upload, definition,
+    delivery_client::DeliveryClient, receipt, upload,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -227,22 +228,49 @@ async fn what_does_not_hold_is_refused_and_kept_aside() {
         None,
         [0; 32],
     );
-    let misnumbered = evidence::seal(
-        &mut Chain::new("host-1"),
-        &key(1),
-        vec![Bytes::new()],
-        1,
-        0,
-        0,
-        None,
-        [0; 32],
-    );
+    let alone = |contents: Contents| {
+        let mut chain = Chain::new("host-1");
+        evidence::seal(&mut chain, &key(1), contents, 1, 0, 0, None, [0; 32])
+    };
+    let of_event = |event: Event| {
+        let mut contents = Contents::default();
+        contents.event(&[&event.encode_to_vec()]);
+        contents
+    };
+    let misnumbered = alone(of_event(Event {
+        seq: 2,
+        ..Event::default()
+    }));
+    let by_a_party = || {
+        of_event(Event {
+            party: Some(0),
+            ..Event::default()
+        })
+    };
+    let nobody = alone(by_a_party());
+    let (mut template, mut broken) = (by_a_party(), by_a_party());
+    let kind = Some(definition::Kind::Template(Query::default()));
+    template.definition(&Definition { kind }.encode_to_vec());
+    let template = alone(template);
+    broken.definition(b"\xff");
+    let broken = alone(broken);
     let skipped = seal(&mut chain);
     for (batch, sequence, expected) in [
         (&unsigned, 0, "the signature does not hold"),
         (&foreign, 1, "the batch is of agent \"host-2\""),
         (&malformed, 1, "event 1 is malformed"),
-        (&misnumbered, 1, "event 1 calls itself 0"),
+        (&misnumbered, 1, "event 1 calls itself 2"),
+        (
+            &nobody,
+            1,
+            "event 1 names definition 0, which the batch does not have",
+        ),
+        (
+            &template,
+            1,
+            "event 1 names definition 0, which is of another kind",
+        ),
+        (&broken, 1, "definition 0 is malformed"),
         (&skipped, 2, "expected batch 1, found 2"),
     ] {
         let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
@@ -254,12 +282,12 @@ async fn what_does_not_hold_is_refused_and_kept_aside() {
             "{refused}: {reason}"
         );
     }
-    assert_eq!(collector.metrics.refused.get(), 5);
+    assert_eq!(collector.metrics.refused.get(), 8);
     assert_eq!(
         std::fs::read_dir(collector.data.path().join("aside"))
             .unwrap()
             .count(),
-        5
+        8
     );
     let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
     resume(&mut receipts).await;
