@@ -6,17 +6,22 @@
 
 pub mod btf;
 pub mod gauge;
+pub mod handover;
 pub mod heap;
 pub mod hooks;
 mod multi;
 pub mod plaintext;
 pub mod seccomp;
 
-use std::{os::fd::AsFd as _, path::Path, time::Duration};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    time::Duration,
+};
 
 use aya::{
     EbpfLoader,
-    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use ebpf_abi::{KernelLayout, REASON_COUNTERS, Target};
 use nix::{
@@ -140,6 +145,16 @@ impl Tap {
 pub struct Ring(RingBuf<MapData>);
 
 impl Ring {
+    /// The ring whose descriptor this is, as another process loaded it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no ring, or the kernel does not let this process see what it is.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, MapError> {
+        let map = Map::from_map_data(MapData::from_fd(fd)?)?;
+        Ok(Self(RingBuf::try_from(map)?))
+    }
+
     /// Hands over the next record. Returns false if there was none.
     pub fn next(&mut self, take: impl FnOnce(&[u8])) -> bool {
         match self.0.next() {
@@ -149,6 +164,12 @@ impl Ring {
             }
             None => false,
         }
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -170,7 +191,7 @@ impl Targets {
     /// # Errors
     ///
     /// If the map is full.
-    pub fn mark(&mut self, tgid: u32, server: u32, probed: u32) -> Result<(), aya::maps::MapError> {
+    pub fn mark(&mut self, tgid: u32, server: u32, probed: u32) -> Result<(), MapError> {
         const NO_EXIST: u64 = 1;
         let target = TargetValue(Target {
             server,
@@ -178,7 +199,7 @@ impl Targets {
             ..Target::default()
         });
         match self.0.insert(tgid, target, NO_EXIST) {
-            Err(aya::maps::MapError::SyscallError(error))
+            Err(MapError::SyscallError(error))
                 if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
             {
                 Ok(())
@@ -233,6 +254,22 @@ impl Counters {
 pub struct KernelCounters([u64; REASON_COUNTERS as usize]);
 
 impl KernelCounters {
+    /// As [`Self::values`] gave them.
+    pub fn of(values: &[u64]) -> Self {
+        let mut counters = Self::default();
+        counters
+            .0
+            .iter_mut()
+            .zip(values)
+            .for_each(|(to, from)| *to = *from);
+        counters
+    }
+
+    /// All of them, by the index of their `ebpf_abi::Counter`.
+    pub fn values(&self) -> &[u64] {
+        &self.0
+    }
+
     /// One of them, by the index of its `ebpf_abi::Counter`.
     pub fn at(&self, index: usize) -> u64 {
         self.0.get(index).copied().unwrap_or(0)

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
+    io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -261,6 +262,11 @@ impl Probes {
         confined.then(|| format!("its system calls are filtered (seccomp), and {why}"))
     }
 
+    /// Whether attaching takes CAP_SYS_ADMIN, because this kernel has no other way.
+    pub fn take_admin(&self) -> bool {
+        self.multi.is_none()
+    }
+
     /// Runs of the programs that the kernel skipped.
     pub fn skipped(&self) -> Skipped {
         super::gauge::skipped(&self.programs)
@@ -350,10 +356,30 @@ fn all_names() -> impl Iterator<Item = &'static str> {
     std::iter::once(AT_RETURN).chain(entries)
 }
 
+/// Longest executable that is read. Anybody can name a file like a server and run it, and what its headers say is held in
+/// memory; a server has some 10 MiB, with everything for debuggers some 60.
+const EXECUTABLE_MAX: u64 = 256 << 20;
+
+/// Opens an executable, to look for symbols in it.
+///
+/// # Errors
+///
+/// If it cannot be opened, or is too long to be a server's.
+pub fn open_executable(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() > EXECUTABLE_MAX {
+        return Err(io::Error::other(format!(
+            "it is longer than {} MiB",
+            EXECUTABLE_MAX >> 20
+        )));
+    }
+    Ok(file)
+}
+
 /// File offsets of the functions that an executable exports.
 fn offsets(executable: &Path) -> Result<HashMap<String, u64>, String> {
     let unreadable = |problem: String| format!("its executable cannot be read: {problem}");
-    let file = File::open(executable).map_err(|error| unreadable(error.to_string()))?;
+    let file = open_executable(executable).map_err(|error| unreadable(error.to_string()))?;
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache).map_err(|error| unreadable(error.to_string()))?;
     let wanted: Vec<&str> = FUNCTIONS.iter().flat_map(|(_, names)| *names).collect();

@@ -9,7 +9,7 @@ use std::{
 
 use object::{Object as _, ObjectSymbol as _, read::ReadCache};
 
-use crate::capture::plaintext::Readable;
+use crate::capture::plaintext::{Readable, open_executable};
 
 /// A symbol that a server exports for its extensions and nothing else has.
 const SERVER_SYMBOL: &str = "PostmasterMain";
@@ -83,6 +83,11 @@ impl Servers {
     /// A server that is tapped.
     pub fn get(&self, pid: u32) -> Option<&Server> {
         self.tapped.get(&pid)
+    }
+
+    /// Whether a process runs a server's executable now.
+    pub fn runs(&mut self, pid: u32) -> bool {
+        self.identify(pid).is_some()
     }
 
     /// A process ended.
@@ -166,7 +171,7 @@ impl Servers {
 }
 
 fn exports_server_symbol(executable: &Path) -> bool {
-    let Ok(file) = fs::File::open(executable) else {
+    let Ok(file) = open_executable(executable) else {
         return false;
     };
     let cache = ReadCache::new(file);
