@@ -2,9 +2,11 @@
 //!
 //! `run` wires the parts; each part is a module that can be read alone.
 
+pub mod broker;
 pub mod capture;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod control;
 pub mod doctor;
 pub mod facts;
@@ -13,6 +15,7 @@ pub mod limits;
 pub mod losses;
 pub mod main_loop;
 pub mod metrics;
+pub mod parser;
 pub mod privilege;
 pub mod progress;
 pub mod record;

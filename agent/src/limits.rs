@@ -3,9 +3,12 @@
 //! Owns the arithmetic and the two figures that it needs of this process. Refuses to act: the main loop sleeps and sheds.
 //! Separate so that the rules can be tested without a kernel.
 
-use std::time::Duration;
+use std::{fs::File, os::unix::fs::FileExt as _, sync::LazyLock, time::Duration};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
+};
 use procfs::Current as _;
 
 /// Whether the agent is at its limit of memory.
@@ -79,16 +82,38 @@ impl CpuPace {
     }
 }
 
-/// Processor time of all threads of this process.
-pub fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
-        .map(Duration::from)
-        .unwrap_or_default()
+/// Processor time of the agent: of all threads of this process, and of its broker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuTime {
+    broker: Option<ClockId>,
 }
 
-/// Anonymous memory of this process in bytes (proc(5), `statm`: resident less shared pages).
+impl CpuTime {
+    /// With the broker that has this process id.
+    pub fn with(broker: u32) -> Self {
+        let pid = i32::try_from(broker).ok().map(Pid::from_raw);
+        Self {
+            broker: pid.and_then(|pid| ClockId::pid_cpu_clock_id(pid).ok()),
+        }
+    }
+
+    /// Taken until now; that of the broker since it was started.
+    pub fn taken(self) -> Duration {
+        let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
+        read(ClockId::CLOCK_PROCESS_CPUTIME_ID) + self.broker.map(read).unwrap_or_default()
+    }
+}
+
+/// Anonymous memory of this process in bytes (proc(5), `statm`: resident less shared pages). The file stays open from the
+/// first look on: later ones may be by a process that opens nothing any more.
 pub fn anonymous_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    static STATM: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/self/statm").ok());
+    let mut text = [0; 128];
+    let length = STATM
+        .as_ref()
+        .and_then(|file| file.read_at(&mut text, 0).ok())
+        .unwrap_or(0);
+    let text = str::from_utf8(text.get(..length).unwrap_or_default()).unwrap_or_default();
     let mut pages = text
         .split_ascii_whitespace()
         .skip(1)
@@ -169,8 +194,13 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_took_time() {
         assert!(anonymous_bytes() > 100_000);
-        let before = cpu_time();
+        let before = CpuTime::default().taken();
         let sum = (0..5_000_000_u64).fold(0_u64, |sum, n| sum.wrapping_mul(31).wrapping_add(n));
-        assert!(std::hint::black_box(sum) != 1 && cpu_time() > before);
+        assert!(std::hint::black_box(sum) != 1 && CpuTime::default().taken() > before);
+        let twice = CpuTime::with(std::process::id()).taken();
+        assert!(
+            twice > CpuTime::default().taken(),
+            "another process' time can be read"
+        );
     }
 }

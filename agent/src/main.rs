@@ -34,6 +34,9 @@ enum Command {
     /// What a probe does to a process under seccomp is tried on this one
     #[command(hide = true, name = TRIAL)]
     SeccompTrial,
+    /// The process that parses; `run` starts it
+    #[command(name = pgwitness_agent::broker::serve::PARSER, hide = true)]
+    Parser,
 }
 
 const FIRST_STEPS: &str = "First steps, as root:
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Pause(args) => client::pause(&args),
         Command::Resume(args) => client::resume(&args),
         Command::SeccompTrial => Ok(seccomp::trial()),
+        Command::Parser => pgwitness_agent::parser::run(),
     };
     result.unwrap_or_else(|problem| {
         eprintln!("pgwitness-agent: {problem:#}");

@@ -25,11 +25,12 @@ use tap_core::Settings;
 use tracing::{info, warn};
 
 use crate::{
-    capture::{self, Ring, Tap, gauge::Skipped},
+    broker::Broker,
+    capture::{self, Ring, gauge::Skipped},
     clock::{Clock, boot_ns},
-    control::Order,
-    facts::servers::Wanted,
-    limits::{self, CpuPace, MemoryWatch},
+    control::{Order, ProcessStatus},
+    facts::cgroups::Cgroups,
+    limits::{self, CpuPace, CpuTime, MemoryWatch},
     losses::{FACTS_LOST, Losses, PROGRAM_MISSED, TARGETS_FULL, Unmarked},
     metrics::Metrics,
     progress::{Former, Progress},
@@ -53,6 +54,20 @@ const ROUND: usize = 4096;
 /// How often memory and losses are looked at: each look reads a file.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// What the main loop reads, and whom it asks.
+pub struct Sources {
+    /// Payload.
+    pub segments: Ring,
+    /// Processes and sockets.
+    pub facts: Ring,
+    /// Attaches, and sees what only the privileged may.
+    pub broker: Broker,
+    /// The cgroups of this host.
+    pub cgroups: Cgroups,
+    /// Names this boot of it.
+    pub boot: String,
+}
+
 /// What the main loop needs to know.
 pub struct MainLoop {
     /// Where events go.
@@ -67,6 +82,10 @@ pub struct MainLoop {
     pub heartbeat: Duration,
     /// The agent's id.
     pub agent_id: String,
+    /// How the tap is attached.
+    pub tier: String,
+    /// The two processes of the agent, and what each may do.
+    pub processes: Vec<ProcessStatus>,
     /// Where events are delivered to; without it they are not queued.
     pub collector: Option<String>,
     /// Whether events are printed.
@@ -114,17 +133,20 @@ impl Sink {
 /// The loop at work.
 struct Running {
     witness: Witness,
+    broker: Broker,
     sink: Sink,
     metrics: Arc<Metrics>,
     started: Instant,
     agent_id: String,
     collector: Option<String>,
     tier: String,
+    processes: Vec<ProcessStatus>,
     ring_bytes: u64,
     memory: MemoryWatch,
     memory_bytes: u64,
     sheds: bool,
     pause: Option<steering::Pause>,
+    cpu: CpuTime,
     pace: Option<CpuPace>,
     cpu_percent: Option<u32>,
     losses: Losses,
@@ -133,8 +155,10 @@ struct Running {
     counted_ns: u64,
     /// In the last round.
     took_segments: bool,
-    /// When it was last looked at.
+    /// As of the last answer.
     skipped: Skipped,
+    /// Payload was skipped since it was told.
+    payload_was_skipped: bool,
 }
 
 impl MainLoop {
@@ -142,30 +166,30 @@ impl MainLoop {
     ///
     /// # Errors
     ///
-    /// If the map of tapped processes is full at the start.
+    /// If the map of tapped processes is full at the start, or the broker is lost.
     pub fn run(
         self,
         host: Host,
         settings: Settings,
-        wanted: Wanted,
-        tap: Tap,
+        sources: Sources,
         recording: Option<SegmentFile>,
     ) -> anyhow::Result<()> {
-        let Tap {
-            tier,
+        let Sources {
             mut segments,
             mut facts,
-            targets,
-            counters,
-            probes,
-        } = tap;
+            broker,
+            cgroups,
+            boot,
+        } = sources;
         let began_ns = boot_ns();
-        let mut witness = Witness::new(host, settings, wanted, targets, probes)?;
+        let mut witness = Witness::new(host, &boot, settings, cgroups, broker.clone())?;
         witness.record_segments(recording);
         announce(&witness);
         let started = Instant::now();
+        let cpu = CpuTime::with(self.processes.first().map_or(0, |broker| broker.pid));
         let mut running = Running {
             witness,
+            broker,
             sink: Sink {
                 outbox: Arc::clone(&self.outbox),
                 keep: self.collector.is_some(),
@@ -176,7 +200,8 @@ impl MainLoop {
             started,
             agent_id: self.agent_id,
             collector: self.collector,
-            tier: tier.to_string(),
+            tier: self.tier,
+            processes: self.processes,
             ring_bytes: self.ring_bytes,
             memory: MemoryWatch::new(self.memory_bytes),
             memory_bytes: self.memory_bytes,
@@ -184,23 +209,26 @@ impl MainLoop {
             pause: None,
             pace: self
                 .cpu_percent
-                .map(|percent| CpuPace::new(percent, Duration::ZERO, limits::cpu_time())),
+                .map(|percent| CpuPace::new(percent, Duration::ZERO, cpu.taken())),
+            cpu,
             cpu_percent: self.cpu_percent,
             losses: Losses::default(),
             unmarked: Unmarked::default(),
             counted_ns: began_ns,
             took_segments: false,
             skipped: Skipped::default(),
+            payload_was_skipped: false,
         };
         running.go_on(self.former);
         let (mut last_heartbeat, mut last_look) = (started, started);
         let mut pause = BUSY;
         loop {
             // Read before the rings: what a stop finds in them is still recorded.
-            let stopping = self.stop.load(Ordering::Relaxed);
+            let lost = running.broker.lost();
+            let stopping = self.stop.load(Ordering::Relaxed) || lost.is_some();
             let emptied = running.round(&mut segments, &mut facts);
             while let Ok(order) = self.orders.try_recv() {
-                self.metrics.kernel(&counters.read());
+                running.count();
                 self.metrics.queue(&self.outbox);
                 let answer = running.obey(order.request, order.who, &segments);
                 // Whoever asked may have gone.
@@ -208,10 +236,8 @@ impl MainLoop {
             }
             if last_look.elapsed() >= LOOK || stopping {
                 last_look = Instant::now();
-                let now = boot_ns();
-                self.metrics.kernel(&counters.read());
                 self.metrics.queue(&self.outbox);
-                running.look(now, stopping);
+                running.look(stopping);
             }
             if last_heartbeat.elapsed() >= self.heartbeat {
                 let beat = v1::Heartbeat {
@@ -226,7 +252,8 @@ impl MainLoop {
             }
             running.note(&self.progress, emptied, stopping);
             if stopping && emptied {
-                break;
+                running.witness.record_segments(None);
+                return lost.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)));
             }
             if emptied && !stopping {
                 pause = if running.took_segments {
@@ -241,8 +268,6 @@ impl MainLoop {
                 running.rest();
             }
         }
-        running.witness.record_segments(None);
-        Ok(())
     }
 }
 
@@ -276,7 +301,7 @@ impl Running {
         set(&self.metrics.orphans, witness.orphans());
         set(&self.metrics.malformed, witness.malformed());
         set(&self.metrics.sessions_open, witness.open_connections() as u64);
-        set(&self.metrics.servers, witness.servers().tapped().count() as u64);
+        set(&self.metrics.servers, witness.servers().iter().count() as u64);
         set(&self.metrics.paused_bytes, witness.discarded(Discard::Paused));
         set(
             &self.metrics.memory_limit_bytes,
@@ -285,8 +310,22 @@ impl Running {
         emptied
     }
 
-    /// Memory, and losses that no session can tell of: the counters were read behind `now`.
-    fn look(&mut self, now: u64, stopping: bool) {
+    /// Takes over what the kernel side counted until now; false if it is not to be had now.
+    fn count(&mut self) -> bool {
+        let Some((counters, skipped)) = self.broker.counters() else {
+            return false;
+        };
+        self.metrics.kernel(&counters);
+        self.payload_was_skipped |= skipped.payload > self.skipped.payload;
+        self.skipped = skipped;
+        self.metrics
+            .program_missed
+            .store(skipped.payload + skipped.facts, Ordering::Relaxed);
+        true
+    }
+
+    /// Memory, and losses that no session can tell of.
+    fn look(&mut self, stopping: bool) {
         let mut used = limits::anonymous_bytes();
         if self.memory.is_over(used) {
             // Meanings cost time to make anew, not truth; and what was freed may not have been given back yet.
@@ -307,11 +346,8 @@ impl Running {
             }
             self.discard();
         }
-        let skipped = self.witness.skipped();
-        let payload_was_skipped = skipped.payload > mem::replace(&mut self.skipped, skipped).payload;
-        self.metrics
-            .program_missed
-            .store(skipped.payload + skipped.facts, Ordering::Relaxed);
+        // What is counted is as of later than that.
+        let now = boot_ns();
         let Self {
             unmarked, witness, ..
         } = &mut *self;
@@ -320,6 +356,11 @@ impl Running {
             let gap = Body::Gap(Unmarked::gap());
             self.sink.take(&Encoded::own_since(since, now, Clock::now(), gap));
         }
+        if !self.count() {
+            // What was lost meanwhile is told with what is lost until the next answer.
+            return;
+        }
+        let payload_was_skipped = mem::take(&mut self.payload_was_skipped);
         let since = self.counted_ns;
         for gap in self.losses.since(&self.metrics.counters()) {
             let skipped_a_fact = gap.reason == PROGRAM_MISSED && !payload_was_skipped;
@@ -361,7 +402,7 @@ impl Running {
     /// Rests if the agent took more than its share of the processor. What comes meanwhile waits in the rings.
     fn rest(&mut self) {
         let Some(pace) = &mut self.pace else { return };
-        if let Some(rest) = pace.rest(self.started.elapsed(), limits::cpu_time()) {
+        if let Some(rest) = pace.rest(self.started.elapsed(), self.cpu.taken()) {
             self.metrics.rested_ns.fetch_add(
                 u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX),
                 Ordering::Relaxed,
@@ -374,7 +415,7 @@ impl Running {
 fn announce(witness: &Witness) {
     let mut servers: Vec<String> = witness
         .servers()
-        .tapped()
+        .iter()
         .map(|server| match &server.data_directory {
             Some(folder) => format!("{} ({})", server.pid, folder.display()),
             None => server.pid.to_string(),

@@ -1,7 +1,7 @@
 //! What the agent counts, for Prometheus and for the heartbeats in the record.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -250,15 +250,26 @@ impl Metrics {
     }
 }
 
-/// Serves `/metrics`.
+/// Opens the place where metrics are served.
 ///
 /// # Errors
 ///
 /// If the address is taken.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| {
         format!("cannot serve metrics on {address}: give another address with --metrics, or none")
     })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves `/metrics`.
+///
+/// # Errors
+///
+/// If the runtime cannot take the socket.
+pub fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
     let router = Router::new().route("/metrics", get(move || async move { metrics.encode() }));
     tokio::spawn(async move {

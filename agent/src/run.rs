@@ -1,4 +1,7 @@
 //! `pgwitness-agent run`: attach, record, deliver, until told to stop.
+//!
+//! The process that is started attaches and becomes the broker; the one that it starts (`parser`) confines itself, and then
+//! records and delivers here.
 
 use std::{
     net::SocketAddr,
@@ -21,16 +24,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::{
-    capture::{AttachError, Tap, Tier},
+    broker::{self, protocol::Start},
+    capture::{AttachError, Tap},
     clock::{Clock, boot_ns},
     config::{Config, ENVIRONMENT, RedactionConfig, TierConfig},
-    control::server::Control,
+    control::{ProcessStatus, server::Control},
     facts::servers::Wanted,
     identity::{self, Identity},
     limits,
-    main_loop::MainLoop,
+    main_loop::{MainLoop, Sources},
     metrics::{self, Metrics},
-    progress::Progress,
+    parser::BROKER_ENDED,
+    progress::{Former, Progress},
     record::Encoded,
     segment_file::SegmentFile,
     ship::{self, Delivery, Memory, Outbox},
@@ -111,27 +116,20 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.tap.uretprobes,
     )
     .map_err(one_line)?;
-    let identity = Identity::open(&config.state_dir, &host, config.agent.id.as_deref())?;
-    let recording = args
-        .record_segments
-        .as_deref()
-        .map(|path| SegmentFile::create(path, args.record_limit))
-        .transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(record(
+    let wanted = Wanted {
+        data_directories: config.tap.data_directories.clone(),
+    };
+    let start = Start {
         config,
-        args.print,
-        recording,
-        Host {
-            trust_domain: String::new(),
-            name: host,
-        },
-        identity,
-        tap,
-    ))
+        host,
+        tier: tap.tier.to_string(),
+        hooks: tap.tier.hooks().map(|hook| hook.name.to_owned()).collect(),
+        print: args.print,
+        recording: args.record_segments.map(|path| (path, args.record_limit)),
+        broker: 0,
+        broker_holds: Vec::new(),
+    };
+    broker::serve::run(start, tap, wanted)
 }
 
 /// The kernel's verifier explains itself over many lines: those are for `doctor`.
@@ -161,32 +159,89 @@ fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
     Ok(config)
 }
 
-async fn record(
-    config: Config,
-    print: bool,
-    recording: Option<SegmentFile>,
-    host: Host,
-    identity: Identity,
-    tap: Tap,
-) -> anyhow::Result<ExitCode> {
+/// Everything that is opened before the process confines itself.
+pub struct Opened {
+    /// What the broker handed over.
+    pub start: Start,
+    /// Who this agent is.
+    pub identity: Identity,
+    /// How far sessions were delivered.
+    pub progress: Progress,
+    /// What the run before this one left.
+    pub former: Former,
+    /// Where the agent is asked.
+    pub control: Control,
+    /// Where metrics are served.
+    pub metrics: Option<std::net::TcpListener>,
+    /// The recording for forensics.
+    pub recording: Option<SegmentFile>,
+    /// What is read, and who is asked.
+    pub sources: Sources,
+    /// The two processes of the agent, and what each may do.
+    pub processes: Vec<ProcessStatus>,
+}
+
+impl Opened {
+    /// Opens it.
+    ///
+    /// # Errors
+    ///
+    /// One line that says what is wrong and what to do.
+    pub fn open(start: Start, sources: Sources) -> anyhow::Result<Self> {
+        let config = &start.config;
+        let identity = Identity::open(&config.state_dir, &start.host, config.agent.id.as_deref())?;
+        let recording = start
+            .recording
+            .as_ref()
+            .map(|(path, limit)| SegmentFile::create(path, *limit))
+            .transpose()?;
+        let metrics = config.metrics.listen.map(metrics::listen).transpose()?;
+        let control = Control::open(&config.control_socket())?;
+        identity.began()?;
+        let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
+        Ok(Self {
+            identity,
+            progress,
+            former,
+            control,
+            metrics,
+            recording,
+            sources,
+            processes: Vec::new(),
+            start,
+        })
+    }
+}
+
+/// Records and delivers until told to stop, in the process that parses. `began` is the event of the start.
+///
+/// # Errors
+///
+/// If a thread cannot be started.
+pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<ExitCode> {
+    let Opened {
+        start,
+        identity,
+        progress,
+        former,
+        control,
+        metrics: metrics_listener,
+        recording,
+        sources,
+        processes,
+    } = opened;
+    let Start { config, print, .. } = start;
     let host = Host {
         trust_domain: config.agent.trust_domain.clone(),
-        ..host
+        name: start.host,
     };
     let metrics = Arc::new(Metrics::default());
-    if let Some(address) = config.metrics.listen {
-        metrics::serve(address, Arc::clone(&metrics)).await?;
+    if let Some(listener) = metrics_listener {
+        metrics::serve(listener, Arc::clone(&metrics))?;
     }
-    let control = Control::open(&config.control_socket())?;
-    identity.began()?;
-    let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
     let progress = Arc::new(progress);
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
-    outbox.push(&Encoded::own(
-        boot_ns(),
-        Clock::now(),
-        started(&host, &identity, tap.tier, recording.is_some()),
-    ));
+    outbox.push(&Encoded::own(boot_ns(), Clock::now(), began));
     let delivery = config.delivery.collector.clone().map(|collector| {
         let memory = Memory::read(&config.state_dir);
         let delivery = Delivery {
@@ -218,7 +273,8 @@ async fn record(
         recording.announce();
     }
     let (orders, received) = mpsc::channel();
-    tokio::spawn(control.serve(orders));
+    let broker = sources.broker.clone();
+    tokio::spawn(control.serve(orders, broker.clone()));
     let main_loop = MainLoop {
         outbox: Arc::clone(&outbox),
         metrics: Arc::clone(&metrics),
@@ -226,6 +282,8 @@ async fn record(
         heartbeat: Duration::from_secs(config.events.heartbeat_s),
         orders: received,
         agent_id: identity.agent_id.clone(),
+        tier: start.tier,
+        processes,
         collector: config.delivery.collector.clone(),
         print,
         ring_bytes: config.ring_bytes().into(),
@@ -234,23 +292,33 @@ async fn record(
         progress,
         former,
     };
-    let wanted = Wanted {
-        data_directories: config.tap.data_directories.clone(),
-    };
     let thread = thread::Builder::new()
         .name("witness".to_owned())
-        .spawn(move || main_loop.run(host, settings, wanted, tap, recording))
+        .spawn(move || main_loop.run(host, settings, sources, recording))
         .context("cannot start a thread")?;
 
     let reason = stop_signal(&thread).await?;
     stop.store(true, Ordering::Relaxed);
     let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
-    if !matches!(ended, Ok(Ok(()))) {
-        if let Ok(Err(problem)) = ended {
-            error!("{problem:#}");
+    let reason = match ended {
+        Ok(Ok(())) => {
+            if reason == ORPHANED {
+                error!("{ORPHANED}: nothing more can be captured, what was is delivered");
+            }
+            reason
         }
-        return Ok(ExitCode::FAILURE);
-    }
+        // It emptied the rings: there is no more, but what there is, is whole.
+        Ok(Err(problem)) if broker.lost().is_some() => {
+            error!("{problem:#}: nothing more can be captured, what was is delivered");
+            ORPHANED
+        }
+        ended => {
+            if let Ok(Err(problem)) = ended {
+                error!("{problem:#}");
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     metrics.queue(&outbox);
     let stopped = v1::AgentStop {
         reason: reason.to_owned(),
@@ -271,15 +339,23 @@ async fn record(
         identity.ended();
     }
     info!("stopped ({reason})");
+    if reason == ORPHANED {
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Why the agent stops when the broker has gone: nothing new can be captured, and what was is delivered.
+const ORPHANED: &str = "the broker has ended";
+
 /// Waits for a signal, or for the main loop to end by itself.
 async fn stop_signal(thread: &thread::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<&'static str> {
+    let mut orphaned = signal(SignalKind::from_raw(BROKER_ENDED as i32))?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok("SIGTERM"),
+            _ = orphaned.recv() => return Ok(ORPHANED),
             _ = interrupt.recv() => return Ok("SIGINT"),
             () = tokio::time::sleep(TICK) => if thread.is_finished() { return Ok("failure") },
         }
@@ -303,27 +379,23 @@ async fn flush(outbox: &Outbox, metrics: &Metrics) -> bool {
 }
 
 /// Names this boot of the host.
-fn boot_id() -> String {
+pub fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     text.unwrap_or_default().trim().to_owned()
 }
 
-fn started(host: &Host, identity: &Identity, tier: Tier, recording_segments: bool) -> v1::event::Body {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
+/// The event of the start. It reads what cannot be read later.
+pub fn began(opened: &Opened) -> v1::event::Body {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     v1::event::Body::AgentStart(v1::AgentStart {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: host.name.clone(),
-        kernel: read("/proc/sys/kernel/osrelease"),
+        host: opened.start.host.clone(),
+        kernel: release.trim().to_owned(),
         boot_id: boot_id(),
-        hooks: tier.hooks().map(|hook| hook.name.to_owned()).collect(),
-        previous_run_unclean: identity.previous_run_unclean,
-        recording_segments,
-        tier: tier.to_string(),
+        hooks: opened.start.hooks.clone(),
+        previous_run_unclean: opened.identity.previous_run_unclean,
+        recording_segments: opened.recording.is_some(),
+        tier: opened.start.tier.clone(),
     })
 }
 

@@ -20,13 +20,10 @@ use tap_core::{ByCookie, Settings, Tap};
 
 use self::old_sessions::OldSessions;
 use crate::{
-    capture::{Probes, Targets, gauge::Skipped},
+    broker::{Broker, NoAnswer},
     clock::{self, Clock},
     facts::{
-        cgroups::Cgroups,
-        connections::Connections,
-        processes::Processes,
-        servers::{Servers, Wanted},
+        cgroups::Cgroups, connections::Connections, processes::Processes, servers::Server, tapped::Tapped,
     },
     record::{self, Encoded, Encoder},
     segment_file::SegmentFile,
@@ -40,9 +37,10 @@ pub struct Witness {
     processes: Processes,
     cgroups: Cgroups,
     connections: Connections,
-    servers: Servers,
-    targets: Targets,
-    probes: Probes,
+    servers: Tapped,
+    broker: Broker,
+    /// Processes of which it is not known yet whether they are servers, and the sockets that theirs used meanwhile.
+    undecided: HashMap<u32, Vec<SocketFact>>,
     attributions: ByCookie<Arc<v1::Attribution>>,
     encoder: Encoder,
     sessions: u64,
@@ -77,6 +75,10 @@ impl Discard {
     }
 }
 
+/// Sockets that are kept for a server that is not known to be one yet: those of some seconds. What is beyond is lost, and
+/// its segments are counted as orphans.
+const UNDECIDED: usize = 4096;
+
 /// Something is over.
 enum End {
     Process { tgid: u32, at: u64 },
@@ -84,29 +86,26 @@ enum End {
 }
 
 impl Witness {
-    /// Takes down what runs on the host now, and marks the processes of its servers.
+    /// Takes down what runs on the host now, and has the processes of its servers marked. `boot` names this boot of it.
     ///
     /// # Errors
     ///
     /// If the map of tapped processes is full.
     pub fn new(
         host: Host,
+        boot: &str,
         settings: Settings,
-        wanted: Wanted,
-        targets: Targets,
-        probes: Probes,
+        cgroups: Cgroups,
+        broker: Broker,
     ) -> anyhow::Result<Self> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut witness = Self {
             host,
             boot: boot.chars().take(8).collect(),
             tap: Tap::new(settings),
-            processes: Processes::default(),
-            cgroups: Cgroups::read(),
-            connections: Connections::default(),
-            servers: Servers::new(wanted),
-            targets,
-            probes,
+            processes: Processes::new(broker.clone()),
+            cgroups,
+            connections: Connections::new(broker.clone()),
+            servers: Tapped::default(),
             attributions: ByCookie::default(),
             encoder: Encoder::default(),
             sessions: 0,
@@ -118,7 +117,9 @@ impl Witness {
             discard: None,
             discarded: [0; 2],
             taken: (0, 0),
-            old: OldSessions::default(),
+            undecided: HashMap::new(),
+            old: OldSessions::new(broker.clone()),
+            broker,
         };
         witness.processes.inventory(&mut witness.cgroups);
         witness.find_servers()?;
@@ -133,7 +134,7 @@ impl Witness {
     }
 
     /// The servers that are tapped.
-    pub fn servers(&self) -> &Servers {
+    pub fn servers(&self) -> &Tapped {
         &self.servers
     }
 
@@ -180,11 +181,6 @@ impl Witness {
     /// Payload bytes discarded since the start.
     pub fn discarded(&self, why: Discard) -> u64 {
         self.discarded.get(why as usize).copied().unwrap_or(0)
-    }
-
-    /// Runs of the tap's programs that the kernel skipped.
-    pub fn skipped(&self) -> Skipped {
-        self.probes.skipped()
     }
 
     /// The kernel skipped some between these times: what it does not count itself is in doubt.
@@ -263,6 +259,11 @@ impl Witness {
     /// A round begins: whatever ends were told in the last one may take effect at the end of this one.
     pub fn begin_round(&mut self) {
         self.ends.append(&mut self.ends_of_round);
+        if !self.undecided.is_empty() {
+            for (pid, server) in self.broker.late() {
+                self.decided(pid, server);
+            }
+        }
         self.clock = Clock::now();
         if let Some(recording) = &mut self.recording {
             recording.begin_round(&self.boot, self.clock);
@@ -337,60 +338,56 @@ impl Witness {
         }
     }
 
-    /// Marks the processes of servers that run already.
+    /// Has the servers tapped that run already.
     fn find_servers(&mut self) -> anyhow::Result<()> {
-        for (server, family) in self.servers.running() {
-            if !self.servers.consider(server.pid) {
-                continue;
-            }
-            let probed = self.probe(server.pid);
-            // The postmaster first: what it forks from here on the kernel side marks by itself.
-            self.targets.mark(server.pid, server.pid, probed)?;
-            for pid in family {
-                self.targets.mark(pid, server.pid, probed)?;
-            }
-        }
-        // Whoever was forked in between is found by looking again until nothing is new; marks are never overwritten.
-        for (server, family) in self.servers.running() {
-            if self.servers.is_tapped(server.pid) {
-                for pid in family {
-                    self.targets.mark(pid, server.pid, 0)?;
-                }
-            }
+        for server in self.broker.servers()? {
+            self.decided(server.pid, Some(server));
         }
         Ok(())
     }
 
-    /// Puts the probes into a server's executable. Returns the flags of what of its encryption is read from now on.
-    fn probe(&mut self, server: u32) -> u32 {
-        let readable = self.probes.attach(server);
-        let flags = readable.flags();
-        self.servers.readable(server, readable);
-        flags
-    }
-
     fn server_ended(&mut self, pid: u32) {
-        if self.servers.is_tapped(pid) {
-            self.probes.ended(pid);
+        self.undecided.remove(&pid);
+        if self.servers.remove(pid) {
+            self.broker.ended(pid);
         }
-        self.servers.ended(pid);
     }
 
-    /// The kernel side marks by name; here the executable itself is looked at.
+    /// The kernel side marks by name; the broker looks at the executable itself.
     fn consider(&mut self, pid: u32, comm: &[u8]) {
         let named_like_one = comm.starts_with(b"postgres\0") || comm.starts_with(b"postmaster\0");
         if !named_like_one {
-            self.server_ended(pid);
-        } else if !self.servers.consider(pid) {
-            self.targets.unmark_server(pid);
-        } else {
-            let probed = self.probe(pid);
-            self.targets.probed(pid, probed);
+            return self.server_ended(pid);
+        }
+        match self.broker.server(pid) {
+            Ok(server) => self.decided(pid, server),
+            Err(NoAnswer) => {
+                self.undecided.entry(pid).or_default();
+            }
+        }
+    }
+
+    /// It is known now whether a process is a server.
+    fn decided(&mut self, pid: u32, server: Option<Server>) {
+        match server {
+            Some(server) => self.servers.insert(server),
+            None => {
+                self.servers.remove(pid);
+            }
+        }
+        for fact in self.undecided.remove(&pid).unwrap_or_default() {
+            self.socket(&fact);
         }
     }
 
     fn socket(&mut self, fact: &SocketFact) {
-        if !self.servers.is_tapped(fact.server) {
+        if !self.servers.contains(fact.server) {
+            let waiting: usize = self.undecided.values().map(Vec::len).sum();
+            if let Some(kept) = self.undecided.get_mut(&fact.server)
+                && waiting < UNDECIDED
+            {
+                kept.push(*fact);
+            }
             return;
         }
         // The role belongs to the socket, never to the process: a backend can be a client of another server.

@@ -5,12 +5,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::cluster::free_port;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub capabilities: Option<Vec<String>>,
     /// Further keys of the configuration, as in `("LIMITS__MEMORY_MIB", "65")`.
     pub keys: Vec<(&'static str, String)>,
+    /// Data directory of a second server that may be tapped.
+    pub another: Option<PathBuf>,
 }
 
 impl From<Redaction> for Settings {
@@ -78,6 +81,7 @@ impl From<Redaction> for Settings {
             state: None,
             capabilities: None,
             keys: Vec::new(),
+            another: None,
         }
     }
 }
@@ -160,6 +164,9 @@ impl Tap {
             .arg(&self.server_data)
             .arg("--state-dir")
             .arg(self.agent_state());
+        if let Some(another) = &self.settings.another {
+            command.arg("--data-dir").arg(another);
+        }
         if self.settings.redaction == Redaction::Clear {
             command.args(["--redaction", "clear"]);
         }
@@ -191,7 +198,7 @@ impl Tap {
         Ok(())
     }
 
-    /// Kills the agent as a crash would. The collector stays.
+    /// Kills both processes of the agent, as a crash would. The collector stays.
     ///
     /// # Errors
     /// When the agent was no longer running.
@@ -210,16 +217,76 @@ impl Tap {
             "the agent had ended before it was ended; it said:\n{}",
             tail(&self.said())
         );
+        let parser = parser_of(agent.pid());
+        if let (Signal::SIGKILL, Some(parser)) = (signal, parser) {
+            kill(parser, signal).context("killing the process that parses")?;
+        }
         agent.stop(signal, STOP_PATIENCE).await?;
         Ok(())
     }
 
-    /// Sends the agent a signal that does not end it.
+    /// Kills the broker alone; the process that parses delivers what it has, and ends by itself. The collector stays.
+    ///
+    /// # Errors
+    /// When no agent is running, or its other process stays.
+    pub async fn kill_broker(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("no agent is running")?;
+        let parser = parser_of(agent.pid()).context("no process parses")?;
+        agent.stop(Signal::SIGKILL, STOP_PATIENCE).await?;
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while kill(parser, None).is_ok() {
+            ensure!(Instant::now() < deadline, "the process that parses stays");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Kills the process that parses, and gives how the agent ended then. The collector stays.
+    ///
+    /// # Errors
+    /// When no agent is running, or it does not end.
+    pub async fn kill_parser(&mut self) -> Result<ExitStatus> {
+        let mut agent = self.agent.take().context("no agent is running")?;
+        let parser = parser_of(agent.pid()).context("no process parses")?;
+        kill(parser, Signal::SIGKILL).context("killing the process that parses")?;
+        agent.wait(STOP_PATIENCE).await
+    }
+
+    /// Sends both processes of the agent a signal that does not end them.
     ///
     /// # Errors
     /// When no agent is running.
     pub fn signal_agent(&mut self, signal: Signal) -> Result<()> {
+        let agent = self.agent.as_mut().context("no agent is running")?;
+        if let Some(parser) = parser_of(agent.pid()) {
+            kill(parser, signal).context("signalling the process that parses")?;
+        }
+        agent.signal(signal)
+    }
+
+    /// Sends the broker alone a signal that does not end it.
+    ///
+    /// # Errors
+    /// When no agent is running.
+    pub fn signal_broker(&mut self, signal: Signal) -> Result<()> {
         self.agent.as_mut().context("no agent is running")?.signal(signal)
+    }
+
+    /// Process ids of the agent: of the broker, which was started, and of the process that parses.
+    ///
+    /// # Errors
+    /// When it is not two processes.
+    pub fn agent_processes(&self) -> Result<[u32; 2]> {
+        let broker = self.agent.as_ref().context("no agent is running")?.pid();
+        let parser = parser_of(broker).context("no process parses")?;
+        Ok([broker, parser.as_raw().unsigned_abs()])
+    }
+
+    /// What the newest agent wrote.
+    #[must_use]
+    pub fn agent_said(&self) -> String {
+        let name = format!("agent-{}.log", self.agent_starts);
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
     }
 
     /// Whether the agent is running still.
@@ -405,6 +472,14 @@ fn launch(name: &str, command: &mut Command, log: &Path) -> Result<Process> {
     let log = File::create(log).with_context(|| format!("opening the log of {name}"))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     Process::start(name, command, Signal::SIGTERM)
+}
+
+/// The process that the agent's first one has started (proc(5), `children`).
+fn parser_of(broker: u32) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{broker}/task/{broker}/children")).ok()?;
+    Some(Pid::from_raw(
+        children.split_ascii_whitespace().next()?.parse().ok()?,
+    ))
 }
 
 /// Nothing of the caller's environment may steer what is tested.

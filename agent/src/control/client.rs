@@ -195,8 +195,18 @@ fn text(status: &Status) -> String {
                 .cpu_percent_limit
                 .map_or_else(|| "none".to_owned(), |limit| format!("{limit} %"))
         ),
-        "servers".to_owned(),
     ];
+    for process in &status.processes {
+        let holds = match process.capabilities.as_slice() {
+            [] => "no capability".to_owned(),
+            held => held.join(" "),
+        };
+        lines.push(format!(
+            "process     {:<8} {}: holds {holds}; {}",
+            process.pid, process.role, process.confined
+        ));
+    }
+    lines.push("servers".to_owned());
     for server in &status.servers {
         lines.push(format!(
             "  {:<8} {}  data {}  encryption: {}",
@@ -233,7 +243,7 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CollectorStatus, Paused, ServerStatus};
+    use super::super::{CollectorStatus, Paused, ProcessStatus, ServerStatus};
     use super::*;
 
     #[test]
@@ -252,6 +262,11 @@ mod tests {
                 data_directory: None,
                 encryption: "not read".to_owned(),
             }],
+            processes: vec![ProcessStatus {
+                pid: 9,
+                role: "parses".to_owned(),
+                ..ProcessStatus::default()
+            }],
             ..Status::default()
         };
         status.counters.insert("ring_full".to_owned(), 5.into());
@@ -263,6 +278,7 @@ mod tests {
             "ring        0.5 of 64 MiB",
             "  7        /usr/bin/postgres  data ?  encryption: not read",
             "  ring_full            5",
+            "process     9        parses: holds no capability",
         ] {
             assert!(said.contains(expected), "{said}");
         }

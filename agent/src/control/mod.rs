@@ -55,8 +55,10 @@ pub enum Answer {
 pub struct Status {
     /// Version of the program.
     pub version: String,
-    /// Process id.
+    /// Process id of the one that was started; it started the other.
     pub pid: u32,
+    /// Both, and what each may do.
+    pub processes: Vec<ProcessStatus>,
     /// Names it in the record.
     pub agent_id: String,
     /// Seconds since it was attached.
@@ -87,6 +89,19 @@ pub struct Status {
     pub collector: Option<CollectorStatus>,
     /// Everything that is counted, by name.
     pub counters: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One of the agent's processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Process id.
+    pub pid: u32,
+    /// What it does.
+    pub role: String,
+    /// The capabilities that it holds.
+    pub capabilities: Vec<String>,
+    /// What else it can do or not.
+    pub confined: String,
 }
 
 /// A tapped server.

@@ -13,13 +13,14 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     sync::oneshot,
     time::timeout,
 };
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Answer, LINE_BYTES, Order, REASON_CHARS, Request, Who};
+use crate::broker::Broker;
 
 /// How long one exchange may take, and how long the main loop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The socket, open. Its file goes with it.
 #[derive(Debug)]
 pub struct Control {
-    listener: UnixListener,
+    listener: std::os::unix::net::UnixListener,
     path: PathBuf,
 }
 
@@ -61,7 +62,7 @@ impl Control {
             }
         }
         // The agent's mask makes it 0600 from the first moment; this is for whoever calls with another mask.
-        let listener = UnixListener::bind(path).with_context(advice)?;
+        let listener = std::os::unix::net::UnixListener::bind(path).with_context(advice)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(advice)?;
         Ok(Self {
             listener,
@@ -69,15 +70,23 @@ impl Control {
         })
     }
 
-    /// Answers until it is dropped. What is asked is handed to the main loop.
-    pub async fn serve(self, orders: Sender<Order>) {
+    /// Answers until it is dropped. What is asked is handed to the main loop; who asks, the broker knows.
+    pub async fn serve(self, orders: Sender<Order>, broker: Broker) {
+        let listener = self
+            .listener
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::UnixListener::from_std(self.listener.try_clone()?));
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(problem) => return error!("the control socket cannot be served: {problem}"),
+        };
         loop {
-            match self.listener.accept().await {
+            match listener.accept().await {
                 Ok((stream, _)) => {
-                    let orders = orders.clone();
+                    let (orders, broker) = (orders.clone(), broker.clone());
                     tokio::spawn(async move {
                         // Whoever hangs up or is too slow hears nothing more.
-                        let _ = timeout(2 * PATIENCE, exchange(stream, orders)).await;
+                        let _ = timeout(2 * PATIENCE, exchange(stream, orders, broker)).await;
                     });
                 }
                 Err(problem) => {
@@ -96,7 +105,7 @@ impl Drop for Control {
     }
 }
 
-async fn exchange(mut stream: UnixStream, orders: Sender<Order>) -> std::io::Result<()> {
+async fn exchange(mut stream: UnixStream, orders: Sender<Order>, broker: Broker) -> std::io::Result<()> {
     let peer = stream.peer_cred()?;
     let own = nix::unistd::geteuid().as_raw();
     let answer = if peer.uid() == 0 || peer.uid() == own {
@@ -107,9 +116,11 @@ async fn exchange(mut stream: UnixStream, orders: Sender<Order>) -> std::io::Res
             .await?;
         match request(&line) {
             Ok(request) => {
+                let (pid, uid) = (peer.pid(), peer.uid());
+                let login = tokio::task::spawn_blocking(move || login(pid, uid, &broker));
                 let who = Who {
-                    uid: peer.uid(),
-                    login: login(peer.pid(), peer.uid()),
+                    uid,
+                    login: login.await.unwrap_or_else(|_| uid.to_string()),
                 };
                 ordered(request, who, &orders).await
             }
@@ -155,15 +166,14 @@ async fn ordered(request: Request, who: Who, orders: &Sender<Order>) -> Answer {
     }
 }
 
-/// Who logged in, also behind sudo and su (proc(5), `loginuid`); where no login is known, whose process it is.
-fn login(pid: Option<i32>, uid: u32) -> String {
+/// Who logged in, also behind sudo and su; where no login is known, whose process it is.
+fn login(pid: Option<i32>, uid: u32, broker: &Broker) -> String {
     let audit = pid
-        .and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok())
-        .and_then(|text| text.trim().parse().ok())
-        .filter(|login| *login != u32::MAX);
+        .and_then(|pid| u32::try_from(pid).ok())
+        .and_then(|pid| broker.login(pid));
     let uid = audit.unwrap_or(uid);
-    match nix::unistd::User::from_uid(uid.into()) {
-        Ok(Some(user)) => user.name,
+    match broker.user(uid) {
+        Ok(Some(name)) => name,
         _ => uid.to_string(),
     }
 }
@@ -199,7 +209,7 @@ mod tests {
             "in use"
         );
         let (orders, received) = std::sync::mpsc::channel::<Order>();
-        tokio::spawn(control.serve(orders));
+        tokio::spawn(control.serve(orders, crate::broker::in_a_thread()));
         let main_loop = std::thread::spawn(move || {
             let order = received.recv().expect("an order");
             let _ = order.answer.send(Answer::Paused(super::super::Paused {

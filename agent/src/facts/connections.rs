@@ -14,9 +14,10 @@ use tap_core::{Endpoint, SessionFacts, Transport};
 
 use super::{
     cgroups::Cgroups,
-    old_sockets::{self, Held, NotHeld, OldSockets},
+    old_sockets::{self, Held, NotHeld},
     processes::{self, Processes},
 };
+use crate::broker::Broker;
 
 /// Owners that wait for the server's end: most connections of a host are not the database's.
 const OWNERS: usize = 65_536;
@@ -33,16 +34,26 @@ struct Pair {
 }
 
 /// Owners of connections that a server has not been seen to use yet.
-#[derive(Default)]
 pub struct Connections {
+    broker: Broker,
     owners: HashMap<Pair, OwnerFact>,
     order: VecDeque<Pair>,
     local: HashSet<IpAddr>,
     local_read: Option<Instant>,
-    old_sockets: OldSockets,
 }
 
 impl Connections {
+    /// None yet.
+    pub fn new(broker: Broker) -> Self {
+        Self {
+            broker,
+            owners: HashMap::new(),
+            order: VecDeque::new(),
+            local: HashSet::new(),
+            local_read: None,
+        }
+    }
+
     /// A process of this host opened a connection.
     pub fn opened(&mut self, fact: &OwnerFact) {
         let pair = Pair {
@@ -122,7 +133,7 @@ impl Connections {
         let older = |reason: &str| Peer::Unknown {
             reason: format!("the connection is older than the agent, and {reason}"),
         };
-        match self.old_sockets.holder(ends) {
+        match self.broker.holder(ends) {
             Ok(Held { pid, netns, socket }) => match processes.living(pid, cgroups) {
                 Some(process) => Peer::TcpHolder {
                     process,
@@ -147,7 +158,10 @@ impl Connections {
         }
         if self.local_read.is_none_or(|at| at.elapsed() > ADDRESSES_INTERVAL) {
             self.local_read = Some(Instant::now());
-            self.local = local_addresses();
+            // Should no answer come, those that were known hold on.
+            if let Ok(addresses) = self.broker.addresses() {
+                self.local = addresses.into_iter().collect();
+            }
         }
         self.local.contains(&address)
     }
@@ -215,24 +229,12 @@ fn process(named: &Named, comm: &[u8], processes: &mut Processes, cgroups: &mut 
     Arc::new(moved)
 }
 
-fn local_addresses() -> HashSet<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return HashSet::new();
-    };
-    let addresses = interfaces.filter_map(|interface| interface.address);
-    addresses
-        .filter_map(|address| {
-            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use ebpf_abi::{FactKind, PeerProcess, SocketRole, UNIX_PATH_MAX};
 
     use super::*;
+    use crate::broker::in_a_thread;
 
     const LOOPBACK: [u8; 16] = [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
@@ -284,11 +286,12 @@ mod tests {
 
     #[test]
     fn the_first_sequence_number_tells_connections_of_the_same_ports_apart() {
-        let mut connections = Connections::default();
+        let broker = in_a_thread();
+        let mut connections = Connections::new(broker.clone());
         // In two containers, say: the addresses are the same, and the ports happen to be.
         connections.opened(&client_end(100, 7_000));
         connections.opened(&client_end(200, 8_000));
-        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(broker), Cgroups::read());
         let mut client_of = |sequence| {
             let fact = server_end(sequence);
             let session = tap_core::session_facts(&fact);

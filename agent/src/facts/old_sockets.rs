@@ -13,6 +13,7 @@ use std::{
 };
 
 use procfs::{net::TcpState, process::Process};
+use serde::{Deserialize, Serialize};
 
 /// How old what was read may be. Reading everything takes milliseconds on a small host and more on a large one, so that
 /// it also must not take more than a tenth of the time.
@@ -23,7 +24,7 @@ const FRESH_PER_COST: u32 = 10;
 const NAMESPACES: usize = 4096;
 
 /// The client's end of a connection, and the one process that holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The process.
     pub pid: u32,
@@ -34,7 +35,7 @@ pub struct Held {
 }
 
 /// Why nobody can be named.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NotHeld {
     /// The client's end is not on this host, or where it cannot be looked for.
     Elsewhere,

@@ -1,8 +1,8 @@
 //! The processes of this host, from the kernel's fork, exec and exit events and an inventory at the start. A pid is
-//! never trusted without its start time.
+//! never trusted without its start time. What `/proc` says is asked of the broker.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fs,
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -13,6 +13,10 @@ use attribution::{Ancestor, Process};
 use ebpf_abi::{ExecFact, TaskFact};
 
 use super::cgroups::Cgroups;
+use crate::{
+    broker::{Broker, protocol::Running},
+    clock::boot_ns,
+};
 
 /// How long a process is remembered after its end, in nanoseconds: facts and bytes that refer to it are under way for
 /// milliseconds, an amendment of an event for seconds.
@@ -25,8 +29,8 @@ const ANCESTORS: usize = 16;
 pub const TICK_NS: u64 = 10_000_000;
 
 /// Processes by pid; several for a pid that was reused.
-#[derive(Default)]
 pub struct Processes {
+    broker: Broker,
     by_pid: HashMap<u32, Vec<Entry>>,
     ended: VecDeque<(u64, u32, u64)>,
     users: Users,
@@ -38,21 +42,31 @@ struct Entry {
 }
 
 impl Processes {
-    /// Takes down everything that runs now. Facts of the kernel that arrive later correct it.
+    /// None yet.
+    pub fn new(broker: Broker) -> Self {
+        Self {
+            by_pid: HashMap::new(),
+            ended: VecDeque::new(),
+            users: Users {
+                broker: broker.clone(),
+                names: HashMap::new(),
+            },
+            broker,
+        }
+    }
+
+    /// Takes down everything that runs now. Facts of the kernel that arrive later correct it; what they told of and does
+    /// not run any more has ended.
     pub fn inventory(&mut self, cgroups: &mut Cgroups) {
-        let Ok(all) = procfs::process::all_processes() else {
+        let Some(running) = self.broker.processes() else {
             return;
         };
-        let mut found: Vec<Process> = Vec::new();
-        let mut parents = HashMap::new();
-        for running in all.flatten() {
-            let Ok(stat) = running.stat() else { continue };
-            let Some(process) = self.read(stat.pid.unsigned_abs(), None, cgroups) else {
-                continue;
-            };
-            parents.insert(process.pid, stat.ppid.unsigned_abs());
-            found.push(process);
-        }
+        let here: HashSet<(u32, u64)> = running.iter().map(|one| (one.pid, one.start)).collect();
+        let parents: HashMap<u32, u32> = running.iter().map(|one| (one.pid, one.parent)).collect();
+        let found: Vec<Process> = running
+            .into_iter()
+            .filter_map(|one| self.described(one, cgroups))
+            .collect();
         let ancestors: HashMap<u32, Arc<Ancestor>> = found
             .iter()
             .map(|process| (process.pid, Arc::new(as_ancestor(process))))
@@ -68,6 +82,15 @@ impl Processes {
             }
             if self.find(process.pid, process.start_ns).is_none() {
                 self.insert(process);
+            }
+        }
+        let now = boot_ns();
+        for entry in self.by_pid.values_mut().flatten() {
+            let known = (entry.process.pid, entry.process.start_ns / TICK_NS);
+            if entry.ended.is_none() && !here.contains(&known) {
+                entry.ended = Some(now);
+                self.ended
+                    .push_back((now, entry.process.pid, entry.process.start_ns));
             }
         }
     }
@@ -102,7 +125,7 @@ impl Processes {
             .filter(|(last, _)| last.is_empty())
             .map_or(&arguments[..], |(_, rest)| rest);
         let mut process = Process {
-            exe: executable(fact),
+            exe: executable(fact, &self.broker),
             command_line: sql_meaning::mask_command_line(arguments),
             ancestry,
             ..Process::default()
@@ -147,39 +170,45 @@ impl Processes {
         candidates.next().is_none().then(|| Arc::clone(&first.process))
     }
 
+    /// When the process that has this pid now began, in clock ticks since boot; `None` if there is none.
+    pub fn start_of(&self, pid: u32) -> Option<u64> {
+        let entries = self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice);
+        match entries.iter().rev().find(|entry| entry.ended.is_none()) {
+            Some(entry) => Some(entry.process.start_ns / TICK_NS),
+            // One that ended, and no fact told of another with its pid.
+            None if !entries.is_empty() => None,
+            None => Some(self.broker.process(pid)?.start),
+        }
+    }
+
     /// A process that no fact told of, from `/proc`; `None` if it is gone or another one has its pid now.
     pub fn read(&mut self, pid: u32, start_ns: Option<u64>, cgroups: &mut Cgroups) -> Option<Process> {
-        let running = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-        let stat = running.stat().ok()?;
-        let started = stat.starttime.checked_mul(TICK_NS)?;
+        let running = self.broker.process(pid)?;
+        let started = running.start.checked_mul(TICK_NS)?;
         if start_ns.is_some_and(|wanted| !same_start(wanted, started)) {
             return None;
         }
-        let status = running.status().ok()?;
-        let unified = running
-            .cgroups()
-            .ok()?
-            .0
-            .into_iter()
-            .find(|group| group.hierarchy == 0)?
-            .pathname;
-        let login_uid = running.loginuid().ok().filter(|uid| *uid != u32::MAX);
+        self.described(running, cgroups)
+    }
+
+    fn described(&mut self, running: Running, cgroups: &Cgroups) -> Option<Process> {
+        let (uid, cgroup) = (running.uid?, running.cgroup?);
         let cgroup_id = cgroups
             .mount()
-            .and_then(|mount| fs::metadata(mount.join(unified.trim_start_matches('/'))).ok())
+            .and_then(|mount| fs::metadata(mount.join(cgroup.trim_start_matches('/'))).ok())
             .map_or(0, |metadata| metadata.ino());
         Some(Process {
-            pid,
-            start_ns: started,
-            exe: exe_of(pid),
-            comm: stat.comm,
-            command_line: sql_meaning::mask_command_line(&running.cmdline().unwrap_or_default()),
-            uid: status.ruid,
-            user: self.users.name(status.ruid),
-            login_uid,
-            login_user: login_uid.and_then(|uid| self.users.name(uid)),
+            pid: running.pid,
+            start_ns: running.start.saturating_mul(TICK_NS),
+            exe: running.exe,
+            comm: running.comm,
+            command_line: sql_meaning::mask_command_line(&running.command_line),
+            uid,
+            user: self.users.name(uid),
+            login_uid: running.login_uid,
+            login_user: running.login_uid.and_then(|uid| self.users.name(uid)),
             cgroup_id,
-            cgroup_path: Some(unified),
+            cgroup_path: Some(cgroup),
             ..Process::default()
         })
     }
@@ -269,22 +298,16 @@ fn as_ancestor(process: &Process) -> Ancestor {
 
 /// The full path: from `/proc` while the process lives, else from what was given to `execve`, if that is still the
 /// file that was run.
-fn executable(fact: &ExecFact) -> Option<String> {
-    let is_the_file = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == fact.inode);
-    let link = format!("/proc/{}/exe", fact.task.tgid);
-    if is_the_file(Path::new(&link)) {
-        return exe_of(fact.task.tgid);
+fn executable(fact: &ExecFact, broker: &Broker) -> Option<String> {
+    if let Some((inode, path)) = broker.executable(fact.task.tgid)
+        && inode == fact.inode
+    {
+        return Some(path);
     }
+    let is_the_file = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == fact.inode);
     let given = String::from_utf8_lossy(bytes(&fact.path, fact.path_length)).into_owned();
     let path = fs::canonicalize(given).ok()?;
     is_the_file(&path).then(|| path.to_string_lossy().into_owned())
-}
-
-fn exe_of(pid: u32) -> Option<String> {
-    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let path = path.to_string_lossy();
-    // proc(5): appended when the file was replaced while it runs.
-    Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
 }
 
 fn bytes(of: &[u8], length: u32) -> &[u8] {
@@ -298,29 +321,32 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// Names of users, asked for once each.
-#[derive(Default)]
-struct Users(HashMap<u32, Option<String>>);
+struct Users {
+    broker: Broker,
+    names: HashMap<u32, Option<String>>,
+}
 
 impl Users {
     fn name(&mut self, uid: u32) -> Option<String> {
         // Directory services can hold very many; a name that was asked for before is rarely needed again then.
         const NAMES: usize = 4096;
-        if self.0.len() >= NAMES {
-            self.0.clear();
+        if let Some(known) = self.names.get(&uid) {
+            return known.clone();
         }
-        let look_up = || {
-            nix::unistd::User::from_uid(uid.into())
-                .ok()
-                .flatten()
-                .map(|user| user.name)
-        };
-        self.0.entry(uid).or_insert_with(look_up).clone()
+        if self.names.len() >= NAMES {
+            self.names.clear();
+        }
+        // One that did not come in time is asked for again.
+        let name = self.broker.user(uid).ok()?;
+        self.names.insert(uid, name.clone());
+        name
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::in_a_thread;
 
     fn task(pid: u32, start: u64, parent: (u32, u64)) -> TaskFact {
         TaskFact {
@@ -336,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_another_process() {
-        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
         let (first, second) = (1_000_000_000, 9_000_000_000);
         processes.forked(&task(900_000, first, (0, 0)), &mut cgroups);
         processes.exited(&TaskFact {
@@ -360,7 +386,7 @@ mod tests {
 
     #[test]
     fn the_dead_are_forgotten_in_time() {
-        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
         let born = task(900_001, 1_000_000_000, (0, 0));
         processes.forked(&born, &mut cgroups);
         processes.exited(&TaskFact {
@@ -374,7 +400,7 @@ mod tests {
 
     #[test]
     fn the_inventory_knows_this_process_and_its_parent() {
-        let (mut processes, mut cgroups) = (Processes::default(), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
         processes.inventory(&mut cgroups);
         let own = processes
             .read(std::process::id(), None, &mut cgroups)
@@ -385,5 +411,16 @@ mod tests {
             std::env::current_exe().ok().as_deref()
         );
         assert!(!own.ancestry.is_empty());
+        assert_eq!(processes.start_of(own.pid), Some(own.start_ns / TICK_NS));
+    }
+
+    #[test]
+    fn what_an_inventory_does_not_find_has_ended() {
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
+        processes.forked(&task(900_003, 1_000_000_000, (0, 0)), &mut cgroups);
+        assert_eq!(processes.start_of(900_003), Some(100));
+        processes.inventory(&mut cgroups);
+        assert_eq!(processes.start_of(900_003), None);
+        assert!(processes.find(900_003, 1_000_000_000).is_some(), "remembered");
     }
 }

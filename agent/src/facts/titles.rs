@@ -14,12 +14,12 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fs,
     net::IpAddr,
 };
 
-use procfs::process::{Process, Stat};
 use tap_core::{Endpoint, SessionFacts, Title};
+
+use crate::broker::Broker;
 
 /// Before `cluster_name`, or where there is none before everything else.
 const PREFIX: &[u8] = b"postgres: ";
@@ -33,32 +33,31 @@ const WALSENDER: &[u8] = b"walsender ";
 /// What only a walsender is busy with (replication/walsender.c, backup/basebackup.c).
 const WALSENDER_ACTIVITIES: [&[u8]; 3] = [b"streaming ", b"sending backup ", b"START_REPLICATION"];
 
-/// Linux gives one page of a title that has outgrown the arguments (`get_mm_proctitle` in fs/proc/base.c).
-const TITLE_MAX: usize = 4096;
-
 /// What the titles of each server's processes begin with, once it was learnt: it cannot change while the server runs.
-#[derive(Default)]
 pub struct Titles {
+    broker: Broker,
     prefixes: HashMap<u32, Vec<u8>>,
 }
 
 impl Titles {
+    /// Nothing was learnt yet.
+    pub fn new(broker: Broker) -> Self {
+        Self {
+            broker,
+            prefixes: HashMap::new(),
+        }
+    }
+
     /// Role and database of a session whose socket was used by its backend at a time (nanoseconds since boot). `None` if
     /// the title cannot be read in one single way, or may be that of a later process.
     pub fn read(&mut self, session: &SessionFacts, at: u64) -> Option<Title> {
-        let (backend, stat) = process(session.backend_pid)?;
+        let (start, title) = self.broker.title(session.backend_pid)?;
         // A tick is the finest that `/proc` knows; whoever began later cannot have used the socket then.
-        if stat.starttime.saturating_mul(super::processes::TICK_NS) > at {
+        if start.saturating_mul(super::processes::TICK_NS) > at {
             return None;
         }
-        let title = whole_title(session.backend_pid, &stat)?;
         let prefix = self.prefix(session.server_pid)?;
-        let behind = title.strip_prefix(prefix)?;
-        // Unchanged, so it was this process all the time.
-        if backend.stat().ok()?.starttime != stat.starttime {
-            return None;
-        }
-        parse(behind, &session.client)
+        parse(title.strip_prefix(prefix)?, &session.client)
     }
 
     /// A server ended.
@@ -69,36 +68,15 @@ impl Titles {
     fn prefix(&mut self, server: u32) -> Option<&[u8]> {
         match self.prefixes.entry(server) {
             Entry::Occupied(known) => Some(known.into_mut()),
-            Entry::Vacant(unknown) => Some(unknown.insert(learn_prefix(server)?)),
+            Entry::Vacant(unknown) => {
+                let titles = self.broker.titles(server);
+                Some(unknown.insert(common_prefix(titles.into_iter())?))
+            }
         }
     }
 }
 
-fn process(pid: u32) -> Option<(Process, Stat)> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-    let stat = process.stat().ok()?;
-    Some((process, stat))
-}
-
-/// The title, without the padding behind it; `None` if it may have been cut.
-fn whole_title(pid: u32, stat: &Stat) -> Option<Vec<u8>> {
-    let mut title = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    title.truncate(title.iter().position(|byte| *byte == 0).unwrap_or(title.len()));
-    // The server overwrites arguments and environment, and cuts at their end.
-    let room = usize::try_from(stat.env_end?.checked_sub(stat.arg_start?)?).ok()?;
-    (title.len() + 2 < room.min(TITLE_MAX)).then_some(title)
-}
-
 /// What the titles of a server's own processes say, if they agree.
-fn learn_prefix(server: u32) -> Option<Vec<u8>> {
-    let children = procfs::process::all_processes().ok()?.flatten();
-    let stats = children.filter_map(|child| child.stat().ok());
-    let titles = stats
-        .filter(|stat| stat.ppid.unsigned_abs() == server)
-        .filter_map(|stat| whole_title(stat.pid.unsigned_abs(), &stat));
-    common_prefix(titles)
-}
-
 fn common_prefix(titles: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
     let mut prefixes = titles.filter_map(|title| {
         let title = title.trim_ascii_end();
@@ -337,12 +315,5 @@ mod tests {
         );
         assert_eq!(prefix(&["postgres: my checkpointer", "checkpointer"]), None);
         assert_eq!(prefix(&[]), None);
-    }
-
-    #[test]
-    fn this_process_has_no_such_title() {
-        let (_, stat) = process(std::process::id()).expect("this process");
-        let title = whole_title(std::process::id(), &stat).expect("a title");
-        assert!(!title.starts_with(PREFIX));
     }
 }

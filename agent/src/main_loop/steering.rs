@@ -12,7 +12,9 @@ use super::Running;
 use crate::{
     capture::{Ring, plaintext::Readable},
     clock::{Clock, boot_ns},
-    control::{Answer, CollectorStatus, Fill, Paused, Request, Resumed, ServerStatus, Status, Who},
+    control::{
+        Answer, CollectorStatus, Fill, Paused, ProcessStatus, Request, Resumed, ServerStatus, Status, Who,
+    },
     limits,
     witness::Discard,
 };
@@ -111,7 +113,7 @@ impl Running {
         let mut servers: Vec<ServerStatus> = self
             .witness
             .servers()
-            .tapped()
+            .iter()
             .map(|server| ServerStatus {
                 pid: server.pid,
                 exe: server.exe.display().to_string(),
@@ -127,7 +129,8 @@ impl Running {
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
+            pid: self.processes.first().map_or(0, |main| main.pid),
+            processes: self.processes_now(),
             agent_id: self.agent_id.clone(),
             uptime_s: self.started.elapsed().as_secs(),
             tier: self.tier.clone(),
@@ -145,7 +148,7 @@ impl Running {
                 limit: self.memory_bytes,
             },
             memory_sheds: self.sheds,
-            cpu_ms: u64::try_from(limits::cpu_time().as_millis()).unwrap_or(u64::MAX),
+            cpu_ms: u64::try_from(self.cpu.taken().as_millis()).unwrap_or(u64::MAX),
             cpu_percent_limit: self.cpu_percent,
             counters: match counters {
                 serde_json::Value::Object(counters) => counters,
@@ -158,6 +161,14 @@ impl Running {
                 batches_acknowledged: load(&self.metrics.batches_acknowledged),
             }),
         }
+    }
+
+    fn processes_now(&self) -> Vec<ProcessStatus> {
+        let mut processes = self.processes.clone();
+        if let Some(broker) = processes.first_mut().filter(|_| self.broker.is_late()) {
+            broker.role += " (DOES NOT ANSWER: no names, no new servers)";
+        }
+        processes
     }
 
     /// Nothing more comes: a pause is over, and what was discarded is told.

@@ -12,7 +12,6 @@ use std::{
 
 use attribution::Peer;
 use ebpf_abi::{OwnerFact, SOCKET_MID_STREAM, SocketFact, SocketRole, UNIX_PATH_MAX};
-use procfs::net::TcpState;
 use proto::v1;
 use tap_core::{
     AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, MISSED, Places, SessionFacts, Times,
@@ -21,8 +20,12 @@ use tap_core::{
 
 use super::{End, Witness};
 use crate::{
+    broker::Broker,
     clock::boot_ns,
-    facts::{processes::TICK_NS, titles::Titles},
+    facts::{
+        processes::{Processes, TICK_NS},
+        titles::Titles,
+    },
     progress::{Former, Kept, KeptOwner, KeptSession, Note, Progress, Run, kept_name},
     record::{self, Encoded},
 };
@@ -38,7 +41,6 @@ const IDLE_NS: u64 = 1_000_000_000;
 const UNDER_WAY_NS: u64 = 10_000_000;
 
 /// What is known of sessions beyond their connections.
-#[derive(Default)]
 pub(super) struct OldSessions {
     titles: Titles,
     /// The run of the agent before this one, on the same boot of the host.
@@ -61,12 +63,30 @@ pub(super) struct OldSessions {
     pub(super) round_began: u64,
 }
 
+impl OldSessions {
+    pub(super) fn new(broker: Broker) -> Self {
+        Self {
+            titles: Titles::new(broker),
+            former: None,
+            left: HashMap::new(),
+            backends_left: HashSet::new(),
+            began: 0,
+            owners: HashMap::new(),
+            kept: HashMap::new(),
+            closed: Vec::new(),
+            listening: HashSet::new(),
+            noted_at: 0,
+            round_began: 0,
+        }
+    }
+}
+
 impl Witness {
     /// Goes on from what a former run left: what ended in between is told, the rest is awaited.
     pub fn go_on(&mut self, former: Former, out: &mut impl FnMut(&Encoded)) {
         self.old.began = boot_ns();
-        for server in self.servers.tapped() {
-            let ports = listening_ports(server.pid).into_iter();
+        for server in self.servers.iter() {
+            let ports = self.broker.ports(server.pid).into_iter();
             self.old.listening.extend(ports.map(|port| (server.pid, port)));
         }
         if former.damaged > 0 {
@@ -93,7 +113,11 @@ impl Witness {
             .old
             .left
             .values()
-            .filter(|kept| kept.session.as_ref().is_none_or(|session| !is_running(session)))
+            .filter(|kept| {
+                kept.session
+                    .as_ref()
+                    .is_none_or(|session| !is_running(&self.processes, session))
+            })
             .map(|kept| kept.cookie)
             .collect();
         for cookie in gone {
@@ -122,7 +146,7 @@ impl Witness {
         }
         let earlier = match (&self.old.former, &kept) {
             (Some(run), Some(kept)) => Some(of_kept(run, kept, session)),
-            (run, None) => of_unknown(run.as_ref(), self.old.began, session),
+            (run, None) => of_unknown(run.as_ref(), self.old.began, session, &self.processes),
             (None, Some(_)) => None,
         };
         if let Some(title) = title {
@@ -142,7 +166,9 @@ impl Witness {
         }
         let serves = |kept: &&Kept| {
             let session = kept.session.as_ref();
-            session.is_some_and(|session| session.backend_pid == fact.tgid && is_running(session))
+            session.is_some_and(|session| {
+                session.backend_pid == fact.tgid && is_running(&self.processes, session)
+            })
         };
         let cookie = self.old.left.values().find(serves)?.cookie;
         self.old.closed.push(cookie);
@@ -157,7 +183,7 @@ impl Witness {
         if self.old.left.contains_key(&fact.cookie) || self.old.listening.contains(&port) {
             return true;
         }
-        let ports = listening_ports(fact.server).into_iter();
+        let ports = self.broker.ports(fact.server).into_iter();
         self.old.listening.extend(ports.map(|port| (fact.server, port)));
         self.old.listening.contains(&port)
     }
@@ -247,9 +273,9 @@ impl Witness {
         let left = self.old.left.values().filter_map(|kept| kept.session.as_ref());
         let gone: HashSet<u32> = backends
             .into_iter()
-            .filter(|pid| start_of(*pid).is_none())
+            .filter(|pid| self.processes.start_of(*pid).is_none())
             .chain(
-                left.filter(|session| !is_running(session))
+                left.filter(|session| !is_running(&self.processes, session))
                     .map(|session| session.backend_pid),
             )
             .collect();
@@ -257,19 +283,7 @@ impl Witness {
             // At the end of the next round: its last segments may still wait.
             self.ends_of_round.push(End::Process { tgid, at: now });
         }
-        for (server, family) in self.servers.running() {
-            if self.servers.is_tapped(server.pid) {
-                continue;
-            }
-            // As if its exec had been told.
-            self.consider(server.pid, b"postgres\0");
-            if self.servers.is_tapped(server.pid) {
-                for pid in family {
-                    self.targets.mark(pid, server.pid, 0)?;
-                }
-            }
-        }
-        Ok(())
+        self.find_servers()
     }
 
     /// Marks the processes of tapped servers that are not: there was no room for them.
@@ -278,20 +292,7 @@ impl Witness {
     ///
     /// If there still is not for all.
     pub fn mark_all(&mut self) -> anyhow::Result<()> {
-        // Twice, for what an unmarked postmaster forks meanwhile.
-        for _ in 0..2 {
-            for (server, family) in self.servers.running() {
-                let Some(tapped) = self.servers.get(server.pid) else {
-                    continue;
-                };
-                let probed = tapped.readable.flags();
-                self.targets.mark(server.pid, server.pid, probed)?;
-                for pid in family {
-                    self.targets.mark(pid, server.pid, probed)?;
-                }
-            }
-        }
-        Ok(())
+        self.broker.mark_all()
     }
 
     /// A connection of the former run is over, and this run never heard of it.
@@ -361,7 +362,7 @@ impl Witness {
         let facts = self.tap.session(cookie)?;
         let kept = KeptSession {
             backend_pid: facts.backend_pid,
-            backend_start: start_of(facts.backend_pid)?,
+            backend_start: self.processes.start_of(facts.backend_pid)?,
             server_pid: facts.server_pid,
             netns: facts.netns,
             client: address(&facts.client),
@@ -393,8 +394,13 @@ fn of_kept(run: &Run, kept: &Kept, session: &SessionFacts) -> Earlier {
 }
 
 /// What can be said of one of which it is not known how far it came, or that was not known at all.
-fn of_unknown(run: Option<&Run>, began: u64, session: &SessionFacts) -> Option<Earlier> {
-    let start = start_of(session.backend_pid)?.saturating_mul(TICK_NS);
+fn of_unknown(
+    run: Option<&Run>,
+    began: u64,
+    session: &SessionFacts,
+    processes: &Processes,
+) -> Option<Earlier> {
+    let start = processes.start_of(session.backend_pid)?.saturating_mul(TICK_NS);
     let nothing = Places {
         frontend: 0,
         backend: 0,
@@ -434,28 +440,8 @@ fn since(run: &Run, kept: &Kept) -> u64 {
     }
 }
 
-/// The TCP ports on which somebody listens in a server's network namespace.
-fn listening_ports(server: u32) -> Vec<u16> {
-    let process = i32::try_from(server).ok();
-    let Some(process) = process.and_then(|pid| procfs::process::Process::new(pid).ok()) else {
-        return Vec::new();
-    };
-    let four = process.tcp().into_iter().flatten();
-    let six = process.tcp6().into_iter().flatten();
-    four.chain(six)
-        .filter(|entry| entry.state == TcpState::Listen)
-        .map(|entry| entry.local_address.port())
-        .collect()
-}
-
-/// When a process began, in ticks since boot.
-fn start_of(pid: u32) -> Option<u64> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    Some(process.stat().ok()?.starttime)
-}
-
-fn is_running(session: &KeptSession) -> bool {
-    start_of(session.backend_pid) == Some(session.backend_start)
+fn is_running(processes: &Processes, session: &KeptSession) -> bool {
+    processes.start_of(session.backend_pid) == Some(session.backend_start)
 }
 
 fn address(endpoint: &Endpoint) -> Vec<u8> {

@@ -209,11 +209,17 @@ impl Attached {
         Ok(last)
     }
 
-    /// Memory that it holds now, the mapped rings included, in MiB.
+    /// Memory that both its processes hold now, the mapped rings included, in MiB.
     pub(crate) fn resident_mib(&self) -> Option<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+        let resident = |pid: u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+        };
+        let broker = self.process.pid();
+        let children = fs::read_to_string(format!("/proc/{broker}/task/{broker}/children")).ok()?;
+        let parser = children.split_whitespace().next()?.parse().ok()?;
+        Some(resident(broker)? + resident(parser)?)
     }
 
     /// Ends it; the kernel side is detached behind this.

@@ -1,0 +1,241 @@
+//! The broker at work: it starts the process that parses, gives up what it does not need itself, and then does nothing but
+//! answer, hand on signals, and end with the other.
+//!
+//! One thread, and one for users' names. It never reads a byte of what is captured.
+
+use std::{
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::process::CommandExt as _,
+    },
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::Pid,
+};
+use tracing::error;
+
+use super::{
+    answers::Answers,
+    channel::{Channel, Received},
+    names::Names,
+    protocol::{ANSWER_BYTES, Answer, QUESTION_BYTES, Question, Reply, Start},
+};
+use crate::{
+    capture::{Tap, heap},
+    confine,
+    facts::servers::Wanted,
+    privilege,
+};
+
+/// The hidden command of the process that parses.
+pub const PARSER: &str = "parser";
+
+/// How long the process that parses may take to end once nobody hears it any more.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts the process that parses and serves it until it ends. `start` lacks what only is known here.
+///
+/// # Errors
+///
+/// If it cannot be started, ends by a signal, or says what it never would.
+pub fn run(mut start: Start, tap: Tap, wanted: Wanted) -> anyhow::Result<ExitCode> {
+    let Tap {
+        tier: _,
+        segments,
+        facts,
+        targets,
+        counters,
+        probes,
+    } = tap;
+    let signals = Signals::take()?;
+    let (channel, theirs) = Channel::pair(QUESTION_BYTES).context("cannot make a pair of sockets")?;
+    // The very program that this is, whatever stands at its path by now. A new program rather than a fork: no memory of
+    // this process is in that one.
+    let child = Command::new("/proc/self/exe")
+        .arg0("pgwitness-agent")
+        .arg(PARSER)
+        .stdin(Stdio::from(theirs))
+        .spawn()
+        .context("cannot start the process that parses")?;
+    let mut parser = Parser { child };
+    let kept = privilege::kept(probes.take_admin());
+    start.broker = std::process::id();
+    start.broker_holds = kept.iter().map(|name| (*name).to_owned()).collect();
+    channel
+        .send(&start, ANSWER_BYTES, &[segments.as_fd(), facts.as_fd()])
+        .context("cannot hand over to the process that parses (is the configuration longer than 128 KiB?)")?;
+    // From here on they are its own.
+    drop((segments, facts));
+    confine::broker(&kept)?;
+    // Reading the kernel's types took some 100 MiB for a moment.
+    heap::trim();
+    let mut serving = Serving {
+        channel,
+        signals,
+        answers: Answers::new(targets, counters, probes, wanted, Names::start()?),
+    };
+    let served = serving.serve(&mut parser);
+    if let Err(problem) = &served {
+        error!("{problem:#}");
+        parser.end();
+    }
+    let ended = parser.wait(LAST_PATIENCE)?;
+    served?;
+    match ended.code() {
+        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
+        None => bail!("the process that parses {ended}: what it held is lost, and the next run tells of it"),
+    }
+}
+
+struct Serving {
+    channel: Channel,
+    signals: Signals,
+    answers: Answers,
+}
+
+impl Serving {
+    /// Until the other has ended, or closed its end.
+    fn serve(&mut self, parser: &mut Parser) -> anyhow::Result<()> {
+        loop {
+            if self.attend(parser, PollFlags::POLLIN)? {
+                return Ok(());
+            }
+            loop {
+                match self.channel.receive::<Question>() {
+                    Ok(Received::Message(question, _)) => {
+                        if self.answer(&question, parser)? {
+                            return Ok(());
+                        }
+                    }
+                    Ok(Received::Nothing) => break,
+                    Ok(Received::End) => return Ok(()),
+                    Err(problem) => {
+                        bail!("the process that parses asked what is no question ({problem}): it is ended")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the channel is ready; hands signals on meanwhile. Returns whether the other has ended.
+    fn attend(&mut self, parser: &mut Parser, ready: PollFlags) -> anyhow::Result<bool> {
+        loop {
+            let mut polled = [
+                PollFd::new(self.channel.as_fd(), ready),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            poll(&mut polled, PollTimeout::NONE)?;
+            let [channel, signals] = polled.map(|fd| fd.any().unwrap_or(false));
+            if signals {
+                while let Some(signal) = self.signals.next()? {
+                    if signal != Signal::SIGCHLD {
+                        parser.signal(signal);
+                    } else if parser.ended()? {
+                        return Ok(true);
+                    }
+                }
+            }
+            if channel {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Returns whether the other has ended.
+    fn answer(&mut self, question: &Question, parser: &mut Parser) -> anyhow::Result<bool> {
+        let mut parts = self.answers.to(&question.request);
+        let last = parts.pop().unwrap_or(Answer::Nothing);
+        let parts = parts.into_iter().map(|answer| (answer, false));
+        for (answer, last) in parts.chain([(last, true)]) {
+            let mut reply = Reply {
+                number: question.number,
+                last,
+                answer,
+            };
+            while let Err(problem) = self.channel.send(&reply, ANSWER_BYTES, &[]) {
+                match problem.kind() {
+                    // Whoever is stopped reads later, and can be ended all the same.
+                    std::io::ErrorKind::WouldBlock => {
+                        if self.attend(parser, PollFlags::POLLOUT)? {
+                            return Ok(true);
+                        }
+                    }
+                    std::io::ErrorKind::FileTooLarge => reply.answer = Answer::Nothing,
+                    std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => return Ok(false),
+                    _ => return Err(problem).context("the process that parses cannot be answered"),
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The process that parses.
+struct Parser {
+    child: Child,
+}
+
+impl Parser {
+    fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // It may have ended: then it is waited for.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    fn ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    fn end(&mut self) {
+        // Only fails if it has ended.
+        let _ = self.child.kill();
+    }
+
+    fn wait(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.end();
+        Ok(self.child.wait()?)
+    }
+}
+
+/// Signals, one after the other instead of at any moment.
+struct Signals(SignalFd);
+
+impl Signals {
+    fn take() -> anyhow::Result<Self> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGINT);
+        set.add(Signal::SIGCHLD);
+        set.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&set, flags)?))
+    }
+
+    fn next(&mut self) -> anyhow::Result<Option<Signal>> {
+        let signal = self.0.read_signal()?;
+        Ok(signal.and_then(|signal| Signal::try_from(i32::try_from(signal.ssi_signo).ok()?).ok()))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
