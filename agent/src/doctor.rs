@@ -7,6 +7,7 @@ use crate::{
         AtReturn, AttachError, Sizes, Tap, Tier, btf,
         seccomp::{self, Effect},
     },
+    confine,
     facts::{
         cgroups::Cgroups,
         servers::{Servers, Wanted},
@@ -53,6 +54,12 @@ pub fn run(_: &Args) -> ExitCode {
             btf::VMLINUX
         ),
         Err(problem) => missing.push(problem.to_string()),
+    }
+    match confine::tried() {
+        Ok(files) => println!(
+            "parsing     holds no capability, is under seccomp, and is held to its own files by {files}"
+        ),
+        Err(problem) => missing.push(format!("what parses cannot be confined: {problem:#}")),
     }
     match Cgroups::read().mount() {
         Some(mount) => println!("cgroups     unified hierarchy at {}", mount.display()),
