@@ -27,7 +27,7 @@ use super::{
     answers::Answers,
     channel::{Channel, Received},
     names::Names,
-    protocol::{ANSWER_BYTES, Answer, QUESTION_BYTES, Question, Reply, Start},
+    protocol::{ANSWER_BYTES, Answer, QUESTION_BYTES, Question, Reply, Request, Start},
 };
 use crate::{
     capture::{Tap, heap},
@@ -78,10 +78,11 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted) -> anyhow::Result<ExitCod
     confine::broker(&kept)?;
     // Reading the kernel's types took some 100 MiB for a moment.
     heap::trim();
+    let mut answers = Answers::new(targets, counters, probes, wanted, Names::start()?);
     let mut serving = Serving {
         channel,
         signals,
-        answers: Answers::new(targets, counters, probes, wanted, Names::start()?),
+        answers: |request: &Request| answers.to(request),
     };
     let served = serving.serve(&mut parser);
     if let Err(problem) = &served {
@@ -96,13 +97,13 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted) -> anyhow::Result<ExitCod
     }
 }
 
-struct Serving {
+struct Serving<A> {
     channel: Channel,
     signals: Signals,
-    answers: Answers,
+    answers: A,
 }
 
-impl Serving {
+impl<A: FnMut(&Request) -> Vec<Answer>> Serving<A> {
     /// Until the other has ended, or closed its end.
     fn serve(&mut self, parser: &mut Parser) -> anyhow::Result<()> {
         loop {
@@ -152,7 +153,7 @@ impl Serving {
 
     /// Returns whether the other has ended.
     fn answer(&mut self, question: &Question, parser: &mut Parser) -> anyhow::Result<bool> {
-        let mut parts = self.answers.to(&question.request);
+        let mut parts = (self.answers)(&question.request);
         let last = parts.pop().unwrap_or(Answer::Nothing);
         let parts = parts.into_iter().map(|answer| (answer, false));
         for (answer, last) in parts.chain([(last, true)]) {
@@ -237,5 +238,51 @@ impl Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    /// What the broker makes of these messages.
+    fn served(messages: &[&[u8]]) -> anyhow::Result<()> {
+        let (channel, theirs) = Channel::pair(QUESTION_BYTES).expect("a pair");
+        for message in messages {
+            send(theirs.as_raw_fd(), message, MsgFlags::empty()).expect("sent");
+        }
+        drop(theirs);
+        let mut serving = Serving {
+            channel,
+            signals: Signals::take().expect("signals"),
+            answers: |_: &Request| vec![Answer::Ports(vec![5432])],
+        };
+        let child = Command::new("sleep").arg("60").spawn().expect("started");
+        let mut parser = Parser { child };
+        let served = serving.serve(&mut parser);
+        parser.end();
+        parser.wait(LAST_PATIENCE).expect("ended");
+        served
+    }
+
+    #[test]
+    fn what_is_no_question_ends_it() {
+        let question = br#"{"number":1,"request":{"ports":{"pid":1}}}"#.as_slice();
+        served(&[question, question]).expect("questions");
+        let long = format!(
+            r#"{{"number":1,{}"request":"counters"}}"#,
+            " ".repeat(QUESTION_BYTES)
+        );
+        for wrong in [
+            b"\xff\x00".as_slice(),
+            br#"{"number":2,"request":{"open":{"path":"/etc/shadow"}}}"#,
+            long.as_bytes(),
+        ] {
+            let problem = served(&[question, wrong, question]).expect_err("no question");
+            assert!(problem.to_string().contains("no question"), "{problem:#}");
+        }
     }
 }

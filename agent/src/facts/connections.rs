@@ -256,7 +256,7 @@ mod tests {
             remote: LOOPBACK,
             peer: PeerProcess::default(),
             sequence,
-            reserved: 0,
+            answer: 0,
             path_length: 0,
             path: [0; UNIX_PATH_MAX],
         }
@@ -277,7 +277,7 @@ mod tests {
             remote_port: 5432,
             reserved: 0,
             sequence,
-            reserved_too: 0,
+            answer: 0,
             local: LOOPBACK,
             remote: LOOPBACK,
             comm: [0; 16],
