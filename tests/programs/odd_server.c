@@ -50,16 +50,31 @@ static void fail(const char *what)
     exit(1);
 }
 
-/* A request that must not be found in the record: what stands where the tap must not look. */
+/* Requests that must not be found in the record: what stands where the tap must not look. */
 static void decoy(char *buffer, size_t length)
 {
-    static const char text[] = "SELECT 999999999999 ";
-    memset(buffer, 'x', length);
-    uint32_t told = htonl((uint32_t) length - 1);
-    buffer[0] = 'Q';
-    memcpy(buffer + 1, &told, 4);
-    memcpy(buffer + 5, text, length - 6 < sizeof text - 1 ? length - 6 : sizeof text - 1);
-    buffer[length - 1] = 0;
+    static const char request[] = "Q\0\0\0\x18" "SELECT 999999999999";
+    for (size_t i = 0; i < length; i++)
+        buffer[i] = request[i % sizeof request];
+}
+
+/* The same bytes in several buffers, an empty one among them, with others between them. */
+static int scattered(struct iovec parts[4], size_t length)
+{
+    static char places[LIMIT + 96];
+    size_t first = length < 3 ? length : 3, second = length - first < 9 ? length - first : 9;
+    decoy(places, length + 96);
+    parts[0] = (struct iovec){places, first};
+    parts[1] = (struct iovec){places + 16, 0};
+    parts[2] = (struct iovec){places + 32, second};
+    parts[3] = (struct iovec){places + 64, length - first - second};
+    return 4;
+}
+
+static void copy_parts(const struct iovec parts[4], char *bytes, int into_parts)
+{
+    for (int i = 0; i < 4; bytes += parts[i++].iov_len)
+        memcpy(into_parts ? parts[i].iov_base : bytes, into_parts ? bytes : parts[i].iov_base, parts[i].iov_len);
 }
 
 /* One operation through io_uring, waited for: in the call that is made for that, or meanwhile in a receive on another
@@ -165,14 +180,12 @@ static long take(int fd, const char *how, char *buffer, size_t length)
     if (!strcmp(how, "read"))
         return read(fd, buffer, length);
     if (!strcmp(how, "readv") || !strcmp(how, "recvmsg")) {
-        /* Small ones, an empty one, and the rest. */
-        size_t first = length < 3 ? length : 3, second = length - first < 9 ? length - first : 9;
-        struct iovec parts[4] = {{buffer, first}, {spare, 0}, {buffer + first, second},
-                                 {buffer + first + second, length - first - second}};
-        if (how[3] == 'd')
-            return readv(fd, parts, 4);
-        struct msghdr header = {.msg_iov = parts, .msg_iovlen = 4};
-        return recvmsg(fd, &header, 0);
+        struct iovec parts[4];
+        int count = scattered(parts, length);
+        struct msghdr header = {.msg_iov = parts, .msg_iovlen = (size_t) count};
+        long got = how[3] == 'd' ? readv(fd, parts, count) : recvmsg(fd, &header, 0);
+        copy_parts(parts, buffer, 0);
+        return got;
     }
     if (!strcmp(how, "manyvectors")) {
         /* A byte each: more buffers than a walk may follow. */
@@ -281,11 +294,11 @@ static void give(int fd, const char *how, char *bytes, size_t length)
         if (!strcmp(how, "write")) {
             gave = write(fd, from, left);
         } else if (!strcmp(how, "writev") || !strcmp(how, "sendmsg")) {
-            size_t first = left < 3 ? left : 3, second = left - first < 9 ? left - first : 9;
-            struct iovec parts[4] = {{from, first}, {spare, 0}, {from + first, second},
-                                     {from + first + second, left - first - second}};
-            struct msghdr header = {.msg_iov = parts, .msg_iovlen = 4};
-            gave = how[0] == 'w' ? writev(fd, parts, 4) : sendmsg(fd, &header, 0);
+            struct iovec parts[4];
+            int count = scattered(parts, left);
+            struct msghdr header = {.msg_iov = parts, .msg_iovlen = (size_t) count};
+            copy_parts(parts, from, 1);
+            gave = how[0] == 'w' ? writev(fd, parts, count) : sendmsg(fd, &header, 0);
         } else if (!strcmp(how, "sendmmsg")) {
             struct iovec part = {from, left};
             struct mmsghdr header = {.msg_hdr = {.msg_iov = &part, .msg_iovlen = 1}};

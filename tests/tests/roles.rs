@@ -9,15 +9,21 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+use std::{fs, thread, time::Duration};
+
 use nix::unistd::geteuid;
 use pgwitness_tests::{
-    cluster::{APP_ROLE, Cluster, DATABASE, Witness, server_binaries},
+    cluster::{APP_ROLE, Cluster, DATABASE, Witness, free_port, server_binaries},
     record::query_folder,
     route::Route,
+    session::Session,
     suite::settle,
     tap::{Settings, Tap, Tier},
 };
 use serde_json::Value;
+
+const LISTENER: &str = include_str!("../programs/listener.py");
+const STRAY: &str = "SELECT 'to a program of a backend'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_can_be_a_client() {
@@ -76,6 +82,17 @@ async fn roles(tier: Tier) {
         .await
         .unwrap();
     asked.push(inner.to_owned());
+    // Another such child is asked itself, as a server might be.
+    let port = free_port().unwrap();
+    let listener = cluster.socket_folder().join("listener.py");
+    fs::write(&listener, LISTENER).unwrap();
+    let sql = format!(
+        "COPY answers FROM PROGRAM 'python3 {} {port}'",
+        listener.display()
+    );
+    let client = tokio::task::spawn_blocking(move || ask(port));
+    admin.batch_execute(&sql).await.unwrap();
+    client.await.unwrap();
     let backend: i32 = admin
         .query_one("SELECT pg_backend_pid()", &[])
         .await
@@ -110,6 +127,14 @@ async fn roles(tier: Tier) {
         );
         assert_eq!(said[0]["attribution"]["confidence"], "observed");
     }
+    let stray: Vec<&Value> = events
+        .iter()
+        .filter(|event| event["statement"]["text"] == STRAY || event["session"]["server"]["port"] == port)
+        .collect();
+    assert!(
+        stray.is_empty(),
+        "no server of PostgreSQL's listens there: {stray:?}"
+    );
     // The asking backend has one session: the one in which it was asked.
     let mut sessions: Vec<&Value> = events
         .iter()
@@ -118,6 +143,17 @@ async fn roles(tier: Tier) {
         .collect();
     sessions.dedup();
     assert_eq!(sessions.len(), 1, "{sessions:?}");
+}
+
+/// Asks whoever listens there by now.
+fn ask(port: u16) {
+    let attempts = (0..200).find_map(|_| {
+        thread::sleep(Duration::from_millis(50));
+        Session::open(port, APP_ROLE, DATABASE).ok()
+    });
+    let mut session = attempts.unwrap();
+    session.say(STRAY).unwrap();
+    session.end().unwrap();
 }
 
 fn events(tap: &Tap) -> Vec<Value> {
