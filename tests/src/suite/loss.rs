@@ -63,6 +63,7 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
             "facts" => starved::facts(keep).await,
             "queue" => starved::queue(keep).await,
             "paused" => starved::paused(keep).await,
+            "unplaced" => starved::unplaced(keep).await,
             "answers" => starved::answers(keep).await,
             "targets" => full::targets(keep).await,
             "owners" => full::owners(keep).await,
@@ -156,7 +157,7 @@ fn unavailable() -> Vec<Value> {
     .to_vec()
 }
 
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "calls-a",
     "calls-b",
     "ring",
@@ -165,6 +166,7 @@ const PARTS: [&str; 14] = [
     "paused",
     "answers",
     "probes",
+    "unplaced",
     "returns",
     "breakpoints",
     "targets",
@@ -183,7 +185,8 @@ const SHORT: [&str; 7] = [
     "targets",
 ];
 /// Reasons and their counters (docs/event-reference.md). The others are seen by the pipeline, not counted by the kernel side.
-const COUNTED: [(&str, &str); 12] = [
+const COUNTED: [(&str, &str); 13] = [
+    ("plaintext_unplaced", "plaintext_unplaced"),
     ("ring_full", "ring_full"),
     ("copy_fault", "copy_fault"),
     ("unsupported_call", "unsupported_call"),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use super::Found;
-use super::scene::{AWAKE, Scene, slice};
+use super::scene::{AWAKE, PATIENCE, Scene, slice};
 use crate::cluster::{Cluster, Witness, server_binaries};
 use crate::program::Program;
 use crate::route::Route;
@@ -115,6 +115,30 @@ pub(super) async fn probes(keep: bool) -> Result<Found> {
     scene.close(Vec::new(), keep).await
 }
 
+/// The agent attaches while a backend sleeps that has taken half of what OpenSSL has decrypted: the rest comes to it without
+/// any call on its socket, so that nobody knows which connection it is.
+pub(super) async fn unplaced(keep: bool) -> Result<Found> {
+    let mut cluster = Cluster::init_for(server_binaries()?, Witness::Statements, &[Route::Tls])?;
+    cluster.start().await?;
+    cluster.prepare().await?;
+    let program = Program::new(&slice(), "pipeline-tls", &cluster, Route::Tls)?;
+    // One record of TLS, of which the server's buffer holds a half (`PQ_RECV_BUFFER_SIZE` is 8 KiB).
+    let script = format!(
+        "\\startpipeline\nSELECT pg_sleep({NAP}) {tag};\nSELECT {UNPLACED}, '{}' {tag};\n\\endpipeline\n",
+        "u".repeat(20_000),
+        tag = program.tag(),
+    );
+    let run = program.start(program.pgbench(&script, &["-M", "extended", "-c", "1", "-t", "1"])?)?;
+    tokio::time::sleep(AWAKE).await;
+    let tap = Tap::start(&cluster.data(), Settings::clear(Tier::Auto)).await?;
+    program.finish(run, PATIENCE).await?;
+    let mut scene = Scene::of(vec![program], cluster, tap);
+    let mark = scene.mark();
+    scene.say(3, 100).await?;
+    scene.is_sure(mark);
+    scene.close(vec!["plaintext_unplaced"], keep).await
+}
+
 /// Some thousand processes, one after the other.
 fn crowd() -> Result<()> {
     let line = format!("i=0; while [ $i -lt {CROWD} ]; do /bin/true; i=$((i + 1)); done");
@@ -128,3 +152,6 @@ fn crowd() -> Result<()> {
 
 /// The ring for facts has room for 2,700.
 const CROWD: u32 = 5_000;
+/// Seconds: long enough for an agent to attach.
+const NAP: u32 = 10;
+const UNPLACED: u64 = 310_000_000_000;
