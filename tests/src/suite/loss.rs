@@ -64,6 +64,7 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
             "queue" => starved::queue(keep).await,
             "paused" => starved::paused(keep).await,
             "unplaced" => starved::unplaced(keep).await,
+            "rollback" => starved::rollback(keep).await,
             "answers" => starved::answers(keep).await,
             "targets" => full::targets(keep).await,
             "owners" => full::owners(keep).await,
@@ -157,13 +158,14 @@ fn unavailable() -> Vec<Value> {
     .to_vec()
 }
 
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
     "calls-a",
     "calls-b",
     "ring",
     "facts",
     "queue",
     "paused",
+    "rollback",
     "answers",
     "probes",
     "unplaced",

@@ -2,6 +2,8 @@
 //!
 //! Owns one scene for each. The witness is the log of a real server.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -81,6 +83,43 @@ pub(super) async fn paused(keep: bool) -> Result<Found> {
     scene
         .close(vec!["paused", "agent_pause", "agent_resume"], keep)
         .await
+}
+
+/// The collector's folder is put back to what it was, and with it goes what it had acknowledged since.
+pub(super) async fn rollback(keep: bool) -> Result<Found> {
+    let mut scene = Scene::open(Settings::clear(Tier::Auto), &[Route::Tcp]).await?;
+    let mark = scene.mark();
+    scene.say(5, 100).await?;
+    let folder = scene.tap.collector_data();
+    let backup = folder.with_extension("backup");
+    for then in [
+        [folder.as_path(), backup.as_path()],
+        [backup.as_path(), folder.as_path()],
+    ] {
+        settle(&scene.tap).await?;
+        scene.tap.end_agent(Signal::SIGTERM).await?;
+        scene.tap.kill_collector().await?;
+        copy(then)?;
+        scene.tap.start_collector().await?;
+        scene.tap.start_agent().await?;
+        // Without a number: it is not asked for, because it is gone.
+        let program = scene.programs.first().context("a program")?;
+        program
+            .repeat(1, |_| Ok(program.psql("SELECT 'soon gone'")))
+            .await?;
+    }
+    scene.say(5, 100).await?;
+    scene.is_sure(mark);
+    scene.close(vec!["record_rolled_back"], keep).await
+}
+
+fn copy([from, to]: [&Path; 2]) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    let status = Command::new("cp").arg("-a").args([from, to]).status()?;
+    anyhow::ensure!(status.success(), "{} was not copied", from.display());
+    Ok(())
 }
 
 /// More answers to one string than are kept.
