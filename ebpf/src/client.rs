@@ -9,8 +9,8 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
 use ebpf_abi::{
     Channel, Client, CloseFact, Direction, FactKind, PeerProcess, SOCKET_MID_STREAM, SOCKET_PROBED_GSS,
-    SOCKET_PROBED_TLS, SocketFact, SocketRole, TARGET_BORN_TAPPED, TARGET_PROBED_GSS, TARGET_PROBED_TLS,
-    TARGET_SOCKET_UNTOLD, Target,
+    SOCKET_PROBED_TLS, SOCKET_UNCOUNTED, SocketFact, SocketRole, TARGET_BORN_TAPPED, TARGET_PROBED_GSS,
+    TARGET_PROBED_TLS, TARGET_SOCKET_UNTOLD, Target,
 };
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
 };
 
 const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
 
 /// The socket by which a process was met.
 pub struct Met {
@@ -68,10 +69,18 @@ pub fn meet(target: &mut Target, met: &Met) -> Option<bool> {
     let (mut sequence, mut answer) = (0, 0);
     let role;
     let mid_stream;
-    if family == AF_UNIX {
-        if sock.follow(offset!(unix_addr)).is_none() {
+    let is_tcp = family != AF_UNIX && sock.read::<u16>(offset!(sock_protocol))? == IPPROTO_TCP;
+    if !is_tcp {
+        // A client's Unix socket has no name. Over IP (MPTCP) there are no counts, but the client speaks first.
+        let is_client = if family == AF_UNIX {
+            sock.follow(offset!(unix_addr)).is_none()
+        } else {
+            is_connecting(sock) || !is_receive && target.flags & TARGET_BORN_TAPPED != 0
+        };
+        if is_client {
             return Some(false);
         }
+        client.family = AF_UNIX;
         role = SocketRole::Accepted;
         mid_stream = target.flags & TARGET_BORN_TAPPED == 0 || target.flags & TARGET_SOCKET_UNTOLD != 0;
     } else {
@@ -104,7 +113,11 @@ pub fn meet(target: &mut Target, met: &Met) -> Option<bool> {
         };
         mid_stream = !fresh;
     }
-    let mut flags = 0;
+    let mut flags = if is_tcp || family == AF_UNIX {
+        0
+    } else {
+        SOCKET_UNCOUNTED
+    };
     if mid_stream {
         flags |= SOCKET_MID_STREAM;
     }

@@ -18,6 +18,7 @@ pub static LAYOUT: KernelLayout = KernelLayout {
     sock_v6_rcv_saddr: 0,
     sock_net: 0,
     sock_type: 0,
+    sock_protocol: 0,
     sock_shutdown: 0,
     sock_socket: 0,
     sock_peer_pid: 0,

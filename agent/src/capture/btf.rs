@@ -59,6 +59,7 @@ fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         sock_v6_rcv_saddr: at("sock", "__sk_common.skc_v6_rcv_saddr")?,
         sock_net: at("sock", "__sk_common.skc_net.net")?,
         sock_type: at("sock", "sk_type")?,
+        sock_protocol: at("sock", "sk_protocol")?,
         sock_shutdown: at("sock", "sk_shutdown")?,
         sock_socket: at("sock", "sk_socket")?,
         sock_peer_pid: at("sock", "sk_peer_pid")?,

@@ -223,6 +223,9 @@ pub const SOCKET_PROBED_TLS: u8 = 2;
 /// Flag of [`SocketFact`]: the same of its GSSAPI functions.
 pub const SOCKET_PROBED_GSS: u8 = 4;
 
+/// Flag of [`SocketFact`]: over IP, and yet the kernel does not count its bytes where the tap reads such counts (MPTCP).
+pub const SOCKET_UNCOUNTED: u8 = 8;
+
 /// The process at the other end of a Unix socket, from the credentials that the kernel keeps on the socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -263,7 +266,8 @@ pub struct SocketFact {
     pub remote_port: u16,
     /// A [`SocketRole`].
     pub role: u8,
-    /// Or'ed [`SOCKET_MID_STREAM`], [`SOCKET_PROBED_TLS`], [`SOCKET_PROBED_GSS`].
+    /// Or'ed [`SOCKET_MID_STREAM`], [`SOCKET_PROBED_TLS`], [`SOCKET_PROBED_GSS`],
+    /// [`SOCKET_UNCOUNTED`].
     pub flags: u8,
     /// Address of the tapped end; IPv4 in the first four bytes.
     pub local: [u8; 16],

@@ -18,6 +18,7 @@ pub struct KernelLayout {
     pub sock_v6_rcv_saddr: u32,
     pub sock_net: u32,
     pub sock_type: u32,
+    pub sock_protocol: u32,
     pub sock_shutdown: u32,
     pub sock_socket: u32,
     pub sock_peer_pid: u32,

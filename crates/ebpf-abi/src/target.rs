@@ -56,7 +56,7 @@ pub struct Client {
     pub write_seq: u32,
     /// File descriptor of the socket.
     pub descriptor: u32,
-    /// Address family.
+    /// Address family; that of Unix sockets for all whose bytes the kernel does not count.
     pub family: u16,
     /// A [`crate::Channel`]: where its plaintext is read.
     pub channel: u8,

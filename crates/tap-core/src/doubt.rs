@@ -6,7 +6,7 @@ use pg_wire::{Direction, Nanos};
 
 use crate::{
     connection::{Connection, Recorder},
-    event::{Body, Gap, Transport},
+    event::{Body, Gap},
     tap::Tap,
 };
 
@@ -26,8 +26,7 @@ impl Tap {
 
 impl Connection {
     fn doubt(&mut self, since: Nanos, at: Nanos, recorder: &mut Recorder) {
-        let counted =
-            self.facts.transport == Transport::Tcp && self.encrypted.channel == Channel::Socket as u8;
+        let counted = self.facts.is_counted && self.encrypted.channel == Channel::Socket as u8;
         if counted || self.session.is_opaque() || !self.was_heard(since) {
             return;
         }

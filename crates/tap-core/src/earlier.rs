@@ -8,7 +8,7 @@ use ebpf_abi::{Channel, SegmentHeader};
 use pg_wire::{Direction, Nanos};
 
 use crate::{
-    event::{Body, Gap, SessionFacts, Transport},
+    event::{Body, Gap, SessionFacts},
     tap::Tap,
 };
 
@@ -200,7 +200,7 @@ impl Earlier {
     /// TCP; all others are counted by the tap itself.
     #[must_use]
     pub fn counts(facts: &SessionFacts, channel: u8) -> bool {
-        facts.transport == Transport::Tcp && channel == Channel::Socket as u8
+        facts.is_counted && channel == Channel::Socket as u8
     }
 }
 

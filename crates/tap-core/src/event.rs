@@ -57,6 +57,8 @@ pub struct SessionFacts {
     pub server_pid: u32,
     /// TCP or Unix.
     pub transport: Transport,
+    /// The kernel counts its bytes: not those of Unix sockets, nor of MPTCP.
+    pub is_counted: bool,
     /// The client's end.
     pub client: Endpoint,
     /// The server's end.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ebpf_abi::{CloseFact, SOCKET_MID_STREAM, SegmentHeader, SocketFact};
+use ebpf_abi::{CloseFact, SOCKET_MID_STREAM, SOCKET_UNCOUNTED, SegmentHeader, SocketFact};
 use pg_wire::{Limits, Nanos};
 
 use crate::{
@@ -225,6 +225,7 @@ pub fn session_facts(fact: &SocketFact) -> SessionFacts {
         backend_pid: fact.tgid,
         server_pid: fact.server,
         transport: if is_unix { Transport::Unix } else { Transport::Tcp },
+        is_counted: !is_unix && fact.flags & SOCKET_UNCOUNTED == 0,
         client,
         server,
         netns: fact.netns,

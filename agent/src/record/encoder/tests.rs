@@ -11,6 +11,7 @@ fn facts(cookie: u64) -> Arc<SessionFacts> {
         backend_pid: 7,
         server_pid: 1,
         transport: tap_core::Transport::Tcp,
+        is_counted: true,
         client: tap_core::Endpoint::Inet([10, 0, 0, 5].into(), 51_234),
         server: tap_core::Endpoint::Inet([10, 0, 0, 1].into(), 5432),
         netns: 1,
