@@ -30,6 +30,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
 #ifndef SO_ZEROCOPY
 #define SO_ZEROCOPY 60
 #endif
@@ -485,7 +488,10 @@ int main(int count, char **arguments)
     if (count != 4 || strcmp(arguments[1], "-D") != 0 || chdir(arguments[2]) != 0)
         return 2;
     signal(SIGCHLD, SIG_IGN);
-    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    /* Whoever comes by plain TCP gets a plain socket all the same. */
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
+    if (listener < 0)
+        listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in place = {.sin_family = AF_INET, .sin_port = htons((uint16_t) atoi(arguments[3])),
                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);

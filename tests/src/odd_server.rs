@@ -77,6 +77,11 @@ impl OddServer {
         Session::open(self.port, APP_ROLE, DATABASE)
     }
 
+    /// The same over MPTCP, where there is such a thing.
+    pub(crate) fn connect_multipath(&self) -> Result<Option<Session>> {
+        Session::open_multipath(self.port, APP_ROLE, DATABASE)
+    }
+
     /// The same under its veil.
     pub(crate) fn connect_veiled(&self) -> Result<Session> {
         Session::open_veiled(self.port, APP_ROLE, DATABASE)

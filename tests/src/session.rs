@@ -3,10 +3,11 @@
 //! Owns one session, and its journal, which can stand in for a server's log. It refuses passwords.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Socket, Type};
 
 use crate::csvlog::{Encryption, LoggedSession, LoggedStatement};
 
@@ -26,7 +27,8 @@ impl Session {
     /// # Errors
     /// When there is no server, or it wants a password.
     pub fn open(port: u16, role: &str, database: &str) -> Result<Self> {
-        Self::open_as(port, role, database, false)
+        let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
+        Self::open_on(stream, role, database, false)
     }
 
     /// The same behind what the odd server has for TLS.
@@ -34,11 +36,25 @@ impl Session {
     /// # Errors
     /// As [`Session::open`].
     pub(crate) fn open_veiled(port: u16, role: &str, database: &str) -> Result<Self> {
-        Self::open_as(port, role, database, true)
+        let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
+        Self::open_on(stream, role, database, true)
     }
 
-    fn open_as(port: u16, role: &str, database: &str, veiled: bool) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
+    /// The same over MPTCP; `None` where this kernel has none.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub(crate) fn open_multipath(port: u16, role: &str, database: &str) -> Result<Option<Self>> {
+        let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, Some(IPPROTO_MPTCP.into())) else {
+            return Ok(None);
+        };
+        socket
+            .connect(&SocketAddr::from(([127, 0, 0, 1], port)).into())
+            .context("connecting")?;
+        Self::open_on(socket.into(), role, database, false).map(Some)
+    }
+
+    fn open_on(stream: TcpStream, role: &str, database: &str, veiled: bool) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut session = Self {
@@ -206,6 +222,8 @@ fn now_ns() -> Result<i64> {
     )?)
 }
 
+/// `include/uapi/linux/in.h`
+const IPPROTO_MPTCP: i32 = 262;
 /// SSLRequest (manual, 55.7).
 const SSL_REQUEST: u32 = 80_877_103;
 /// What the odd server puts over each byte.

@@ -67,6 +67,15 @@ pub(super) async fn run(tier: Tier, keep: bool) -> Result<Found> {
         ));
         journals.push(journal);
     }
+    if let Some(mut session) = server.connect_multipath()? {
+        for _ in 0..3 {
+            number += 1;
+            session.say(&format!("SELECT {number}"))?;
+        }
+        let journal = session.end()?;
+        names.push(("over MPTCP".to_owned(), journal.id.clone()));
+        journals.push(journal);
+    }
     settle(&tap).await?;
     tap.stop().await?;
     let record = ledger::read(&tap)?;
