@@ -7,7 +7,7 @@
 
 mod old_sessions;
 
-use std::{mem, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc};
 
 use attribution::Host;
 use ebpf_abi::{
