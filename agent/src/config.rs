@@ -26,6 +26,8 @@ pub struct Config {
     pub tap: TapConfig,
     /// What is recorded of statements.
     pub events: EventsConfig,
+    /// What is recorded of clients.
+    pub identity: IdentityConfig,
     /// Where events go.
     pub delivery: DeliveryConfig,
     /// Prometheus metrics.
@@ -75,6 +77,15 @@ pub struct EventsConfig {
     pub redaction: RedactionConfig,
     /// Seconds between heartbeats, 1 to 3600.
     pub heartbeat_s: u64,
+}
+
+/// Clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// Variables of a client's environment that say which run it belongs to (a CI job, a batch, an agent's task): their
+    /// values are recorded, cut to 256 bytes; no other variable is. Empty: environments are not looked at.
+    pub run_variables: Vec<String>,
 }
 
 /// What of a statement's text is recorded.
@@ -185,6 +196,9 @@ const BESIDE_QUEUE_MIB: u64 = 448;
 const KEPT: u32 = 65_536;
 const KEPT_MOST: u32 = 1 << 20;
 
+/// Variables that are looked for at the most, each through every environment.
+const RUN_VARIABLES: usize = 64;
+
 /// Prefix of the variables.
 pub const ENVIRONMENT: &str = "PGWITNESS_AGENT__";
 
@@ -206,6 +220,12 @@ impl Default for Config {
             events: EventsConfig {
                 redaction: RedactionConfig::Literals,
                 heartbeat_s: 10,
+            },
+            identity: IdentityConfig {
+                run_variables: attribution::DEFAULT_VARIABLES
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect(),
             },
             delivery: DeliveryConfig {
                 collector: None,
@@ -273,6 +293,21 @@ impl Config {
             if let Some(name) = name.filter(|name| !is_name(name)) {
                 return refuse(key, format!("{name:?}"), NAME);
             }
+        }
+        let is_variable = |name: &String| {
+            (1..=64).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        let variables = &self.identity.run_variables;
+        if let Some(name) = variables.iter().find(|name| !is_variable(name)) {
+            let expected = "it must be names of variables, 1 to 64 characters of [A-Za-z0-9_]";
+            return refuse("identity.run_variables", format!("{name:?}"), expected);
+        }
+        if variables.len() > RUN_VARIABLES {
+            let expected = "it must be 64 names at the most";
+            return refuse("identity.run_variables", variables.len().to_string(), expected);
         }
         if let Some(mib) = self.tap.ring_mib.filter(|mib| !(1..=1024).contains(mib)) {
             return refuse("tap.ring_mib", mib.to_string(), "it must be 1 to 1024");

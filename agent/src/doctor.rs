@@ -105,7 +105,7 @@ fn hooks(missing: &mut Vec<String>) {
             connections: 1 << 10,
         };
         let needed = tier == best;
-        match Tap::attach(sizes, Some(tier), AtReturn::Auto) {
+        match Tap::attach(sizes, Some(tier), AtReturn::Auto, true) {
             Ok(tap) if needed => {
                 println!("  tier {tier}: loads and attaches; used by default");
                 println!(

@@ -100,6 +100,8 @@ pub struct MainLoop {
     pub progress: Arc<Progress>,
     /// What the run before this one kept.
     pub former: Former,
+    /// Variables of the environment that tell which run a process belongs to.
+    pub run_variables: Vec<String>,
 }
 
 /// Where events go: printed, queued.
@@ -182,7 +184,7 @@ impl MainLoop {
             boot,
         } = sources;
         let began_ns = boot_ns();
-        let mut witness = Witness::new(host, &boot, settings, cgroups, broker.clone())?;
+        let mut witness = Witness::new(host, &boot, settings, cgroups, self.run_variables, broker.clone())?;
         witness.record_segments(recording);
         announce(&witness);
         let started = Instant::now();

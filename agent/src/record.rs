@@ -4,7 +4,7 @@ mod encoded;
 mod encoder;
 mod writer;
 
-use attribution::{Attribution, Confidence, PrincipalKind, Process};
+use attribution::{Attribution, Confidence, Hop, PrincipalKind, Process};
 use proto::v1;
 use tap_core::{
     Body, Column, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome,
@@ -54,33 +54,58 @@ pub fn attribution(answer: &Attribution) -> v1::Attribution {
         PrincipalKind::Remote => v1::PrincipalKind::Remote,
         PrincipalKind::Unknown => v1::PrincipalKind::Unknown,
     };
-    let confidence = match answer.confidence {
+    let process = answer.process.as_deref();
+    let placement = process.map(Process::placement).unwrap_or_default();
+    let kept = process.and_then(|process| process.container.as_deref().cloned());
+    let kept = kept.unwrap_or_default();
+    v1::Attribution {
+        principal: answer.principal.id.clone(),
+        kind: kind.into(),
+        confidence: confidence(answer.confidence).into(),
+        method: answer.method.to_owned(),
+        reason: answer.reason.clone(),
+        evidence: answer.evidence.clone(),
+        hops: answer.hops.iter().map(hop).collect(),
+        process: process.map(self::process),
+        container: placement.container_id.map(|id| v1::Container {
+            id,
+            runtime: match placement.runtime {
+                Some(runtime) => runtime.to_owned(),
+                None => kept.runtime,
+            },
+            name: kept.name.unwrap_or_default(),
+            image: kept.image.unwrap_or_default(),
+        }),
+        pod: placement.pod_uid.map(|uid| v1::Pod {
+            uid,
+            name: kept.pod.unwrap_or_default(),
+            namespace: kept.namespace.unwrap_or_default(),
+        }),
+        put_in: process.is_some_and(Process::was_put_in),
+    }
+}
+
+fn confidence(confidence: Confidence) -> v1::Confidence {
+    match confidence {
         Confidence::None => v1::Confidence::None,
         Confidence::Asserted => v1::Confidence::Asserted,
         Confidence::Inferred => v1::Confidence::Inferred,
         Confidence::Joined => v1::Confidence::Joined,
         Confidence::Observed => v1::Confidence::Observed,
-    };
-    let process = answer.process.as_deref();
-    let placement = process.map(Process::placement).unwrap_or_default();
-    v1::Attribution {
-        principal: answer.principal.id.clone(),
-        kind: kind.into(),
-        confidence: confidence.into(),
-        method: answer.method.to_owned(),
-        reason: answer.reason.clone(),
-        evidence: answer.evidence.clone(),
-        hops: Vec::new(),
-        process: process.map(|process| self::process(process, placement.unit.clone())),
-        container: placement.container_id.map(|id| v1::Container {
-            id,
-            runtime: placement.runtime.unwrap_or_default().to_owned(),
-        }),
-        pod: placement.pod_uid.map(|uid| v1::Pod { uid }),
     }
 }
 
-fn process(process: &Process, unit: Option<String>) -> v1::Process {
+fn hop(hop: &Hop) -> v1::Hop {
+    v1::Hop {
+        name: hop.principal.id.clone(),
+        role: hop.relay.name().to_owned(),
+        confidence: confidence(hop.confidence).into(),
+        process: Some(process(&hop.process)),
+    }
+}
+
+fn process(process: &Process) -> v1::Process {
+    let placement = process.placement();
     let ancestor = |ancestor: &attribution::Ancestor| v1::Ancestor {
         pid: ancestor.pid,
         start_ns: ancestor.start_ns,
@@ -96,8 +121,31 @@ fn process(process: &Process, unit: Option<String>) -> v1::Process {
         login_uid: process.login_uid,
         cgroup_path: process.cgroup_path.clone().unwrap_or_default(),
         cgroup_id: process.cgroup_id,
-        unit: unit.unwrap_or_default(),
+        unit: placement.unit.unwrap_or_default(),
         ancestry: process.ancestry.iter().map(|parent| ancestor(parent)).collect(),
+        exe_sha256: process
+            .exe_sha256
+            .map_or_else(Default::default, |digest| digest.to_vec()),
+        audit_session: process.audit_session,
+        session: process.session,
+        tty: process.tty.clone().unwrap_or_default(),
+        namespaces: Some(v1::Namespaces {
+            pid: process.namespaces.pid,
+            net: process.namespaces.net,
+            mnt: process.namespaces.mnt,
+        }),
+        run: process
+            .run
+            .iter()
+            .map(|variable| v1::Variable {
+                name: variable.name.clone(),
+                value: variable.value.clone(),
+            })
+            .collect(),
+        inner_unit: placement.inner_unit.unwrap_or_default(),
+        slice: placement.slice.unwrap_or_default(),
+        login_session: placement.session.unwrap_or_default(),
+        login_user: process.login_user.clone().unwrap_or_default(),
     }
 }
 

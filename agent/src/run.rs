@@ -114,6 +114,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.sizes(FACTS_RING),
         config.tap.tier.wished(),
         config.tap.uretprobes,
+        !config.identity.run_variables.is_empty(),
     )
     .map_err(one_line)?;
     let wanted = Wanted {
@@ -291,6 +292,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         cpu_percent: config.limits.cpu_percent,
         progress,
         former,
+        run_variables: config.identity.run_variables.clone(),
     };
     let thread = thread::Builder::new()
         .name("witness".to_owned())

@@ -11,8 +11,8 @@ use std::{collections::HashMap, mem, sync::Arc};
 
 use attribution::Host;
 use ebpf_abi::{
-    CgroupFact, CloseFact, ExecFact, FactKind, OwnerFact, Record as _, SOCKET_MID_STREAM, SegmentHeader,
-    SocketFact, SocketRole, TaskFact,
+    CgroupFact, CloseFact, EnvironmentFact, ExecFact, FactKind, OwnerFact, Record as _, SOCKET_MID_STREAM,
+    SegmentHeader, SocketFact, SocketRole, TaskFact,
 };
 use proto::v1;
 use recording::Record;
@@ -96,13 +96,14 @@ impl Witness {
         boot: &str,
         settings: Settings,
         cgroups: Cgroups,
+        run_variables: Vec<String>,
         broker: Broker,
     ) -> anyhow::Result<Self> {
         let mut witness = Self {
             host,
             boot: boot.chars().take(8).collect(),
             tap: Tap::new(settings),
-            processes: Processes::new(broker.clone()),
+            processes: Processes::new(broker.clone(), run_variables),
             cgroups,
             connections: Connections::new(broker.clone()),
             servers: Tapped::default(),
@@ -225,7 +226,13 @@ impl Witness {
                 self.cgroups
                     .made(cgroup.id, String::from_utf8_lossy(path).into_owned());
             }
-            FactKind::Environment | FactKind::Flow => {}
+            FactKind::Environment => {
+                let fact = EnvironmentFact::read(bytes)?;
+                let variables = bytes.get(size_of::<EnvironmentFact>()..)?;
+                let variables = variables.get(..fact.length as usize)?;
+                self.processes.started_with(&fact, variables);
+            }
+            FactKind::Flow => {}
         }
         Some(())
     }

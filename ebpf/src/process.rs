@@ -117,14 +117,19 @@ fn describe_exec(task: Address, bprm: Address, room: &mut MaybeUninit<ExecFact>)
     let start: u64 = memory.read(offset!(mm_arg_start))?;
     let end: u64 = memory.read(offset!(mm_arg_end))?;
     let original = end.wrapping_sub(start);
-    let mut wanted = original;
-    if wanted > ARGS_MAX as u64 {
-        wanted = ARGS_MAX as u64;
+    let wanted = if original > ARGS_MAX as u64 {
+        ARGS_MAX as u32
+    } else {
+        original as u32
+    };
+    // Masked behind the compiler's back: older verifiers forget the bound on the way.
+    let mut bounded = core::hint::black_box(wanted) & (2 * ARGS_MAX as u32 - 1);
+    if bounded > ARGS_MAX as u32 {
+        bounded = ARGS_MAX as u32;
     }
     // SAFETY: as above; the bound was just made.
-    let copied =
-        unsafe { bpf_probe_read_user(fact.args.as_mut_ptr().cast(), wanted as u32, start as *const _) };
-    fact.args_length = if copied == 0 { wanted as u32 } else { 0 };
+    let copied = unsafe { bpf_probe_read_user(fact.args.as_mut_ptr().cast(), bounded, start as *const _) };
+    fact.args_length = if copied == 0 { wanted } else { 0 };
     fact.args_original = original as u32;
     Some(())
 }

@@ -366,12 +366,16 @@ fn attribution(f: &mut Fields<'_>, a: &v1::Attribution) {
     f.node("process", a.process.as_ref(), process);
     f.node("container", a.container.as_ref(), container);
     f.node("pod", a.pod.as_ref(), pod);
+    if a.put_in {
+        f.always("put_in", &true);
+    }
 }
 
 fn hop(f: &mut Fields<'_>, h: &v1::Hop) {
     f.text("name", &h.name);
     f.text("role", &h.role);
     f.always("confidence", &confidence(h.confidence));
+    f.node("process", h.process.as_ref(), process);
 }
 
 fn process(f: &mut Fields<'_>, p: &v1::Process) {
@@ -387,6 +391,29 @@ fn process(f: &mut Fields<'_>, p: &v1::Process) {
     f.number("cgroup_id", p.cgroup_id);
     f.text("unit", &p.unit);
     f.list("ancestry", &p.ancestry, ancestor);
+    if !p.exe_sha256.is_empty() {
+        f.always("exe_sha256", &hex::encode(&p.exe_sha256));
+    }
+    f.optional("audit_session", p.audit_session);
+    f.number("session", p.session.into());
+    f.text("tty", &p.tty);
+    f.node("namespaces", p.namespaces.as_ref(), namespaces);
+    f.list("run", &p.run, variable);
+    f.text("inner_unit", &p.inner_unit);
+    f.text("slice", &p.slice);
+    f.text("login_session", &p.login_session);
+    f.text("login_user", &p.login_user);
+}
+
+fn namespaces(f: &mut Fields<'_>, n: &v1::Namespaces) {
+    f.number("pid", n.pid.into());
+    f.number("net", n.net.into());
+    f.number("mnt", n.mnt.into());
+}
+
+fn variable(f: &mut Fields<'_>, v: &v1::Variable) {
+    f.text("name", &v.name);
+    f.text("value", &v.value);
 }
 
 fn ancestor(f: &mut Fields<'_>, a: &v1::Ancestor) {
@@ -398,10 +425,14 @@ fn ancestor(f: &mut Fields<'_>, a: &v1::Ancestor) {
 fn container(f: &mut Fields<'_>, c: &v1::Container) {
     f.text("id", &c.id);
     f.text("runtime", &c.runtime);
+    f.text("name", &c.name);
+    f.text("image", &c.image);
 }
 
 fn pod(f: &mut Fields<'_>, p: &v1::Pod) {
     f.text("uid", &p.uid);
+    f.text("name", &p.name);
+    f.text("namespace", &p.namespace);
 }
 
 fn loss(f: &mut Fields<'_>, g: &v1::Gap) {

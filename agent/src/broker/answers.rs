@@ -3,7 +3,11 @@
 //! Owns the maps, the probes and the list of servers. Whatever is asked, servers are found, believed and chosen here, by
 //! their executables and by the settings, so that a question can have nothing tapped that would not be tapped anyway.
 
+use std::path::Path;
+
 use super::{
+    containers,
+    digests::Digests,
     look,
     names::Names,
     protocol::{Answer, Request, Server},
@@ -24,6 +28,7 @@ pub(super) struct Answers {
     servers: Servers,
     old_sockets: OldSockets,
     names: Names,
+    digests: Digests,
     /// Whether servers were looked for before.
     looked: bool,
 }
@@ -35,6 +40,7 @@ impl Answers {
         probes: Probes,
         wanted: Wanted,
         names: Names,
+        digests: Digests,
     ) -> Self {
         Self {
             targets,
@@ -43,6 +49,7 @@ impl Answers {
             servers: Servers::new(wanted),
             old_sockets: OldSockets::default(),
             names,
+            digests,
             looked: false,
         }
     }
@@ -79,6 +86,7 @@ impl Answers {
                 self.ended(pid);
                 Vec::new()
             }
+            Request::Program { pid } => self.program(pid).into_iter().collect(),
             Request::User { uid } => self.names.of(uid).map(Answer::Name).into_iter().collect(),
             _ => Vec::new(),
         }
@@ -158,6 +166,18 @@ impl Answers {
         flags
     }
 
+    fn program(&mut self, pid: u32) -> Option<Answer> {
+        let start = look::start(pid)?;
+        let sha256 = self.digests.of(pid);
+        let is_server = self.servers.runs(pid);
+        // Unchanged, so it was this process all the time.
+        (look::start(pid)? == start).then_some(Answer::Program {
+            start,
+            sha256,
+            is_server,
+        })
+    }
+
     /// Only if it is true.
     fn ended(&mut self, pid: u32) {
         if self.servers.is_tapped(pid) && !self.servers.runs(pid) {
@@ -183,6 +203,9 @@ pub(super) fn seen(request: &Request) -> Option<Vec<Answer>> {
         Request::Executable { pid } => {
             some(look::executable(pid).map(|(inode, path)| Answer::Executable { inode, path }))
         }
+        Request::Container { ref id } => {
+            some(containers::container(Path::new("/"), id).map(Answer::Container))
+        }
         Request::Process { pid } => some(look::process(pid).map(Box::new).map(Answer::Process)),
         Request::Processes => look::processes()
             .map(|process| Answer::Process(Box::new(process)))
@@ -192,7 +215,8 @@ pub(super) fn seen(request: &Request) -> Option<Vec<Answer>> {
         Request::Ports { pid } => vec![Answer::Ports(look::listening_ports(pid))],
         Request::Login { pid } => vec![Answer::Login(look::login(pid))],
         Request::Addresses => vec![Answer::Addresses(look::addresses().unwrap_or_default())],
-        Request::Servers
+        Request::Program { .. }
+        | Request::Servers
         | Request::MarkAll
         | Request::Server { .. }
         | Request::Ended { .. }

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::{
     channel::{Channel, Received},
-    protocol::{Answer, QUESTION_BYTES, Question, Reply, Request, Running},
+    protocol::{Answer, Container, QUESTION_BYTES, Question, Reply, Request, Running},
 };
 use crate::{
     capture::{KernelCounters, gauge::Skipped},
@@ -176,6 +176,30 @@ impl Broker {
         match self.one(Request::Executable { pid }, SHORT) {
             Ok(Answer::Executable { inode, path }) => Some((inode, path)),
             _ => None,
+        }
+    }
+
+    /// When a process began, in clock ticks since boot, the digest of what it runs, and whether that is a server.
+    pub fn program(&self, pid: u32) -> Option<(u64, Option<[u8; 32]>, bool)> {
+        match self.one(Request::Program { pid }, SHORT) {
+            Ok(Answer::Program {
+                start,
+                sha256,
+                is_server,
+            }) => Some((start, sha256, is_server)),
+            _ => None,
+        }
+    }
+
+    /// What a runtime keeps of a container.
+    ///
+    /// # Errors
+    ///
+    /// If no answer came.
+    pub fn container(&self, id: &str) -> Result<Option<Container>, NoAnswer> {
+        match self.one(Request::Container { id: id.to_owned() }, SHORT)? {
+            Answer::Container(container) => Ok(Some(container)),
+            _ => Ok(None),
         }
     }
 

@@ -19,6 +19,7 @@ const TITLE_MAX: usize = 4096;
 pub(super) fn process(pid: u32) -> Option<Running> {
     let running = Process::new(i32::try_from(pid).ok()?).ok()?;
     let stat = running.stat().ok()?;
+    let status = running.status().ok();
     let mut groups = running.cgroups().into_iter().flat_map(|groups| groups.0);
     let unified = groups.find(|group| group.hierarchy == 0);
     Some(Running {
@@ -28,10 +29,41 @@ pub(super) fn process(pid: u32) -> Option<Running> {
         comm: stat.comm,
         exe: exe_of(pid),
         command_line: shortened(running.cmdline().unwrap_or_default()),
-        uid: running.status().ok().map(|status| status.ruid),
+        uid: status.as_ref().map(|status| status.ruid),
         login_uid: login(pid),
         cgroup: unified.map(|group| group.pathname),
+        audit_session: number(pid, "sessionid"),
+        session: stat.session.unsigned_abs(),
+        tty: terminal(stat.tty_nr),
+        namespaces: ["pid", "net", "mnt"].map(|name| namespace(pid, name).unwrap_or(0)),
+        inner_pid: status
+            .and_then(|status| status.nspid?.last().copied())
+            .map_or(pid, i32::unsigned_abs),
     })
+}
+
+/// When a process began, in clock ticks since boot.
+pub(super) fn start(pid: u32) -> Option<u64> {
+    Some(stat(pid)?.1.starttime)
+}
+
+/// Inode number of a namespace: `/proc/PID/ns/NAME` links to `NAME:[number]`.
+fn namespace(pid: u32, name: &str) -> Option<u32> {
+    let link = fs::read_link(format!("/proc/{pid}/ns/{name}")).ok()?;
+    let (_, number) = link.to_str()?.split_once(":[")?;
+    number.strip_suffix(']')?.parse().ok()
+}
+
+/// Name of a terminal by its device (Documentation/admin-guide/devices.txt): the pseudo terminals and the consoles.
+fn terminal(device: i32) -> Option<String> {
+    let device = device.unsigned_abs();
+    let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xf_ff00);
+    match (major, minor) {
+        (136..=143, _) => Some(format!("pts/{}", (major - 136) << 8 | minor)),
+        (4, 0..64) => Some(format!("tty{minor}")),
+        (4, _) => Some(format!("ttyS{}", minor - 64)),
+        _ => None,
+    }
 }
 
 /// Everything that runs.
@@ -83,8 +115,13 @@ pub(super) fn listening_ports(pid: u32) -> Vec<u16> {
 
 /// Who logged in, also behind sudo and su (proc(5), `loginuid`).
 pub(super) fn login(pid: u32) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
-    text.trim().parse().ok().filter(|login| *login != u32::MAX)
+    number(pid, "loginuid")
+}
+
+/// A number that the audit keeps of a process, if it was set.
+fn number(pid: u32, name: &str) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{name}")).ok()?;
+    text.trim().parse().ok().filter(|number| *number != u32::MAX)
 }
 
 /// The addresses of this host.
@@ -152,7 +189,31 @@ mod tests {
         };
         assert_eq!(start, own.start);
         assert!(!title.is_empty());
+        assert_eq!(
+            (own.inner_pid, own.namespaces.contains(&0)),
+            (status_pid(), false)
+        );
         assert!(addresses().is_ok_and(|addresses| addresses.iter().any(IpAddr::is_loopback)));
+    }
+
+    fn status_pid() -> u32 {
+        let status = fs::read_to_string("/proc/self/status").expect("this process");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("NSpid:"))
+            .expect("a line");
+        line.rsplit('\t')
+            .next()
+            .and_then(|pid| pid.parse().ok())
+            .expect("a number")
+    }
+
+    #[test]
+    fn terminals_are_named_by_their_device() {
+        assert_eq!(terminal(0), None);
+        assert_eq!(terminal(0x8803).as_deref(), Some("pts/3"));
+        assert_eq!(terminal(0x0401).as_deref(), Some("tty1"));
+        assert_eq!(terminal(0x0440).as_deref(), Some("ttyS0"));
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //! answers; what parses hostile bytes holds nothing and asks.
 //!
 //! `serve` is the broker, with `answers` and `look` behind it; `link` is the other process' end; `protocol` is all that they
-//! can say to each other, over the socket in `channel`; `names` is where users' names come from. The broker believes nothing that it is asked: a request names a
+//! can say to each other, over the socket in `channel`; `names` is where users' names come from, `digests` where executables are
+//! read, `containers` what runtimes keep on disk. The broker believes nothing that it is asked: a request names a
 //! process or a user by number, never a place, and what is attached where is found out by the broker itself.
 
 mod answers;
 pub mod channel;
+mod containers;
+mod digests;
 pub mod link;
 mod look;
 mod names;

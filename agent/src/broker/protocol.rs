@@ -87,6 +87,16 @@ pub enum Request {
         /// The process.
         pid: u32,
     },
+    /// What the program of a process is. [`Answer::Program`], or nothing.
+    Program {
+        /// The process.
+        pid: u32,
+    },
+    /// What a runtime keeps of a container. [`Answer::Container`], or nothing.
+    Container {
+        /// Its id, 64 hexadecimal digits.
+        id: String,
+    },
     /// All about a process. [`Answer::Process`], or nothing.
     Process {
         /// The process.
@@ -169,6 +179,17 @@ pub enum Answer {
         /// Its path.
         path: String,
     },
+    /// A program.
+    Program {
+        /// When the process began, in clock ticks since boot.
+        start: u64,
+        /// SHA-256 of the executable; nothing as long as it is not read.
+        sha256: Option<[u8; 32]>,
+        /// Whether it is a server of PostgreSQL.
+        is_server: bool,
+    },
+    /// A container.
+    Container(Container),
     /// A process.
     Process(Box<Running>),
     /// A title.
@@ -255,6 +276,31 @@ pub struct Running {
     pub login_uid: Option<u32>,
     /// Its cgroup in the unified hierarchy, if it is in one.
     pub cgroup: Option<String>,
+    /// Its audit session.
+    pub audit_session: Option<u32>,
+    /// Process id of the leader of its session.
+    pub session: u32,
+    /// Its controlling terminal.
+    pub tty: Option<String>,
+    /// Its pid, network and mount namespaces.
+    pub namespaces: [u32; 3],
+    /// Its process id in its own pid namespace.
+    pub inner_pid: u32,
+}
+
+/// What a container runtime keeps of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// What it is called.
+    pub name: Option<String>,
+    /// The image that it was made from.
+    pub image: Option<String>,
+    /// "docker", "containerd", "cri-o", "podman".
+    pub runtime: String,
+    /// The pod that it is of.
+    pub pod: Option<String>,
+    /// That pod's namespace.
+    pub namespace: Option<String>,
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use tracing::error;
 use super::{
     answers::Answers,
     channel::{Channel, Received},
+    digests::Digests,
     names::Names,
     protocol::{ANSWER_BYTES, Answer, QUESTION_BYTES, Question, Reply, Request, Start},
 };
@@ -78,7 +79,14 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted) -> anyhow::Result<ExitCod
     confine::broker(&kept)?;
     // Reading the kernel's types took some 100 MiB for a moment.
     heap::trim();
-    let mut answers = Answers::new(targets, counters, probes, wanted, Names::start()?);
+    let mut answers = Answers::new(
+        targets,
+        counters,
+        probes,
+        wanted,
+        Names::start()?,
+        Digests::start()?,
+    );
     let mut serving = Serving {
         channel,
         signals,

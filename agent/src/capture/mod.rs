@@ -23,7 +23,7 @@ use aya::{
     EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
-use ebpf_abi::{KernelLayout, REASON_COUNTERS, Target};
+use ebpf_abi::{KernelLayout, REASON_COUNTERS, Target, Wishes};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout},
     sys::resource::{Resource, setrlimit},
@@ -99,19 +99,29 @@ pub struct Tap {
 
 impl Tap {
     /// Loads the programs and attaches all hooks of a tier; of the best that this kernel has, if none is wished.
+    /// `environments`: what programs are started with is told, too.
     ///
     /// # Errors
     ///
     /// Says what is missing and what to do.
-    pub fn attach(sizes: Sizes, wished: Option<Tier>, at_return: AtReturn) -> Result<Self, AttachError> {
+    pub fn attach(
+        sizes: Sizes,
+        wished: Option<Tier>,
+        at_return: AtReturn,
+        environments: bool,
+    ) -> Result<Self, AttachError> {
         require_privilege()?;
         // Below Linux 5.11 maps count against this limit; newer kernels ignore it, so a refusal is no error.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let layout = LayoutValue(btf::kernel_layout()?);
+        let wishes = WishesValue(Wishes {
+            environments: environments.into(),
+        });
         let types = aya::Btf::from_sys_fs().map_err(|error| refused(None, error))?;
         let mut programs = EbpfLoader::new()
             .btf(Some(&types))
             .override_global("LAYOUT", &layout, true)
+            .override_global("WISHES", &wishes, true)
             .map_max_entries("SEGMENTS", sizes.segments.next_power_of_two())
             .map_max_entries("FACTS", sizes.facts.next_power_of_two())
             .map_max_entries("TARGETS", sizes.processes)
@@ -315,6 +325,13 @@ struct LayoutValue(KernelLayout);
 
 // SAFETY: `repr(C)` of `u32`s only: no padding, any bit pattern is valid.
 unsafe impl aya::Pod for LayoutValue {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct WishesValue(Wishes);
+
+// SAFETY: as above.
+unsafe impl aya::Pod for WishesValue {}
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]

@@ -220,6 +220,7 @@ fn process(named: &Named, comm: &[u8], processes: &mut Processes, cgroups: &mut 
             ..Process::default()
         })
     });
+    let process = processes.completed(process);
     if process.cgroup_id == named.cgroup_id && process.cgroup_path.is_some() {
         return process;
     }
@@ -291,7 +292,7 @@ mod tests {
         // In two containers, say: the addresses are the same, and the ports happen to be.
         connections.opened(&client_end(100, 7_000));
         connections.opened(&client_end(200, 8_000));
-        let (mut processes, mut cgroups) = (Processes::new(broker), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(broker, Vec::new()), Cgroups::read());
         let mut client_of = |sequence| {
             let fact = server_end(sequence);
             let session = tap_core::session_facts(&fact);

@@ -9,8 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use attribution::{Ancestor, Process};
-use ebpf_abi::{ExecFact, TaskFact};
+use attribution::{Ancestor, Container, First, Process, run_identity};
+use ebpf_abi::{EnvironmentFact, ExecFact, TaskFact, TaskPlace};
 
 use super::cgroups::Cgroups;
 use crate::{
@@ -34,7 +34,14 @@ pub struct Processes {
     by_pid: HashMap<u32, Vec<Entry>>,
     ended: VecDeque<(u64, u32, u64)>,
     users: Users,
+    /// What runtimes say of containers, by their ids.
+    containers: HashMap<String, Option<Arc<Container>>>,
+    /// Variables that tell which run a process belongs to.
+    run_variables: Vec<String>,
 }
+
+/// Containers remembered: a node holds some hundreds.
+const CONTAINERS: usize = 4096;
 
 struct Entry {
     process: Arc<Process>,
@@ -42,9 +49,11 @@ struct Entry {
 }
 
 impl Processes {
-    /// None yet.
-    pub fn new(broker: Broker) -> Self {
+    /// None yet. `run_variables` are those that tell which run a process belongs to.
+    pub fn new(broker: Broker, run_variables: Vec<String>) -> Self {
         Self {
+            containers: HashMap::new(),
+            run_variables,
             by_pid: HashMap::new(),
             ended: VecDeque::new(),
             users: Users {
@@ -63,6 +72,7 @@ impl Processes {
         };
         let here: HashSet<(u32, u64)> = running.iter().map(|one| (one.pid, one.start)).collect();
         let parents: HashMap<u32, u32> = running.iter().map(|one| (one.pid, one.parent)).collect();
+        let firsts = firsts(&running);
         let found: Vec<Process> = running
             .into_iter()
             .filter_map(|one| self.described(one, cgroups))
@@ -80,6 +90,7 @@ impl Processes {
                 process.ancestry.push(Arc::clone(ancestor));
                 pid = ancestor.pid;
             }
+            process.first = firsts.get(&process.namespaces.pid).cloned();
             if self.find(process.pid, process.start_ns).is_none() {
                 self.insert(process);
             }
@@ -132,6 +143,61 @@ impl Processes {
         };
         self.take_over(&mut process, task, cgroups);
         self.insert(process);
+    }
+
+    /// With what environment a process runs its program: it is looked through for what is allowed, and not kept.
+    pub fn started_with(&mut self, fact: &EnvironmentFact, environment: &[u8]) {
+        let run = run_identity(environment, fact.length == fact.original, &self.run_variables);
+        let mut entries = self.by_pid.get_mut(&fact.tgid).into_iter().flatten();
+        if let Some(entry) = entries.find(|entry| same_start(entry.process.start_ns, fact.start))
+            && *entry.process.run != *run
+        {
+            Arc::make_mut(&mut entry.process).run = run.into();
+        }
+    }
+
+    /// What is only looked up of a process that somebody asks about: the digest of what it runs, and what its container is
+    /// called.
+    pub fn completed(&mut self, mut process: Arc<Process>) -> Arc<Process> {
+        if process.exe_sha256.is_none()
+            && let Some((start, digest, is_server)) = self.broker.program(process.pid)
+            && start == process.start_ns / TICK_NS
+        {
+            let process = Arc::make_mut(&mut process);
+            (process.exe_sha256, process.is_server) = (digest, is_server);
+        }
+        if process.container.is_none()
+            && let Some(id) = process.placement().container_id
+            && let Some(container) = self.container(&id)
+        {
+            Arc::make_mut(&mut process).container = Some(container);
+        }
+        let mut entries = self.by_pid.get_mut(&process.pid).into_iter().flatten();
+        if let Some(entry) = entries.find(|entry| same_start(entry.process.start_ns, process.start_ns)) {
+            entry.process = Arc::clone(&process);
+        }
+        process
+    }
+
+    fn container(&mut self, id: &str) -> Option<Arc<Container>> {
+        if let Some(known) = self.containers.get(id) {
+            return known.clone();
+        }
+        let kept = self.broker.container(id).ok()?;
+        let kept = kept.map(|kept| {
+            Arc::new(Container {
+                name: kept.name,
+                image: kept.image,
+                runtime: kept.runtime,
+                pod: kept.pod,
+                namespace: kept.namespace,
+            })
+        });
+        if self.containers.len() >= CONTAINERS {
+            self.containers.clear();
+        }
+        self.containers.insert(id.to_owned(), kept.clone());
+        kept
     }
 
     /// A process ended. It stays known for a while.
@@ -209,6 +275,10 @@ impl Processes {
             login_user: running.login_uid.and_then(|uid| self.users.name(uid)),
             cgroup_id,
             cgroup_path: Some(cgroup),
+            audit_session: running.audit_session,
+            session: running.session,
+            tty: running.tty,
+            namespaces: running.namespaces.into(),
             ..Process::default()
         })
     }
@@ -243,6 +313,44 @@ impl Processes {
         process.login_user = process.login_uid.and_then(|uid| self.users.name(uid));
         process.cgroup_id = task.cgroup_id;
         process.cgroup_path = cgroups.path(task.cgroup_id).map(str::to_owned);
+        process.audit_session = Some(task.audit_session).filter(|session| *session != u32::MAX);
+        let TaskPlace {
+            session,
+            pid_ns,
+            pid_ns_first,
+            net_ns,
+            mnt_ns,
+            ..
+        } = task.place;
+        process.session = session;
+        process.tty = Some(text(&task.place.tty)).filter(|tty| !tty.is_empty());
+        process.namespaces = [pid_ns, net_ns, mnt_ns].into();
+        if process
+            .first
+            .as_ref()
+            .is_none_or(|first| first.pid != pid_ns_first)
+            || pid_ns_first == task.tgid
+        {
+            process.first = self.first(pid_ns_first, process);
+        }
+    }
+
+    /// The first process of a pid namespace, which `process` may be itself; `None` for the host's own.
+    fn first(&self, pid: u32, process: &Process) -> Option<Arc<First>> {
+        let cgroup_path = if pid == process.pid {
+            process.cgroup_path.clone()?
+        } else if pid > 1 {
+            let living = self
+                .by_pid
+                .get(&pid)?
+                .iter()
+                .rev()
+                .find(|entry| entry.ended.is_none())?;
+            living.process.cgroup_path.clone()?
+        } else {
+            return None;
+        };
+        Some(Arc::new(First { pid, cgroup_path }))
     }
 
     fn insert(&mut self, process: Process) {
@@ -271,6 +379,26 @@ impl Processes {
             }
         }
     }
+}
+
+/// The first processes of all pid namespaces but the host's.
+fn firsts(running: &[Running]) -> HashMap<u32, Arc<First>> {
+    let first = |one: &&Running| one.inner_pid == 1 && one.pid != 1;
+    running
+        .iter()
+        .filter(first)
+        .filter_map(|one| {
+            let cgroup_path = one.cgroup.clone()?;
+            let [pid_ns, ..] = one.namespaces;
+            Some((
+                pid_ns,
+                Arc::new(First {
+                    pid: one.pid,
+                    cgroup_path,
+                }),
+            ))
+        })
+        .collect()
 }
 
 /// Start times from `/proc` are cut to a tick; a pid is not reused within one.
@@ -362,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_another_process() {
-        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
         let (first, second) = (1_000_000_000, 9_000_000_000);
         processes.forked(&task(900_000, first, (0, 0)), &mut cgroups);
         processes.exited(&TaskFact {
@@ -386,7 +514,7 @@ mod tests {
 
     #[test]
     fn the_dead_are_forgotten_in_time() {
-        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
         let born = task(900_001, 1_000_000_000, (0, 0));
         processes.forked(&born, &mut cgroups);
         processes.exited(&TaskFact {
@@ -400,7 +528,7 @@ mod tests {
 
     #[test]
     fn the_inventory_knows_this_process_and_its_parent() {
-        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
         processes.inventory(&mut cgroups);
         let own = processes
             .read(std::process::id(), None, &mut cgroups)
@@ -416,7 +544,7 @@ mod tests {
 
     #[test]
     fn what_an_inventory_does_not_find_has_ended() {
-        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
         processes.forked(&task(900_003, 1_000_000_000, (0, 0)), &mut cgroups);
         assert_eq!(processes.start_of(900_003), Some(100));
         processes.inventory(&mut cgroups);

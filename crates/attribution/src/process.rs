@@ -33,6 +33,8 @@ pub struct Process {
     pub ancestry: Vec<Arc<Ancestor>>,
     /// SHA-256 of the executable; `None` as long as it has not been read.
     pub exe_sha256: Option<[u8; 32]>,
+    /// The executable is a PostgreSQL server's, by what is in it.
+    pub is_server: bool,
     /// Audit session.
     pub audit_session: Option<u32>,
     /// Process id of the leader of its session (setsid(2)); 0 if it is not known.
@@ -42,7 +44,7 @@ pub struct Process {
     /// Its namespaces.
     pub namespaces: Namespaces,
     /// The first process of its pid namespace, if that is not the host's.
-    pub first: Option<First>,
+    pub first: Option<Arc<First>>,
     /// What its container is called, if the runtime says so.
     pub container: Option<Arc<Container>>,
     /// Which run it belongs to: allowed variables of its environment.
@@ -58,6 +60,12 @@ pub struct Namespaces {
     pub net: u32,
     /// Mounts.
     pub mnt: u32,
+}
+
+impl From<[u32; 3]> for Namespaces {
+    fn from([pid, net, mnt]: [u32; 3]) -> Self {
+        Self { pid, net, mnt }
+    }
 }
 
 /// The first process of a pid namespace.
@@ -77,7 +85,11 @@ pub struct Container {
     /// The image that it was made from.
     pub image: Option<String>,
     /// "docker", "containerd", "cri-o", "podman".
-    pub runtime: Option<&'static str>,
+    pub runtime: String,
+    /// The pod that it is of, by its own configuration.
+    pub pod: Option<String>,
+    /// That pod's namespace.
+    pub namespace: Option<String>,
 }
 
 /// A process that a process descends from, as it was when the child was forked.
@@ -133,10 +145,10 @@ mod tests {
         let mut process = Process {
             pid: 70,
             cgroup_path: Some(container.clone()),
-            first: Some(First {
+            first: Some(Arc::new(First {
                 pid: 50,
                 cgroup_path: container,
-            }),
+            })),
             ancestry: vec![ancestor(60), ancestor(50), ancestor(40)],
             ..Process::default()
         };
@@ -146,10 +158,10 @@ mod tests {
         process.pid = 50;
         assert!(!process.was_put_in(), "the first itself");
         process.pid = 70;
-        process.first = Some(First {
+        process.first = Some(Arc::new(First {
             pid: 50,
             cgroup_path: "/system.slice/docker-other.scope".to_owned(),
-        });
+        }));
         assert!(
             !process.was_put_in(),
             "a namespace that containers share does not tell"

@@ -27,10 +27,14 @@ impl Relay {
         }
     }
 
-    /// What a process is, by the name of its executable. A program that takes such a name gets no name of its own for it:
-    /// its statements stay unknown, with the process beside them.
+    /// What a process is: a server by what is in its executable, all others by its name. A program that takes such a name
+    /// gets no name of its own for it: its statements stay unknown, with the process and its own principal beside them as
+    /// a hop.
     #[must_use]
     pub fn of(process: &Process) -> Option<Self> {
+        if process.is_server {
+            return Some(Self::Server);
+        }
         let program = process.exe.as_deref()?.rsplit('/').next()?;
         let known = RELAYS.iter().find(|(name, _)| *name == program)?;
         match known.1 {
@@ -47,7 +51,7 @@ impl Relay {
 
 /// Executables, by name. Of ssh and its server whatever connects to a database is a forwarded port: neither speaks its
 /// protocol.
-const RELAYS: [(&str, Relay); 28] = [
+const RELAYS: [(&str, Relay); 26] = [
     ("pgbouncer", Relay::Pooler),
     ("pgcat", Relay::Pooler),
     ("pgdog", Relay::Pooler),
@@ -74,8 +78,6 @@ const RELAYS: [(&str, Relay); 28] = [
     ("kubectl", Relay::Tunnel),
     ("kubelet", Relay::Tunnel),
     ("containerd", Relay::Tunnel),
-    ("postgres", Relay::Server),
-    ("postmaster", Relay::Server),
 ];
 
 #[cfg(test)]
@@ -90,10 +92,10 @@ mod tests {
             ..Process::default()
         };
         assert_eq!(Relay::of(&process("/usr/sbin/haproxy", &[])), Some(Relay::Proxy));
-        assert_eq!(
-            Relay::of(&process("/usr/lib/postgresql/15/bin/postgres", &[])),
-            Some(Relay::Server)
-        );
+        let mut server = process("/usr/lib/postgresql/15/bin/postgres", &[]);
+        assert_eq!(Relay::of(&server), None, "a name alone");
+        server.is_server = true;
+        assert_eq!(Relay::of(&server), Some(Relay::Server));
         assert_eq!(
             Relay::of(&process("/usr/bin/psql", &["haproxy"])),
             None,

@@ -24,16 +24,23 @@ pub struct Attribution {
     pub container: ::core::option::Option<Container>,
     #[prost(message, optional, tag = "10")]
     pub pod: ::core::option::Option<Pod>,
+    /// The process was put into its container from outside (`kubectl exec`, `docker exec`).
+    #[prost(bool, tag = "11")]
+    pub put_in: bool,
 }
-/// One process in the chain from the application to the backend.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// What passed statements on, in the chain from the application to the backend.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hop {
+    /// Its own principal.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// "pooler", "proxy", "tunnel", "postgresql".
     #[prost(string, tag = "2")]
     pub role: ::prost::alloc::string::String,
     #[prost(enumeration = "Confidence", tag = "3")]
     pub confidence: i32,
+    #[prost(message, optional, tag = "4")]
+    pub process: ::core::option::Option<Process>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Process {
@@ -63,6 +70,52 @@ pub struct Process {
     /// From the parent upwards.
     #[prost(message, repeated, tag = "11")]
     pub ancestry: ::prost::alloc::vec::Vec<Ancestor>,
+    /// SHA-256 of the executable; empty as long as it was not read.
+    #[prost(bytes = "vec", tag = "12")]
+    pub exe_sha256: ::prost::alloc::vec::Vec<u8>,
+    /// Audit session.
+    #[prost(uint32, optional, tag = "13")]
+    pub audit_session: ::core::option::Option<u32>,
+    /// Process id of the leader of its session (setsid(2)).
+    #[prost(uint32, tag = "14")]
+    pub session: u32,
+    /// Controlling terminal, as in "pts/3".
+    #[prost(string, tag = "15")]
+    pub tty: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "16")]
+    pub namespaces: ::core::option::Option<Namespaces>,
+    /// Which run it belongs to: allowed variables of its environment.
+    #[prost(message, repeated, tag = "17")]
+    pub run: ::prost::alloc::vec::Vec<Variable>,
+    /// A service of a user's manager, or of the manager within a container.
+    #[prost(string, tag = "18")]
+    pub inner_unit: ::prost::alloc::string::String,
+    /// The innermost systemd slice.
+    #[prost(string, tag = "19")]
+    pub slice: ::prost::alloc::string::String,
+    /// The login session, as logind numbers it.
+    #[prost(string, tag = "20")]
+    pub login_session: ::prost::alloc::string::String,
+    /// Name of the audit login uid.
+    #[prost(string, tag = "21")]
+    pub login_user: ::prost::alloc::string::String,
+}
+/// Inode numbers; 0 where not known.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Namespaces {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    #[prost(uint32, tag = "2")]
+    pub net: u32,
+    #[prost(uint32, tag = "3")]
+    pub mnt: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Variable {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ancestor {
@@ -73,17 +126,27 @@ pub struct Ancestor {
     #[prost(string, tag = "3")]
     pub exe: ::prost::alloc::string::String,
 }
+/// Name and image as the runtime keeps them on disk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Container {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub runtime: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub image: ::prost::alloc::string::String,
 }
+/// Name and namespace as the container's own configuration says them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pod {
     #[prost(string, tag = "1")]
     pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
