@@ -1,5 +1,5 @@
 //! Filters of system calls. The process that parses may use those that its work consists of; whatever else it tries is
-//! refused, and what only somebody would try who took it over ends it. The broker is held off the latter alone.
+//! refused, and what only somebody would try who took it over ends it. The broker is refused the latter alone.
 //!
 //! Lists instead of groups, so that each entry can be questioned: memory, threads, time, open files and sockets. Files and
 //! sockets themselves are Landlock's matter (`confine`).
@@ -145,9 +145,6 @@ const NEVER: &[i64] = &[
     libc::SYS_setns,
     libc::SYS_unshare,
     libc::SYS_userfaultfd,
-    libc::SYS_add_key,
-    libc::SYS_keyctl,
-    libc::SYS_request_key,
     libc::SYS_io_uring_setup,
     libc::SYS_open_by_handle_at,
     libc::SYS_swapon,
@@ -158,18 +155,26 @@ const NEVER: &[i64] = &[
 ];
 
 /// And what the process that parses does not do either.
-const NEVER_PARSER: &[i64] = &[libc::SYS_bpf, libc::SYS_perf_event_open];
+const NEVER_PARSER: &[i64] = &[
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+];
 
-/// From here on this process ends if it does what neither of the two ever does.
+/// From here on what neither of the two ever does is refused to this thread, and to those that it starts. Refused and no
+/// more: a directory service's code may try things in the broker.
 ///
 /// # Errors
 ///
 /// If the kernel has no filters of system calls.
 pub fn never() -> Result<(), Refused> {
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     apply(
         NEVER.iter().map(|number| (*number, Vec::new())),
         SeccompAction::Allow,
-        SeccompAction::KillProcess,
+        refused,
     )
 }
 
