@@ -20,6 +20,7 @@ use nix::{
         signal::{SigSet, Signal},
     },
 };
+use tracing::warn;
 
 use crate::{
     broker::{
@@ -76,6 +77,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
     limits::anonymous_bytes();
 
     let confined = confine::parser(&reach, bounding)?;
+    if confined.files.starts_with("nothing") {
+        warn!(
+            "the process that parses is held to its own files by {}; the systemd unit does that, too",
+            confined.files
+        );
+    }
     opened.processes = processes(&opened.start, &confined);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
