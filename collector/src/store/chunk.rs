@@ -19,7 +19,10 @@ use datafusion::{
     common::HashMap,
 };
 
-use super::columns::{self, Batch, COLUMNS, Column, Manner};
+use super::{
+    columns::{self, Batch, COLUMNS, Column, Manner},
+    parts,
+};
 use crate::record::{Record, Records};
 
 /// The rows of one log entry, not in columns yet.
@@ -51,6 +54,8 @@ pub(super) struct Chunk {
     keys: Vec<Int32Array>,
     /// In the order of `COLUMNS`: of the rows, or of the distinct parts.
     columns: Vec<ArrayRef>,
+    /// The distinct parties and templates whole, as files hold them.
+    whole: [ArrayRef; 2],
 }
 
 /// Sorts of parts, and their places in `Chunk::keys`.
@@ -96,7 +101,13 @@ impl Chunk {
             templates.keys.into(),
             manners.keys.into(),
         ];
-        Self { rows, keys, columns }
+        let whole = [parts::encoded(&parties.parts), parts::encoded(&templates.parts)];
+        Self {
+            rows,
+            keys,
+            columns,
+            whole,
+        }
     }
 
     /// All rows of `chunks`, in their order.
@@ -127,10 +138,17 @@ impl Chunk {
                 concat(&columns)
             })
             .collect::<Result<_, _>>()?;
+        let whole = |n: usize| {
+            let of = |chunk: &'_ Arc<Self>| chunk.whole.get(n).cloned();
+            let arrays: Vec<ArrayRef> = chunks.iter().filter_map(of).collect();
+            concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+        };
+        let whole = [whole(0)?, whole(1)?];
         Ok(Self {
             rows: chunks.iter().map(|chunk| chunk.rows).sum(),
             keys,
             columns,
+            whole,
         })
     }
 
@@ -153,26 +171,38 @@ impl Chunk {
         RecordBatch::try_new_with_options(schema, columns, &options)
     }
 
-    /// All columns of these rows, repeating text as dictionaries.
+    /// These rows as a file holds them, repeating text as dictionaries.
     pub(super) fn file_rows(&self, rows: &UInt32Array) -> Result<RecordBatch, ArrowError> {
         let keys = self
             .keys
             .iter()
             .map(|keys| Ok(take(keys, rows, None)?.as_primitive::<Int32Type>().clone()))
             .collect::<Result<Vec<_>, ArrowError>>()?;
-        let mut columns = Vec::with_capacity(COLUMNS.len());
-        for (n, (_, column)) in COLUMNS.iter().enumerate() {
+        let dictionary = |part: usize, values: &ArrayRef| -> Result<ArrayRef, ArrowError> {
+            let keys = keys
+                .get(part)
+                .ok_or_else(|| ArrowError::SchemaError(format!("there is no part {part}")))?;
+            Ok(Arc::new(DictionaryArray::try_new(keys.clone(), values.clone())?))
+        };
+        let mut columns = Vec::new();
+        for (n, (name, column)) in COLUMNS.iter().enumerate() {
+            if parts::whole(name, column).is_some() {
+                continue;
+            }
             let values = self.column(n)?;
-            let keys = part_of(column).and_then(|part| keys.get(part));
-            columns.push(match keys {
+            columns.push(match part_of(column) {
                 None => take(values, rows, None)?,
-                Some(keys) if *values.data_type() == DataType::Utf8 => {
-                    Arc::new(DictionaryArray::try_new(keys.clone(), values.clone())?)
-                }
-                Some(keys) => take(values, keys, None)?,
+                Some(part) if *values.data_type() == DataType::Utf8 => dictionary(part, values)?,
+                Some(part) => match keys.get(part) {
+                    Some(keys) => take(values, keys, None)?,
+                    None => continue,
+                },
             });
         }
-        let fields: Vec<Field> = columns::schema()
+        for (part, values) in [PARTY, TEMPLATE].into_iter().zip(&self.whole) {
+            columns.push(dictionary(part, values)?);
+        }
+        let fields: Vec<Field> = parts::file_schema()
             .fields()
             .iter()
             .zip(&columns)
@@ -185,7 +215,8 @@ impl Chunk {
     pub(super) fn bytes(&self) -> usize {
         let columns = self.columns.iter().map(Array::get_array_memory_size);
         let keys = self.keys.iter().map(Array::get_array_memory_size);
-        columns.chain(keys).sum()
+        let whole = self.whole.iter().map(Array::get_array_memory_size);
+        columns.chain(keys).chain(whole).sum()
     }
 
     fn spelt(&self, n: usize) -> Result<ArrayRef, ArrowError> {

@@ -12,6 +12,7 @@ mod events;
 mod manifest;
 pub mod overview;
 pub mod page;
+mod parts;
 mod seal;
 mod session;
 

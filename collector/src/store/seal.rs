@@ -18,8 +18,9 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 
 use super::{
     chunk::Chunk,
-    columns,
+    columns::{NARROWING, SOUGHT},
     manifest::{EVENTS, SealedFile},
+    parts,
 };
 
 /// Writes rows of the log entries `first..next` and gives the files' names; nothing counts before the manifest says so.
@@ -62,7 +63,7 @@ fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Vec<(String, Vec<u8>, u64)>> 
     let mut files = Vec::new();
     for (hour, rows) in partitions(&all.starts()) {
         let part = all.file_rows(&UInt32Array::from(rows))?;
-        let mut writer = ArrowWriter::try_new(Vec::new(), columns::schema(), Some(properties()?))?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), parts::file_schema(), Some(properties()?))?;
         writer.write(&part)?;
         files.push((folder(hour), writer.into_inner()?, part.num_rows() as u64));
     }
@@ -97,8 +98,9 @@ fn folder(hour: Option<i64>) -> String {
 fn properties() -> anyhow::Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-    for field in columns::schema().fields() {
+    for field in parts::file_schema().fields() {
         let (column, name) = (ColumnPath::from(field.name().as_str()), field.name().as_str());
         properties = match field.data_type() {
             DataType::Int64 | DataType::Timestamp(..) => properties
@@ -112,13 +114,6 @@ fn properties() -> anyhow::Result<WriterProperties> {
     Ok(properties.build())
 }
 
-/// Looked for one value at a time, of very many.
-const SOUGHT: &[&str] = &["principal", "fingerprint", "session_id"];
-
-/// Of little variety within a row group, so that their range alone says whether it can hold an answer. Keeping the range
-/// of any other text costs more at each seal than it saves.
-const NARROWING: &[&str] = &["kind", "agent", "login_role", "database"];
-
 const HOUR_NS: i64 = 3_600_000_000_000;
 
 /// Hours of one seal that get a file of their own. Times come from agents: one that invents them must not be able to
@@ -127,6 +122,9 @@ const MAX_HOURS: usize = 48;
 
 /// Rows of a row group: small enough that a search by time or principal skips most of an hour.
 const ROW_GROUP_ROWS: usize = 32 * 1024;
+
+/// Distinct values of a column and row group: some ten thousand sessions. Beyond it, each row spells its value out.
+const DICTIONARY_BYTES: usize = 8 << 20;
 
 /// Parquet's usual trade of time for space.
 const ZSTD_LEVEL: i32 = 3;

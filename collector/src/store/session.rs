@@ -34,7 +34,7 @@ use datafusion::{
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, cast, col, lit},
 };
 
-use super::{Store, chunk::Chunk, columns, events};
+use super::{Store, chunk::Chunk, columns, events, parts};
 
 impl Store {
     /// A session over the store as it is now.
@@ -48,7 +48,8 @@ impl Store {
         let (files, chunks) = self.snapshot();
         let mut events = session.read_table(Arc::new(Tail(chunks)))?;
         if !files.is_empty() {
-            events = session.read_table(sealed(&files)?)?.union(events)?;
+            let sealed = session.read_table(sealed(&files)?)?;
+            events = sealed.select(parts::columns_of_files())?.union(events)?;
         }
         session.register_table("events", events.select(shown_columns())?.into_view())?;
         for (name, sql) in [
@@ -181,7 +182,7 @@ fn sealed(files: &[String]) -> Result<Arc<ListingTable>> {
     let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
     let config = ListingTableConfig::new_with_multi_paths(paths)
         .with_listing_options(options)
-        .with_schema(columns::schema());
+        .with_schema(parts::file_schema());
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
