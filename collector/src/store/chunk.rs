@@ -21,7 +21,7 @@ use datafusion::{
 
 use super::{
     columns::{self, Batch, COLUMNS, Column, Manner},
-    parts,
+    parts::{self, WHOLE},
 };
 use crate::record::{Record, Records};
 
@@ -54,8 +54,8 @@ pub(super) struct Chunk {
     keys: Vec<Int32Array>,
     /// In the order of `COLUMNS`: of the rows, or of the distinct parts.
     columns: Vec<ArrayRef>,
-    /// The distinct parties and templates whole, as files hold them.
-    whole: [ArrayRef; 2],
+    /// The distinct parties, templates and manners whole, as files hold them.
+    whole: [ArrayRef; WHOLE],
 }
 
 /// Sorts of parts, and their places in `Chunk::keys`.
@@ -101,7 +101,7 @@ impl Chunk {
             templates.keys.into(),
             manners.keys.into(),
         ];
-        let whole = [parts::encoded(&parties.parts), parts::encoded(&templates.parts)];
+        let whole = parts::whole_parts(&parties.parts, &templates.parts, &manner_list);
         Self {
             rows,
             keys,
@@ -143,7 +143,7 @@ impl Chunk {
             let arrays: Vec<ArrayRef> = chunks.iter().filter_map(of).collect();
             concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>())
         };
-        let whole = [whole(0)?, whole(1)?];
+        let whole = [whole(0)?, whole(1)?, whole(2)?];
         Ok(Self {
             rows: chunks.iter().map(|chunk| chunk.rows).sum(),
             keys,
@@ -199,7 +199,7 @@ impl Chunk {
                 },
             });
         }
-        for (part, values) in [PARTY, TEMPLATE].into_iter().zip(&self.whole) {
+        for (part, values) in [PARTY, TEMPLATE, MANNER].into_iter().zip(&self.whole) {
             columns.push(dictionary(part, values)?);
         }
         let fields: Vec<Field> = parts::file_schema()

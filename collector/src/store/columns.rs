@@ -28,8 +28,8 @@ pub(crate) fn schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
-/// Looked for one value at a time, of very many: a file has these columns of its own; what else it says of parties and
-/// templates is read out of them when it is asked for.
+/// Looked for one value at a time, of very many: a file has these columns of its own; what else it says of parties,
+/// templates and manners is read out of them when it is asked for.
 pub(super) const SOUGHT: &[&str] = &["principal", "fingerprint", "session_id"];
 
 /// Of little variety within a row group, so that their range alone says whether it can hold an answer: the same. Keeping the
@@ -74,15 +74,15 @@ pub(super) struct Batch {
 /// The words that an event is described with: few combinations, which most events share.
 #[derive(Debug, Default, Hash, PartialEq, Eq)]
 pub(super) struct Manner {
-    kind: &'static str,
-    encryption: i32,
-    tag: CompactString,
-    phase: Option<i32>,
-    outcome: Option<i32>,
-    sqlstate: CompactString,
-    tx_status: CompactString,
-    tx_final: Option<i32>,
-    gap_reason: CompactString,
+    pub(super) kind: &'static str,
+    pub(super) encryption: i32,
+    pub(super) tag: CompactString,
+    pub(super) phase: Option<i32>,
+    pub(super) outcome: Option<i32>,
+    pub(super) sqlstate: CompactString,
+    pub(super) tx_status: CompactString,
+    pub(super) tx_final: Option<i32>,
+    pub(super) gap_reason: CompactString,
 }
 
 impl Manner {

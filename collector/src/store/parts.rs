@@ -1,4 +1,4 @@
-//! Parties and templates in files: each whole, in one column, where Parquet keeps what is equal once.
+//! Parties, templates and manners in files: each whole, in one column, where Parquet keeps what is equal once.
 //!
 //! To look up some thirty texts of each row in a dictionary of its own, column by column, was most of what a seal cost.
 //! Owns what a file has instead, and the way back to the columns that SQL sees. Refuses to know what the columns mean:
@@ -19,11 +19,12 @@ use datafusion::{
 use prost::Message;
 use proto::v1;
 
-use super::columns::{COLUMNS, Column, NARROWING, SOUGHT};
+use super::columns::{COLUMNS, Column, Get, Manner, NARROWING, SOUGHT};
 
 /// The columns that hold whole parts, behind all others.
-pub(super) const PARTY: &str = "party";
-pub(super) const TEMPLATE: &str = "template";
+const PARTY: &str = "party";
+const TEMPLATE: &str = "template";
+const MANNER: &str = "manner";
 
 /// What a file has.
 pub(super) fn file_schema() -> SchemaRef {
@@ -35,7 +36,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         .iter()
         .filter(|(name, column)| whole(name, column).is_none())
         .map(|(name, column)| Field::new(*name, column.data_type(), true));
-    let parts = [PARTY, TEMPLATE].map(|name| Field::new(name, part_type(), true));
+    let parts = [PARTY, TEMPLATE, MANNER].map(|name| Field::new(name, part_type(), true));
     Arc::new(Schema::new(own.chain(parts).collect::<Vec<_>>()))
 });
 
@@ -45,15 +46,97 @@ pub(super) fn whole(name: &str, column: &Column) -> Option<&'static str> {
     match column {
         Column::Party(_) if !own => Some(PARTY),
         Column::Template(_) if !own => Some(TEMPLATE),
+        Column::Manner(_) if !own => Some(MANNER),
         _ => None,
     }
 }
 
-/// Parts as a file holds them.
-pub(super) fn encoded<T: Message>(parts: &[&T]) -> ArrayRef {
-    Arc::new(BinaryArray::from_iter_values(
-        parts.iter().map(|part| part.encode_to_vec()),
-    ))
+/// The parts as a file holds them, in the order of its columns: what no column says of them is left out, because each row's
+/// part is compared with those known.
+pub(super) fn whole_parts(
+    parties: &[&v1::Party],
+    templates: &[&v1::Query],
+    manners: &[&Manner],
+) -> [ArrayRef; WHOLE] {
+    let party = |party: &&v1::Party| {
+        let mut party = v1::Party::clone(party);
+        if let Some(attribution) = &mut party.attribution {
+            attribution.evidence.clear();
+            attribution.hops.clear();
+            if let Some(process) = &mut attribution.process {
+                process.ancestry.clear();
+            }
+        }
+        party.encode_to_vec()
+    };
+    let template = |template: &&v1::Query| {
+        let mut template = v1::Query::clone(template);
+        if let Some(statement) = &mut template.statement {
+            statement.source.clear();
+        }
+        template.encode_to_vec()
+    };
+    let manner = |manner: &&Manner| MannerInFile::from(*manner).encode_to_vec();
+    [
+        Arc::new(BinaryArray::from_iter_values(parties.iter().map(party))),
+        Arc::new(BinaryArray::from_iter_values(templates.iter().map(template))),
+        Arc::new(BinaryArray::from_iter_values(manners.iter().map(manner))),
+    ]
+}
+
+/// Columns of whole parts.
+pub(super) const WHOLE: usize = 3;
+
+/// A manner as a file holds it, but for its kind, which is a column.
+#[derive(Clone, PartialEq, Message)]
+struct MannerInFile {
+    #[prost(int32, tag = "1")]
+    encryption: i32,
+    #[prost(string, tag = "2")]
+    tag: String,
+    #[prost(int32, optional, tag = "3")]
+    phase: Option<i32>,
+    #[prost(int32, optional, tag = "4")]
+    outcome: Option<i32>,
+    #[prost(string, tag = "5")]
+    sqlstate: String,
+    #[prost(string, tag = "6")]
+    tx_status: String,
+    #[prost(int32, optional, tag = "7")]
+    tx_final: Option<i32>,
+    #[prost(string, tag = "8")]
+    gap_reason: String,
+}
+
+impl From<&Manner> for MannerInFile {
+    fn from(manner: &Manner) -> Self {
+        Self {
+            encryption: manner.encryption,
+            tag: manner.tag.to_string(),
+            phase: manner.phase,
+            outcome: manner.outcome,
+            sqlstate: manner.sqlstate.to_string(),
+            tx_status: manner.tx_status.to_string(),
+            tx_final: manner.tx_final,
+            gap_reason: manner.gap_reason.to_string(),
+        }
+    }
+}
+
+impl From<MannerInFile> for Manner {
+    fn from(manner: MannerInFile) -> Self {
+        Self {
+            kind: "",
+            encryption: manner.encryption,
+            tag: manner.tag.into(),
+            phase: manner.phase,
+            outcome: manner.outcome,
+            sqlstate: manner.sqlstate.into(),
+            tx_status: manner.tx_status.into(),
+            tx_final: manner.tx_final,
+            gap_reason: manner.gap_reason.into(),
+        }
+    }
 }
 
 /// All columns, of the rows of a file.
@@ -86,13 +169,19 @@ fn read(n: usize, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     let (used, keys) = used(parts.keys(), parts.values().len());
     let encoded = parts.values().as_binary::<i32>();
     let values = match column {
-        Column::Party(get) => get.values(&decoded::<v1::Party>(encoded, &used)?.iter().collect::<Vec<_>>()),
-        Column::Template(get) => {
-            get.values(&decoded::<v1::Query>(encoded, &used)?.iter().collect::<Vec<_>>())
+        Column::Party(get) => values(get, &decoded::<v1::Party>(encoded, &used)?),
+        Column::Template(get) => values(get, &decoded::<v1::Query>(encoded, &used)?),
+        Column::Manner(get) => {
+            let manners = decoded::<MannerInFile>(encoded, &used)?;
+            values(get, &manners.into_iter().map(Manner::from).collect::<Vec<_>>())
         }
         _ => return exec_err!("a column of no part"),
     };
     Ok(ColumnarValue::Array(take(&values, &keys, None)?))
+}
+
+fn values<T>(get: &Get<T>, parts: &[T]) -> ArrayRef {
+    get.values(&parts.iter().collect::<Vec<_>>())
 }
 
 /// Which of `count` values the keys name, and the keys as places among those: a question that leaves few rows needs few
