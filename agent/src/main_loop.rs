@@ -263,8 +263,12 @@ impl MainLoop {
                 } else {
                     (pause * 2).min(IDLE)
                 };
+                let since = Instant::now();
                 capture::wait([&segments, &facts], pause);
-                thread::sleep(GATHER);
+                // Whoever was not woken has gathered already.
+                if since.elapsed() < pause {
+                    thread::sleep(GATHER);
+                }
             }
             if !stopping {
                 running.rest();

@@ -9,7 +9,7 @@ mod template;
 use std::{rc::Rc, sync::Arc};
 
 use proto::v1::{self, definition::Kind};
-use tap_core::{Body, ByCookie, Event, Query, SessionFacts};
+use tap_core::{Body, ByCookie, Column, Event, Query, SessionFacts};
 
 use self::template::{Template, Templates};
 use super::{
@@ -41,8 +41,8 @@ struct Head {
     session: Arc<SessionFacts>,
     attribution: Option<Arc<v1::Attribution>>,
     party: Rc<Definition>,
-    /// What its newest query began as.
-    newest: Option<Rc<Template>>,
+    /// What its newest query began as, and its columns.
+    newest: Option<(Rc<Template>, Arc<[Column]>)>,
 }
 
 impl Encoder {
@@ -65,11 +65,19 @@ impl Encoder {
         write_times(&mut out, event, clock, encoded);
         match &event.body {
             Body::Query(query) => {
-                let newest = head.newest.take().filter(|template| template.is_of(query));
-                let template = newest.unwrap_or_else(|| self.templates.of(query));
+                let template = match head.newest.take() {
+                    // A prepared statement's columns are one and the same each time.
+                    Some((template, columns))
+                        if Arc::ptr_eq(&columns, &query.columns) && template.is_of_all_but_columns(query) =>
+                    {
+                        template
+                    }
+                    Some((template, _)) if template.is_of(query) => template,
+                    _ => self.templates.of(query),
+                };
                 encoded.template = Some(Rc::clone(&template.definition));
                 out.message(QUERY, |out| write_query(out, query, &template));
-                head.newest = Some(template);
+                head.newest = Some((template, Arc::clone(&query.columns)));
             }
             body => super::body(body, boot).encode(&mut out.bytes),
         }

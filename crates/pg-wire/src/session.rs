@@ -413,8 +413,10 @@ impl Session {
         match self.pipeline.answer(at, frame, self.backend.capture()) {
             Ok(unsolicited) => {
                 self.collect();
-                self.outputs
-                    .extend(unsolicited.map(|error| Output::SessionError { at, error }));
+                // Nearly always there is none.
+                if let Some(error) = unsolicited {
+                    self.outputs.push_back(Output::SessionError { at, error });
+                }
             }
             Err(Unexpected(asked)) => self.unexpected(at, frame, asked),
         }
@@ -463,8 +465,12 @@ impl Session {
     }
 
     fn collect(&mut self) {
-        let finished = self.pipeline.finished.take();
-        self.outputs.extend(finished.map(Output::Exchange));
+        let mut finished = self.pipeline.finished.take();
+        // Most messages finish nothing.
+        if let Some(first) = finished.next() {
+            self.outputs.push_back(Output::Exchange(first));
+            self.outputs.extend(finished.map(Output::Exchange));
+        }
     }
 
     fn framer(&mut self, direction: Direction) -> &mut Framer {

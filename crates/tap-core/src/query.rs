@@ -1,6 +1,6 @@
 //! From an exchange to query events: a simple query string is taken apart, each part gets its own answer and meaning.
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use pg_wire::{Exchange, ExchangeKind, Outcome, Phase, StatementResult};
@@ -47,8 +47,8 @@ pub(crate) fn queries(
         let index = index.saturating_add(omitted);
         let text = match &texts {
             Texts::None => None,
-            Texts::Whole(text) => Some(text.clone()),
-            Texts::Parts(whole, parts) => parts.get(index).map(|part| whole.slice(part.clone())),
+            Texts::Whole(text) => Some(Cow::Borrowed(*text)),
+            Texts::Parts(whole, parts) => parts.get(index).map(|part| Cow::Owned(whole.slice(part.clone()))),
         };
         let mut phase = result.phase;
         let failed_parse = result
@@ -159,21 +159,21 @@ fn whole(exchange: &Exchange, meanings: &mut Meanings, redaction: Redaction) -> 
     (times, query)
 }
 
-enum Texts {
+enum Texts<'a> {
     None,
     /// Every result belongs to the whole text.
-    Whole(Bytes),
-    Parts(Bytes, Vec<Range<usize>>),
+    Whole(&'a Bytes),
+    Parts(&'a Bytes, Vec<Range<usize>>),
 }
 
-fn texts(exchange: &Exchange) -> Texts {
+fn texts(exchange: &Exchange) -> Texts<'_> {
     let Some(sql) = &exchange.sql else {
         return Texts::None;
     };
     let several = exchange.kind == ExchangeKind::Simple && !exchange.truncated && !pg_wire::is_single(sql);
     // Only where the text is UTF-8 are positions in it safe to cut at.
     let Some(text) = std::str::from_utf8(sql).ok().filter(|_| several) else {
-        return Texts::Whole(sql.clone());
+        return Texts::Whole(sql);
     };
     let parts = sql_meaning::split(text);
     let failed_as_a_whole = exchange.results.first().and_then(|result| result.error.as_ref());
@@ -181,9 +181,9 @@ fn texts(exchange: &Exchange) -> Texts {
     // Fewer answers than statements: an error ended the string. More answers cannot be told apart.
     let answers = (exchange.results.len() as u64).saturating_add(exchange.results_omitted);
     if parts.len() < 2 || answers > parts.len() as u64 || failed_as_a_whole {
-        return Texts::Whole(sql.clone());
+        return Texts::Whole(sql);
     }
-    Texts::Parts(sql.clone(), parts)
+    Texts::Parts(sql, parts)
 }
 
 fn record(text: &Bytes, meaning: &Arc<Statement>, redaction: Redaction) -> Arc<str> {

@@ -68,6 +68,11 @@ impl Template {
 
     /// Whether everything that it says is true of this query, but for the tag and the length of the text.
     pub(super) fn is_of(&self, query: &Query) -> bool {
+        self.is_of_all_but_columns(query) && same(Some(&self.columns), Some(&query.columns))
+    }
+
+    /// The same of a query whose columns are known to be the template's.
+    pub(super) fn is_of_all_but_columns(&self, query: &Query) -> bool {
         self.index == query.index
             && self.param_count == query.param_count
             && self.truncated == query.truncated
@@ -81,7 +86,6 @@ impl Template {
             && same(self.text.as_ref(), query.text.as_ref())
             && same(self.source.as_ref(), query.source.as_ref())
             && same(self.source_statement.as_ref(), query.source_statement.as_ref())
-            && same(Some(&self.columns), Some(&query.columns))
             && (!self.by_tag || self.tag == query.tag)
     }
 }
