@@ -2,9 +2,10 @@
 //! can be rebuilt from it.
 //!
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
-//! `query`, `tail`, `http` (answers). `serve` wires them; `verify` and `rebuild` need only the log.
+//! `query`, `explain`, `tail`, `http` (answers). `serve` wires them; `verify` and `rebuild` need only the log.
 
 pub mod config;
+pub mod explain;
 pub mod http;
 pub mod ingest;
 pub mod live;

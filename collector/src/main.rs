@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pgwitness_collector::{query, rebuild, serve, tail, verify};
+use pgwitness_collector::{explain, query, rebuild, serve, tail, verify};
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
 #[derive(Parser)]
@@ -17,6 +17,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Query(query::Args),
+    Explain(explain::Args),
     Tail(tail::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
@@ -36,6 +37,7 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
         Command::Query(args) => query::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Verify(args) => verify::run(&args),
         Command::Rebuild(args) => rebuild::run(args).await,

@@ -70,7 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask_collector(url: &str, sql: &str) -> anyhow::Result<Page> {
+pub(crate) async fn ask_collector(url: &str, sql: &str) -> anyhow::Result<Page> {
     let response = Collector::at(url)?
         .ask("/api/query", Some(json!({ "sql": sql }).to_string()))
         .await?;
@@ -88,7 +88,7 @@ async fn ask_collector(url: &str, sql: &str) -> anyhow::Result<Page> {
 }
 
 /// Opens the store without writing to it and fills its tail from the log: a collector may be running.
-async fn ask_folder(data: &Path, sql: &str) -> anyhow::Result<Page> {
+pub(crate) async fn ask_folder(data: &Path, sql: &str) -> anyhow::Result<Page> {
     let evidence = log::evidence_in(data)?;
     let store = Store::open_read_only(&data.join("store")).await?;
     store.show_events_of(Arc::new(log::Places::new(&evidence)));

@@ -143,7 +143,7 @@ impl Broker {
     pub fn late(&self) -> Vec<(u32, Option<Server>)> {
         let mut link = self.link();
         // What is not there yet comes later.
-        let _ = link.catch_up();
+        let _ = link.catch_up(Instant::now());
         std::mem::take(&mut link.late)
     }
 
@@ -315,8 +315,10 @@ impl Broker {
 
 impl Link {
     fn ask(&mut self, request: Request, patience: Duration) -> Result<Vec<Answer>, NoAnswer> {
-        let until = Instant::now() + patience;
-        self.catch_up()?;
+        let now = Instant::now();
+        let until = now + patience;
+        // What the agent cannot go on without is worth waiting for, also behind what was given up.
+        self.catch_up(if patience >= ALL { until } else { now })?;
         let number = self.put(request)?;
         self.collect(number, until)
     }
@@ -345,10 +347,10 @@ impl Link {
         Ok(std::mem::take(&mut self.parts))
     }
 
-    /// Takes what was given up and has come by now.
-    fn catch_up(&mut self) -> Result<(), NoAnswer> {
+    /// Takes what was given up and has come by then.
+    fn catch_up(&mut self, until: Instant) -> Result<(), NoAnswer> {
         while self.answered < self.asked {
-            self.receive(None, Instant::now())?;
+            self.receive(None, until)?;
         }
         Ok(())
     }
@@ -462,6 +464,24 @@ mod tests {
         drop(slow);
         assert_eq!(broker.executable(4), None);
         assert!(broker.lost().is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_done_without_is_waited_for() {
+        let (mut slow, broker) = Slow::pair();
+        assert_eq!(broker.executable(1), None, "given up");
+        let asking = std::thread::spawn(move || broker.servers());
+        assert!(slow.asked().is_some());
+        std::thread::sleep(Duration::from_millis(20));
+        slow.says(1, Answer::Nothing);
+        let number = loop {
+            if let Some(question) = slow.asked() {
+                break question.number;
+            }
+            std::thread::yield_now();
+        };
+        slow.says(number, Answer::Nothing);
+        assert_eq!(asking.join().expect("a thread").expect("an answer"), []);
     }
 
     #[test]

@@ -1,0 +1,244 @@
+//! `pgwitness-collector explain`: one event, and the chain of evidence behind the name that it has, in words.
+//!
+//! Owns the order in which a chain is told. It says nothing that is not in the event. Text from events is shown with control
+//! characters escaped.
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::{http::client::DEFAULT_URL, query};
+
+/// Tells who is behind an event, how sure that is, and on what evidence.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The event's id, as in `SELECT event_id FROM events`: the agent's id, a dash, and a number.
+    pub event_id: String,
+    /// Reads this data folder instead of asking a collector.
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    pub data: Option<PathBuf>,
+    /// The collector to ask.
+    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
+    pub url: String,
+}
+
+/// Looks the event up and prints its chain.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let sql = question(&args.event_id)?;
+    let page = match &args.data {
+        Some(data) => query::ask_folder(data, &sql).await?,
+        None => query::ask_collector(&args.url, &sql).await?,
+    };
+    let text = page.rows.first().and_then(|row| row.first()?.as_str());
+    let Some(text) = text else {
+        bail!("there is no event {}", args.event_id)
+    };
+    let event: Value = serde_json::from_str(text).context("the event is not what this version expects")?;
+    print!("{}", explain(&event));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The two parts of an id are columns of the table, so that files without the event are passed over.
+fn question(event_id: &str) -> anyhow::Result<String> {
+    let parts = event_id
+        .rsplit_once('-')
+        .and_then(|(agent, seq)| Some((agent, seq.parse::<u64>().ok()?)));
+    let allowed = |agent: &str| {
+        agent
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+    };
+    match parts {
+        Some((agent, seq)) if allowed(agent) => Ok(format!(
+            "SELECT event FROM events WHERE agent = '{agent}' AND seq = {seq} LIMIT 1"
+        )),
+        _ => bail!("{event_id:?} is no event's id: it is an agent's id, a dash, and a number, as in db1-17"),
+    }
+}
+
+/// The chain of an event in its JSON form.
+fn explain(event: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        if !text.is_empty() {
+            let _ = writeln!(out, "{name:<10} {}", query::printable(&text));
+        }
+    };
+    let session = &event["session"];
+    let who = &event["attribution"];
+    line("event", words(event, &["event_id", "kind", "ts_start"]));
+    line("statement", words(&event["statement"], &["text"]));
+    line(
+        "",
+        words(&event["meaning"], &["class", "tag"]) + &with(" ", &words(&event["result"], &["outcome"])),
+    );
+    line("session", {
+        let user = text(&session["login_role"]) + &with("@", &text(&session["database"]));
+        let client = words(&session["client"], &["addr"]) + &with(":", &words(&session["client"], &["port"]));
+        let manner = words(session, &["transport", "encryption"]);
+        format!(
+            "{} {user}, {manner}{}",
+            text(&session["id"]),
+            with(", from ", &client)
+        )
+    });
+    match who.as_object() {
+        None => line("who", "this event is the agent's own, or of nobody".to_owned()),
+        Some(_) => {
+            line("who", text(&who["principal"]));
+            let method = with(" by ", &text(&who["method"]));
+            line("certainty", text(&who["confidence"]) + &method);
+            line("reason", text(&who["reason"]));
+        }
+    }
+    for (number, fact) in list(&who["evidence"]).iter().enumerate() {
+        line(
+            if number == 0 { "evidence" } else { "" },
+            format!("{}. {}", number + 1, text(fact)),
+        );
+    }
+    if who["put_in"] == true {
+        line("", "it was put into its container from outside (exec)".to_owned());
+    }
+    process(&mut line, "process", &who["process"]);
+    let container = &who["container"];
+    line("container", words(container, &["name", "image", "runtime", "id"]));
+    line("pod", words(&who["pod"], &["namespace", "name", "uid"]));
+    for hop in list(&who["hops"]) {
+        let through = format!(
+            "{} {}, {}",
+            text(&hop["role"]),
+            text(&hop["name"]),
+            text(&hop["confidence"])
+        );
+        line("through", through);
+        process(&mut line, "", &hop["process"]);
+    }
+    out
+}
+
+fn process(line: &mut impl FnMut(&str, String), name: &str, process: &Value) {
+    if !process.is_object() {
+        return;
+    }
+    line(
+        name,
+        format!(
+            "{} {}",
+            text(&process["pid"]),
+            text(&process["exe"]) + &with(", SHA-256 ", &text(&process["exe_sha256"]))
+        ),
+    );
+    let arguments: Vec<String> = list(&process["command_line"]).iter().map(text).collect();
+    line("", with("runs ", &arguments.join(" ")));
+    let user = |number: &str, name: &str| {
+        text(&process[number])
+            + &with(" (", &text(&process[name]))
+            + if process[name].is_string() { ")" } else { "" }
+    };
+    line("", with("user ", &user("uid", "user")));
+    line("", with("logged in as ", &user("login_uid", "login_user")));
+    line("", with("on terminal ", &text(&process["tty"])));
+    let unit = [&process["unit"], &process["inner_unit"], &process["slice"]].map(text);
+    line("", with("unit ", unit.join(" ").trim()));
+    line("", with("cgroup ", &text(&process["cgroup_path"])));
+    let run: Vec<String> = list(&process["run"])
+        .iter()
+        .map(|variable| format!("{}={}", text(&variable["name"]), text(&variable["value"])))
+        .collect();
+    line("", with("run ", &run.join(" ")));
+    let from: Vec<String> = list(&process["ancestry"])
+        .iter()
+        .map(|ancestor| format!("{} {}", text(&ancestor["pid"]), text(&ancestor["exe"])))
+        .collect();
+    line("", with("started by ", &from.join(" ← ")));
+}
+
+/// `text` behind `before`, if there is any.
+fn with(before: &str, text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("{before}{text}")
+    }
+}
+
+fn words(value: &Value, names: &[&str]) -> String {
+    let found: Vec<String> = names
+        .iter()
+        .map(|name| text(&value[*name]))
+        .filter(|word| !word.is_empty())
+        .collect();
+    found.join(" ")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_id_becomes_a_question_and_nothing_else_does() {
+        assert_eq!(
+            question("db-1-17").expect("an id"),
+            "SELECT event FROM events WHERE agent = 'db-1' AND seq = 17 LIMIT 1"
+        );
+        for wrong in ["", "17", "db1", "db1-", "db1-x", "a' OR 1=1 --1", "db1-1; x"] {
+            assert!(question(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_chain_is_told_link_by_link() {
+        let event = json!({
+            "event_id": "db1-17", "kind": "query", "ts_start": "2026-01-02T03:04:05Z",
+            "session": {"id": "s", "login_role": "app_user", "database": "shop", "transport": "tcp",
+                "client": {"addr": "10.0.0.5", "port": 5000}},
+            "statement": {"text": "SELECT 1\u{1b}[2J"},
+            "meaning": {"class": "READ", "tag": "SELECT 1"}, "result": {"outcome": "ok"},
+            "attribution": {"principal": "spiffe://x/unit/a.service", "confidence": "observed", "method": "tcp-owner",
+                "evidence": ["connect() recorded", "cgroup 7 is /a"],
+                "process": {"pid": 70, "exe": "/bin/a", "exe_sha256": "ab", "command_line": ["a", "--b"], "uid": 0,
+                    "user": "root", "run": [{"name": "CI_JOB_ID", "value": "12"}],
+                    "ancestry": [{"pid": 60, "exe": "/bin/sh"}, {"pid": 1, "exe": "/sbin/init"}]},
+                "hops": [{"role": "proxy", "name": "spiffe://x/unit/p.service", "confidence": "observed",
+                    "process": {"pid": 80, "exe": "/bin/p"}}]}
+        });
+        let told = explain(&event);
+        let lines: Vec<&str> = told.lines().map(str::trim).collect();
+        for expected in [
+            "event      db1-17 query 2026-01-02T03:04:05Z",
+            "session    s app_user@shop, tcp, from 10.0.0.5:5000",
+            "who        spiffe://x/unit/a.service",
+            "certainty  observed by tcp-owner",
+            "evidence   1. connect() recorded",
+            "2. cgroup 7 is /a",
+            "process    70 /bin/a, SHA-256 ab",
+            "runs a --b",
+            "user 0 (root)",
+            "run CI_JOB_ID=12",
+            "started by 60 /bin/sh ← 1 /sbin/init",
+            "through    proxy spiffe://x/unit/p.service, observed",
+            "80 /bin/p",
+        ] {
+            assert!(lines.contains(&expected), "{expected:?} is not in\n{told}");
+        }
+        assert!(!told.contains('\u{1b}'));
+        let own = explain(&json!({"event_id": "db1-1", "kind": "heartbeat"}));
+        assert!(own.contains("the agent's own"));
+    }
+}
