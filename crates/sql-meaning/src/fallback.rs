@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 
 use crate::Access;
+use crate::changes::is_set_config;
+use crate::functions::is_built_in;
 use crate::lexer::Kind;
 use crate::objects::Found;
 use crate::phrase::Phrase;
@@ -50,6 +52,58 @@ pub(crate) fn query_tables(p: Phrase<'_>, found: &mut Found) {
         }
     }
 }
+
+/// Whether a name that is followed by a bracket may be that of a function which is not the server's own. Errs on the side
+/// of yes.
+pub(crate) fn calls_unknown(p: Phrase<'_>) -> bool {
+    (1..p.len()).filter(|&at| p.symbol(at, "(")).any(|open| {
+        let at = open - 1;
+        let Some(name) = p.identifier(at).filter(|_| !p.any(at, &BEFORE_BRACKET)) else {
+            return false;
+        };
+        let qualified = at >= 2 && p.symbol(at - 1, ".");
+        let schema = qualified.then(|| p.identifier(at - 2)).flatten();
+        let before = if qualified {
+            at.wrapping_sub(3)
+        } else {
+            at.wrapping_sub(1)
+        };
+        !p.any(before, &BEFORE_TABLE) && !is_built_in(schema.as_deref(), &name) && !is_set_config(p, at)
+    })
+}
+
+/// Words that come before a table with columns in brackets.
+const BEFORE_TABLE: [&str; 8] = [
+    "INTO",
+    "TABLE",
+    "COPY",
+    "AS",
+    "WITH",
+    "RECURSIVE",
+    "ON",
+    "REFERENCES",
+];
+
+/// Words that come before a bracket and are none of [`is_built_in`].
+const BEFORE_BRACKET: [&str; 17] = [
+    "USING",
+    "ON",
+    "WHERE",
+    "WHEN",
+    "JOIN",
+    "WITH",
+    "SET",
+    "CHECK",
+    "KEY",
+    "LIKE",
+    "RETURNING",
+    "MATERIALIZED",
+    "WINDOW",
+    "CONFLICT",
+    "EXPLAIN",
+    "COPY",
+    "TO",
+];
 
 /// Words that a bracket follows without being a call.
 const BEFORE_QUERY: [&str; 16] = [

@@ -23,6 +23,11 @@ pub fn fuzz_sql(data: &[u8]) {
         statement,
         "another meaning at the second time"
     );
+    let backslash = crate::Backslash::Unknown;
+    if statement.effect.settings {
+        crate::changes(&text, backslash);
+    }
+    crate::comment_pairs(&text);
     mask_command_line(&[text.to_string(), "-c".into(), text.to_string()]);
     class_of_tag(&text);
     rows_affected(&text);

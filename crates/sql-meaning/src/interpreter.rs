@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::Statement;
-use crate::fallback::query_tables;
+use crate::fallback::{calls_unknown, query_tables};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
 use crate::lexer::{Kind, Token, lex};
@@ -92,6 +92,12 @@ fn read(text: &str, tokens: &[Token], redacted: String) -> Statement {
     if !parsed && holds_query(&recognised.command, phrase) {
         query_tables(phrase, &mut found);
     }
+    let unknown = if parsed {
+        found.calls_unknown
+    } else {
+        calls_unknown(phrase)
+    };
+    let effect = effect(phrase, &recognised.command, unknown);
     Statement {
         redacted: redacted.into(),
         fingerprint: fingerprint(phrase),
@@ -99,6 +105,7 @@ fn read(text: &str, tokens: &[Token], redacted: String) -> Statement {
         command: recognised.command,
         parsed,
         objects: found.objects,
+        effect,
     }
 }
 

@@ -12,15 +12,19 @@
 
 use std::sync::Arc;
 
+mod changes;
 mod class;
 mod command_line;
+mod comment;
 mod definition;
 mod fallback;
 mod familiar;
 mod fingerprint;
+mod functions;
 mod fuzz;
 mod interpreter;
 mod lexer;
+mod literal;
 mod objects;
 mod phrase;
 mod recogniser;
@@ -28,12 +32,15 @@ mod redaction;
 mod secrets;
 mod split;
 
+pub use changes::{Change, Given, changes, may_configure};
 pub use class::{Class, class_of_tag, rows_affected, rows_in_tag};
 pub use command_line::mask_command_line;
+pub use comment::{comment_pairs, has_comment_at_an_end};
 #[doc(hidden)]
 pub use fuzz::fuzz_sql;
 pub use interpreter::{DEFAULT_CAPACITY, Interpreter, MAX_CACHED_BYTES};
 pub use lexer::MAX_TEXT_BYTES;
+pub use literal::Backslash;
 pub use objects::{MAX_OBJECTS, MAX_PARSED_BYTES, MAX_PARSED_JOINTS};
 pub use redaction::redact;
 pub use secrets::{mask_secrets, mask_value};
@@ -97,6 +104,18 @@ pub struct Statement {
     pub parsed: bool,
     /// What the text names, in order of appearance, each (schema, name, kind, access) once.
     pub objects: Vec<ObjectRef>,
+    /// What running it may do to the settings of its session.
+    pub effect: Effect,
+}
+
+/// What a statement may do to the settings of its session, and to the savepoints that they are undone to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// It changes some, and [`changes`] reads from its text which.
+    pub settings: bool,
+    /// It runs code that nobody sees, which may change any: `DO`, `CALL`, functions that are not the server's own. What
+    /// triggers, policies, defaults and views run is not counted, because no text tells of it.
+    pub unseen: bool,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use crate::functions::is_built_in;
 use crate::lexer::Kind;
 use crate::phrase::Phrase;
 use crate::{Access, ObjectRef};
@@ -39,9 +40,21 @@ pub(crate) const MAX_COLUMNS: usize = 1_664;
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) objects: Vec<ObjectRef>,
+    /// A function is called that is not the server's own.
+    pub(crate) calls_unknown: bool,
 }
 
 impl Found {
+    /// A function of this name is called. (`set_config` is looked for in the text, where its arguments are read.)
+    fn called(&mut self, name: &ObjectName) {
+        let mut parts = parts(name);
+        let called = parts.pop().unwrap_or_default();
+        let schema = parts.pop();
+        let own = schema.as_deref().is_none_or(|schema| schema == "pg_catalog");
+        let seen = is_built_in(schema.as_deref(), &called) || (own && called == "set_config");
+        self.calls_unknown |= !seen;
+    }
+
     /// Adds an object by its dotted name (the last two parts count), or the columns to one already there.
     pub(crate) fn add(
         &mut self,
@@ -267,6 +280,22 @@ impl Visitor for Walk<'_> {
         let target = self.targets.iter().any(|target| std::ptr::eq(*target, factor));
         if let Some((name, _)) = self.source(factor).filter(|_| !target) {
             self.found.add(parts(name), "table", Access::Read, Vec::new());
+        }
+        match factor {
+            TableFactor::Table {
+                name, args: Some(_), ..
+            }
+            | TableFactor::Function { name, .. } => {
+                self.found.called(name);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr {
+            self.found.called(&function.name);
         }
         ControlFlow::Continue(())
     }
