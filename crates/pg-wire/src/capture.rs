@@ -130,6 +130,11 @@ impl Capture {
         }
     }
 
+    /// From the next message on so many bytes are kept of each value.
+    pub(crate) fn keep_values(&mut self, bytes: usize) {
+        self.caps.value = bytes;
+    }
+
     /// Forgets the last message and gets ready for one with these fields.
     pub(crate) fn start(&mut self, plan: Plan) {
         self.plan = plan;

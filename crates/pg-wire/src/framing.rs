@@ -71,6 +71,11 @@ impl Framer {
         self.offset
     }
 
+    /// From the next message on so many bytes are kept of each value.
+    pub(crate) fn keep_values(&mut self, bytes: usize) {
+        self.capture.keep_values(bytes);
+    }
+
     pub(crate) fn capture(&self) -> &Capture {
         &self.capture
     }

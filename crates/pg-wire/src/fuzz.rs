@@ -349,6 +349,7 @@ const ANSWERS: &[(u8, &[u8])] = &[
 /// Bounds that a few hundred bytes can reach.
 fn tight() -> Limits {
     Limits {
+        wanted_value_bytes: 16,
         statement_bytes: 40,
         names_bytes: 5,
         value_bytes: 3,

@@ -45,7 +45,7 @@ pub use fuzz::{fuzz_backend, fuzz_frontend, fuzz_session, fuzz_startup};
 pub use limits::Limits;
 pub use output::{EncryptionKind, Output};
 pub use pipeline::Split;
-pub use session::Session;
+pub use session::{Session, Wanted};
 pub use sql_names::is_single;
 #[doc(hidden)]
 pub use value::fuzz_value;

@@ -40,6 +40,9 @@ pub struct Limits {
     pub names_bytes: usize,
     /// Bytes kept of one parameter value. 0, the default: none, only their lengths.
     pub value_bytes: usize,
+    /// The same for sessions that have sent a statement of which values are wanted, see
+    /// [`Session::with_values_of`](crate::Session::with_values_of).
+    pub wanted_value_bytes: usize,
     /// Bytes kept of all values of one Bind.
     pub values_bytes: usize,
     /// Named statements remembered, and as many portals; the oldest is forgotten first.
@@ -62,6 +65,7 @@ impl Default for Limits {
             statement_bytes: STATEMENT_BYTES,
             names_bytes: NAMES_BYTES,
             value_bytes: 0,
+            wanted_value_bytes: 0,
             values_bytes: VALUES_BYTES,
             prepared: PREPARED,
             prepared_bytes: PREPARED_BYTES,
@@ -83,8 +87,11 @@ impl Limits {
             * (self.statement_bytes + 2 * self.names_bytes + STARTUP_BYTES + ROW_DESCRIPTION_BYTES)
             + 8 * BUSY_BUFFER_BYTES;
         // What one Bind can hold, and one Parse of types.
-        let values =
-            self.values_bytes.min(PARAMS * self.value_bytes) + PARAMS * size_of::<Param>() + 4 * PARAMS;
+        let values = self
+            .values_bytes
+            .min(PARAMS * self.value_bytes.max(self.wanted_value_bytes))
+            + PARAMS * size_of::<Param>()
+            + 4 * PARAMS;
         let unnamed = 2 * (self.statement_bytes + ROW_DESCRIPTION_BYTES * 5 + ENTRY_BYTES) + 8 * values;
         let prepared = 2 * (self.prepared_bytes + (self.prepared + 1) * (ENTRY_BYTES + 3 * self.names_bytes));
         let pipeline =

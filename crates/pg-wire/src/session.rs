@@ -35,9 +35,14 @@ pub struct Session {
     /// While out of step: the client's messages are read still, and reported with unknown outcome.
     frontend_in_step: bool,
     outputs: VecDeque<Output>,
+    /// Of which statements values are wanted, and how much of each; until the first of them was sent.
+    wanted: Option<(Wanted, usize)>,
     /// Bytes of each direction that came after the session was opaque or over.
     swallowed: [u64; 2],
 }
+
+/// Tells statements of which the values of parameters are wanted.
+pub type Wanted = fn(&[u8]) -> bool;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -75,6 +80,16 @@ impl Session {
     #[must_use]
     pub fn with_split(mut self, split: Split) -> Session {
         self.pipeline.split = Some(split);
+        self
+    }
+
+    /// From the first Parse on whose text is `wanted`, values of parameters are kept up to
+    /// [`Limits::wanted_value_bytes`], if that is more than of all others. Most sessions send none and pay nothing.
+    #[must_use]
+    pub fn with_values_of(mut self, wanted: Wanted, limits: &Limits) -> Session {
+        if limits.wanted_value_bytes > limits.value_bytes {
+            self.wanted = Some((wanted, limits.wanted_value_bytes));
+        }
         self
     }
 
@@ -229,6 +244,7 @@ impl Session {
             resync: Resync::default(),
             frontend_in_step: false,
             outputs: VecDeque::new(),
+            wanted: None,
             swallowed: [0; 2],
         }
     }
@@ -325,6 +341,13 @@ impl Session {
             frontend::kind::CREDENTIALS => {}
             frontend::kind::TERMINATE => self.outputs.push_back(Output::Terminate { at }),
             _ => {
+                if frame.kind == frontend::kind::PARSE
+                    && let Some((wanted, bytes)) = self.wanted
+                    && wanted(self.frontend.capture().second().kept())
+                {
+                    self.wanted = None;
+                    self.frontend.keep_values(bytes);
+                }
                 if self.pipeline.request(frame, self.frontend.capture()).is_err() {
                     let found = format!("{} requests under way", self.pipeline.in_flight());
                     let error = FrameError {

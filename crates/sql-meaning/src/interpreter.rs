@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::Statement;
+use crate::changes::effect;
 use crate::fallback::{calls_unknown, query_tables};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
