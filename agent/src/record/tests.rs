@@ -7,6 +7,9 @@ use super::*;
 pub(super) fn answered(text: &str, tag: &str) -> Query {
     let mut interpreter = sql_meaning::Interpreter::new(1);
     Query {
+        number: 1,
+        asserted: None,
+        effective_role: None,
         kind: ExchangeKind::Simple,
         text: Some(text.into()),
         statement: Some(interpreter.interpret(text.as_bytes())),

@@ -11,13 +11,14 @@ use ebpf_abi::{
 use pg_wire::{Direction, Exchange, Limits, Nanos, Session};
 
 use crate::{
+    assertions::{Assertions, Tracked},
     discarded::Discarded,
     earlier::{self, Past, Places, Told},
     encoding::Encodings,
     encrypted::Encrypted,
-    event::{Body, Event, Gap, Query, SessionFacts, Times},
+    event::{Body, Event, Gap, SessionFacts, Times},
     meanings::Meanings,
-    query::Redaction,
+    query::{Answered, Redaction},
     stream::ByteStream,
     transaction::Transactions,
 };
@@ -28,7 +29,9 @@ pub(crate) struct Recorder {
     pub(crate) redaction: Redaction,
     pub(crate) events: VecDeque<Event>,
     /// Empty between units.
-    pub(crate) told: Vec<(Times, Box<Query>)>,
+    pub(crate) told: Vec<Answered>,
+    /// What clients may say about themselves.
+    pub(crate) names: Tracked,
 }
 
 /// A connection and everything that is known of it.
@@ -41,6 +44,7 @@ pub(crate) struct Connection {
     statements: u64,
     transactions: Transactions,
     encodings: Encodings,
+    pub(crate) assertions: Assertions,
     /// Requests answered whose ReadyForQuery ends others too.
     #[expect(
         clippy::vec_box,
@@ -77,12 +81,15 @@ impl Connection {
         Self {
             facts: Arc::new(facts),
             encrypted: Encrypted::new(socket.flags, limits.clone()),
-            session: if mid_stream {
-                Session::mid_stream(limits)
-            } else {
-                Session::new(limits)
-            }
-            .with_split(sql_meaning::split),
+            session: read(
+                if mid_stream {
+                    Session::mid_stream(limits.clone())
+                } else {
+                    Session::new(limits.clone())
+                },
+                &limits,
+            ),
+            assertions: Assertions::new(mid_stream),
             frontend: stream(),
             backend: stream(),
             statements: 0,
@@ -141,8 +148,8 @@ impl Connection {
             return;
         };
         if let Some(places) = met.next_request {
-            let session = Session::between_requests(self.encrypted.limits.clone());
-            self.session = session.with_split(sql_meaning::split);
+            let limits = &self.encrypted.limits;
+            self.session = read(Session::between_requests(limits.clone()), limits);
             self.frontend = ByteStream::at(places.frontend);
             self.backend = ByteStream::at(places.backend);
             self.joining = false;
@@ -350,6 +357,13 @@ impl Connection {
             body,
         }
     }
+}
+
+/// What a session has to know of SQL.
+pub(crate) fn read(session: Session, limits: &Limits) -> Session {
+    session
+        .with_split(sql_meaning::split)
+        .with_values_of(sql_meaning::may_configure, limits)
 }
 
 /// The tapped process is the server: what it receives is the frontend's.

@@ -7,7 +7,8 @@ use ebpf_abi::{CloseFact, SOCKET_PROBED_GSS, SOCKET_PROBED_TLS, SegmentHeader};
 use pg_wire::{Direction, EncryptionKind, Limits, Nanos, Session};
 
 use crate::{
-    connection::{Connection, Recorder},
+    assertions::Assertions,
+    connection::{Connection, Recorder, read},
     event::{Body, Gap, Unreadable},
     handshake::Handshake,
     stream::ByteStream,
@@ -164,13 +165,16 @@ impl Connection {
         let whole = !self.facts.opened_before_attach && self.encrypted.probed & flag != 0;
         let limits = self.encrypted.limits.clone();
         let (session, stream) = if whole {
-            (Session::new(limits), ByteStream::from_start())
+            (Session::new(limits.clone()), ByteStream::from_start())
         } else {
-            (Session::mid_stream(limits), ByteStream::mid_stream())
+            (Session::mid_stream(limits.clone()), ByteStream::mid_stream())
         };
-        self.session = session.with_split(sql_meaning::split);
+        self.session = read(session, &limits);
         (self.frontend, self.backend) = (stream, stream);
         self.joining = !whole;
         self.let_in |= !whole;
+        if !whole {
+            self.assertions = Assertions::new(true);
+        }
     }
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use pg_wire::{Direction, EncryptionKind, ExchangeKind, Nanos, Outcome, Params, Phase, ServerError, Tag};
 use sql_meaning::Statement;
 
+use crate::assertions::{Asserted, EffectiveRole};
+
 /// One fact about a session, in capture time.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -183,6 +185,12 @@ pub struct TransactionEnd {
 /// One execution request.
 #[derive(Clone, Debug)]
 pub struct Query {
+    /// Its number in the session, from 1.
+    pub number: u64,
+    /// What the client had said about itself when it began; `None` if nothing is known of that.
+    pub asserted: Option<Arc<Asserted>>,
+    /// The role that it ran as; `None` if that is not known.
+    pub effective_role: Option<EffectiveRole>,
     /// Which kind of request.
     pub kind: ExchangeKind,
     /// Text to be recorded: redacted, unless the settings say otherwise. `None` if the text is not known.

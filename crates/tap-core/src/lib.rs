@@ -4,6 +4,7 @@
 //! Owns what an event says about a statement. Refuses sockets, clocks and processes: who is behind a connection
 //! is joined elsewhere.
 
+mod assertions;
 mod connection;
 mod cookies;
 mod discarded;
@@ -19,6 +20,7 @@ mod stream;
 mod tap;
 mod transaction;
 
+pub use assertions::{Asserted, Claim, END_USER, EffectiveRole, Named, Names, SetBy, Source};
 pub use cookies::{ByCookie, Mix};
 pub use earlier::{AGENT_RESTART, Earlier, MISSED, Places, Title, Told};
 pub use event::{

@@ -3,13 +3,22 @@
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use pg_wire::{Exchange, ExchangeKind, Outcome, Phase, StatementResult};
+use pg_wire::{Exchange, ExchangeKind, Outcome, Param, Params, Phase, StatementResult};
 use sql_meaning::Statement;
 
 use crate::{
+    assertions::Words,
     event::{Query, Times},
     meanings::Meanings,
 };
+
+/// A statement that was answered.
+pub(crate) struct Answered {
+    pub(crate) times: Times,
+    pub(crate) query: Box<Query>,
+    /// What it says beside what is recorded.
+    pub(crate) words: Option<Words>,
+}
 
 /// What of a statement's text is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,13 +33,15 @@ pub enum Redaction {
 /// SQLSTATE of a statement that the server could not parse.
 const SYNTAX_ERROR: &str = "42601";
 
-/// Takes an exchange apart. Its results are in the order of the statements in the string.
+/// Takes an exchange apart. Its results are in the order of the statements in the string. `plain` if nothing in it needed
+/// conversion from the client's encoding.
 pub(crate) fn queries(
     exchange: &Exchange,
     replication: bool,
+    plain: bool,
     meanings: &mut Meanings,
     redaction: Redaction,
-    out: &mut Vec<(Times, Box<Query>)>,
+    out: &mut Vec<Answered>,
 ) {
     if replication && is_replication_command(exchange) {
         return out.push(whole(exchange, meanings, redaction));
@@ -79,7 +90,11 @@ pub(crate) fn queries(
             Texts::Parts(..) => text.as_ref().map_or(0, |text| text.len() as u64),
             _ => exchange.sql_bytes,
         };
-        let mut query = query(exchange, result, statement);
+        let words = text
+            .as_ref()
+            .zip(statement.as_ref())
+            .and_then(|(text, statement)| Words::of(text, statement.effect, &exchange.params, plain));
+        let mut query = query(exchange, result, statement, redaction);
         query.index = u32::try_from(index).unwrap_or(u32::MAX);
         query.phase = phase;
         query.text = recorded;
@@ -90,7 +105,7 @@ pub(crate) fn queries(
             query.source = Some(record(&source.sql, &meaning, redaction));
             query.source_statement = Some(meaning);
         }
-        (times, query)
+        Answered { times, query, words }
     }));
 }
 
@@ -126,7 +141,7 @@ fn is_replication_command(exchange: &Exchange) -> bool {
 }
 
 /// A command of the replication protocol, which is one whatever the number of its results: BASE_BACKUP has four.
-fn whole(exchange: &Exchange, meanings: &mut Meanings, redaction: Redaction) -> (Times, Box<Query>) {
+fn whole(exchange: &Exchange, meanings: &mut Meanings, redaction: Redaction) -> Answered {
     let results = &exchange.results;
     // The error, if there is one, is the last.
     let mut result = results.last().cloned().unwrap_or_else(StatementResult::unseen);
@@ -144,7 +159,7 @@ fn whole(exchange: &Exchange, meanings: &mut Meanings, redaction: Redaction) -> 
         .find(|columns| !columns.is_empty())
         .map_or_else(|| result.columns.clone(), Clone::clone);
     let statement = exchange.sql.as_ref().map(|text| meanings.of(text));
-    let mut query = query(exchange, &result, statement);
+    let mut query = query(exchange, &result, statement, redaction);
     query.replication = true;
     query.text = exchange
         .sql
@@ -156,7 +171,11 @@ fn whole(exchange: &Exchange, meanings: &mut Meanings, redaction: Redaction) -> 
         first_response: results.iter().find_map(|result| result.first_response),
         end: exchange.ended,
     };
-    (times, query)
+    Answered {
+        times,
+        query,
+        words: None,
+    }
 }
 
 enum Texts<'a> {
@@ -194,7 +213,12 @@ fn record(text: &Bytes, meaning: &Arc<Statement>, redaction: Redaction) -> Arc<s
 }
 
 /// What an exchange and one of its results tell by themselves; the text is still to come.
-fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<Statement>>) -> Box<Query> {
+fn query(
+    exchange: &Exchange,
+    result: &StatementResult,
+    statement: Option<Arc<Statement>>,
+    redaction: Redaction,
+) -> Box<Query> {
     let done = matches!(
         result.outcome,
         Outcome::Ok | Outcome::Suspended | Outcome::EmptyQuery
@@ -209,6 +233,9 @@ fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<St
         .and_then(sql_meaning::rows_in_tag);
     let rows_affected = tag.and_then(sql_meaning::rows_affected).or(copied);
     Box::new(Query {
+        number: 0,
+        asserted: None,
+        effective_role: None,
         kind: exchange.kind,
         text: None,
         statement,
@@ -224,7 +251,7 @@ fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<St
         portal: exchange.portal_name.clone(),
         index: 0,
         param_count: exchange.param_count,
-        params: Arc::clone(&exchange.params),
+        params: recorded_params(&exchange.params, redaction),
         phase: result.phase,
         outcome: result.outcome,
         tag: result.tag.clone(),
@@ -242,4 +269,16 @@ fn query(exchange: &Exchange, result: &StatementResult, statement: Option<Arc<St
         request: exchange.request.clone(),
         response_to: exchange.response_to,
     })
+}
+
+/// Parameters, without the values that were kept only to follow what clients assert.
+fn recorded_params(params: &Params, redaction: Redaction) -> Params {
+    if redaction == Redaction::Clear || params.iter().all(|param| param.kept.is_empty()) {
+        return Arc::clone(params);
+    }
+    let without = |param: &Param| Param {
+        kept: Bytes::new(),
+        ..param.clone()
+    };
+    params.iter().map(without).collect()
 }

@@ -9,6 +9,7 @@ use ebpf_abi::{CloseFact, SOCKET_MID_STREAM, SOCKET_UNCOUNTED, SegmentHeader, So
 use pg_wire::{Limits, Nanos};
 
 use crate::{
+    assertions::{Names, Tracked},
     connection::{Connection, Recorder},
     cookies::ByCookie,
     event::{Body, Endpoint, Event, SessionFacts, Transport},
@@ -49,6 +50,10 @@ const STATEMENTS: usize = 8192;
 /// Bytes kept of one parameter value where values are recorded: a document; more is data.
 const CLEAR_VALUE_BYTES: usize = 64 * 1024;
 
+/// Bytes kept of a parameter value in sessions that call `set_config`, to follow what they assert: the claims of a token
+/// have some hundred, and headers, where tokens come from, are limited to 8 or 16 KiB by web servers.
+const ASSERTED_VALUE_BYTES: usize = 16 * 1024;
+
 /// Silence after which a connection counts as idle, in nanoseconds.
 const IDLE_NS: Nanos = 1_000_000_000;
 /// Room for events that is kept.
@@ -65,6 +70,7 @@ impl Tap {
         if settings.redaction == Redaction::Clear && limits.value_bytes == 0 {
             limits.value_bytes = CLEAR_VALUE_BYTES;
         }
+        limits.wanted_value_bytes = limits.wanted_value_bytes.max(ASSERTED_VALUE_BYTES);
         Self {
             limits,
             connections: ByCookie::default(),
@@ -75,12 +81,21 @@ impl Tap {
                 redaction: settings.redaction,
                 events: VecDeque::new(),
                 told: Vec::new(),
+                names: Tracked::new(&Names::default()),
             },
             closed: Vec::new(),
             touched: Vec::new(),
             next_rest: 0,
             orphans: 0,
         }
+    }
+
+    /// What clients may say about themselves, if it is not [`Names::default`]. It is recorded in the clear. Before any
+    /// connection is told of.
+    #[must_use]
+    pub fn with_names(mut self, names: &Names) -> Self {
+        self.recorder.names = Tracked::new(names);
+        self
     }
 
     /// A server process used a socket for the first time. A cookie is never used again: a known one is the same

@@ -6,7 +6,10 @@
 
 use pg_wire::Outcome;
 
-use crate::event::{Final, Query, Times, TransactionEnd};
+use crate::{
+    event::{Final, Query, TransactionEnd},
+    query::Answered,
+};
 
 /// The transactions of one session.
 pub(crate) struct Transactions {
@@ -53,17 +56,17 @@ impl Transactions {
     /// from before that ended among them. `incomplete` if some answers were not kept.
     pub(crate) fn number(
         &mut self,
-        told: &mut [(Times, Box<Query>)],
+        told: &mut [Answered],
         status: Option<u8>,
         incomplete: bool,
     ) -> Vec<TransactionEnd> {
         let earlier = (self.statements > 0).then_some(self.number);
         // The commonest of all: one statement, and its transaction with it.
-        if let ([(_, query)], None, Some(IDLE), false, false) =
+        if let ([Answered { query, .. }], None, Some(IDLE), false, false) =
             (&mut *told, earlier, status, incomplete, self.in_block)
             && query.outcome == Outcome::Ok
             && !query.replication
-            && control(query, status).is_none()
+            && control(query, status, false).is_none()
         {
             query.transaction = self.number;
             self.statements = 1;
@@ -73,7 +76,7 @@ impl Transactions {
         }
         let mut ends: Vec<TransactionEnd> = Vec::new();
         let count = told.len();
-        for (index, (_, query)) in told.iter_mut().enumerate() {
+        for (index, Answered { query, .. }) in told.iter_mut().enumerate() {
             if query.replication {
                 continue;
             }
@@ -84,7 +87,7 @@ impl Transactions {
                 .as_ref()
                 .is_some_and(|s| matches!(s.command.as_str(), "CALL" | "DO"));
             let last = index + 1 == count;
-            match control(query, status.filter(|_| last)) {
+            match control(query, status.filter(|_| last), self.failed) {
                 Some(Control::Begin) => self.in_block = true,
                 Some(Control::RollbackTo) => self.failed = false,
                 Some(Control::End { how, chain }) => {
@@ -112,7 +115,7 @@ impl Transactions {
             None if self.statements > 0 => ends.push(self.end(Final::Unknown)),
             None => {}
         }
-        for (_, query) in told {
+        for Answered { query, .. } in told {
             let end = ends.iter().find(|end| end.number == query.transaction);
             query.transaction_final = end.map(|end| end.how);
         }
@@ -144,8 +147,9 @@ impl Transactions {
     }
 }
 
-/// What a statement that succeeded does to its transaction. `after` is the status behind it, where that is its own.
-fn control(query: &Query, after: Option<u8>) -> Option<Control> {
+/// What a statement that succeeded does to its transaction, which `failed` before or did not. `after` is the status
+/// behind it, where that is its own.
+fn control(query: &Query, after: Option<u8>, failed: bool) -> Option<Control> {
     if query.outcome != Outcome::Ok {
         return None;
     }
@@ -172,6 +176,13 @@ fn control(query: &Query, after: Option<u8>) -> Option<Control> {
             chain: false,
         },
         "ROLLBACK" if says("TO") => Control::RollbackTo,
+        // Without a transaction to prepare it only commits, but says this (`PrepareTransactionBlock`).
+        "ROLLBACK" if !failed && text.is_some_and(|text| text.command == "PREPARE TRANSACTION") => {
+            Control::End {
+                how: Final::Committed,
+                chain: false,
+            }
+        }
         // Without its text, a rollback that leaves a transaction behind may have been one to a savepoint.
         "ROLLBACK" if text.is_none() && after != Some(IDLE) => Control::RollbackTo,
         "ROLLBACK" => Control::End {

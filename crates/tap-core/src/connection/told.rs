@@ -7,8 +7,9 @@ use pg_wire::{Direction, Exchange, ExchangeKind, Output};
 
 use super::{Connection, Recorder};
 use crate::{
+    assertions::GAP,
     event::{Body, Event, Gap},
-    query,
+    query::{self, Answered},
 };
 
 /// Settings reported by the server that a session keeps.
@@ -27,7 +28,10 @@ impl Connection {
     fn handle_output(&mut self, output: Output, recorder: &mut Recorder) {
         let events = &mut recorder.events;
         match output {
-            Output::Startup { parameters, .. } => self.startup(&parameters),
+            Output::Startup { parameters, .. } => {
+                self.assertions.start(&parameters, &recorder.names);
+                self.startup(&parameters);
+            }
             Output::AuthRequested { method, .. } => {
                 self.asked_for_credentials = true;
                 Arc::make_mut(&mut self.facts).auth_method = Some(method);
@@ -48,6 +52,8 @@ impl Connection {
                 if name.as_ref() == CLIENT_ENCODING {
                     self.encodings.report(&value, !self.let_in);
                 }
+                self.assertions
+                    .report(&name, &value, !self.let_in, &recorder.names);
                 let value = || Some(String::from_utf8_lossy(&value).into_owned());
                 if name.as_ref() == APPLICATION_NAME {
                     Arc::make_mut(&mut self.facts).application_name = value();
@@ -95,6 +101,7 @@ impl Connection {
                 over,
                 ..
             } => {
+                self.assertions.lose(GAP);
                 if let Some(end) = self.transactions.lose() {
                     events.push_back(self.event(at, Body::Transaction(end)));
                 }
@@ -146,13 +153,15 @@ impl Connection {
             self.encodings
                 .answered(first.request.start, last.request.end, single);
         }
+        let plain = self.encodings.is_plain();
         for mut exchange in self.unit.drain(..) {
-            if !self.encodings.is_plain() {
+            if !plain {
                 self.encodings.convert(&mut exchange);
             }
             query::queries(
                 &exchange,
                 self.replication,
+                plain,
                 &mut recorder.meanings,
                 recorder.redaction,
                 &mut told,
@@ -162,8 +171,18 @@ impl Connection {
             at = exchange.ended;
         }
         let ends = self.transactions.number(&mut told, status, omitted > 0);
-        for (times, query) in told.drain(..) {
+        let count = told.len();
+        for (index, answered) in told.drain(..).enumerate() {
+            let Answered {
+                times,
+                mut query,
+                words,
+            } = answered;
             self.statements += 1;
+            let alone = status.filter(|_| index + 1 == count);
+            let names = &recorder.names;
+            self.assertions
+                .follow(&mut query, words, self.statements, alone, names);
             recorder.events.push_back(Event {
                 times,
                 session: Arc::clone(&self.facts),
@@ -171,6 +190,7 @@ impl Connection {
             });
         }
         recorder.told = told;
+        self.assertions.end_unit(status, &recorder.names);
         for end in ends {
             recorder.events.push_back(self.event(at, Body::Transaction(end)));
         }
