@@ -2,6 +2,9 @@
 //! is at — login, queries, opaque, out of step. The only place that knows all of it.
 
 mod out_of_step;
+mod sql;
+
+pub use sql::Wanted;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +16,7 @@ use crate::framing::{Frame, FrameError, Framer, describe};
 use crate::frontend;
 use crate::limits::Limits;
 use crate::output::{EncryptionKind, Output};
-use crate::pipeline::{Pipeline, Split, Unexpected};
+use crate::pipeline::{Pipeline, Unexpected};
 use crate::resync::Resync;
 use crate::startup::{self, Authentication};
 use crate::{Direction, Nanos};
@@ -40,9 +43,6 @@ pub struct Session {
     /// Bytes of each direction that came after the session was opaque or over.
     swallowed: [u64; 2],
 }
-
-/// Tells statements of which the values of parameters are wanted.
-pub type Wanted = fn(&[u8]) -> bool;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -74,23 +74,6 @@ impl Session {
     /// begins a message. What was prepared in it is not known.
     pub fn between_requests(limits: Limits) -> Session {
         Self::start(&limits, Stage::Typed)
-    }
-
-    /// With this, names that SQL gives in a string of several statements are followed too.
-    #[must_use]
-    pub fn with_split(mut self, split: Split) -> Session {
-        self.pipeline.split = Some(split);
-        self
-    }
-
-    /// From the first Parse on whose text is `wanted`, values of parameters are kept up to
-    /// [`Limits::wanted_value_bytes`], if that is more than of all others. Most sessions send none and pay nothing.
-    #[must_use]
-    pub fn with_values_of(mut self, wanted: Wanted, limits: &Limits) -> Session {
-        if limits.wanted_value_bytes > limits.value_bytes {
-            self.wanted = Some((wanted, limits.wanted_value_bytes));
-        }
-        self
     }
 
     /// Bytes of one direction. `offset` is the place of the first of them in that direction's stream; a
@@ -341,13 +324,7 @@ impl Session {
             frontend::kind::CREDENTIALS => {}
             frontend::kind::TERMINATE => self.outputs.push_back(Output::Terminate { at }),
             _ => {
-                if frame.kind == frontend::kind::PARSE
-                    && let Some((wanted, bytes)) = self.wanted
-                    && wanted(self.frontend.capture().second().kept())
-                {
-                    self.wanted = None;
-                    self.frontend.keep_values(bytes);
-                }
+                self.look_for_wanted(frame);
                 if self.pipeline.request(frame, self.frontend.capture()).is_err() {
                     let found = format!("{} requests under way", self.pipeline.in_flight());
                     let error = FrameError {

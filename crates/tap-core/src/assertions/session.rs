@@ -261,7 +261,7 @@ impl Assertions {
         // The server may keep another spelling of what was set just now. All else was changed by something that nobody saw.
         let set_now = slot.set_by.is_some() && slot.at > self.unit_began;
         if !set_now {
-            let expected = matches!(slot.value, Held::Unknown(_)) || *self.unseen.current() > slot.at;
+            let expected = matches!(slot.value, Held::Unknown(_)) || *self.unseen.current() > self.unit_began;
             if !expected {
                 self.run_unseen();
             }
