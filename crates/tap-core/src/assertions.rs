@@ -61,6 +61,10 @@ pub enum Source {
 pub struct SetBy {
     /// Its number in the session, as in [`Query::number`](crate::Query::number).
     pub statement: u64,
+    /// Where its request begins in the frontend stream, and its position in it: with the session these name its event.
+    pub request_from: u64,
+    /// As [`Query::index`](crate::Query::index).
+    pub index: u32,
     /// Which lease of a pooler's server connection it ran in, where leases are known.
     pub lease: Option<u64>,
 }

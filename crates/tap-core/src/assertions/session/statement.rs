@@ -20,7 +20,7 @@ const SET_CONFIG_OID: u32 = 2_078;
 
 impl Assertions {
     pub(super) fn ran(&mut self, query: &Query, words: Option<&Words>, alone: Option<u8>, names: &Tracked) {
-        let number = query.number;
+        let by = SetBy::of(query);
         if query.kind == ExchangeKind::FunctionCall {
             let own = |oid| oid < FIRST_NORMAL_OID && oid != SET_CONFIG_OID;
             if !query.function_oid.is_some_and(own) {
@@ -47,10 +47,10 @@ impl Assertions {
                 Some([Change::RollbackTo(name)]) => self.end_savepoint(name, false),
                 _ => self.lose(TEXT),
             },
-            "DISCARD ALL" => self.discard_all(number, names),
+            "DISCARD ALL" => self.discard_all(by, names),
             "SET" | "RESET" => match self.changes(words) {
-                Some(changes) => self.apply(changes, words, number, names),
-                None => self.forget_all(number, names),
+                Some(changes) => self.apply(changes, words, by, names),
+                None => self.forget_all(by, names),
             },
             tag => self.ran_other(query, tag, effect, words, names),
         }
@@ -65,7 +65,7 @@ impl Assertions {
         words: Option<&Words>,
         names: &Tracked,
     ) {
-        let number = query.number;
+        let by = SetBy::of(query);
         self.call(query);
         if commits_at_once(query, tag) {
             return self.end_transaction(true);
@@ -80,7 +80,7 @@ impl Assertions {
             // One row: each expression of the list was computed once.
             let once = query.rows == 1 && query.continues.is_none();
             match self.changes(words).filter(|_| once) {
-                Some(changes) => self.apply(changes, words, number, names),
+                Some(changes) => self.apply(changes, words, by, names),
                 None => self.run_unseen(),
             }
         }
@@ -103,13 +103,7 @@ impl Assertions {
         changes(&String::from_utf8_lossy(&words?.text), backslash)
     }
 
-    pub(super) fn apply(
-        &mut self,
-        changes: Vec<Change>,
-        words: Option<&Words>,
-        number: u64,
-        names: &Tracked,
-    ) {
+    pub(super) fn apply(&mut self, changes: Vec<Change>, words: Option<&Words>, by: SetBy, names: &Tracked) {
         let Some(words) = words else { return };
         for change in changes {
             match change {
@@ -117,7 +111,7 @@ impl Assertions {
                     let value = given::value(&to, &words.params, words.plain);
                     if let Some(place) = names.place(&name) {
                         let source = Source::Set(name_of(names, place));
-                        self.set(place, local, &value, source, number, names);
+                        self.set(place, local, &value, source, by, names);
                     }
                 }
                 Change::Config { name, to, local } => {
@@ -129,18 +123,18 @@ impl Assertions {
                     let Some(place) = names.place(&name) else { continue };
                     let source = Source::SetConfig(name_of(names, place));
                     match given::boolean(&local, &words.params) {
-                        Some(local) => self.set(place, local, &value, source, number, names),
+                        Some(local) => self.set(place, local, &value, source, by, names),
                         None => self.set(
                             place,
                             false,
                             &Value::Unknown(given::EXPRESSION),
                             source,
-                            number,
+                            by,
                             names,
                         ),
                     }
                 }
-                Change::ResetAll => self.reset_all(number, names),
+                Change::ResetAll => self.reset_all(by, names),
                 _ => self.lose(TEXT),
             }
         }
@@ -152,7 +146,7 @@ impl Assertions {
         local: bool,
         value: &Value,
         source: Source,
-        number: u64,
+        by: SetBy,
         names: &Tracked,
     ) {
         let mut slot = match value {
@@ -162,10 +156,7 @@ impl Assertions {
                 value: held(names, place, value),
                 at: 0,
                 source,
-                set_by: Some(SetBy {
-                    statement: number,
-                    lease: None,
-                }),
+                set_by: Some(by),
                 by_session: true,
             },
         };
@@ -184,11 +175,11 @@ impl Assertions {
                 Value::Unknown(reason) => Value::Unknown(reason),
             };
             let source = Source::Set(name_of(names, ROLE));
-            self.set(ROLE, local, &role, source, number, names);
+            self.set(ROLE, local, &role, source, by, names);
         }
     }
 
-    pub(super) fn reset_all(&mut self, number: u64, names: &Tracked) {
+    pub(super) fn reset_all(&mut self, by: SetBy, names: &Tracked) {
         for place in
             (0..names.settings().len()).filter(|place| !matches!(*place, SESSION_AUTHORIZATION | ROLE))
         {
@@ -201,30 +192,23 @@ impl Assertions {
                 continue;
             }
             let source = Source::Set(name_of(names, place));
-            self.set(place, false, &Value::Default, source, number, names);
+            self.set(place, false, &Value::Default, source, by, names);
         }
     }
 
     /// Not possible within a transaction, so nothing reverts it.
-    pub(super) fn discard_all(&mut self, number: u64, names: &Tracked) {
+    pub(super) fn discard_all(&mut self, by: SetBy, names: &Tracked) {
         let source = Source::Set(name_of(names, SESSION_AUTHORIZATION));
-        self.set(
-            SESSION_AUTHORIZATION,
-            false,
-            &Value::Default,
-            source,
-            number,
-            names,
-        );
-        self.reset_all(number, names);
+        self.set(SESSION_AUTHORIZATION, false, &Value::Default, source, by, names);
+        self.reset_all(by, names);
         self.end_transaction(true);
     }
 
     /// A `SET` or `RESET` of one knows not what.
-    pub(super) fn forget_all(&mut self, number: u64, names: &Tracked) {
+    pub(super) fn forget_all(&mut self, by: SetBy, names: &Tracked) {
         for place in 0..names.settings().len() {
             let source = Source::Set(name_of(names, place));
-            self.set(place, false, &Value::Unknown(TEXT), source, number, names);
+            self.set(place, false, &Value::Unknown(TEXT), source, by, names);
         }
     }
 
@@ -291,4 +275,15 @@ fn commits_at_once(query: &Query, tag: &str) -> bool {
     ALWAYS.contains(&tag)
         || (CONCURRENTLY.contains(&tag) && says("CONCURRENTLY"))
         || (tag == "REINDEX" && (says("SCHEMA") || says("DATABASE") || says("SYSTEM")))
+}
+
+impl SetBy {
+    fn of(query: &Query) -> Self {
+        Self {
+            statement: query.number,
+            request_from: query.request.start,
+            index: query.index,
+            lease: None,
+        }
+    }
 }
