@@ -24,6 +24,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What of a statement's text is recorded.
     pub redaction: Redaction,
+    /// What clients may say about themselves. It is recorded in the clear, whatever the redaction.
+    pub names: Names,
 }
 
 /// All tapped connections.
@@ -81,21 +83,13 @@ impl Tap {
                 redaction: settings.redaction,
                 events: VecDeque::new(),
                 told: Vec::new(),
-                names: Tracked::new(&Names::default()),
+                names: Tracked::new(&settings.names),
             },
             closed: Vec::new(),
             touched: Vec::new(),
             next_rest: 0,
             orphans: 0,
         }
-    }
-
-    /// What clients may say about themselves, if it is not [`Names::default`]. It is recorded in the clear. Before any
-    /// connection is told of.
-    #[must_use]
-    pub fn with_names(mut self, names: &Names) -> Self {
-        self.recorder.names = Tracked::new(names);
-        self
     }
 
     /// A server process used a socket for the first time. A cookie is never used again: a known one is the same

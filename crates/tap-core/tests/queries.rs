@@ -158,6 +158,7 @@ fn answers_beyond_the_limit_are_told_and_shift_no_text() {
             ..Limits::default()
         },
         redaction: Redaction::Clear,
+        ..Settings::default()
     });
     host.accept(&tcp(COOKIE, BACKEND));
     host.play(COOKIE, &Conversation::logged_in());
@@ -192,6 +193,7 @@ fn long_text_is_cut_and_says_so() {
             ..Limits::default()
         },
         redaction: Redaction::Literals,
+        ..Settings::default()
     });
     host.accept(&tcp(COOKIE, BACKEND));
     host.play(COOKIE, &Conversation::logged_in());

@@ -75,9 +75,10 @@ impl Session {
         };
         let settings = Settings {
             redaction: Redaction::Clear,
+            names,
             ..Settings::default()
         };
-        let mut tap = Tap::new(settings).with_names(&names);
+        let mut tap = Tap::new(settings);
         tap.handle_socket(&fact());
         let mut session = Self {
             stream,
@@ -322,7 +323,7 @@ fn fact() -> SocketFact {
         remote: [0; 16],
         peer: PeerProcess::default(),
         sequence: 0,
-        reserved: 0,
+        answer: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     }

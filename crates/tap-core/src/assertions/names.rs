@@ -26,6 +26,18 @@ pub struct Names {
     pub comments: Vec<Named>,
 }
 
+impl Named {
+    /// A key in comments, which stands under the same name in events.
+    #[must_use]
+    pub fn comment(key: &str) -> Self {
+        Self {
+            name: key.to_owned(),
+            member: None,
+            says: key.to_owned(),
+        }
+    }
+}
+
 impl Default for Names {
     /// What applications, PostgREST and Hasura use, and the keys of sqlcommenter's specification.
     fn default() -> Self {
@@ -36,7 +48,7 @@ impl Default for Names {
         };
         Self {
             settings: SETTINGS.iter().map(named).collect(),
-            comments: COMMENTS.iter().map(|key| named(&(key, "", key))).collect(),
+            comments: COMMENTS.iter().map(|key| Named::comment(key)).collect(),
         }
     }
 }

@@ -296,7 +296,10 @@ fn the_servers_own_word_corrects_what_was_seen() {
         comments: Vec::new(),
     };
     let mut host = Host::new(Redaction::Literals);
-    host.tap = Tap::new(Settings::default()).with_names(&names);
+    host.tap = Tap::new(Settings {
+        names,
+        ..Settings::default()
+    });
     host.accept(&tcp(COOKIE, BACKEND));
     host.play(COOKIE, &Conversation::logged_in());
     host.events();
