@@ -8,6 +8,7 @@ use std::{
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use settings::SettingsError;
+use tap_core::{Named, Names};
 
 use crate::{
     capture::{AtReturn, Sizes, Tier},
@@ -77,6 +78,24 @@ pub struct EventsConfig {
     pub redaction: RedactionConfig,
     /// Seconds between heartbeats, 1 to 3600.
     pub heartbeat_s: u64,
+    /// Settings of a session by which clients name who is behind it, the most trusted first: none
+    /// at all if it is empty.
+    pub asserted_settings: Vec<AssertedName>,
+    /// Keys in comments that say such things.
+    pub asserted_comments: Vec<String>,
+}
+
+/// A setting by which clients say something about themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssertedName {
+    /// The setting: `app.end_user`.
+    pub name: String,
+    /// Its value is a JSON object, and this member of it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// Under which key it stands in events: `end_user`, `tenant`, …
+    pub says: String,
 }
 
 /// Clients.
@@ -117,6 +136,38 @@ impl TierConfig {
             Self::Auto => None,
             Self::A => Some(Tier::A),
             Self::B => Some(Tier::B),
+        }
+    }
+}
+
+impl From<Named> for AssertedName {
+    fn from(named: Named) -> Self {
+        Self {
+            name: named.name,
+            member: named.member,
+            says: named.says,
+        }
+    }
+}
+
+impl EventsConfig {
+    /// What clients may say about themselves.
+    pub fn names(&self) -> Names {
+        Names {
+            settings: self
+                .asserted_settings
+                .iter()
+                .map(|named| Named {
+                    name: named.name.clone(),
+                    member: named.member.clone(),
+                    says: named.says.clone(),
+                })
+                .collect(),
+            comments: self
+                .asserted_comments
+                .iter()
+                .map(|key| Named::comment(key))
+                .collect(),
         }
     }
 }
@@ -204,6 +255,7 @@ pub const ENVIRONMENT: &str = "PGWITNESS_AGENT__";
 
 impl Default for Config {
     fn default() -> Self {
+        let names = Names::default();
         Self {
             state_dir: STATE_FOLDER.into(),
             agent: AgentConfig {
@@ -220,6 +272,8 @@ impl Default for Config {
             events: EventsConfig {
                 redaction: RedactionConfig::Literals,
                 heartbeat_s: 10,
+                asserted_settings: names.settings.into_iter().map(AssertedName::from).collect(),
+                asserted_comments: names.comments.into_iter().map(|named| named.name).collect(),
             },
             identity: IdentityConfig {
                 run_variables: attribution::DEFAULT_VARIABLES

@@ -7,8 +7,9 @@ mod writer;
 use attribution::{Attribution, Confidence, Hop, PrincipalKind, Process};
 use proto::v1;
 use tap_core::{
-    Body, Column, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap, Outcome,
-    Param, Phase, Query, SessionFacts, Statement, Transport, Unreadable, ValueText, text_of, text_of_start,
+    Asserted, Body, Column, Direction, EncryptionKind, Endpoint, Event, ExchangeKind, Final, Format, Gap,
+    Outcome, Param, Phase, Query, SessionFacts, Statement, Transport, Unreadable, ValueText, text_of,
+    text_of_start,
 };
 
 use sql_meaning::{ObjectRef, mask_value};
@@ -342,6 +343,37 @@ fn query(query: &Query) -> v1::Query {
         param_count: u32::from(query.param_count),
         params: query.params.iter().map(param).collect(),
         function_oid: query.function_oid,
+        asserted: query.asserted.as_deref().map(asserted),
+        effective_role: role_of(query).to_owned(),
+        effective_role_possibly_stale: role_may_be_stale(query),
+    }
+}
+
+fn role_of(query: &Query) -> &str {
+    query.effective_role.as_ref().map_or("", |role| &role.name)
+}
+
+fn role_may_be_stale(query: &Query) -> bool {
+    query
+        .effective_role
+        .as_ref()
+        .is_some_and(|role| role.possibly_stale)
+}
+
+fn asserted(asserted: &Asserted) -> v1::Asserted {
+    let claims = asserted.claims.iter().map(|claim| v1::Claim {
+        says: claim.says.to_string(),
+        value: claim.value.to_string(),
+        source: claim.source.to_string(),
+        set_by: claim.set_by.map(|by| v1::SetBy {
+            request_from: by.request_from,
+            index: by.index,
+        }),
+        possibly_stale: claim.possibly_stale,
+    });
+    v1::Asserted {
+        claims: claims.collect(),
+        unknown: asserted.unknown.unwrap_or_default().to_owned(),
     }
 }
 

@@ -259,6 +259,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     let stop = Arc::new(AtomicBool::new(false));
     let settings = Settings {
         redaction: config.events.redaction.into(),
+        names: config.events.names(),
         ..Settings::default()
     };
     if settings.redaction == Redaction::Clear {

@@ -68,6 +68,8 @@ pub struct Execution {
     pub result: Option<Outcome>,
     /// The transaction around it.
     pub transaction: Option<Transaction>,
+    /// Who the client said is behind it; `None` or empty if it named nobody.
+    pub end_user: Option<CompactString>,
 }
 
 /// The columns' part of a `Result`.
@@ -160,6 +162,7 @@ impl From<v1::Query> for Execution {
                 seq: transaction.seq,
                 end: transaction.r#final,
             }),
+            end_user: query.asserted.take().map(|asserted| named(&asserted).into()),
             template: Arc::new(shared(query)),
         }
     }
@@ -175,8 +178,17 @@ fn shared(query: v1::Query) -> v1::Query {
             ..statement
         }),
         meaning: query.meaning,
+        effective_role: query.effective_role,
         ..v1::Query::default()
     }
+}
+
+/// The end user among the claims, or nothing.
+fn named(asserted: &v1::Asserted) -> &str {
+    let mut claims = asserted.claims.iter();
+    claims
+        .find(|claim| claim.says == proto::json::END_USER)
+        .map_or("", |claim| &claim.value)
 }
 
 /// Takes the command tag, which is each execution's own.

@@ -26,13 +26,27 @@ pub fn event(agent_id: &str, event: &v1::Event) -> String {
         fields.time("ts_start", event.ts_start_ns);
         fields.time("ts_first_response", event.ts_first_response_ns);
         fields.time("ts_end", event.ts_end_ns);
-        fields.node("session", event.session.as_ref(), session);
+        let own = match &event.body {
+            Some(Body::Query(query)) => Some(query),
+            _ => None,
+        };
+        fields.node("session", event.session.as_ref(), |fields, of| {
+            session(fields, of, own);
+        });
         match &event.body {
             Some(Body::Query(q)) => query(fields, q),
             Some(body) => fields.node(kind_of(body), Some(body), detail),
             None => {}
         }
-        fields.node("attribution", event.attribution.as_ref(), attribution);
+        let asserted = own.and_then(|query| query.asserted.as_ref());
+        let none = v1::Attribution::default();
+        let known = event.attribution.as_ref().or(asserted.map(|_| &none));
+        fields.node("attribution", known, |fields, of| {
+            if event.attribution.is_some() {
+                attribution(fields, of);
+            }
+            fields.node("asserted", asserted, self::asserted);
+        });
         if let Some(Body::Gap(gap)) = &event.body {
             fields.node("loss", Some(gap), loss);
         }
@@ -104,10 +118,15 @@ pub fn time(unix_ns: u64) -> Option<String> {
     Some(format!("{at:.9}"))
 }
 
-fn session(f: &mut Fields<'_>, s: &v1::Session) {
+fn session(f: &mut Fields<'_>, s: &v1::Session, query: Option<&v1::Query>) {
     f.text("id", &s.id);
     f.number("backend_pid", s.backend_pid.into());
     f.text("login_role", &s.login_role);
+    if let Some(query) = query.filter(|query| !query.effective_role.is_empty()) {
+        f.text("effective_role", &query.effective_role);
+        let stale = query.effective_role_possibly_stale;
+        f.optional("effective_role_possibly_stale", stale.then_some(true));
+    }
     f.text("database", &s.database);
     f.text("application_name", &s.application_name);
     f.name(
@@ -370,6 +389,34 @@ fn attribution(f: &mut Fields<'_>, a: &v1::Attribution) {
         f.always("put_in", &true);
     }
 }
+
+/// What the first claim of each kind says. The end user's is told with all that is known of it.
+fn asserted(f: &mut Fields<'_>, a: &v1::Asserted) {
+    let first = |index: usize, claim: &v1::Claim| {
+        let before = a.claims.iter().take(index);
+        !claim.says.is_empty() && before.filter(|other| other.says == claim.says).count() == 0
+    };
+    let mut stale = Vec::new();
+    for (index, claim) in a.claims.iter().enumerate() {
+        if !first(index, claim) {
+            continue;
+        }
+        f.always(&claim.says, &claim.value);
+        if claim.says == END_USER {
+            f.text("source", &claim.source);
+            f.node("set_by", claim.set_by.as_ref(), |f, by| {
+                f.always("request_from", &by.request_from);
+                f.always("index", &by.index);
+            });
+        }
+        stale.extend(claim.possibly_stale.then(|| claim.says.clone()));
+    }
+    f.texts("possibly_stale", &stale);
+    f.text("unknown", &a.unknown);
+}
+
+/// What a claim says that names a person.
+pub const END_USER: &str = "end_user";
 
 fn hop(f: &mut Fields<'_>, h: &v1::Hop) {
     f.text("name", &h.name);

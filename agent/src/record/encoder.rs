@@ -13,7 +13,7 @@ use tap_core::{Body, ByCookie, Column, Event, Query, SessionFacts};
 
 use self::template::{Template, Templates};
 use super::{
-    class, class_of,
+    asserted, class, class_of,
     encoded::{Definition, Encoded},
     outcome, param, phase, session,
     writer::Writer,
@@ -205,6 +205,9 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
         } else {
             prost::encoding::message::encode(8, &param(told), &mut out.bytes);
         }
+    }
+    if let Some(told) = &query.asserted {
+        prost::encoding::message::encode(10, &asserted(told), &mut out.bytes);
     }
 }
 

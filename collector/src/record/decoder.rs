@@ -17,7 +17,7 @@ use proto::{
 };
 
 use super::{
-    Body, Execution, Outcome, Record, Records, Transaction, shared, take_tag,
+    Body, Execution, Outcome, Record, Records, Transaction, named, shared, take_tag,
     wire::{Value, walk},
 };
 
@@ -182,6 +182,7 @@ fn execution(query: &[u8], template: &Arc<v1::Query>, tag: &CompactString) -> Op
         tag: tag.clone(),
         result: None,
         transaction: None,
+        end_user: None,
     };
     walk(query, |field, value| {
         match (field, value) {
@@ -207,6 +208,7 @@ fn execution(query: &[u8], template: &Arc<v1::Query>, tag: &CompactString) -> Op
                 (5, Value::Bytes(value)) => text(value).map(drop),
                 _ => None,
             })?,
+            (10, Value::Bytes(asserted)) => once(&mut execution.end_user, end_user(asserted)?)?,
             _ => return None,
         }
         Some(())
@@ -251,6 +253,12 @@ fn transaction(message: &[u8]) -> Option<Transaction> {
         Some(())
     })?;
     Some(transaction)
+}
+
+/// The end user that the client named, or nothing.
+fn end_user(asserted: &[u8]) -> Option<CompactString> {
+    let asserted = v1::Asserted::decode(asserted).ok()?;
+    Some(named(&asserted).into())
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {

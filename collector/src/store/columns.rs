@@ -83,6 +83,7 @@ pub(super) struct Manner {
     pub(super) tx_status: CompactString,
     pub(super) tx_final: Option<i32>,
     pub(super) gap_reason: CompactString,
+    pub(super) end_user: CompactString,
 }
 
 impl Manner {
@@ -99,6 +100,7 @@ impl Manner {
         match &record.body {
             Body::Query(query) => {
                 manner.tag = query.tag.clone();
+                manner.end_user = query.end_user.clone().unwrap_or_default();
                 if let Some(result) = &query.result {
                     manner.phase = Some(result.phase);
                     manner.outcome = Some(result.outcome);
@@ -328,6 +330,11 @@ pub(super) const COLUMNS: &[(&str, Column)] = &[
         "login_role",
         Column::Party(Get::Text(|p| session(p).and_then(|s| text(&s.login_role)))),
     ),
+    (
+        "effective_role",
+        Column::Template(Get::Text(|q| text(&q.effective_role))),
+    ),
+    ("end_user", Column::Manner(Get::Text(|m| text(&m.end_user)))),
     (
         "database",
         Column::Party(Get::Text(|p| session(p).and_then(|s| text(&s.database)))),

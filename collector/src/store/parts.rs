@@ -106,6 +106,8 @@ struct MannerInFile {
     tx_final: Option<i32>,
     #[prost(string, tag = "8")]
     gap_reason: String,
+    #[prost(string, tag = "9")]
+    end_user: String,
 }
 
 impl From<&Manner> for MannerInFile {
@@ -119,6 +121,7 @@ impl From<&Manner> for MannerInFile {
             tx_status: manner.tx_status.to_string(),
             tx_final: manner.tx_final,
             gap_reason: manner.gap_reason.to_string(),
+            end_user: manner.end_user.to_string(),
         }
     }
 }
@@ -135,6 +138,7 @@ impl From<MannerInFile> for Manner {
             tx_status: manner.tx_status.into(),
             tx_final: manner.tx_final,
             gap_reason: manner.gap_reason.into(),
+            end_user: manner.end_user.into(),
         }
     }
 }

@@ -387,6 +387,50 @@ pub struct Query {
     /// Oid of the function of a FunctionCall.
     #[prost(uint32, optional, tag = "9")]
     pub function_oid: ::core::option::Option<u32>,
+    /// What the client had said about itself when the statement began.
+    #[prost(message, optional, tag = "10")]
+    pub asserted: ::core::option::Option<Asserted>,
+    /// The role whose rights the statement had. Empty: not known.
+    #[prost(string, tag = "11")]
+    pub effective_role: ::prost::alloc::string::String,
+    /// Since that was set, code ran that nobody sees and that may have changed it.
+    #[prost(bool, tag = "12")]
+    pub effective_role_possibly_stale: bool,
+}
+/// What a client says about who is behind it. It stands beside what was observed, never in its place.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Asserted {
+    /// Of several that say the same, the first counts.
+    #[prost(message, repeated, tag = "1")]
+    pub claims: ::prost::alloc::vec::Vec<Claim>,
+    /// Why it is not known whether an end user was named: "opened_before_attach", "gap", "text", "expression", "encoding", …
+    #[prost(string, tag = "2")]
+    pub unknown: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Claim {
+    /// "end_user", "tenant", "traceparent", …
+    #[prost(string, tag = "1")]
+    pub says: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    /// "set app.end_user", "set_config app.end_user", "startup app.end_user", "reported application_name", "sqlcommenter".
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+    /// Absent: the statement itself, the startup packet, or not known.
+    #[prost(message, optional, tag = "4")]
+    pub set_by: ::core::option::Option<SetBy>,
+    /// Since it was set, code ran that nobody sees and that may have changed it.
+    #[prost(bool, tag = "5")]
+    pub possibly_stale: bool,
+}
+/// A statement of the same session: the one whose `stream.request_from` and `statement.index` are these.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetBy {
+    #[prost(uint64, tag = "1")]
+    pub request_from: u64,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
 }
 /// A bound parameter.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -74,7 +74,7 @@ impl Fields<'_> {
     }
 
     /// An object of its own; one without a field says nothing and is left out.
-    pub(super) fn node<T>(&mut self, key: &str, of: Option<&T>, fill: fn(&mut Fields<'_>, &T)) {
+    pub(super) fn node<T>(&mut self, key: &str, of: Option<&T>, fill: impl FnOnce(&mut Fields<'_>, &T)) {
         let Some(of) = of else { return };
         let (length, empty) = (self.out.len(), self.empty);
         self.key(key);
@@ -85,7 +85,7 @@ impl Fields<'_> {
     }
 
     /// Whether it stayed empty.
-    fn nested<T>(&mut self, of: &T, fill: fn(&mut Fields<'_>, &T)) -> bool {
+    fn nested<T>(&mut self, of: &T, fill: impl FnOnce(&mut Fields<'_>, &T)) -> bool {
         self.out.push(b'{');
         let mut fields = Fields {
             out: self.out,

@@ -105,6 +105,46 @@ fn unknown_is_absent_but_zero_rows_and_telling_booleans_are_there() {
 }
 
 #[test]
+fn what_a_client_asserts_stands_beside_what_was_observed() {
+    let claim = |says: &str, value: &str, possibly_stale| v1::Claim {
+        says: says.into(),
+        value: value.into(),
+        source: "set app.end_user".into(),
+        set_by: Some(v1::SetBy {
+            request_from: 0,
+            index: 2,
+        }),
+        possibly_stale,
+    };
+    let mut one = read();
+    if let Some(Body::Query(query)) = &mut one.body {
+        query.effective_role = "reader".into();
+        query.asserted = Some(v1::Asserted {
+            claims: vec![
+                claim("end_user", "bob", true),
+                claim("end_user", "other", false),
+                claim("tenant", "t-1", false),
+            ],
+            unknown: String::new(),
+        });
+    }
+    let json = event("db1", &one);
+    assert_eq!(json["session"]["effective_role"], "reader");
+    assert_eq!(json["session"].get("effective_role_possibly_stale"), None);
+    assert_eq!(json["attribution"]["confidence"], "observed");
+    assert_eq!(
+        json["attribution"]["asserted"],
+        serde_json::json!({
+            "end_user": "bob", "source": "set app.end_user", "set_by": {"request_from": 0, "index": 2},
+            "tenant": "t-1", "possibly_stale": ["end_user"],
+        })
+    );
+    one.attribution = None;
+    let json = event("db1", &one);
+    assert_eq!(json["attribution"].as_object().unwrap().len(), 1, "{json}");
+}
+
+#[test]
 fn hostile_text_survives_a_round_trip() {
     let text = super::event("db1", &read());
     assert!(!text.contains('\n'), "one object is one line");

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use tap_core::{Column, ExchangeKind, Query, Statement, Tag};
+use tap_core::{Column, EffectiveRole, ExchangeKind, Query, Statement, Tag};
 
 use super::{Definition, Writer, class, class_of};
 use crate::record::{self, protocol};
@@ -34,6 +34,7 @@ pub(super) struct Template {
     source: Option<Arc<str>>,
     source_statement: Option<Arc<Statement>>,
     columns: Arc<[Column]>,
+    effective_role: Option<EffectiveRole>,
 }
 
 impl Template {
@@ -63,6 +64,7 @@ impl Template {
             source: query.source.clone(),
             source_statement: query.source_statement.clone(),
             columns: Arc::clone(&query.columns),
+            effective_role: query.effective_role.clone(),
         }
     }
 
@@ -86,6 +88,7 @@ impl Template {
             && same(self.text.as_ref(), query.text.as_ref())
             && same(self.source.as_ref(), query.source.as_ref())
             && same(self.source_statement.as_ref(), query.source_statement.as_ref())
+            && self.effective_role == query.effective_role
             && (!self.by_tag || self.tag == query.tag)
     }
 }
@@ -173,6 +176,8 @@ fn write(out: &mut Writer, query: &Query) {
     if let Some(oid) = query.function_oid {
         out.present(9, u64::from(oid));
     }
+    out.text(11, record::role_of(query));
+    out.flag(12, record::role_may_be_stale(query));
 }
 
 fn write_statement(out: &mut Writer, query: &Query) {

@@ -62,6 +62,31 @@ fn queries() -> Vec<Query> {
     });
     change(|query| query.statement_name = Bytes::from_static(b"S_\xff1"));
     change(|query| query.portal = Bytes::from_static(b"C_1"));
+    change(|query| {
+        let claim = |says: &str, set_by, possibly_stale| tap_core::Claim {
+            says: says.into(),
+            value: "bob".into(),
+            source: tap_core::Source::Set("app.end_user".into()),
+            set_by,
+            possibly_stale,
+        };
+        let by = tap_core::SetBy {
+            statement: 2,
+            request_from: 300,
+            index: 1,
+            lease: None,
+        };
+        query.asserted = Some(Arc::new(tap_core::Asserted {
+            claims: vec![claim("end_user", Some(by), true), claim("tenant", None, false)],
+            unknown: Some("gap"),
+        }));
+    });
+    change(|query| {
+        query.effective_role = Some(tap_core::EffectiveRole {
+            name: "reader".into(),
+            possibly_stale: true,
+        });
+    });
     change(|query| query.source = Some("x".repeat(5000).into()));
     change(|query| {
         query.error = Some(tap_core::ServerError {
