@@ -58,11 +58,14 @@ struct Environment<const ROOM: usize> {
 pub fn environment(fact: &EnvironmentFact, from: u64) -> Option<()> {
     const SMALL: usize = 2 * 1024;
     const MIDDLE: usize = 8 * 1024;
-    match fact.length as usize {
-        0..=SMALL => write_environment::<SMALL>(fact, from),
-        0..=MIDDLE => write_environment::<MIDDLE>(fact, from),
-        _ => write_environment::<ENVIRONMENT_MAX>(fact, from),
+    let length = fact.length as usize;
+    if length <= SMALL {
+        return write_environment::<SMALL>(fact, from);
     }
+    if length <= MIDDLE {
+        return write_environment::<MIDDLE>(fact, from);
+    }
+    write_environment::<ENVIRONMENT_MAX>(fact, from)
 }
 
 #[inline(always)]

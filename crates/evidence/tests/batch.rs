@@ -111,7 +111,9 @@ fn every_other_bit(batch: &SignedBatch) {
         for bit in 0..part(&mut batch.clone()).len() * 8 {
             let mut other = batch.clone();
             let mut bytes = part(&mut other).to_vec();
-            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Some(byte) = bytes.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
             *part(&mut other) = bytes.into();
             assert!(check(&other).is_err(), "bit {bit}");
         }
@@ -173,7 +175,7 @@ fn definitions_are_part_of_what_is_signed() {
     );
     // Another one in its place, none, one more, and one that is passed off as an event.
     let other = repacked(&batch, |payload| {
-        payload.definitions = vec![Bytes::from_static(b"wHo")]
+        payload.definitions = vec![Bytes::from_static(b"wHo")];
     });
     assert_eq!(check(&other), Err(BatchError::Root));
     let none = repacked(&batch, |payload| payload.definitions.clear());
