@@ -217,7 +217,11 @@ impl Witness {
                     at: task.at,
                 });
             }
-            FactKind::Owner => self.connections.opened(&OwnerFact::read(bytes)?),
+            FactKind::Owner => {
+                let owner = OwnerFact::read(bytes)?;
+                let process = self.processes.find(owner.tgid, owner.start);
+                self.connections.opened_by(&owner, process);
+            }
             FactKind::Socket => self.socket(&SocketFact::read(bytes)?),
             FactKind::Close => self.ends_of_round.push(End::Connection(CloseFact::read(bytes)?)),
             FactKind::Cgroup => {

@@ -33,10 +33,17 @@ struct Pair {
     sequence: u32,
 }
 
+/// Who opened a connection: as the kernel names it, and all that was known of it at that moment. It may run another
+/// program, or have ended, by the time the server reads.
+struct Opened {
+    fact: OwnerFact,
+    process: Option<Arc<Process>>,
+}
+
 /// Owners of connections that a server has not been seen to use yet.
 pub struct Connections {
     broker: Broker,
-    owners: HashMap<Pair, OwnerFact>,
+    owners: HashMap<Pair, Opened>,
     order: VecDeque<Pair>,
     local: HashSet<IpAddr>,
     local_read: Option<Instant>,
@@ -54,14 +61,20 @@ impl Connections {
         }
     }
 
-    /// A process of this host opened a connection.
+    /// A process of this host opened a connection, some time ago.
     pub fn opened(&mut self, fact: &OwnerFact) {
+        self.opened_by(fact, None);
+    }
+
+    /// A process of this host opened a connection just now.
+    pub fn opened_by(&mut self, fact: &OwnerFact, process: Option<Arc<Process>>) {
+        let opened = Opened { fact: *fact, process };
         let pair = Pair {
             client: (fact.local, fact.local_port),
             server: (fact.remote, fact.remote_port),
             sequence: fact.sequence,
         };
-        if self.owners.insert(pair, *fact).is_none() {
+        if self.owners.insert(pair, opened).is_none() {
             self.order.push_back(pair);
         }
         while self.order.len() > OWNERS {
@@ -88,14 +101,14 @@ impl Connections {
                     sequence: socket.sequence,
                 };
                 match self.owners.remove(&pair) {
-                    Some(owner) => {
+                    Some(Opened { fact: owner, process }) => {
                         let named = Named {
                             pid: owner.tgid,
                             start: owner.start,
                             cgroup_id: owner.cgroup_id,
                             uid: owner.uid,
                         };
-                        let process = process(&named, &owner.comm, processes, cgroups);
+                        let process = as_it_was(&named, process, &owner.comm, processes, cgroups);
                         let pair = format!("{address}:{port} → {server}:{server_port}");
                         Peer::TcpOwner {
                             process,
@@ -191,7 +204,7 @@ fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups
         uid: peer.uid,
     };
     Peer::UnixPeer {
-        process: process(&named, &peer.comm, processes, cgroups),
+        process: as_it_was(&named, None, &peer.comm, processes, cgroups),
         path,
     }
 }
@@ -204,13 +217,21 @@ struct Named {
     uid: u32,
 }
 
-/// All that is known of it, in the cgroup that it was in when it connected.
-fn process(named: &Named, comm: &[u8], processes: &mut Processes, cgroups: &mut Cgroups) -> Arc<Process> {
-    let known = processes.find(named.pid, named.start).or_else(|| {
-        processes
-            .read(named.pid, Some(named.start), cgroups)
-            .map(Arc::new)
-    });
+/// All that is known of it, as the user and in the cgroup that it was when it connected.
+fn as_it_was(
+    named: &Named,
+    known: Option<Arc<Process>>,
+    comm: &[u8],
+    processes: &mut Processes,
+    cgroups: &mut Cgroups,
+) -> Arc<Process> {
+    let known = known
+        .or_else(|| processes.find(named.pid, named.start))
+        .or_else(|| {
+            processes
+                .read(named.pid, Some(named.start), cgroups)
+                .map(Arc::new)
+        });
     let process = known.unwrap_or_else(|| {
         Arc::new(Process {
             pid: named.pid,
@@ -221,13 +242,22 @@ fn process(named: &Named, comm: &[u8], processes: &mut Processes, cgroups: &mut 
         })
     });
     let process = processes.completed(process);
-    if process.cgroup_id == named.cgroup_id && process.cgroup_path.is_some() {
+    let is_there = process.cgroup_id == named.cgroup_id && process.cgroup_path.is_some();
+    let is_that_user = process.uid == named.uid;
+    if is_there && is_that_user {
         return process;
     }
-    let mut moved = Arc::unwrap_or_clone(process);
-    moved.cgroup_id = named.cgroup_id;
-    moved.cgroup_path = cgroups.path(named.cgroup_id).map(str::to_owned);
-    Arc::new(moved)
+    // What it is known by dates from its last fork or exec.
+    let mut process = Arc::unwrap_or_clone(process);
+    if !is_there {
+        process.cgroup_id = named.cgroup_id;
+        process.cgroup_path = cgroups.path(named.cgroup_id).map(str::to_owned);
+    }
+    if !is_that_user {
+        process.uid = named.uid;
+        process.user = processes.user(named.uid);
+    }
+    Arc::new(process)
 }
 
 #[cfg(test)]
@@ -305,5 +335,34 @@ mod tests {
         assert_eq!(client_of(8_000), Some(200));
         assert_eq!(client_of(7_000), Some(100));
         assert_eq!(client_of(7_000), None, "told once");
+    }
+
+    #[test]
+    fn the_client_is_what_it_was_when_it_connected() {
+        let broker = in_a_thread();
+        let mut connections = Connections::new(broker.clone());
+        let (mut processes, mut cgroups) = (Processes::new(broker), Cgroups::read());
+        let owner = client_end(100, 7_000);
+        let connecting = Process {
+            pid: owner.tgid,
+            start_ns: owner.start,
+            exe: Some("/usr/bin/first".to_owned()),
+            uid: owner.uid + 1,
+            cgroup_id: owner.cgroup_id,
+            cgroup_path: Some("/".to_owned()),
+            ..Process::default()
+        };
+        connections.opened_by(&owner, Some(Arc::new(connecting)));
+        let fact = server_end(7_000);
+        let session = tap_core::session_facts(&fact);
+        let peer = connections.peer(&fact, &session, &mut processes, &mut cgroups);
+        let Peer::TcpOwner { process, .. } = peer else {
+            panic!("{peer:?} is no owner")
+        };
+        assert_eq!(process.exe.as_deref(), Some("/usr/bin/first"));
+        assert_eq!(
+            process.uid, owner.uid,
+            "as at connect(2), not as at its last exec"
+        );
     }
 }

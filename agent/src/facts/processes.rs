@@ -297,6 +297,11 @@ impl Processes {
         Some(Arc::new(process))
     }
 
+    /// The name of a user, if the host knows one.
+    pub fn user(&mut self, uid: u32) -> Option<String> {
+        self.users.name(uid)
+    }
+
     /// Processes that are known, ended ones included.
     pub fn known(&self) -> usize {
         self.by_pid.values().map(Vec::len).sum()
@@ -401,9 +406,11 @@ fn firsts(running: &[Running]) -> HashMap<u32, Arc<First>> {
         .collect()
 }
 
-/// Start times from `/proc` are cut to a tick; a pid is not reused within one.
+/// Start times from `/proc` are cut to a tick; the kernel's own are exact. A pid can be reused within one tick: whoever
+/// may ask for a certain pid gets it (clone3(2), `set_tid`).
 fn same_start(one: u64, other: u64) -> bool {
-    one / TICK_NS == other / TICK_NS
+    let is_cut = |start: u64| start.is_multiple_of(TICK_NS);
+    one == other || ((is_cut(one) || is_cut(other)) && one / TICK_NS == other / TICK_NS)
 }
 
 fn ancestry(parent: Option<&Process>) -> Vec<Arc<Ancestor>> {
@@ -510,6 +517,25 @@ mod tests {
             "a living one is never meant"
         );
         assert!(processes.find(900_000, 5_000_000_000).is_none());
+    }
+
+    #[test]
+    fn a_pid_that_is_reused_within_a_tick_is_another_process() {
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
+        let (first, second) = (1_000_000_001, 1_000_000_900);
+        for (start, uid) in [(first, 1), (second, 2)] {
+            let fact = TaskFact {
+                uid,
+                ..task(900_003, start, (0, 0))
+            };
+            processes.forked(&fact, &mut cgroups);
+        }
+        let uid = |start| processes.find(900_003, start).expect("a process").uid;
+        assert_eq!((uid(first), uid(second)), (1, 2));
+        assert!(
+            processes.find(900_003, 1_000_000_000).is_some(),
+            "as /proc tells it, cut to a tick"
+        );
     }
 
     #[test]
