@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
-    /// Only this part of the suites `local`, `loss`, `evasion`, `wire` (can be given several times)
+    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `wire` (can be given several times)
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
     /// The way that every program of the suite `wire` takes: unix, tcp, tls, gss [default: each its own]
@@ -45,6 +45,9 @@ enum Suite {
     Loss,
     /// Clients and processes that try to hide are told of, and hide nobody else
     Evasion,
+    /// Services, people, containers, short lives, reused pids, passed sockets and relays: every client gets its own
+    /// name; `--full` is more than 20,000 connections
+    Identity,
     /// Clients of many kinds: every statement, its parameters, rows and outcome; `--full` is every server version
     Wire,
 }
@@ -60,6 +63,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Suite::Loss => parts("loss", args, &mut command),
         Suite::Evasion => parts("evasion", args, &mut command),
+        Suite::Identity => parts("identity", args, &mut command),
         Suite::Wire => wire(args, &mut command),
     }
     command.args(args.json.then_some("--json"));

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgwitness_tests::route::Route;
-use pgwitness_tests::suite::{Outcome, demo, evasion, kernels, local, loss, survive, wire};
+use pgwitness_tests::suite::{Outcome, demo, evasion, identity, kernels, local, loss, survive, wire};
 use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -65,6 +65,21 @@ enum Suite {
     /// Clients and processes that try to hide: they are told of, and hide nobody else.
     Evasion {
         /// Every part.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agent and collector wrote in place.
+        #[arg(long)]
+        keep: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
+    },
+    /// Clients of every kind on this host: each gets its own name, and no other.
+    Identity {
+        /// Every part, and 20,000 connections.
         #[arg(long)]
         full: bool,
         /// Print the figures as one JSON object on the last line.
@@ -196,6 +211,12 @@ async fn run(suite: Suite) -> Result<Outcome> {
             keep,
             part,
         } => (evasion::run(full, &part, keep).await?, json),
+        Suite::Identity {
+            full,
+            json,
+            keep,
+            part,
+        } => (identity::run(full, &part, keep).await?, json),
         Suite::Loss {
             full,
             json,

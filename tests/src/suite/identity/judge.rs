@@ -1,0 +1,546 @@
+//! The comparison: what a client is by its own journal, and what was recorded of it.
+//!
+//! Pure. A name is right if it is the one that the suite expects of the case; the facts of the process behind it are
+//! right if they are those that the connecting process wrote down. Whoever speaks later over the same connection
+//! changes neither.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use super::journal::{Facts, Line, Process, Recorded};
+
+/// What has to be recorded of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) who: Who,
+    /// The user id on the host, where the client knows another one (user namespaces).
+    pub(super) uid: Option<u32>,
+    /// The path on the host, where the client knows another one (cgroup namespaces).
+    pub(super) cgroup: Option<String>,
+    /// Whether statements may be missing: the agent was not there all the time, or the client did not wait.
+    pub(super) lossy: bool,
+    /// Whether the process was put into its container from outside.
+    pub(super) put_in: bool,
+    /// Whether the process behind it is who holds the connection, not who opened it: the agent came later.
+    pub(super) held: bool,
+    /// Whether the server's process id that the client was told is a pooler's own.
+    pub(super) pooled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The principal ends in this, and is observed.
+    Named(String),
+    /// The same, or less sure of it, or unknown with a reason: the agent came later.
+    NamedOrUnknown(String),
+    /// Unknown, passed on by a relay of this kind.
+    BehindRelay(&'static str),
+    /// The principal ends in this, and is inferred.
+    Inferred(String),
+}
+
+impl Expected {
+    pub(super) fn named(end: impl Into<String>) -> Self {
+        Self::of(Who::Named(end.into()))
+    }
+
+    pub(super) fn of(who: Who) -> Self {
+        Self {
+            who,
+            uid: None,
+            cgroup: None,
+            lossy: false,
+            put_in: false,
+            held: false,
+            pooled: false,
+        }
+    }
+
+    /// The same, and statements may be missing.
+    pub(super) fn lossy(self) -> Self {
+        Self { lossy: true, ..self }
+    }
+
+    /// The same, and the process may be who holds the connection.
+    pub(super) fn held(self, held: bool) -> Self {
+        Self { held, ..self }
+    }
+}
+
+/// What the comparison found, in connections.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Findings {
+    pub(super) connections: u64,
+    /// Expected to be observed.
+    pub(super) same_host: u64,
+    /// Of these, those that are.
+    pub(super) same_host_observed: u64,
+    pub(super) observed: u64,
+    pub(super) joined: u64,
+    pub(super) inferred: u64,
+    pub(super) unknown_with_reason: u64,
+    pub(super) unknown_without_reason: u64,
+    /// Unknown, as it has to be behind a relay.
+    pub(super) relayed: u64,
+    /// A name, and not the right one.
+    pub(super) wrong_principal: u64,
+    /// Surer or less sure than can be.
+    pub(super) wrong_confidence: u64,
+    /// A fact about the process, and not the right one.
+    pub(super) wrong_process: u64,
+    /// Recorded of another backend.
+    pub(super) wrong_session: u64,
+    /// Put into a container from outside, and that is not said; or said of one that was not.
+    pub(super) wrong_put_in: u64,
+    /// A fact that is not there: the executable of a process that was named by something else.
+    pub(super) missing_facts: u64,
+    /// A statement that was answered and is not recorded.
+    pub(super) missing: u64,
+    /// Recorded, and in no journal.
+    pub(super) extra: u64,
+    /// Clients that did not get through: a fault of the suite.
+    pub(super) failed_clients: u64,
+    /// Clients whose program lived less than 50 ms.
+    pub(super) under_50_ms: u64,
+    /// Complaints by case.
+    pub(super) wrong_cases: BTreeMap<String, u64>,
+    pub(super) reasons: BTreeMap<String, u64>,
+    /// What could not be tried, and why.
+    #[serde(skip)]
+    pub(super) unavailable: Vec<(String, String)>,
+    /// One of each case.
+    #[serde(skip)]
+    pub(super) examples: BTreeMap<String, String>,
+}
+
+impl Findings {
+    /// Whether everything that must be zero is.
+    pub(super) fn none(&self) -> bool {
+        self.unknown_without_reason
+            + self.wrong_principal
+            + self.wrong_confidence
+            + self.wrong_process
+            + self.wrong_session
+            + self.wrong_put_in
+            + self.missing
+            + self.extra
+            + self.failed_clients
+            == 0
+            && self.observed_share().is_none_or(|share| share >= OBSERVED_SHARE)
+    }
+
+    /// Of the clients on this host that were not there before the agent.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(super) fn observed_share(&self) -> Option<f64> {
+        (self.same_host > 0).then(|| self.same_host_observed as f64 / self.same_host as f64)
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.same_host += other.same_host;
+        self.same_host_observed += other.same_host_observed;
+        self.observed += other.observed;
+        self.joined += other.joined;
+        self.inferred += other.inferred;
+        self.unknown_with_reason += other.unknown_with_reason;
+        self.unknown_without_reason += other.unknown_without_reason;
+        self.relayed += other.relayed;
+        self.wrong_principal += other.wrong_principal;
+        self.wrong_confidence += other.wrong_confidence;
+        self.wrong_process += other.wrong_process;
+        self.wrong_session += other.wrong_session;
+        self.missing_facts += other.missing_facts;
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.failed_clients += other.failed_clients;
+        self.wrong_put_in += other.wrong_put_in;
+        self.under_50_ms += other.under_50_ms;
+        self.unavailable.extend(other.unavailable.iter().cloned());
+        for (case, count) in &other.wrong_cases {
+            *self.wrong_cases.entry(case.clone()).or_default() += count;
+        }
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    fn example(&mut self, case: &str, text: impl FnOnce() -> String) {
+        *self.wrong_cases.entry(case.to_owned()).or_default() += 1;
+        if self.examples.len() < EXAMPLES && !self.examples.contains_key(case) {
+            self.examples.insert(case.to_owned(), text());
+        }
+    }
+}
+
+/// Compares. `recorded` is by mark.
+pub(super) fn judge(
+    expected: &BTreeMap<String, Expected>,
+    journal: &[Line],
+    recorded: &HashMap<String, Vec<Recorded>>,
+) -> Findings {
+    let mut findings = Findings::default();
+    let mut marks = 0;
+    for line in journal {
+        let (Some(expected), None) = (expected.get(&line.case), &line.error) else {
+            findings.failed_clients += 1;
+            findings.example(&line.case, || format!("a client failed: {line:?}"));
+            continue;
+        };
+        findings.connections += 1;
+        findings.under_50_ms += u64::from(line.life_us < SHORT_US);
+        let events = recorded.get(&line.mark).map(Vec::as_slice).unwrap_or_default();
+        marks += u64::from(!events.is_empty());
+        if events.len() < line.said as usize && !expected.lossy {
+            findings.missing += 1;
+            findings.example(&line.case, || {
+                format!(
+                    "{}: {} of {} statements are recorded",
+                    line.mark,
+                    events.len(),
+                    line.said
+                )
+            });
+        }
+        if !events.is_empty() {
+            connection(&mut findings, expected, line, events);
+        }
+    }
+    findings.extra = recorded.len() as u64 - marks;
+    if findings.extra > 0 {
+        findings.example("extra", || {
+            "something is recorded that is in no journal".to_owned()
+        });
+    }
+    findings
+}
+
+/// One connection that something is recorded of: every statement has to be right, and all have the same name.
+fn connection(findings: &mut Findings, expected: &Expected, line: &Line, events: &[Recorded]) {
+    let (mut sure, mut wrong) = (None, Vec::new());
+    for event in events {
+        let said = &event.attribution;
+        let complaint = match &expected.who {
+            _ if line.backend != event.backend() && line.backend != 0 && !expected.pooled => {
+                Some(Complaint::Session)
+            }
+            Who::Named(end) | Who::NamedOrUnknown(end) | Who::Inferred(end) => {
+                let is_named = said.principal != UNKNOWN;
+                if is_named && !said.principal.ends_with(end.as_str()) {
+                    Some(Complaint::Principal)
+                } else if !is_named && said.reason.is_empty() {
+                    Some(Complaint::Reason)
+                } else if is_named && !may_be(&expected.who, &said.confidence) {
+                    Some(Complaint::Confidence)
+                } else {
+                    None
+                }
+            }
+            Who::BehindRelay(kind) => {
+                if said.principal != UNKNOWN {
+                    Some(Complaint::Principal)
+                } else if !said.reason.starts_with(&format!("passed on by a {kind} (")) {
+                    Some(Complaint::Reason)
+                } else {
+                    None
+                }
+            }
+        };
+        let process = said
+            .process
+            .as_ref()
+            .filter(|_| !matches!(expected.who, Who::BehindRelay(_)));
+        let process = process.map(|process| line_differences(expected, line, process));
+        if process.as_ref().is_some_and(|process| process.exe_missing) {
+            wrong.push(Complaint::Missing);
+        }
+        if process.is_some_and(|process| !process.wrong.is_empty()) {
+            wrong.push(Complaint::Process);
+        }
+        wrong.extend(complaint);
+        let told = said.evidence.iter().any(|fact| fact.starts_with(PUT_IN));
+        if TELLS_PUT_IN && told != expected.put_in {
+            wrong.push(Complaint::PutIn);
+        }
+        // The least sure statement speaks for the connection.
+        let confidence = rank(&said.confidence);
+        sure = Some(sure.map_or(confidence, |least: usize| least.min(confidence)));
+        if !said.reason.is_empty() {
+            *findings.reasons.entry(general(&said.reason)).or_default() += 1;
+        }
+    }
+    wrong.sort();
+    wrong.dedup();
+    let relayed = matches!(expected.who, Who::BehindRelay(_));
+    if matches!(expected.who, Who::Named(_)) {
+        findings.same_host += 1;
+        findings.same_host_observed += u64::from(sure == Some(4));
+    }
+    match sure {
+        Some(4) => findings.observed += 1,
+        Some(3) => findings.joined += 1,
+        Some(1 | 2) => findings.inferred += 1,
+        _ if relayed => findings.relayed += 1,
+        _ if !wrong.contains(&Complaint::Reason) => findings.unknown_with_reason += 1,
+        _ => {}
+    }
+    for complaint in &wrong {
+        *match complaint {
+            Complaint::Principal => &mut findings.wrong_principal,
+            Complaint::Reason => &mut findings.unknown_without_reason,
+            Complaint::Confidence => &mut findings.wrong_confidence,
+            Complaint::Process => &mut findings.wrong_process,
+            Complaint::Session => &mut findings.wrong_session,
+            Complaint::PutIn => &mut findings.wrong_put_in,
+            Complaint::Missing => &mut findings.missing_facts,
+        } += 1;
+    }
+    let unknown_here = sure == Some(0) && matches!(expected.who, Who::Named(_));
+    if wrong.iter().any(|complaint| *complaint != Complaint::Missing) || unknown_here {
+        findings.example(&line.case, || describe(expected, line, events, &wrong));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Complaint {
+    Principal,
+    Reason,
+    Confidence,
+    Process,
+    Session,
+    PutIn,
+    Missing,
+}
+
+/// Facts that are not the journal's.
+#[derive(Debug, Default)]
+struct Differences {
+    wrong: Vec<String>,
+    exe_missing: bool,
+}
+
+fn line_differences(expected: &Expected, line: &Line, process: &Process) -> Differences {
+    let holds = expected.held && line.speaker.pid == process.pid;
+    differences(
+        expected,
+        if holds { &line.speaker } else { &line.client },
+        process,
+    )
+}
+
+fn differences(expected: &Expected, client: &Facts, process: &Process) -> Differences {
+    let mut found = Differences {
+        exe_missing: process.exe.is_empty(),
+        ..Differences::default()
+    };
+    let mut check = |name: &str, journal: &str, recorded: &str| {
+        if journal != recorded {
+            found
+                .wrong
+                .push(format!("{name} is {journal}, recorded {recorded}"));
+        }
+    };
+    let number = |number: u64| number.to_string();
+    check("pid", &number(client.pid.into()), &number(process.pid.into()));
+    check(
+        "start",
+        &number(client.ticks),
+        &number(process.start_ns / TICK_NS),
+    );
+    let uid = expected.uid.unwrap_or(client.uid);
+    check("uid", &number(uid.into()), &number(process.uid.into()));
+    let login = Some(client.login_uid).filter(|uid| *uid != u32::MAX);
+    check(
+        "login uid",
+        &format!("{login:?}"),
+        &format!("{:?}", process.login_uid),
+    );
+    let cgroup = expected.cgroup.as_deref().unwrap_or(&client.cgroup);
+    if !process.cgroup_path.is_empty() {
+        check("cgroup", cgroup, &process.cgroup_path);
+    }
+    if !process.exe.is_empty() {
+        check("exe", &client.exe, &process.exe);
+    }
+    found
+}
+
+fn may_be(who: &Who, confidence: &str) -> bool {
+    match who {
+        Who::Named(_) | Who::BehindRelay(_) => confidence == "observed",
+        Who::NamedOrUnknown(_) => matches!(confidence, "observed" | "joined" | "inferred"),
+        Who::Inferred(_) => confidence == "inferred",
+    }
+}
+
+fn rank(confidence: &str) -> usize {
+    CONFIDENCES
+        .iter()
+        .position(|name| *name == confidence)
+        .unwrap_or(0)
+}
+
+/// A reason without the numbers and names that are different each time.
+fn general(reason: &str) -> String {
+    let front = reason.split(" (").next().unwrap_or(reason);
+    let words = front.split(' ').map(|word| {
+        let number = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        if number { "N" } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn describe(expected: &Expected, line: &Line, events: &[Recorded], wrong: &[Complaint]) -> String {
+    let mut text = format!(
+        "{} {wrong:?}: expected {:?}; it is {:?}",
+        line.mark, expected.who, line.client
+    );
+    if line.speaker != line.client {
+        text += &format!(", then {:?}", line.speaker);
+    }
+    if let Some(event) = events.last() {
+        let said = &event.attribution;
+        text += &format!(
+            "; recorded {} {} {} {:?}",
+            said.principal, said.confidence, said.method, said.reason
+        );
+        if let Some(process) = &said.process {
+            text += &format!(
+                ", backend {}, {:?}",
+                event.backend(),
+                line_differences(expected, line, process)
+            );
+        }
+        text += &format!(" {:?}", said.evidence);
+    }
+    text
+}
+
+/// From the least sure to the surest.
+const CONFIDENCES: [&str; 5] = ["none", "asserted", "inferred", "joined", "observed"];
+const UNKNOWN: &str = "unknown";
+/// Of those clients that one kernel sees at both ends.
+const OBSERVED_SHARE: f64 = 0.999;
+/// As `/proc` counts (`USER_HZ` is 100 on every architecture).
+const TICK_NS: u64 = 10_000_000;
+const SHORT_US: u64 = 50_000;
+const EXAMPLES: usize = 40;
+/// How the evidence says it.
+const PUT_IN: &str = "put into the container from outside";
+/// Whether the agent fills in what that takes: the first process of a process' pid namespace.
+pub(super) const TELLS_PUT_IN: bool = false;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(mark: &str) -> Line {
+        let facts = json!({"pid": 7, "ticks": 12, "exe": "/bin/a", "uid": 5, "login_uid": u32::MAX, "cgroup": "/x/a.service"});
+        let line =
+            json!({"case": "a", "mark": mark, "backend": 70, "said": 1, "client": facts, "speaker": facts});
+        serde_json::from_value(line).unwrap()
+    }
+
+    fn event(principal: &str, confidence: &str, reason: &str) -> Recorded {
+        let process = json!({"pid": 7, "start_ns": 123_456_789, "exe": "/bin/a", "uid": 5, "cgroup_path": "/x/a.service"});
+        let event = json!({
+            "session": {"backend_pid": 70},
+            "statement": {"text": "SELECT 1 /* mark=a.1 */"},
+            "attribution": {"principal": principal, "confidence": confidence, "reason": reason, "process": process},
+        });
+        serde_json::from_value(event).unwrap()
+    }
+
+    fn judged(who: Who, line: &Line, event: Recorded) -> Findings {
+        let expected = BTreeMap::from([("a".to_owned(), Expected::of(who))]);
+        judge(
+            &expected,
+            std::slice::from_ref(line),
+            &HashMap::from([("a.1".to_owned(), vec![event])]),
+        )
+    }
+
+    #[test]
+    fn the_right_name_and_the_right_facts_are_right() {
+        let who = Who::Named("/unit/a.service".to_owned());
+        let found = judged(
+            who,
+            &line("a.1"),
+            event("spiffe://t/host/h/unit/a.service", "observed", ""),
+        );
+        assert!(found.none(), "{found:?}");
+        assert_eq!((found.connections, found.observed), (1, 1));
+    }
+
+    #[test]
+    fn each_kind_of_difference_is_counted() {
+        let named = || Who::Named("/unit/a.service".to_owned());
+        let right = || event("spiffe://t/host/h/unit/a.service", "observed", "");
+        let other = judged(
+            named(),
+            &line("a.1"),
+            event("spiffe://t/host/h/unit/b.service", "observed", ""),
+        );
+        assert_eq!((other.wrong_principal, other.none()), (1, false));
+        let silent = judged(named(), &line("a.1"), event("unknown", "none", ""));
+        assert_eq!((silent.unknown_without_reason, silent.none()), (1, false));
+        let unsure = judged(named(), &line("a.1"), event("unknown", "none", "gone"));
+        assert_eq!(
+            (unsure.unknown_with_reason, unsure.none()),
+            (1, false),
+            "none of one is observed"
+        );
+        let weak = judged(
+            named(),
+            &line("a.1"),
+            event("spiffe://t/host/h/unit/a.service", "inferred", ""),
+        );
+        assert_eq!(weak.wrong_confidence, 1);
+        let journal = Line {
+            client: Facts {
+                uid: 6,
+                ..line("a.1").client
+            },
+            ..line("a.1")
+        };
+        assert_eq!(judged(named(), &journal, right()).wrong_process, 1);
+        let journal = Line {
+            backend: 71,
+            ..line("a.1")
+        };
+        assert_eq!(judged(named(), &journal, right()).wrong_session, 1);
+        let journal = Line {
+            said: 2,
+            ..line("a.1")
+        };
+        assert_eq!(judged(named(), &journal, right()).missing, 1);
+        let swapped = judged(named(), &line("a.2"), right());
+        assert_eq!((swapped.missing, swapped.extra), (1, 1));
+    }
+
+    #[test]
+    fn a_relay_is_unknown_and_its_kind_is_said() {
+        let proxy = |event| judged(Who::BehindRelay("proxy"), &line("a.1"), event);
+        let found = proxy(event(
+            "unknown",
+            "none",
+            "passed on by a proxy (/usr/sbin/haproxy, x)",
+        ));
+        assert_eq!((found.relayed, found.none()), (1, true));
+        assert_eq!(
+            proxy(event("spiffe://t/host/h/unit/haproxy.service", "observed", "")).wrong_principal,
+            1
+        );
+        assert_eq!(
+            proxy(event(
+                "unknown",
+                "none",
+                "passed on by a tunnel (/usr/bin/socat, x)"
+            ))
+            .unknown_without_reason,
+            1
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Nodes as network namespaces, with a router between them that translates addresses.
+//!
+//! Owns the scenery and its journal. One agent watches the server's node; where no owner can be found by the pair of
+//! addresses, a client is the address that the server sees, and nothing more than that.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::judge::{Expected, Findings, Who};
+use super::networks::Networks;
+use super::scene::{Scene, Way};
+
+/// Runs the part.
+pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
+    let networks = build()?;
+    let mut scene = Scene::open_within(&networks, "db").await?;
+    let rules = rules(scene.cluster.port());
+    within(&networks, "router", &["nft", &rules])?;
+    let rounds = if full { ROUNDS } else { SHORT_ROUNDS };
+    let mut commands = Vec::new();
+    for case in CASES {
+        for node in ["one", "two"] {
+            let name = format!("{}-{node}", case.name);
+            let who = match (JOINS, case.seen_as) {
+                (false, Some(Seen::Itself)) => Who::Inferred(format!("/addr/{}", address(node))),
+                (_, Some(Seen::Router)) => Who::Inferred(format!("/addr/{ROUTER}")),
+                _ => Who::Named(format!("/unit/{}.service", case.name)),
+            };
+            scene.expect(&name, rounds, Expected::of(who));
+            let client = scene.program("client")?;
+            let count = rounds.to_string();
+            let group = format!("system.slice/{}.service", case.name);
+            let into = ["netns", "exec", &networks.name(node)];
+            let mut command = scene.client((&name, Way::Tcp), Path::new("/usr/sbin/ip"), &group, into)?;
+            command
+                .arg(client)
+                .args(["repeat", &count, "2", "connect", "say", "1"]);
+            let port = case.port.unwrap_or(scene.cluster.port());
+            let host = if case.port.is_some() {
+                gateway(node)
+            } else {
+                SERVER.to_owned()
+            };
+            command.env("PGHOST", host).env("PGPORT", port.to_string());
+            commands.push(command);
+        }
+    }
+    let at_once = commands.len();
+    scene.run(commands, at_once).await?;
+    let mut findings = scene.finish(keep).await?;
+    drop(networks);
+    findings.unavailable.push((
+        "nodes/joined".to_owned(),
+        "agents do not report whose connections leave their host yet: behind a router a client is its address".to_owned(),
+    ));
+    Ok(findings)
+}
+
+/// How a client reaches the server.
+struct Case {
+    name: &'static str,
+    /// The router's port, which leads to the server; the server's own address if there is none.
+    port: Option<u16>,
+    /// Whom the server sees where the agent cannot see both ends.
+    seen_as: Option<Seen>,
+}
+
+#[derive(Clone, Copy)]
+enum Seen {
+    Itself,
+    Router,
+}
+
+const CASES: [Case; 3] = [
+    // Nothing is translated, and one kernel has both ends here.
+    Case {
+        name: "routed",
+        port: None,
+        seen_as: None,
+    },
+    Case {
+        name: "translated",
+        port: Some(TRANSLATED),
+        seen_as: Some(Seen::Itself),
+    },
+    Case {
+        name: "masqueraded",
+        port: Some(MASQUERADED),
+        seen_as: Some(Seen::Router),
+    },
+];
+
+/// The server's node and two more, each with a wire to the router.
+fn build() -> Result<Networks> {
+    let mut networks = Networks::new();
+    for name in ["router", "db", "one", "two"] {
+        networks.add(name)?;
+    }
+    for node in ["db", "one", "two"] {
+        let (own, gateway) = (format!("{}/24", address(node)), gateway(node));
+        networks.wire(("router", Some(&format!("{gateway}/24"))), (node, Some(&own)))?;
+        networks.ip(node, &["route", "add", "default", "via", &gateway])?;
+    }
+    within(
+        &networks,
+        "router",
+        &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"],
+    )?;
+    Ok(networks)
+}
+
+fn address(node: &str) -> String {
+    match node {
+        "db" => SERVER,
+        "one" => "10.98.2.2",
+        _ => "10.98.3.2",
+    }
+    .to_owned()
+}
+
+fn gateway(node: &str) -> String {
+    format!("{}1", address(node).trim_end_matches('2'))
+}
+
+/// As a service's address is translated (DNAT), and as a node hides its pods (masquerading).
+fn rules(port: u16) -> String {
+    format!(
+        "table ip t {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
+         tcp dport {TRANSLATED} dnat to {SERVER}:{port}\n\
+         tcp dport {MASQUERADED} meta mark set 1 dnat to {SERVER}:{port}\n}}\n\
+         chain after {{\ntype nat hook postrouting priority srcnat;\nmeta mark 1 masquerade\n}}\n}}\n"
+    )
+}
+
+fn within(networks: &Networks, name: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip")
+        .args(["netns", "exec", &networks.name(name)])
+        .args(arguments)
+        .output()
+        .with_context(|| format!("running {}", arguments.join(" ")))?;
+    ensure!(
+        output.status.success(),
+        "{} failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Whether agents report the connections that leave their hosts, and the collector joins them.
+const JOINS: bool = false;
+const SERVER: &str = "10.98.1.2";
+/// Towards the server.
+const ROUTER: &str = "10.98.1.1";
+const TRANSLATED: u16 = 6001;
+const MASQUERADED: u16 = 6002;
+const ROUNDS: usize = 100;
+const SHORT_ROUNDS: usize = 10;
