@@ -15,17 +15,22 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 16] = [
     "gcc",
+    "haproxy",
+    "iproute2",
     "krb5-admin-server",
     "krb5-kdc",
     "krb5-user",
     "libc6-dev",
     "libdbd-pg-perl",
+    "nftables",
     "openssl",
     "pgbouncer",
     "postgresql",
     "python3-psycopg",
+    "runc",
+    "socat",
     "util-linux",
 ];
 
@@ -147,7 +152,7 @@ fn missing() -> anyhow::Result<Vec<Missing>> {
         packages.extend(wanted.into_iter().filter(|package| !is_installed(package)));
     } else if ebpf_build::Toolchain::find().is_none() {
         eprintln!(
-            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, OpenSSL, a Kerberos KDC, DBD::Pg, psycopg 3 for \
+            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, OpenSSL, a Kerberos KDC, HAProxy, runc, socat, iproute2, DBD::Pg, psycopg 3 for \
              /usr/bin/python3, and Rust's nightly with `rustup toolchain install nightly --component rust-src`"
         );
         bail!("no toolchain for the eBPF program was found");
@@ -255,9 +260,12 @@ fn install_packages(packages: &[String]) -> anyhow::Result<()> {
     )?;
     drop(no_cluster);
     drop(policy);
-    if packages.iter().any(|package| package.starts_with("krb5-")) {
-        // The suites bring realms of their own: the machine's is not to be started at the next boot, either.
-        for service in ["krb5-kdc", "krb5-admin-server"] {
+    if packages
+        .iter()
+        .any(|package| package.starts_with("krb5-") || package == "haproxy")
+    {
+        // The suites bring realms and proxies of their own: the machine's are not to be started at the next boot, either.
+        for service in ["krb5-kdc", "krb5-admin-server", "haproxy"] {
             step::run(
                 Command::new("deb-systemd-helper")
                     // It asks on whose behalf.

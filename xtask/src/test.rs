@@ -21,7 +21,7 @@ struct Check {
     run: fn() -> anyhow::Result<()>,
 }
 
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 11] = [
     Check {
         name: "formatting",
         run: formatting,
@@ -57,6 +57,10 @@ const CHECKS: [Check; 10] = [
     Check {
         name: "truth --suite loss",
         run: || suite(&["loss", "--json"]),
+    },
+    Check {
+        name: "truth --suite identity",
+        run: || suite(&["identity", "--json"]),
     },
     Check {
         name: "truth --suite wire",
