@@ -341,7 +341,7 @@ mod tests {
     fn the_client_is_what_it_was_when_it_connected() {
         let broker = in_a_thread();
         let mut connections = Connections::new(broker.clone());
-        let (mut processes, mut cgroups) = (Processes::new(broker), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(broker, Vec::new()), Cgroups::read());
         let owner = client_end(100, 7_000);
         let connecting = Process {
             pid: owner.tgid,

@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_is_reused_within_a_tick_is_another_process() {
-        let (mut processes, mut cgroups) = (Processes::new(in_a_thread()), Cgroups::read());
+        let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
         let (first, second) = (1_000_000_001, 1_000_000_900);
         for (start, uid) in [(first, 1), (second, 2)] {
             let fact = TaskFact {

@@ -94,6 +94,15 @@ pub(crate) fn query(seq: u64, principal: &str, text: &str) -> v1::Event {
                 rows: Some(seq),
                 ..Default::default()
             }),
+            effective_role: "reader".into(),
+            asserted: Some(v1::Asserted {
+                claims: vec![v1::Claim {
+                    says: "end_user".into(),
+                    value: format!("user-{seq}"),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
             ..Default::default()
         })),
         ..Default::default()
@@ -517,6 +526,8 @@ async fn files_hold_what_the_tail_held() {
         ("event_id", json!("a-1")),
         ("kind", json!("query")),
         ("login_role", json!("app_user")),
+        ("effective_role", json!("reader")),
+        ("end_user", json!("user-1")),
         ("principal", json!("p1")),
         ("statement", json!("SELECT 1")),
         ("objects", json!(["public.t1"])),

@@ -29,7 +29,7 @@ use program::{Generator, Kind};
 use session::{Compared, Session};
 
 /// Programs that are run on each server, of each kind.
-const PROGRAMS: u64 = 150;
+const PROGRAMS: u64 = 300;
 
 #[tokio::test]
 async fn settings_are_followed_as_the_server_changes_them() {

@@ -64,9 +64,10 @@ impl Generator {
 
     /// What is sent at once, up to one or more ReadyForQuery.
     pub(crate) fn turn(&mut self) -> Vec<Message> {
-        match self.below(4) {
+        match self.below(5) {
             0 => vec![Message::Query(self.statement().0), question()],
             1 | 2 => vec![self.string(), question()],
+            3 => self.block(),
             _ => {
                 let mut messages = self.pipeline();
                 match self.below(4) {
@@ -81,6 +82,42 @@ impl Generator {
                 }
                 messages
             }
+        }
+    }
+
+    /// A transaction with savepoints that exist, in one string or in one for each statement; not always to its end.
+    fn block(&mut self) -> Vec<Message> {
+        let mut statements = vec!["BEGIN".to_owned(), "SAVEPOINT a".to_owned()];
+        for _ in 0..4 + self.below(8) {
+            let savepoint = *self.one_of(&["a", "a", "b"]);
+            let statement = match self.below(12) {
+                0..=2 => format!("SAVEPOINT {savepoint}"),
+                3 => format!("RELEASE {savepoint}"),
+                4 | 5 => format!("ROLLBACK TO {savepoint}"),
+                6 => self.statement().0,
+                _ => {
+                    let (name, value) = (
+                        *self.one_of(&["app.end_user", "app.tenant", "role"]),
+                        self.value(),
+                    );
+                    let value = if name == "role" { "alice" } else { &value };
+                    let scope = *self.one_of(&["", "LOCAL "]);
+                    format!("SET {scope}{name} = '{value}'")
+                }
+            };
+            statements.push(statement);
+        }
+        statements.extend(
+            self.one_of(&[Some("COMMIT"), Some("ROLLBACK"), None])
+                .map(str::to_owned),
+        );
+        let asked = statements
+            .iter()
+            .map(|statement| format!("{statement}; {QUESTION}; "));
+        if self.below(2) == 0 {
+            vec![Message::Query(asked.collect()), question()]
+        } else {
+            asked.map(Message::Query).chain([question()]).collect()
         }
     }
 
