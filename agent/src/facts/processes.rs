@@ -159,7 +159,15 @@ impl Processes {
     /// What is only looked up of a process that somebody asks about: the digest of what it runs, and what its container is
     /// called.
     pub fn completed(&mut self, mut process: Arc<Process>) -> Arc<Process> {
+        let mut entries = self.by_pid.get(&process.pid).into_iter().flatten();
+        let known = entries.find(|entry| same_start(entry.process.start_ns, process.start_ns));
+        // One that runs another program by now: the digest would be that one's.
+        let is_former = known.is_some_and(|entry| {
+            let now = &entry.process;
+            (&now.exe, &now.command_line) != (&process.exe, &process.command_line)
+        });
         if process.exe_sha256.is_none()
+            && !is_former
             && let Some((start, digest, is_server)) = self.broker.program(process.pid)
             && start == process.start_ns / TICK_NS
         {
@@ -173,7 +181,9 @@ impl Processes {
             Arc::make_mut(&mut process).container = Some(container);
         }
         let mut entries = self.by_pid.get_mut(&process.pid).into_iter().flatten();
-        if let Some(entry) = entries.find(|entry| same_start(entry.process.start_ns, process.start_ns)) {
+        if let Some(entry) = entries.find(|entry| same_start(entry.process.start_ns, process.start_ns))
+            && !is_former
+        {
             entry.process = Arc::clone(&process);
         }
         process
