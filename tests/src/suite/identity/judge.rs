@@ -428,7 +428,7 @@ const EXAMPLES: usize = 40;
 /// How the evidence says it.
 const PUT_IN: &str = "put into the container from outside";
 /// Whether the agent fills in what that takes: the first process of a process' pid namespace.
-pub(super) const TELLS_PUT_IN: bool = false;
+pub(super) const TELLS_PUT_IN: bool = true;
 
 #[cfg(test)]
 mod tests {
