@@ -1,0 +1,103 @@
+use ebpf_abi::{FactKind, PeerProcess, SocketRole, UNIX_PATH_MAX};
+
+use super::*;
+use crate::broker::in_a_thread;
+
+const LOOPBACK: [u8; 16] = [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The server's end of a connection from port 50000 of this host.
+fn server_end(sequence: u32) -> SocketFact {
+    SocketFact {
+        kind: FactKind::Socket as u32,
+        tgid: 10,
+        at: 20,
+        cookie: 30,
+        server: 9,
+        netns: 1,
+        family: libc::AF_INET as u16,
+        local_port: 5432,
+        remote_port: 50_000,
+        role: SocketRole::Accepted as u8,
+        flags: 0,
+        local: LOOPBACK,
+        remote: LOOPBACK,
+        peer: PeerProcess::default(),
+        sequence,
+        answer: 0,
+        path_length: 0,
+        path: [0; UNIX_PATH_MAX],
+    }
+}
+
+/// The client's end of the same ports, as process `tgid` opened it.
+fn client_end(tgid: u32, sequence: u32) -> OwnerFact {
+    OwnerFact {
+        kind: FactKind::Owner as u32,
+        tgid,
+        at: 19,
+        start: 5,
+        cgroup_id: 0,
+        uid: 0,
+        netns: 1,
+        family: libc::AF_INET as u16,
+        local_port: 50_000,
+        remote_port: 5432,
+        reserved: 0,
+        sequence,
+        answer: 0,
+        local: LOOPBACK,
+        remote: LOOPBACK,
+        comm: [0; 16],
+    }
+}
+
+#[test]
+fn the_first_sequence_number_tells_connections_of_the_same_ports_apart() {
+    let broker = in_a_thread();
+    let mut connections = Connections::new(broker.clone());
+    // In two containers, say: the addresses are the same, and the ports happen to be.
+    connections.opened(&client_end(100, 7_000));
+    connections.opened(&client_end(200, 8_000));
+    let (mut processes, mut cgroups) = (Processes::new(broker, Vec::new()), Cgroups::read());
+    let mut client_of = |sequence| {
+        let fact = server_end(sequence);
+        let session = tap_core::session_facts(&fact);
+        match connections.peer(&fact, &session, &mut processes, &mut cgroups) {
+            Peer::TcpOwner { process, .. } => Some(process.pid),
+            _ => None,
+        }
+    };
+    assert_eq!(client_of(9_000), None, "nobody opened that one");
+    assert_eq!(client_of(8_000), Some(200));
+    assert_eq!(client_of(7_000), Some(100));
+    assert_eq!(client_of(7_000), None, "told once");
+}
+
+#[test]
+fn the_client_is_what_it_was_when_it_connected() {
+    let broker = in_a_thread();
+    let mut connections = Connections::new(broker.clone());
+    let (mut processes, mut cgroups) = (Processes::new(broker, Vec::new()), Cgroups::read());
+    let owner = client_end(100, 7_000);
+    let connecting = Process {
+        pid: owner.tgid,
+        start_ns: owner.start,
+        exe: Some("/usr/bin/first".to_owned()),
+        uid: owner.uid + 1,
+        cgroup_id: owner.cgroup_id,
+        cgroup_path: Some("/".to_owned()),
+        ..Process::default()
+    };
+    connections.opened_by(&owner, Some(Arc::new(connecting)));
+    let fact = server_end(7_000);
+    let session = tap_core::session_facts(&fact);
+    let peer = connections.peer(&fact, &session, &mut processes, &mut cgroups);
+    let Peer::TcpOwner { process, .. } = peer else {
+        panic!("{peer:?} is no owner")
+    };
+    assert_eq!(process.exe.as_deref(), Some("/usr/bin/first"));
+    assert_eq!(
+        process.uid, owner.uid,
+        "as at connect(2), not as at its last exec"
+    );
+}

@@ -1,0 +1,97 @@
+use super::*;
+use crate::broker::in_a_thread;
+
+fn task(pid: u32, start: u64, parent: (u32, u64)) -> TaskFact {
+    TaskFact {
+        tgid: pid,
+        start,
+        parent: parent.0,
+        parent_start: parent.1,
+        at: start,
+        login_uid: u32::MAX,
+        ..TaskFact::default()
+    }
+}
+
+#[test]
+fn a_reused_pid_is_another_process() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    let (first, second) = (1_000_000_000, 9_000_000_000);
+    processes.forked(&task(900_000, first, (0, 0)), &mut cgroups);
+    processes.exited(&TaskFact {
+        at: 2_000_000_000,
+        ..task(900_000, first, (0, 0))
+    });
+    processes.forked(&task(900_000, second, (0, 0)), &mut cgroups);
+    assert_eq!(processes.find(900_000, first).expect("the first").start_ns, first);
+    assert_eq!(
+        processes.find(900_000, second).expect("the second").start_ns,
+        second
+    );
+    let ended = processes.find_ended(900_000, 2_000_000_001).expect("the first");
+    assert_eq!(ended.start_ns, first);
+    assert!(
+        processes.find_ended(900_000, second + 1).is_none(),
+        "a living one is never meant"
+    );
+    assert!(processes.find(900_000, 5_000_000_000).is_none());
+}
+
+#[test]
+fn a_pid_that_is_reused_within_a_tick_is_another_process() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    let (first, second) = (1_000_000_001, 1_000_000_900);
+    for (start, uid) in [(first, 1), (second, 2)] {
+        let fact = TaskFact {
+            uid,
+            ..task(900_003, start, (0, 0))
+        };
+        processes.forked(&fact, &mut cgroups);
+    }
+    let uid = |start| processes.find(900_003, start).expect("a process").uid;
+    assert_eq!((uid(first), uid(second)), (1, 2));
+    assert!(
+        processes.find(900_003, 1_000_000_000).is_some(),
+        "as /proc tells it, cut to a tick"
+    );
+}
+
+#[test]
+fn the_dead_are_forgotten_in_time() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    let born = task(900_001, 1_000_000_000, (0, 0));
+    processes.forked(&born, &mut cgroups);
+    processes.exited(&TaskFact {
+        at: 2_000_000_000,
+        ..born
+    });
+    assert_eq!(processes.known(), 1);
+    processes.exited(&task(900_002, 2_000_000_000 + REMEMBERED_NS, (0, 0)));
+    assert_eq!(processes.known(), 0);
+}
+
+#[test]
+fn the_inventory_knows_this_process_and_its_parent() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    processes.inventory(&mut cgroups);
+    let own = processes
+        .read(std::process::id(), None, &mut cgroups)
+        .expect("this process");
+    let own = processes.find(own.pid, own.start_ns).expect("in the inventory");
+    assert_eq!(
+        own.exe.as_deref().map(Path::new),
+        std::env::current_exe().ok().as_deref()
+    );
+    assert!(!own.ancestry.is_empty());
+    assert_eq!(processes.start_of(own.pid), Some(own.start_ns / TICK_NS));
+}
+
+#[test]
+fn what_an_inventory_does_not_find_has_ended() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    processes.forked(&task(900_003, 1_000_000_000, (0, 0)), &mut cgroups);
+    assert_eq!(processes.start_of(900_003), Some(100));
+    processes.inventory(&mut cgroups);
+    assert_eq!(processes.start_of(900_003), None);
+    assert!(processes.find(900_003, 1_000_000_000).is_some(), "remembered");
+}
