@@ -126,6 +126,10 @@ fn peer(sock: Address, peer: &mut PeerProcess) -> Option<()> {
         peer.start = task.read(offset!(task_start_boottime)).unwrap_or(0);
         peer.cgroup_id = process::cgroup_id(task).unwrap_or(0);
         peer.comm = task.read(offset!(task_comm)).unwrap_or([0; 16]);
+        // The socket holds a reference, so that the address cannot be another's by now.
+        let then: u64 = sock.read(offset!(sock_peer_cred)).unwrap_or(0);
+        let now: u64 = task.read(offset!(task_cred)).unwrap_or(0);
+        peer.changed = u32::from(then != now);
     }
     Some(())
 }

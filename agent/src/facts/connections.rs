@@ -197,6 +197,15 @@ fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups
             },
         };
     }
+    if peer.changed != 0 {
+        // Whoever connects and then becomes something else would be named for what it became.
+        return Peer::Unknown {
+            reason: format!(
+                "process {} ran another program or changed its user between its connect and the server's first read",
+                peer.tgid
+            ),
+        };
+    }
     let named = Named {
         pid: peer.tgid,
         start: peer.start,

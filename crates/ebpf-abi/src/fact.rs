@@ -240,6 +240,11 @@ pub struct PeerProcess {
     pub cgroup_id: u64,
     /// Name of the task.
     pub comm: [u8; 16],
+    /// Not 0: its credentials are not those that it connected with. Every exec installs new ones (`commit_creds` in
+    /// fs/exec.c), and so does a change of user: what it is now is not certainly what connected.
+    pub changed: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A socket that a tapped process used for the first time.
@@ -340,6 +345,6 @@ const _: () = assert!(size_of::<TaskFact>() == 72 + 40);
 const _: () = assert!(size_of::<EnvironmentFact>() == 24);
 const _: () = assert!(size_of::<ExecFact>() == 112 + 24 + PATH_MAX + ARGS_MAX);
 const _: () = assert!(size_of::<OwnerFact>() == 104);
-const _: () = assert!(size_of::<PeerProcess>() == 40);
-const _: () = assert!(size_of::<SocketFact>() == 72 + 40 + 12 + UNIX_PATH_MAX);
+const _: () = assert!(size_of::<PeerProcess>() == 48);
+const _: () = assert!(size_of::<SocketFact>() == 72 + 48 + 12 + UNIX_PATH_MAX);
 const _: () = assert!(size_of::<CloseFact>() == 56);
