@@ -86,13 +86,23 @@ pub static LAYOUT: KernelLayout = KernelLayout {
 
 /// Written by the agent when it loads the object, too.
 #[unsafe(no_mangle)]
-pub static WISHES: Wishes = Wishes { environments: 0 };
+pub static WISHES: Wishes = Wishes {
+    environments: 0,
+    flows: 0,
+};
 
 /// Whether environments are to be told.
 #[inline(always)]
 pub fn tells_environments() -> bool {
     // SAFETY: the global is valid for the life of the program. Volatile, because the compiler sees only zeros.
     unsafe { ptr::read_volatile(ptr::addr_of!(WISHES.environments)) != 0 }
+}
+
+/// Whether connections to PostgreSQL servers are to be told.
+#[inline(always)]
+pub fn tells_flows() -> bool {
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(ptr::addr_of!(WISHES.flows)) != 0 }
 }
 
 /// Offset of one member. Volatile, because the compiler sees only zeros.

@@ -24,7 +24,7 @@ use crate::{
     call::{self, Call, MSG_PEEK},
     client::{self, Met},
     connect, copy, emit,
-    kernel::{Address, Place as _, Typed, offset},
+    kernel::{self, Address, Place as _, Typed, offset},
     maps::TARGETS,
     sockets::AF_UNIX,
 };
@@ -128,7 +128,7 @@ fn introduced(ctx: &BtfTracePointContext, current: *mut task_struct, length: u32
     const REQUESTS: core::ops::RangeInclusive<u32> = 80_877_102..=80_877_104;
     /// Protocol 3, whatever its minor version.
     const MAJOR: u32 = 3;
-    if !(SHORTEST..=LONGEST).contains(&length) {
+    if !kernel::tells_flows() || !(SHORTEST..=LONGEST).contains(&length) {
         return None;
     }
     let sk: *mut core::ffi::c_void = ctx.arg(0);

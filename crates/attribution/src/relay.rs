@@ -32,7 +32,8 @@ impl Relay {
     /// a hop.
     #[must_use]
     pub fn of(process: &Process) -> Option<Self> {
-        if process.is_server {
+        if process.is_server || process.exe_sha256.is_none() && is_named_like_a_server(process) {
+            // Where nobody could look into the executable, its name has to do: better no name than a relay's.
             return Some(Self::Server);
         }
         let program = process.exe.as_deref()?.rsplit('/').next()?;
@@ -47,6 +48,11 @@ impl Relay {
             kind => Some(kind),
         }
     }
+}
+
+fn is_named_like_a_server(process: &Process) -> bool {
+    let program = process.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
+    program.is_some_and(|name| name.starts_with("postgres") || name.starts_with("postmaster"))
 }
 
 /// Executables, by name. Of ssh and its server whatever connects to a database is a forwarded port: neither speaks its
@@ -93,6 +99,8 @@ mod tests {
         };
         assert_eq!(Relay::of(&process("/usr/sbin/haproxy", &[])), Some(Relay::Proxy));
         let mut server = process("/usr/lib/postgresql/15/bin/postgres", &[]);
+        assert_eq!(Relay::of(&server), Some(Relay::Server), "nobody looked into it");
+        server.exe_sha256 = Some([0; 32]);
         assert_eq!(Relay::of(&server), None, "a name alone");
         server.is_server = true;
         assert_eq!(Relay::of(&server), Some(Relay::Server));

@@ -90,4 +90,6 @@ pub struct KernelLayout {
 pub struct Wishes {
     /// Not 0: environments of programs are told.
     pub environments: u32,
+    /// Not 0: connections over which a client of PostgreSQL begins to speak are told, wherever they lead.
+    pub flows: u32,
 }
