@@ -35,6 +35,8 @@ pub fn event(agent_id: &str, event: &v1::Event) -> String {
         });
         match &event.body {
             Some(Body::Query(q)) => query(fields, q),
+            // Under the kind's own name stands the attribution that it gives.
+            Some(body @ Body::Amendment(_)) => fields.node("amends", Some(body), detail),
             Some(body) => fields.node(kind_of(body), Some(body), detail),
             None => {}
         }
@@ -76,6 +78,8 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::Transaction(_) => "transaction",
         Body::AgentPause(_) => "agent_pause",
         Body::AgentResume(_) => "agent_resume",
+        Body::FlowOwner(_) => "flow_owner",
+        Body::Amendment(_) => "attribution",
     }
 }
 
@@ -148,7 +152,13 @@ fn session(f: &mut Fields<'_>, s: &v1::Session, query: Option<&v1::Query>) {
     f.text("server_version", &s.server_version);
     f.node("client", s.client.as_ref(), endpoint);
     f.node("server", s.server.as_ref(), endpoint);
+    f.text("fingerprint", &fingerprint(s.fingerprint));
     f.always("opened_before_attach", &s.opened_before_attach);
+}
+
+/// Of a connection, as 16 hexadecimal digits; empty where it is not known.
+fn fingerprint(of: Option<u64>) -> String {
+    of.map(|pair| format!("{pair:016x}")).unwrap_or_default()
 }
 
 fn endpoint(f: &mut Fields<'_>, e: &v1::Endpoint) {
@@ -331,6 +341,19 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.always("paused_ns", &r.paused_ns);
             f.always("bytes_discarded", &r.bytes_discarded);
             f.text("reason", &r.reason);
+        }
+        Body::FlowOwner(flow) => {
+            f.node("client", flow.client.as_ref(), endpoint);
+            f.node("server", flow.server.as_ref(), endpoint);
+            f.text("fingerprint", &fingerprint(flow.fingerprint));
+            f.number("network_namespace", flow.network_namespace.into());
+        }
+        Body::Amendment(amended) => {
+            f.text("agent", &amended.agent_id);
+            f.text("session", &amended.session);
+            f.texts("inputs", &amended.inputs);
+            f.number("join_version", amended.join_version.into());
+            f.text("match", &amended.r#match);
         }
         Body::Transaction(t) => {
             f.number("seq", t.seq);

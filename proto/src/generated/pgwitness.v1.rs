@@ -256,7 +256,7 @@ pub struct Event {
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -292,6 +292,10 @@ pub mod event {
         AgentPause(super::AgentPause),
         #[prost(message, tag = "23")]
         AgentResume(super::AgentResume),
+        #[prost(message, tag = "24")]
+        FlowOwner(super::FlowOwner),
+        #[prost(message, tag = "25")]
+        Amendment(super::Amendment),
     }
 }
 /// What several events of a batch say alike, said once.
@@ -363,6 +367,10 @@ pub struct Session {
     /// Subject of the certificate that the client presented.
     #[prost(string, tag = "15")]
     pub client_certificate: ::prost::alloc::string::String,
+    /// The connection's first sequence numbers, the client's in the upper 32 bits: equal at both ends, whatever translates
+    /// addresses between them. Absent: not known, or no TCP.
+    #[prost(fixed64, optional, tag = "16")]
+    pub fingerprint: ::core::option::Option<u64>,
 }
 /// One execution request: a statement of a simple query string, or one Execute.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -578,6 +586,41 @@ pub struct StreamRange {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionOpen {}
+/// A client's end of a connection to a PostgreSQL server that is not on the same host. Whose it is, is the event's
+/// attribution; `ts_start_ns` is when it was opened.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlowOwner {
+    /// As this host saw them.
+    #[prost(message, optional, tag = "1")]
+    pub client: ::core::option::Option<Endpoint>,
+    #[prost(message, optional, tag = "2")]
+    pub server: ::core::option::Option<Endpoint>,
+    /// As in Session.
+    #[prost(fixed64, optional, tag = "3")]
+    pub fingerprint: ::core::option::Option<u64>,
+    /// Inode number of the client's network namespace.
+    #[prost(uint32, tag = "4")]
+    pub network_namespace: u32,
+}
+/// A collector's word: from its start on, this session is the event's attribution's. Events say what was known when they were
+/// recorded; answers show this.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Amendment {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub session: ::prost::alloc::string::String,
+    /// The events that it rests on, the session's first; their ids.
+    #[prost(string, repeated, tag = "3")]
+    pub inputs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of the rules that made it.
+    #[prost(uint32, tag = "4")]
+    pub join_version: u32,
+    /// "fingerprint" (exact), "translated" (exact; the client's address was translated on the way) or "pair" (addresses, ports
+    /// and time alone).
+    #[prost(string, tag = "5")]
+    pub r#match: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionClose {
     #[prost(string, tag = "1")]

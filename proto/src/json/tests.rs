@@ -209,6 +209,10 @@ fn every_kind_has_its_own_node() {
         }),
         Body::AgentPause(v1::AgentPause::default()),
         Body::AgentResume(v1::AgentResume::default()),
+        Body::FlowOwner(v1::FlowOwner {
+            fingerprint: Some(7),
+            ..Default::default()
+        }),
     ];
     for body in bodies {
         let one = v1::Event {
