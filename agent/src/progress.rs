@@ -141,6 +141,9 @@ pub struct KeptOwner {
     /// Network namespace.
     #[prost(uint32, tag = "5")]
     pub netns: u32,
+    /// Audit login uid at that moment.
+    #[prost(uint32, optional, tag = "6")]
+    pub login_uid: Option<u32>,
 }
 
 impl Kept {

@@ -14,7 +14,7 @@ use crate::{
     emit,
     kernel::{Address, Place as _, offset},
     maps::{OWNERS, Owner},
-    sockets,
+    process, sockets,
 };
 
 /// `enum` in `include/net/tcp_states.h`.
@@ -55,7 +55,7 @@ fn connecting(sock: Address) -> Option<()> {
         ports: 0,
         sequence: 0,
         answer: 0,
-        reserved: 0,
+        login_uid: process::login_uid(task),
         comm: bpf_get_current_comm().ok()?,
     };
     // A socket can be connected again: the newest owner counts.
@@ -107,6 +107,8 @@ fn tell(sock: Address, owner: &Owner, kind: FactKind) -> Option<()> {
         reserved: 0,
         sequence: owner.sequence,
         answer: owner.answer,
+        login_uid: owner.login_uid,
+        unused: 0,
         local: [0; 16],
         remote: [0; 16],
         comm: owner.comm,

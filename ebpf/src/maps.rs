@@ -38,6 +38,6 @@ pub struct Owner {
     /// First sequence numbers of its data and of the other end's, once it is established.
     pub sequence: u32,
     pub answer: u32,
-    pub reserved: u32,
+    pub login_uid: u32,
     pub comm: [u8; 16],
 }

@@ -1,7 +1,7 @@
 //! What a socket is: its ends, its namespace, its peer, and how far its streams have come.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use ebpf_abi::{PeerProcess, SocketFact, UNIX_PATH_MAX};
+use ebpf_abi::{PEER_CGROUP, PEER_CRED, PeerProcess, SocketFact, UNIX_PATH_MAX};
 
 use crate::{
     kernel::{Address, Place, offset},
@@ -117,6 +117,7 @@ fn peer(sock: Address, peer: &mut PeerProcess) -> Option<()> {
     let pid = sock.follow(offset!(sock_peer_pid))?;
     // `numbers[0].nr`: as the initial namespace sees it.
     peer.tgid = pid.read(offset!(pid_numbers))?;
+    peer.login_uid = u32::MAX;
     if let Some(cred) = sock.follow(offset!(sock_peer_cred)) {
         peer.uid = cred.read(offset!(cred_uid)).unwrap_or(u32::MAX);
     }
@@ -127,9 +128,33 @@ fn peer(sock: Address, peer: &mut PeerProcess) -> Option<()> {
         peer.cgroup_id = process::cgroup_id(task).unwrap_or(0);
         peer.comm = task.read(offset!(task_comm)).unwrap_or([0; 16]);
         // The socket holds a reference, so that the address cannot be another's by now.
+        peer.login_uid = process::login_uid(task);
         let then: u64 = sock.read(offset!(sock_peer_cred)).unwrap_or(0);
         let now: u64 = task.read(offset!(task_cred)).unwrap_or(0);
-        peer.changed = u32::from(then != now);
+        peer.changed = if then == now { 0 } else { PEER_CRED };
+        let made_in = sock.follow(offset!(unix_peer)).and_then(made_in);
+        if made_in.is_some_and(|cgroup| cgroup != peer.cgroup_id) {
+            peer.changed |= PEER_CGROUP;
+        }
     }
     Some(())
+}
+
+/// Id of the cgroup, in the unified hierarchy, in which a socket was made; `None` where the kernel does not keep it.
+#[inline(always)]
+fn made_in(sock: Address) -> Option<u64> {
+    /// Up to Linux 5.15 a word that is no pointer, and one that is but without a reference, are marked
+    /// (`include/linux/cgroup-defs.h`, `sock_cgroup_data`).
+    const IS_DATA: u64 = 1;
+    const MARKS: u64 = 3;
+    if offset!(sock_cgroup) == 0 {
+        return None;
+    }
+    let word: u64 = sock.read(offset!(sock_cgroup))?;
+    if word & IS_DATA != 0 || word & !MARKS == 0 {
+        return None;
+    }
+    Address(word & !MARKS)
+        .follow(offset!(cgroup_kn))?
+        .read(offset!(kernfs_node_id))
 }

@@ -64,6 +64,8 @@ fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         sock_socket: at("sock", "sk_socket")?,
         sock_peer_pid: at("sock", "sk_peer_pid")?,
         sock_peer_cred: at("sock", "sk_peer_cred")?,
+        // Absent where sockets do not know their cgroup.
+        sock_cgroup: btf.offset("sock", "sk_cgrp_data").unwrap_or(0),
         socket_file: at("socket", "file")?,
         socket_sk: at("socket", "sk")?,
         net_ns_inum: at("net", "ns.inum")?,
@@ -74,6 +76,7 @@ fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         tcp_bytes_received: at("tcp_sock", "bytes_received")?,
         tcp_bytes_acked: at("tcp_sock", "bytes_acked")?,
         unix_addr: at("unix_sock", "addr")?,
+        unix_peer: at("unix_sock", "peer")?,
         unix_address_len: at("unix_address", "len")?,
         unix_address_name: at("unix_address", "name")?,
         task_pid: at("task_struct", "pid")?,

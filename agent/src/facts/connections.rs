@@ -9,7 +9,7 @@ use std::{
 };
 
 use attribution::{Peer, Process};
-use ebpf_abi::{OwnerFact, SocketFact};
+use ebpf_abi::{OwnerFact, PEER_CRED, SocketFact};
 use tap_core::{Endpoint, SessionFacts, Transport};
 
 use super::{
@@ -107,6 +107,7 @@ impl Connections {
                             start: owner.start,
                             cgroup_id: owner.cgroup_id,
                             uid: owner.uid,
+                            login_uid: owner.login_uid,
                         };
                         let process = as_it_was(&named, process, &owner.comm, processes, cgroups);
                         let pair = format!("{address}:{port} → {server}:{server_port}");
@@ -197,11 +198,16 @@ fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups
             },
         };
     }
-    if peer.changed != 0 {
+    let changed = match peer.changed {
+        0 => None,
+        flags if flags & PEER_CRED != 0 => Some("ran another program or changed its user"),
+        _ => Some("was moved to another cgroup"),
+    };
+    if let Some(changed) = changed {
         // Whoever connects and then becomes something else would be named for what it became.
         return Peer::Unknown {
             reason: format!(
-                "process {} ran another program or changed its user between its connect and the server's first read",
+                "process {} {changed} between its connect and the server's first read",
                 peer.tgid
             ),
         };
@@ -211,6 +217,7 @@ fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups
         start: peer.start,
         cgroup_id: peer.cgroup_id,
         uid: peer.uid,
+        login_uid: peer.login_uid,
     };
     Peer::UnixPeer {
         process: as_it_was(&named, None, &peer.comm, processes, cgroups),
@@ -224,9 +231,11 @@ struct Named {
     start: u64,
     cgroup_id: u64,
     uid: u32,
+    /// `u32::MAX` if it has none.
+    login_uid: u32,
 }
 
-/// All that is known of it, as the user and in the cgroup that it was when it connected.
+/// All that is known of it, as the user, with the login and in the cgroup that it was when it connected.
 fn as_it_was(
     named: &Named,
     known: Option<Arc<Process>>,
@@ -253,7 +262,9 @@ fn as_it_was(
     let process = processes.completed(process);
     let is_there = process.cgroup_id == named.cgroup_id && process.cgroup_path.is_some();
     let is_that_user = process.uid == named.uid;
-    if is_there && is_that_user {
+    let login_uid = Some(named.login_uid).filter(|uid| *uid != u32::MAX);
+    let is_that_login = process.login_uid == login_uid;
+    if is_there && is_that_user && is_that_login {
         return process;
     }
     // What it is known by dates from its last fork or exec.
@@ -265,6 +276,11 @@ fn as_it_was(
     if !is_that_user {
         process.uid = named.uid;
         process.user = processes.user(named.uid);
+    }
+    if !is_that_login {
+        process.login_uid = login_uid;
+        process.login_user = login_uid.and_then(|uid| processes.user(uid));
+        process.audit_session = None;
     }
     Arc::new(process)
 }

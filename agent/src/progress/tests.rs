@@ -211,6 +211,7 @@ fn the_longest_session_fits() {
             cgroup_id: u64::MAX,
             uid: u32::MAX,
             netns: u32::MAX,
+            login_uid: Some(u32::MAX),
         }),
         ..unix.clone()
     };

@@ -197,6 +197,7 @@ impl Witness {
                 cgroup_id: process.cgroup_id,
                 uid: process.uid,
                 netns: *netns,
+                login_uid: process.login_uid,
             };
             self.old.owners.insert(cookie, owner);
         }
@@ -509,6 +510,7 @@ fn owner_fact(owner: &KeptOwner, of: &SocketFact) -> OwnerFact {
         local_port: of.remote_port,
         remote_port: of.local_port,
         sequence: of.sequence,
+        login_uid: owner.login_uid.unwrap_or(u32::MAX),
         local: of.remote,
         remote: of.local,
         ..OwnerFact::default()

@@ -191,6 +191,10 @@ pub struct OwnerFact {
     pub sequence: u32,
     /// The same of the accepting end's. Both together name it beyond any translation of addresses.
     pub answer: u32,
+    /// Its audit login uid when it connected; `u32::MAX` if it has none.
+    pub login_uid: u32,
+    /// Zero.
+    pub unused: u32,
     /// Address of the connecting end; IPv4 in the first four bytes.
     pub local: [u8; 16],
     /// Address of the accepting end.
@@ -240,12 +244,18 @@ pub struct PeerProcess {
     pub cgroup_id: u64,
     /// Name of the task.
     pub comm: [u8; 16],
-    /// Not 0: its credentials are not those that it connected with. Every exec installs new ones (`commit_creds` in
-    /// fs/exec.c), and so does a change of user: what it is now is not certainly what connected.
+    /// What it is now is not certainly what connected: [`PEER_CRED`], [`PEER_CGROUP`].
     pub changed: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Its audit login uid; `u32::MAX` if it has none.
+    pub login_uid: u32,
 }
+
+/// Flag of [`PeerProcess`]: its credentials are not those that it connected with. Every exec installs new ones
+/// (`commit_creds` in fs/exec.c), and so does a change of user.
+pub const PEER_CRED: u32 = 1;
+
+/// Flag of [`PeerProcess`]: it is not in the cgroup in which it made its socket.
+pub const PEER_CGROUP: u32 = 2;
 
 /// A socket that a tapped process used for the first time.
 #[repr(C)]
@@ -344,7 +354,7 @@ const _: () = assert!(size_of::<CgroupFact>() == 16 + CGROUP_PATH_MAX);
 const _: () = assert!(size_of::<TaskFact>() == 72 + 40);
 const _: () = assert!(size_of::<EnvironmentFact>() == 24);
 const _: () = assert!(size_of::<ExecFact>() == 112 + 24 + PATH_MAX + ARGS_MAX);
-const _: () = assert!(size_of::<OwnerFact>() == 104);
+const _: () = assert!(size_of::<OwnerFact>() == 112);
 const _: () = assert!(size_of::<PeerProcess>() == 48);
 const _: () = assert!(size_of::<SocketFact>() == 72 + 48 + 12 + UNIX_PATH_MAX);
 const _: () = assert!(size_of::<CloseFact>() == 56);

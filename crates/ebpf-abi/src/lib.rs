@@ -19,8 +19,8 @@ mod target;
 pub use counter::{Counter, REASON_COUNTERS};
 pub use fact::{
     ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind,
-    OwnerFact, PATH_MAX, PeerProcess, SOCKET_MID_STREAM, SOCKET_PROBED_GSS, SOCKET_PROBED_TLS,
-    SOCKET_UNCOUNTED, SocketFact, SocketRole, TaskFact, TaskPlace, UNIX_PATH_MAX,
+    OwnerFact, PATH_MAX, PEER_CGROUP, PEER_CRED, PeerProcess, SOCKET_MID_STREAM, SOCKET_PROBED_GSS,
+    SOCKET_PROBED_TLS, SOCKET_UNCOUNTED, SocketFact, SocketRole, TaskFact, TaskPlace, UNIX_PATH_MAX,
 };
 pub use layout::{KernelLayout, Wishes};
 pub use segment::{

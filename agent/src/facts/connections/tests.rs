@@ -45,6 +45,8 @@ fn client_end(tgid: u32, sequence: u32) -> OwnerFact {
         reserved: 0,
         sequence,
         answer: 0,
+        login_uid: u32::MAX,
+        unused: 0,
         local: LOOPBACK,
         remote: LOOPBACK,
         comm: [0; 16],

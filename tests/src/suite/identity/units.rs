@@ -28,10 +28,6 @@ pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
     for way in WAYS {
         for case in cases(&scene)? {
             let name = format!("{}-{}", case.name, way.name());
-            let is_pending = PENDING.iter().any(|(pending, _)| name.starts_with(pending));
-            if is_pending && !TRIES_PENDING {
-                continue;
-            }
             let who = if CHANGED.contains(&name.as_str()) {
                 Who::NamedOrUnknown(case.who)
             } else {
@@ -46,12 +42,7 @@ pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
         commands.extend(passed_on(&mut scene, way, rounds)?);
     }
     scene.run(commands, AT_ONCE).await?;
-    let mut findings = scene.finish(keep).await?;
-    let pending = PENDING.iter().filter(|_| !TRIES_PENDING);
-    findings
-        .unavailable
-        .extend(pending.map(|(case, why)| (format!("units/{case}"), (*why).to_owned())));
-    Ok(findings)
+    scene.finish(keep).await
 }
 
 fn cases(scene: &Scene) -> Result<Vec<Case>> {
@@ -249,21 +240,14 @@ fn passed_on(scene: &mut Scene, way: Way, rounds: usize) -> Result<Vec<Command>>
     Ok(commands)
 }
 
-/// What the agent cannot know today.
-const PENDING: [(&str, &str); 2] = [
-    (
-        "late-login",
-        "the kernel side tells the login uid at fork and exec, not at connect",
-    ),
-    ("moved-later-unix", LATE_PEER),
+/// Who runs another program, changes its user or is moved to another cgroup between its connect over a Unix socket and
+/// the server's first read is never named for what it became.
+const CHANGED: [&str; 4] = [
+    "connect-exec-unix",
+    "connect-exec-service-unix",
+    "later-uid-unix",
+    "moved-later-unix",
 ];
-const LATE_PEER: &str = "of a Unix socket the kernel side looks at the client when the server first reads: it may be in another \
-                         cgroup than when it connected";
-
-/// Who runs another program, or changes its user, between its connect over a Unix socket and the server's first read is
-/// never named for what it became.
-const CHANGED: [&str; 3] = ["connect-exec-unix", "connect-exec-service-unix", "later-uid-unix"];
-const TRIES_PENDING: bool = false;
 const ROUNDS: usize = 40;
 const SHORT_ROUNDS: usize = 3;
 /// Two are one client where a connection is passed on.
