@@ -21,7 +21,7 @@ pub(crate) struct Transactions {
     in_block: bool,
     /// A statement of it failed: only a rollback can follow.
     failed: bool,
-    /// A procedure or block of code ran in it.
+    /// Something ran in it that may have committed on its own: a procedure, a block of code, a command that sometimes does.
     procedure: bool,
 }
 
@@ -35,6 +35,13 @@ enum Control {
     },
     /// `ROLLBACK TO` a savepoint.
     RollbackTo,
+}
+
+impl Control {
+    const COMMIT: Self = Self::End {
+        how: Final::Committed,
+        chain: false,
+    };
 }
 
 /// Status bytes of ReadyForQuery.
@@ -87,7 +94,16 @@ impl Transactions {
                 .as_ref()
                 .is_some_and(|s| matches!(s.command.as_str(), "CALL" | "DO"));
             let last = index + 1 == count;
-            match control(query, status.filter(|_| last), self.failed) {
+            let mut control = control(query, status.filter(|_| last), self.failed);
+            // Refused in a block, so that in one the tag means something else.
+            if control.is_none() && query.outcome == Outcome::Ok && !self.in_block {
+                match commits_at_once(query) {
+                    Some(true) => control = Some(Control::COMMIT),
+                    Some(false) => {}
+                    None => self.procedure = true,
+                }
+            }
+            match control {
                 Some(Control::Begin) => self.in_block = true,
                 Some(Control::RollbackTo) => self.failed = false,
                 Some(Control::End { how, chain }) => {
@@ -147,6 +163,37 @@ impl Transactions {
     }
 }
 
+/// Whether a statement that succeeded outside a block has committed, with everything before it in the same pipeline, and
+/// cannot be undone by what follows. `None`: it may have.
+///
+/// Source: who calls `PreventInTransactionBlock` (access/transam/xact.c), and `exec_execute_message` (tcop/postgres.c).
+fn commits_at_once(query: &Query) -> Option<bool> {
+    let concurrently = || {
+        let text = query.statement.as_ref().filter(|_| query.text_is_whole())?;
+        Some(says(&text.redacted, "CONCURRENTLY"))
+    };
+    match query.tag.as_deref().unwrap_or_default() {
+        "VACUUM" | "CREATE DATABASE" | "DROP DATABASE" | "CREATE TABLESPACE" | "DROP TABLESPACE"
+        | "ALTER SYSTEM" | "COMMIT PREPARED" | "ROLLBACK PREPARED" | "DISCARD ALL" => Some(true),
+        "CREATE INDEX" | "DROP INDEX" | "ALTER TABLE" => concurrently(),
+        // With some of their options, or for more than one table.
+        "REINDEX" if concurrently() == Some(true) => Some(true),
+        "REINDEX"
+        | "CLUSTER"
+        | "CREATE SUBSCRIPTION"
+        | "ALTER SUBSCRIPTION"
+        | "DROP SUBSCRIPTION"
+        | "ALTER DATABASE" => None,
+        _ => Some(false),
+    }
+}
+
+/// Whether this word is in the text, in upper or lower case.
+fn says(text: &str, word: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.any(|found| found.eq_ignore_ascii_case(word))
+}
+
 /// What a statement that succeeded does to its transaction, which `failed` before or did not. `after` is the status
 /// behind it, where that is its own.
 fn control(query: &Query, after: Option<u8>, failed: bool) -> Option<Control> {
@@ -156,14 +203,7 @@ fn control(query: &Query, after: Option<u8>, failed: bool) -> Option<Control> {
     let tag = query.tag.as_deref()?;
     // The text tells what the tag leaves out; comments are gone from this form of it.
     let text = query.statement.as_ref().filter(|_| query.text_is_whole());
-    let says = |word: &str| {
-        text.is_some_and(|statement| {
-            let mut words = statement
-                .redacted
-                .split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            words.any(|found| found.eq_ignore_ascii_case(word))
-        })
-    };
+    let says = |word: &str| text.is_some_and(|statement| says(&statement.redacted, word));
     let chain = || says("CHAIN") && !says("NO");
     Some(match tag {
         "BEGIN" | "START TRANSACTION" => Control::Begin,
@@ -178,10 +218,7 @@ fn control(query: &Query, after: Option<u8>, failed: bool) -> Option<Control> {
         "ROLLBACK" if says("TO") => Control::RollbackTo,
         // Without a transaction to prepare it only commits, but says this (`PrepareTransactionBlock`).
         "ROLLBACK" if !failed && text.is_some_and(|text| text.command == "PREPARE TRANSACTION") => {
-            Control::End {
-                how: Final::Committed,
-                chain: false,
-            }
+            Control::COMMIT
         }
         // Without its text, a rollback that leaves a transaction behind may have been one to a savepoint.
         "ROLLBACK" if text.is_none() && after != Some(IDLE) => Control::RollbackTo,

@@ -156,6 +156,48 @@ fn what_a_failure_undoes_is_told() {
 }
 
 #[test]
+fn what_commits_at_once_is_not_undone_by_a_later_failure() {
+    let run = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0)].concat();
+    let ran = |tag: &str| [parsed(), bound(), complete(tag)].concat();
+    let failing = |sql: &str, tag: &str| {
+        told(
+            &[run(sql), run("INSERT"), run("SELECT 1/0"), sync()],
+            &[
+                ran(tag),
+                ran("INSERT 0 1"),
+                parsed(),
+                bound(),
+                error("ERROR", "22012"),
+                ready(b'I'),
+            ],
+        )
+    };
+    for (sql, tag) in [
+        ("VACUUM", "VACUUM"),
+        ("CREATE INDEX CONCURRENTLY ON t (a)", "CREATE INDEX"),
+    ] {
+        assert_eq!(
+            failing(sql, tag),
+            [
+                format!("{sql} 1 Committed"),
+                "INSERT 2 RolledBack".to_owned(),
+                "SELECT 1/0 2 RolledBack".to_owned()
+            ]
+        );
+    }
+    let undone = failing("CREATE INDEX ON t (a)", "CREATE INDEX");
+    assert_eq!(
+        undone.first().map(String::as_str),
+        Some("CREATE INDEX ON t (a) 1 RolledBack")
+    );
+    // Of one table it is like any other statement, of all it is not; the tag does not tell.
+    assert_eq!(
+        failing("CLUSTER", "CLUSTER").first().map(String::as_str),
+        Some("CLUSTER 1 Unknown")
+    );
+}
+
+#[test]
 fn a_loss_within_a_block_leaves_its_end_unknown() {
     let mut host = Host::logged_in();
     host.client(&[query("BEGIN")]);
