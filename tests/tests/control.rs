@@ -49,7 +49,7 @@ async fn pause_and_resume(tier: Tier, names: &[&str]) {
     cluster.start().await.unwrap();
     cluster.prepare().await.unwrap();
     let mut tap = Tap::start(&cluster.data(), Settings::clear(tier)).await.unwrap();
-    let socket = tap.agent_state().join("control.sock");
+    let socket = tap.agent.state().join("control.sock");
     let clients = [
         cluster.superuser(DATABASE).await.unwrap(),
         over_tcp(&cluster).await,
@@ -102,7 +102,7 @@ async fn pause_and_resume(tier: Tier, names: &[&str]) {
     // An agent that ends while it is paused says so.
     assert!(agent(&["pause"], &socket).status.success());
     say(&clients, PAUSED).await;
-    tap.end_agent(Signal::SIGTERM).await.unwrap();
+    tap.agent.end(Signal::SIGTERM).await.unwrap();
     refused(&["status"], &socket, "no agent runs at ");
     cluster.stop().await.unwrap();
     tap.stop().await.unwrap();

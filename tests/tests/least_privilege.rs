@@ -94,7 +94,7 @@ async fn what_the_unit_gives_is_enough_and_none_of_it_is_where_bytes_are_parsed(
     later.prepare().await.unwrap();
     say(&later, Route::Tls, "SELECT 'by a copy'");
 
-    let [broker, parser] = tap.agent_processes().unwrap();
+    let [broker, parser] = tap.agent.processes().unwrap();
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(of_all_threads(parser, set), [NONE], "{set} of what parses");
     }
@@ -119,7 +119,7 @@ async fn what_the_unit_gives_is_enough_and_none_of_it_is_where_bytes_are_parsed(
         0,
         "neither programs nor links of the kernel's"
     );
-    let status: Value = serde_json::from_str(&tap.ask_agent(&["status", "--json"]).unwrap()).unwrap();
+    let status: Value = serde_json::from_str(&tap.agent.ask(&["status", "--json"]).unwrap()).unwrap();
     assert_eq!(status["processes"][0]["pid"], broker);
     assert_eq!(status["processes"][1]["pid"], parser);
     assert_eq!(status["processes"][1]["capabilities"], serde_json::json!([]));
@@ -163,11 +163,11 @@ async fn what_was_captured_is_delivered_when_the_broker_dies() {
             .await
             .unwrap();
     }
-    tap.kill_broker().await.unwrap();
-    let said = tap.agent_said();
+    tap.agent.kill_broker().await.unwrap();
+    let said = tap.agent.said();
     assert!(said.contains("the broker has ended"), "{said}");
     client.simple_query("SELECT 'unwatched'").await.unwrap();
-    tap.start_agent().await.unwrap();
+    tap.agent.start().await.unwrap();
     client.simple_query("SELECT 'joins again'").await.unwrap();
     client.simple_query("SELECT 'watched again'").await.unwrap();
     drop(client);
@@ -205,16 +205,16 @@ async fn nobody_suffers_when_what_parses_dies() {
     client.simple_query("SELECT 'before'").await.unwrap();
     // Until the start of the agent is in the record.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let ended = tap.kill_parser().await.unwrap();
+    let ended = tap.agent.kill_parser().await.unwrap();
     assert_eq!(
         ended.code(),
         Some(1),
         "whoever watches over the agent starts it again"
     );
-    let said = tap.agent_said();
+    let said = tap.agent.said();
     assert!(said.contains("SIGKILL") && said.contains("is lost"), "{said}");
     client.simple_query("SELECT 'unwatched'").await.unwrap();
-    tap.start_agent().await.unwrap();
+    tap.agent.start().await.unwrap();
     client.simple_query("SELECT 'joins again'").await.unwrap();
     client.simple_query("SELECT 'watched again'").await.unwrap();
     drop(client);
@@ -242,7 +242,7 @@ async fn bytes_do_not_wait_for_the_broker() {
     let mut tap = Tap::start(&cluster.data(), settings).await.unwrap();
     let client = cluster.superuser(DATABASE).await.unwrap();
     client.simple_query("SELECT 'before'").await.unwrap();
-    tap.signal_broker(Signal::SIGSTOP).unwrap();
+    tap.agent.signal_broker(Signal::SIGSTOP).unwrap();
     // Whether it is a server cannot be known now.
     later.start().await.unwrap();
     let first_of_later = later.superuser("postgres").await.unwrap();
@@ -267,9 +267,9 @@ async fn bytes_do_not_wait_for_the_broker() {
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let status = tap.ask_agent(&["status"]).unwrap();
+    let status = tap.agent.ask(&["status"]).unwrap();
     assert!(status.contains("DOES NOT ANSWER"), "{status}");
-    tap.signal_broker(Signal::SIGCONT).unwrap();
+    tap.agent.signal_broker(Signal::SIGCONT).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     for text in ["SELECT 'joins'", "SELECT 'known to be one'"] {
         first_of_later.simple_query(text).await.unwrap();

@@ -70,19 +70,19 @@ async fn what_is_older_than_the_agent_is_named_and_what_it_missed_is_counted() {
     say(&all, "SELECT 'first run'").await;
     delivered(&tap, "SELECT 'first run'", all.len()).await;
 
-    tap.kill_agent().await.unwrap();
+    tap.agent.kill().await.unwrap();
     say(&all, AWAY).await;
     drop(leaver);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    tap.start_agent().await.unwrap();
+    tap.agent.start().await.unwrap();
     all.push(silent);
     say(&all, "SELECT 'joins again'").await;
     say(&all, "SELECT 'second run'").await;
     delivered(&tap, "SELECT 'second run'", all.len()).await;
 
     // Told to stop, and nothing passes meanwhile.
-    tap.end_agent(Signal::SIGTERM).await.unwrap();
-    tap.start_agent().await.unwrap();
+    tap.agent.end(Signal::SIGTERM).await.unwrap();
+    tap.agent.start().await.unwrap();
     say(&all, "SELECT 'joins a third time'").await;
     say(&all, "SELECT 'third run'").await;
     drop(all);

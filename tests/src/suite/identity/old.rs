@@ -147,9 +147,9 @@ async fn restarts(scene: &mut Scene, times: u32) -> Result<()> {
     }
     for _ in 0..times {
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        scene.tap()?.kill_agent().await?;
+        scene.tap()?.agent.kill().await?;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        scene.tap()?.start_agent().await?;
+        scene.tap()?.agent.start().await?;
     }
     for mut launcher in launchers {
         launcher.wait(PATIENCE).await?;

@@ -29,15 +29,16 @@ pub(super) async fn run(cell: &Cell, times: u32, keep: bool) -> Result<Found> {
     for turn in 0..times {
         tokio::time::sleep(PRESENT).await;
         load.say()?;
-        tap.end_agent(if turn % 2 == 0 {
-            Signal::SIGTERM
-        } else {
-            Signal::SIGKILL
-        })
-        .await?;
+        tap.agent
+            .end(if turn % 2 == 0 {
+                Signal::SIGTERM
+            } else {
+                Signal::SIGKILL
+            })
+            .await?;
         load.say()?;
         tokio::time::sleep(AWAY).await;
-        tap.start_agent().await?;
+        tap.agent.start().await?;
         load.say()?;
         restarts += 1;
     }

@@ -25,10 +25,10 @@ pub(super) async fn ring(keep: bool) -> Result<Found> {
     };
     let mut scene = Scene::open(settings, &[Route::Tcp, Route::Unix, Route::Tls]).await?;
     scene.say(20, 100).await?;
-    scene.tap.signal_agent(Signal::SIGSTOP)?;
+    scene.tap.agent.signal(Signal::SIGSTOP)?;
     // Some 10 MiB of requests and answers each.
     scene.say(150, 60_000).await?;
-    scene.tap.signal_agent(Signal::SIGCONT)?;
+    scene.tap.agent.signal(Signal::SIGCONT)?;
     tokio::time::sleep(AWAKE).await;
     scene.say(20, 100).await?;
     scene.close(vec!["ring_full"], keep).await
@@ -38,10 +38,10 @@ pub(super) async fn ring(keep: bool) -> Result<Found> {
 pub(super) async fn facts(keep: bool) -> Result<Found> {
     let mut scene = Scene::open(Settings::clear(Tier::Auto), &[Route::Tcp]).await?;
     scene.say(5, 100).await?;
-    scene.tap.signal_agent(Signal::SIGSTOP)?;
+    scene.tap.agent.signal(Signal::SIGSTOP)?;
     tokio::task::spawn_blocking(crowd).await??;
     scene.say(5, 100).await?;
-    scene.tap.signal_agent(Signal::SIGCONT)?;
+    scene.tap.agent.signal(Signal::SIGCONT)?;
     tokio::time::sleep(AWAKE).await;
     scene.say(5, 100).await?;
     scene.close(vec!["facts_lost"], keep).await
@@ -74,10 +74,10 @@ pub(super) async fn paused(keep: bool) -> Result<Found> {
     scene.say(5, 100).await?;
     let mut sessions = scene.sessions(1)?;
     scene.utter(&mut sessions).await?;
-    scene.tap.ask_agent(&["pause", "--reason", "the suite says so"])?;
+    scene.tap.agent.ask(&["pause", "--reason", "the suite says so"])?;
     scene.utter(&mut sessions).await?;
     scene.utter(&mut sessions).await?;
-    scene.tap.ask_agent(&["resume"])?;
+    scene.tap.agent.ask(&["resume"])?;
     scene.utter(&mut sessions).await?;
     Scene::end(sessions).await?;
     scene
@@ -97,11 +97,11 @@ pub(super) async fn rollback(keep: bool) -> Result<Found> {
         [backup.as_path(), folder.as_path()],
     ] {
         settle(&scene.tap).await?;
-        scene.tap.end_agent(Signal::SIGTERM).await?;
+        scene.tap.agent.end(Signal::SIGTERM).await?;
         scene.tap.kill_collector().await?;
         copy(then)?;
         scene.tap.start_collector().await?;
-        scene.tap.start_agent().await?;
+        scene.tap.agent.start().await?;
         // Without a number: it is not asked for, because it is gone.
         let program = scene.programs.first().context("a program")?;
         program
@@ -136,7 +136,7 @@ pub(super) async fn answers(keep: bool) -> Result<Found> {
 pub(super) async fn probes(keep: bool) -> Result<Found> {
     let mut cluster = Cluster::init_for(server_binaries()?, Witness::Statements, &[Route::Tls])?;
     let mut tap = Tap::start(&cluster.data(), Settings::clear(Tier::Auto)).await?;
-    tap.signal_agent(Signal::SIGSTOP)?;
+    tap.agent.signal(Signal::SIGSTOP)?;
     cluster.start().await?;
     cluster.prepare().await?;
     let program = Program::new(&slice(), "early-tls", &cluster, Route::Tls)?;
@@ -145,7 +145,7 @@ pub(super) async fn probes(keep: bool) -> Result<Found> {
     for _ in 0..3 {
         scene.utter(&mut sessions).await?;
     }
-    scene.tap.signal_agent(Signal::SIGCONT)?;
+    scene.tap.agent.signal(Signal::SIGCONT)?;
     tokio::time::sleep(AWAKE).await;
     for _ in 0..6 {
         scene.utter(&mut sessions).await?;

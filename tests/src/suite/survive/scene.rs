@@ -108,14 +108,14 @@ impl Played<'_> {
         tokio::time::sleep(BEFORE).await;
         match self.scene {
             Scene::Killed => {
-                self.tap.kill_agent().await?;
+                self.tap.agent.kill().await?;
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                self.tap.start_agent().await?;
+                self.tap.agent.start().await?;
             }
             Scene::Asleep => {
-                self.tap.signal_agent(Signal::SIGSTOP)?;
+                self.tap.agent.signal(Signal::SIGSTOP)?;
                 tokio::time::sleep(if full { LONG_SLEEP } else { SHORT_SLEEP }).await;
-                self.tap.signal_agent(Signal::SIGCONT)?;
+                self.tap.agent.signal(Signal::SIGCONT)?;
             }
             Scene::DiskFull => self.disk.as_ref().context("a disk")?.fill()?,
             Scene::NoCollector => {
@@ -134,7 +134,7 @@ impl Played<'_> {
 
     /// The agent has to live, and to record what comes now.
     pub(super) async fn end(mut self, slice: &str) -> Result<()> {
-        ensure!(self.tap.agent_lives()?, "the agent did not live");
+        ensure!(self.tap.agent.lives()?, "the agent did not live");
         settle(&self.tap).await?;
         self.recorded = recorded_count(&self.tap)?;
         let program = Program::new(slice, "behind-the-scene", self.cluster, Route::Tls)?;
@@ -149,7 +149,7 @@ impl Played<'_> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         // What was queued need not arrive in time: how it stops is not what is looked at.
-        drop(self.tap.end_agent(Signal::SIGTERM).await);
+        drop(self.tap.agent.end(Signal::SIGTERM).await);
         self.tap.stop().await?;
         let (verified, verdict) = self.tap.verify()?;
         ensure!(verified, "{verdict}");

@@ -1,0 +1,289 @@
+//! One agent, as its users start it.
+//!
+//! Owns its two processes, its state folder and the logs of what it said. It can be ended in every way in which an agent
+//! can end, and started again over the same state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::settings::{Redaction, Settings, Tier};
+use super::{READY_PATIENCE, STOP_PATIENCE, bare, launch, sibling, tail};
+use crate::cluster::free_port;
+use crate::process::Process;
+
+/// An agent; not running until it is started.
+#[derive(Debug)]
+pub struct Agent {
+    running: Option<Process>,
+    name: String,
+    folder: PathBuf,
+    binary: PathBuf,
+    /// The only cluster that it taps.
+    server_data: Option<PathBuf>,
+    collector: String,
+    settings: Settings,
+    starts: u32,
+}
+
+impl Agent {
+    /// An agent called `name`, with state and logs in `folder`, that delivers to this collector.
+    ///
+    /// # Errors
+    /// When its program is missing.
+    pub fn new(
+        (name, folder): (&str, &Path),
+        server_data: Option<&Path>,
+        collector: String,
+        settings: Settings,
+    ) -> Result<Self> {
+        Ok(Self {
+            running: None,
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            binary: sibling("pgwitness-agent")?,
+            server_data: server_data.map(Path::to_owned),
+            collector,
+            settings,
+            starts: 0,
+        })
+    }
+
+    /// Ends it in order, if it is running.
+    ///
+    /// # Errors
+    /// When it does not end, or ends with a failure.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.running.take() else {
+            return Ok(());
+        };
+        let status = process.stop(Signal::SIGTERM, STOP_PATIENCE).await?;
+        ensure!(
+            status.success(),
+            "pgwitness-agent ended with {status}:\n{}",
+            tail(&self.said())
+        );
+        Ok(())
+    }
+
+    /// Starts an agent over the same state folder and waits until it taps.
+    ///
+    /// # Errors
+    /// When the program ends early, or is not ready in time; the message carries the end of its log.
+    pub async fn start(&mut self) -> Result<()> {
+        self.starts += 1;
+        let log = self.log();
+        let mut command = self.command();
+        command
+            .arg("run")
+            .args(["--collector", &self.collector])
+            .args(["--metrics", &format!("127.0.0.1:{}", free_port()?)])
+            .arg("--state-dir")
+            .arg(self.state());
+        if let Some(server_data) = &self.server_data {
+            command.arg("--data-dir").arg(server_data);
+        }
+        if let Some(another) = &self.settings.another {
+            command.arg("--data-dir").arg(another);
+        }
+        if self.settings.redaction == Redaction::Clear {
+            command.args(["--redaction", "clear"]);
+        }
+        if self.settings.tier != Tier::Auto {
+            command.args(["--tier", self.settings.tier.name()]);
+        }
+        let sizes = [
+            ("PGWITNESS_AGENT__TAP__RING_MIB", self.settings.ring_mib),
+            ("PGWITNESS_AGENT__DELIVERY__QUEUE_MIB", self.settings.queue_mib),
+        ];
+        let sizes = sizes.map(|(name, size)| size.map(|size| (name, size.to_string())));
+        bare(&mut command).envs(sizes.into_iter().flatten());
+        for (key, value) in &self.settings.keys {
+            command.env(format!("PGWITNESS_AGENT__{key}"), value);
+        }
+        let mut agent = launch("pgwitness-agent", &mut command, &log)?;
+        let deadline = Instant::now() + READY_PATIENCE;
+        loop {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if said.lines().any(|line| line.contains("ready:")) {
+                break;
+            }
+            if agent.ended()?.is_some() || Instant::now() > deadline {
+                bail!("pgwitness-agent is not ready; it said:\n{}", tail(&said));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.running = Some(agent);
+        Ok(())
+    }
+
+    /// Kills both processes of the agent, as a crash would. The collector stays.
+    ///
+    /// # Errors
+    /// When the agent was no longer running.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.end(Signal::SIGKILL).await
+    }
+
+    /// Ends the agent, in one way or the other. The collector stays.
+    ///
+    /// # Errors
+    /// When the agent was no longer running, or does not end.
+    pub async fn end(&mut self, signal: Signal) -> Result<()> {
+        let mut agent = self.running.take().context("no agent is running")?;
+        ensure!(
+            agent.ended()?.is_none(),
+            "the agent had ended before it was ended; it said:\n{}",
+            tail(&self.said())
+        );
+        let parser = parser_of(agent.pid());
+        if let (Signal::SIGKILL, Some(parser)) = (signal, parser) {
+            kill(parser, signal).context("killing the process that parses")?;
+        }
+        agent.stop(signal, STOP_PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Kills the broker alone; the process that parses delivers what it has, and ends by itself. The collector stays.
+    ///
+    /// # Errors
+    /// When no agent is running, or its other process stays.
+    pub async fn kill_broker(&mut self) -> Result<()> {
+        let mut agent = self.running.take().context("no agent is running")?;
+        let parser = parser_of(agent.pid()).context("no process parses")?;
+        agent.stop(Signal::SIGKILL, STOP_PATIENCE).await?;
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while kill(parser, None).is_ok() {
+            ensure!(Instant::now() < deadline, "the process that parses stays");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Kills the process that parses, and gives how the agent ended then. The collector stays.
+    ///
+    /// # Errors
+    /// When no agent is running, or it does not end.
+    pub async fn kill_parser(&mut self) -> Result<ExitStatus> {
+        let mut agent = self.running.take().context("no agent is running")?;
+        let parser = parser_of(agent.pid()).context("no process parses")?;
+        kill(parser, Signal::SIGKILL).context("killing the process that parses")?;
+        agent.wait(STOP_PATIENCE).await
+    }
+
+    /// Sends both processes of the agent a signal that does not end them.
+    ///
+    /// # Errors
+    /// When no agent is running.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        let agent = self.running.as_mut().context("no agent is running")?;
+        if let Some(parser) = parser_of(agent.pid()) {
+            kill(parser, signal).context("signalling the process that parses")?;
+        }
+        agent.signal(signal)
+    }
+
+    /// Sends the broker alone a signal that does not end it.
+    ///
+    /// # Errors
+    /// When no agent is running.
+    pub fn signal_broker(&mut self, signal: Signal) -> Result<()> {
+        self.running
+            .as_mut()
+            .context("no agent is running")?
+            .signal(signal)
+    }
+
+    /// Process ids of the agent: of the broker, which was started, and of the process that parses.
+    ///
+    /// # Errors
+    /// When it is not two processes.
+    pub fn processes(&self) -> Result<[u32; 2]> {
+        let broker = self.running.as_ref().context("no agent is running")?.pid();
+        let parser = parser_of(broker).context("no process parses")?;
+        Ok([broker, parser.as_raw().unsigned_abs()])
+    }
+
+    /// What it wrote since its newest start.
+    #[must_use]
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join(format!("{}-{}.log", self.name, self.starts))
+    }
+
+    /// Whether the agent is running still.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn lives(&mut self) -> Result<bool> {
+        match &mut self.running {
+            Some(agent) => Ok(agent.ended()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// Asks the running agent something by its own command (`pause`, `resume`, `status`), and gives what it said.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.state().join("control.sock"))
+            .output()
+            .context("running pgwitness-agent")?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        ensure!(
+            output.status.success(),
+            "pgwitness-agent {arguments:?} failed: {said}"
+        );
+        Ok(said)
+    }
+
+    /// The agent, with all that this process may do or with less.
+    fn command(&self) -> Command {
+        let Some(capabilities) = &self.settings.capabilities else {
+            return Command::new(&self.binary);
+        };
+        let kept = capabilities
+            .iter()
+            .map(|name| name.trim_start_matches("CAP_").to_lowercase());
+        let set = kept.fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--no-new-privs",
+                "--inh-caps",
+                "-all",
+                "--bounding-set",
+                &set,
+                "--",
+            ])
+            .arg(&self.binary);
+        command
+    }
+
+    /// The agent's state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        let own = || self.folder.join(&self.name);
+        self.settings.state.clone().unwrap_or_else(own)
+    }
+}
+
+/// The process that the agent's first one has started (proc(5), `children`).
+fn parser_of(broker: u32) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{broker}/task/{broker}/children")).ok()?;
+    Some(Pid::from_raw(
+        children.split_ascii_whitespace().next()?.parse().ok()?,
+    ))
+}
