@@ -6,6 +6,7 @@
 mod container;
 mod containers;
 mod group;
+mod hosts;
 mod journal;
 mod judge;
 mod many;
@@ -50,6 +51,7 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
             "reuse" => reuse::run(full, keep).await,
             "old" => old::run(full, keep).await,
             "relays" => relays::run(full, keep).await,
+            "hosts" => hosts::run(full, keep).await,
             _ => nodes::run(full, keep).await,
         };
         let found = match found {
@@ -81,9 +83,8 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
     let mut all = figures(serde_json::to_value(&total)?)?;
     all.extend(figures(json!({
         "unknown": total.unknown_with_reason + total.unknown_without_reason + total.relayed,
-        "amended": 0,
         "observed_share_same_host": total.observed_share(),
-        "joined_share_cross_host": null,
+        "joined_share_cross_host": total.joined_share(),
         "parts": lines,
         "failed": failed,
         "seconds": began.elapsed().as_secs(),
@@ -92,5 +93,14 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
     Ok(Outcome { figures: all, passed })
 }
 
-const PARTS: [&str; 7] = ["units", "containers", "many", "reuse", "old", "relays", "nodes"];
-const SHORT_PARTS: [&str; 4] = ["units", "containers", "reuse", "relays"];
+const PARTS: [&str; 8] = [
+    "units",
+    "containers",
+    "many",
+    "reuse",
+    "old",
+    "relays",
+    "nodes",
+    "hosts",
+];
+const SHORT_PARTS: [&str; 5] = ["units", "containers", "reuse", "relays", "hosts"];

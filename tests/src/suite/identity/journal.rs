@@ -82,6 +82,7 @@ pub(super) struct Attribution {
     pub(super) reason: String,
     pub(super) evidence: Vec<String>,
     pub(super) process: Option<Process>,
+    pub(super) amended_by: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

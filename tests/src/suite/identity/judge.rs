@@ -38,6 +38,17 @@ pub(super) enum Who {
     BehindRelay(&'static str),
     /// The principal ends in this, and is inferred.
     Inferred(String),
+    /// A client of another host with an agent.
+    Elsewhere {
+        /// The principal, once joined, ends in this.
+        named: String,
+        /// Before, or if the other host's agent missed it, it is this address (as the server sees it), inferred; or unknown with a
+        /// reason.
+        address: String,
+        /// Whether it counts for the share of those that have to be joined: nothing hides its address, and no agent was
+        /// ended.
+        counts: bool,
+    },
 }
 
 impl Expected {
@@ -83,6 +94,12 @@ pub(super) struct Findings {
     pub(super) unknown_without_reason: u64,
     /// Unknown, as it has to be behind a relay.
     pub(super) relayed: u64,
+    /// On other hosts, their addresses not hidden, and no agent was ended meanwhile.
+    pub(super) cross_host: u64,
+    /// Of these, those that are joined.
+    pub(super) cross_host_joined: u64,
+    /// Connections whose recorded name was amended later.
+    pub(super) amended: u64,
     /// A name, and not the right one.
     pub(super) wrong_principal: u64,
     /// Surer or less sure than can be.
@@ -128,6 +145,13 @@ impl Findings {
             + self.failed_clients
             == 0
             && self.observed_share().is_none_or(|share| share >= OBSERVED_SHARE)
+            && self.joined_share().is_none_or(|share| share >= JOINED_SHARE)
+    }
+
+    /// Of the clients on other hosts with an agent whose addresses nothing hides.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(super) fn joined_share(&self) -> Option<f64> {
+        (self.cross_host > 0).then(|| self.cross_host_joined as f64 / self.cross_host as f64)
     }
 
     /// Of the clients on this host that were not there before the agent.
@@ -146,6 +170,9 @@ impl Findings {
         self.unknown_with_reason += other.unknown_with_reason;
         self.unknown_without_reason += other.unknown_without_reason;
         self.relayed += other.relayed;
+        self.cross_host += other.cross_host;
+        self.cross_host_joined += other.cross_host_joined;
+        self.amended += other.amended;
         self.wrong_principal += other.wrong_principal;
         self.wrong_confidence += other.wrong_confidence;
         self.wrong_process += other.wrong_process;
@@ -236,6 +263,18 @@ fn connection(findings: &mut Findings, expected: &Expected, line: &Line, events:
                     None
                 }
             }
+            Who::Elsewhere { named, address, .. } => {
+                let is_joined = said.principal.ends_with(named.as_str());
+                if said.principal == UNKNOWN {
+                    said.reason.is_empty().then_some(Complaint::Reason)
+                } else if !is_joined && !said.principal.ends_with(&format!("/addr/{address}")) {
+                    Some(Complaint::Principal)
+                } else {
+                    let may_be = matches!(said.confidence.as_str(), "inferred")
+                        || is_joined && said.confidence == "joined";
+                    (!may_be).then_some(Complaint::Confidence)
+                }
+            }
             Who::BehindRelay(kind) => {
                 if said.principal != UNKNOWN {
                     Some(Complaint::Principal)
@@ -272,6 +311,18 @@ fn connection(findings: &mut Findings, expected: &Expected, line: &Line, events:
     wrong.sort();
     wrong.dedup();
     let relayed = matches!(expected.who, Who::BehindRelay(_));
+    findings.amended += u64::from(
+        events
+            .iter()
+            .any(|event| !event.attribution.amended_by.is_empty()),
+    );
+    if let Who::Elsewhere { counts: true, .. } = expected.who {
+        findings.cross_host += 1;
+        findings.cross_host_joined += u64::from(sure == Some(3));
+        if sure != Some(3) {
+            findings.example(&line.case, || describe(expected, line, events, &wrong));
+        }
+    }
     if matches!(expected.who, Who::Named(_)) {
         findings.same_host += 1;
         findings.same_host_observed += u64::from(sure == Some(4));
@@ -370,6 +421,7 @@ fn may_be(who: &Who, confidence: &str) -> bool {
         Who::Named(_) | Who::BehindRelay(_) => confidence == "observed",
         Who::NamedOrUnknown(_) => matches!(confidence, "observed" | "joined" | "inferred"),
         Who::Inferred(_) => confidence == "inferred",
+        Who::Elsewhere { .. } => matches!(confidence, "joined" | "inferred"),
     }
 }
 
@@ -421,6 +473,8 @@ const CONFIDENCES: [&str; 5] = ["none", "asserted", "inferred", "joined", "obser
 const UNKNOWN: &str = "unknown";
 /// Of those clients that one kernel sees at both ends.
 const OBSERVED_SHARE: f64 = 0.999;
+/// Of those clients that the agents of two hosts see, one end each.
+const JOINED_SHARE: f64 = 0.995;
 /// As `/proc` counts (`USER_HZ` is 100 on every architecture).
 const TICK_NS: u64 = 10_000_000;
 const SHORT_US: u64 = 50_000;

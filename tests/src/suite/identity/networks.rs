@@ -48,6 +48,16 @@ impl Networks {
         ip(&[&["-n", &self.name(name)], arguments].concat())
     }
 
+    /// Any command within one.
+    pub(super) fn run(&self, name: &str, arguments: &[&str]) -> Result<()> {
+        ip(&[&["netns", "exec", &self.name(name)], arguments].concat())
+    }
+
+    /// Makes one a router.
+    pub(super) fn forward(&self, name: &str) -> Result<()> {
+        self.run(name, &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])
+    }
+
     /// A wire from one to the other. Its ends are called as where they lead to; each gets an address, if one is given.
     pub(super) fn wire(&self, one: (&str, Option<&str>), other: (&str, Option<&str>)) -> Result<()> {
         let (here, there) = (self.name(one.0), self.name(other.0));

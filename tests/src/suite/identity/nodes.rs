@@ -4,9 +4,8 @@
 //! addresses, a client is the address that the server sees, and nothing more than that.
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::judge::{Expected, Findings, Who};
 use super::networks::Networks;
@@ -16,8 +15,7 @@ use super::scene::{Scene, Way};
 pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
     let networks = build()?;
     let mut scene = Scene::open_within(&networks, "db").await?;
-    let rules = rules(scene.cluster.port());
-    within(&networks, "router", &["nft", &rules])?;
+    networks.run("router", &["nft", &rules(scene.cluster.port())])?;
     let rounds = if full { ROUNDS } else { SHORT_ROUNDS };
     let mut commands = Vec::new();
     for case in CASES {
@@ -93,7 +91,7 @@ const CASES: [Case; 3] = [
 ];
 
 /// The server's node and two more, each with a wire to the router.
-fn build() -> Result<Networks> {
+pub(super) fn build() -> Result<Networks> {
     let mut networks = Networks::new();
     for name in ["router", "db", "one", "two"] {
         networks.add(name)?;
@@ -103,29 +101,27 @@ fn build() -> Result<Networks> {
         networks.wire(("router", Some(&format!("{gateway}/24"))), (node, Some(&own)))?;
         networks.ip(node, &["route", "add", "default", "via", &gateway])?;
     }
-    within(
-        &networks,
-        "router",
-        &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"],
-    )?;
+    networks.forward("router")?;
     Ok(networks)
 }
 
-fn address(node: &str) -> String {
+pub(super) fn address(node: &str) -> String {
     match node {
         "db" => SERVER,
         "one" => "10.98.2.2",
-        _ => "10.98.3.2",
+        "two" => "10.98.3.2",
+        "edge" => "10.98.4.2",
+        _ => "10.98.5.2",
     }
     .to_owned()
 }
 
-fn gateway(node: &str) -> String {
+pub(super) fn gateway(node: &str) -> String {
     format!("{}1", address(node).trim_end_matches('2'))
 }
 
 /// As a service's address is translated (DNAT), and as a node hides its pods (masquerading).
-fn rules(port: u16) -> String {
+pub(super) fn rules(port: u16) -> String {
     format!(
         "table ip t {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
          tcp dport {TRANSLATED} dnat to {SERVER}:{port}\n\
@@ -134,27 +130,12 @@ fn rules(port: u16) -> String {
     )
 }
 
-fn within(networks: &Networks, name: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip")
-        .args(["netns", "exec", &networks.name(name)])
-        .args(arguments)
-        .output()
-        .with_context(|| format!("running {}", arguments.join(" ")))?;
-    ensure!(
-        output.status.success(),
-        "{} failed: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
 /// Whether agents report the connections that leave their hosts, and the collector joins them.
 const JOINS: bool = false;
-const SERVER: &str = "10.98.1.2";
+pub(super) const SERVER: &str = "10.98.1.2";
 /// Towards the server.
-const ROUTER: &str = "10.98.1.1";
-const TRANSLATED: u16 = 6001;
-const MASQUERADED: u16 = 6002;
+pub(super) const ROUTER: &str = "10.98.1.1";
+pub(super) const TRANSLATED: u16 = 6001;
+pub(super) const MASQUERADED: u16 = 6002;
 const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 10;

@@ -23,7 +23,7 @@ use crate::cluster::{APP_ROLE, Cluster, DATABASE, Witness};
 use crate::process::Process;
 use crate::screen::progress;
 use crate::suite::settle;
-use crate::tap::{Settings, Tap, Tier};
+use crate::tap::{Agent, Settings, Tap, Tier};
 
 /// How a client reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ impl Way {
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) groups: Groups,
+    /// Agents of other hosts.
+    pub(super) others: Vec<Agent>,
     pub(super) tap: Option<Tap>,
     pub(super) cluster: Cluster,
     home: TempDir,
@@ -64,11 +66,16 @@ impl Scene {
 
     /// The same, and the server has a network namespace of its own, with all of its addresses.
     pub(super) async fn open_within(networks: &Networks, name: &str) -> Result<Self> {
-        let mut scene = networks
-            .within(name, async || Self::listening_on("*").await)
-            .await?;
+        let mut scene = Self::unwatched_within(networks, name).await?;
         scene.start_tap().await?;
         Ok(scene)
+    }
+
+    /// The same, and nobody watches yet.
+    pub(super) async fn unwatched_within(networks: &Networks, name: &str) -> Result<Self> {
+        networks
+            .within(name, async || Self::listening_on("*").await)
+            .await
     }
 
     /// As [`Scene::open`], and nobody watches yet.
@@ -94,6 +101,7 @@ impl Scene {
         cluster.prepare().await?;
         Ok(Self {
             groups: Groups::make()?,
+            others: Vec::new(),
             tap: None,
             cluster,
             home,
@@ -103,7 +111,11 @@ impl Scene {
     }
 
     pub(super) async fn start_tap(&mut self) -> Result<()> {
-        self.tap = Some(Tap::start(&self.cluster.data(), Settings::clear(Tier::Auto)).await?);
+        self.start_tap_with(Settings::clear(Tier::Auto)).await
+    }
+
+    pub(super) async fn start_tap_with(&mut self, settings: Settings) -> Result<()> {
+        self.tap = Some(Tap::start(&self.cluster.data(), settings).await?);
         Ok(())
     }
 
@@ -237,8 +249,11 @@ impl Scene {
     /// Waits for everything, stops the tap and compares.
     pub(super) async fn finish(mut self, keep: bool) -> Result<Findings> {
         self.complete().await?;
-        let tap = self.tap()?;
+        let tap = self.tap.as_mut().context("there is no tap")?;
         settle(tap).await?;
+        for other in &mut self.others {
+            other.stop().await?;
+        }
         tap.stop().await?;
         let recorded = journal::recorded(tap)?;
         let (verified, verdict) = tap.verify()?;
