@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 pub use settings::SettingsError as ConfigError;
 
-use crate::log::LogOptions;
+use crate::{log::LogOptions, place::Place};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,19 +20,19 @@ pub struct Config {
     /// Folder for evidence and store.
     pub data: PathBuf,
     /// Where agents deliver.
-    pub grpc: Listen,
+    pub grpc: Listen<Place>,
     /// Where people and programs ask.
-    pub http: Listen,
+    pub http: Listen<SocketAddr>,
     /// The evidence log.
     pub log: LogConfig,
 }
 
-/// An address to listen on.
+/// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Listen {
+pub struct Listen<P> {
     /// Loopback only, as long as there is no authentication.
-    pub listen: SocketAddr,
+    pub listen: P,
 }
 
 /// The evidence log.
@@ -54,7 +54,7 @@ pub struct Overrides {
     /// `--data`
     pub data: Option<PathBuf>,
     /// `--grpc`
-    pub grpc: Option<SocketAddr>,
+    pub grpc: Option<Place>,
     /// `--http`
     pub http: Option<SocketAddr>,
 }
@@ -72,7 +72,7 @@ impl Default for Config {
         Self {
             data: data.into(),
             grpc: Listen {
-                listen: ([127, 0, 0, 1], 7433).into(),
+                listen: Place::Tcp(([127, 0, 0, 1], 7433).into()),
             },
             http: Listen {
                 listen: ([127, 0, 0, 1], 7480).into(),
@@ -125,10 +125,13 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        for (key, address) in [
-            ("grpc.listen", self.grpc.listen),
-            ("http.listen", self.http.listen),
-        ] {
+        let grpc = match self.grpc.listen {
+            Place::Tcp(address) => Some(address),
+            Place::Unix(_) => None,
+        };
+        let addresses = [("grpc.listen", grpc), ("http.listen", Some(self.http.listen))];
+        for (key, address) in addresses {
+            let Some(address) = address else { continue };
             if !address.ip().is_loopback() {
                 let expected =
                     "there is no authentication yet, so only a loopback address (127.0.0.1, ::1) is allowed";

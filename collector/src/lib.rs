@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod place;
 pub mod query;
 pub mod rebuild;
 pub mod record;

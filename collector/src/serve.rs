@@ -12,12 +12,13 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, ensure};
+use proto::v1::delivery_server::DeliveryServer;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
 use crate::{
     config::{Config, Overrides},
@@ -25,6 +26,7 @@ use crate::{
     ingest::Ingest,
     log::{Durable, Log, Places},
     metrics::Metrics,
+    place::{self, Place, SocketFile},
     rebuild,
     store::{Store, StoreOptions},
 };
@@ -38,9 +40,9 @@ pub struct Args {
     /// Folder for evidence and store [default: /var/lib/pgwitness-collector for root, else ./pgwitness-data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Where agents deliver; loopback only [default: 127.0.0.1:7433].
+    /// Where agents deliver: an address of loopback, or unix:/PATH [default: 127.0.0.1:7433].
     #[arg(long, value_name = "ADDR:PORT")]
-    pub grpc: Option<SocketAddr>,
+    pub grpc: Option<Place>,
     /// Where people ask; loopback only [default: 127.0.0.1:7480].
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
@@ -86,9 +88,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Serves until `stop` resolves; then ingest stops first, then the log with a last checkpoint, then the store.
 pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let grpc = bind("grpc.listen (--grpc)", config.grpc.listen).await?;
+    let grpc = Agents::await_at(&config.grpc.listen).await?;
     let web = bind("http.listen (--http)", config.http.listen).await?;
-    let (grpc_address, web_address) = (grpc.local_addr()?, web.local_addr()?);
+    let (grpc_address, web_address) = (grpc.place()?, web.local_addr()?);
     let metrics = Arc::new(Metrics::default());
     let (data, options) = (config.data.clone(), config.log_options());
     let runtime = tokio::runtime::Handle::current();
@@ -109,11 +111,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let feed = tokio::spawn(feed(opened.durable, Arc::clone(&store), Arc::clone(&metrics)));
     let (stopping, stopped) = watch::channel(false);
     let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone()).into_service();
-    let mut grpc_server = tokio::spawn(
-        tonic::transport::Server::builder()
-            .add_service(ingest)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), until(stopped.clone())),
-    );
+    let mut grpc_server = tokio::spawn(grpc.serve(ingest, stopped.clone()));
     let router = http::router(app(&store, &metrics, &opened.log));
     let mut http_server = tokio::spawn(
         axum::serve(web, router)
@@ -161,6 +159,54 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         http_server.abort();
     }
     outcome.and(closed).and(sealed)
+}
+
+/// Where agents are awaited.
+enum Agents {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile, Place),
+}
+
+impl Agents {
+    async fn await_at(place: &Place) -> anyhow::Result<Self> {
+        Ok(match place {
+            Place::Tcp(address) => Self::Tcp(bind("grpc.listen (--grpc)", *address).await?),
+            Place::Unix(path) => {
+                let (listener, file) = place::listen(path)?;
+                Self::Unix(listener, file, place.clone())
+            }
+        })
+    }
+
+    fn place(&self) -> anyhow::Result<Place> {
+        Ok(match self {
+            Self::Tcp(listener) => Place::Tcp(listener.local_addr()?),
+            Self::Unix(_, _, place) => place.clone(),
+        })
+    }
+
+    async fn serve(
+        self,
+        ingest: DeliveryServer<Ingest>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<(), tonic::transport::Error> {
+        let router = tonic::transport::Server::builder().add_service(ingest);
+        match self {
+            Self::Tcp(listener) => {
+                let incoming = TcpListenerStream::new(listener);
+                router
+                    .serve_with_incoming_shutdown(incoming, until(stopped))
+                    .await
+            }
+            // The file goes when the last stream has ended.
+            Self::Unix(listener, _file, _) => {
+                let incoming = UnixListenerStream::new(listener);
+                router
+                    .serve_with_incoming_shutdown(incoming, until(stopped))
+                    .await
+            }
+        }
+    }
 }
 
 async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
