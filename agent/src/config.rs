@@ -59,6 +59,11 @@ pub struct AgentConfig {
 pub struct TapConfig {
     /// Only servers with one of these data directories; empty: all that run on this host.
     pub data_directories: Vec<PathBuf>,
+    /// Only servers and clients in this cgroup or below it: whatever else this kernel runs is as if it were on another host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// Whether it is told whose connections lead from this host to servers elsewhere.
+    pub flows: bool,
     /// `auto`, `a` or `b`: how sockets are tapped.
     pub tier: TierConfig,
     /// `auto`, `always` or `unconfined`: which servers may be probed at the return of a function, without which encrypted
@@ -250,6 +255,9 @@ const KEPT_MOST: u32 = 1 << 20;
 /// Variables that are looked for at the most, each through every environment.
 const RUN_VARIABLES: usize = 64;
 
+/// What a collector's place begins with if it is a Unix socket; its path follows.
+pub const UNIX: &str = "unix:";
+
 /// Prefix of the variables.
 pub const ENVIRONMENT: &str = "PGWITNESS_AGENT__";
 
@@ -265,6 +273,8 @@ impl Default for Config {
             },
             tap: TapConfig {
                 data_directories: Vec::new(),
+                within: None,
+                flows: true,
                 tier: TierConfig::Auto,
                 uretprobes: AtReturn::Auto,
                 ring_mib: None,
@@ -410,14 +420,38 @@ impl Config {
                 "there is no authentication, so only a loopback address (127.0.0.1, ::1) is allowed";
             return refuse("metrics.listen", address.to_string(), expected);
         }
-        if let Some(url) = &self.delivery.collector {
+        if let Some(path) = &self.tap.within {
+            let components = path.strip_prefix('/').map(|below| below.split('/'));
+            let is_plain = |part: &str| !["", ".", ".."].contains(&part);
+            if !components.is_some_and(|mut parts| parts.all(is_plain)) {
+                let expected =
+                    "it must be the path of a cgroup from the root of its hierarchy, as in /kind/node-1";
+                return refuse("tap.within", format!("{path:?}"), expected);
+            }
+            if self.agent.host.is_none() {
+                let expected = "it takes a host's name of its own in agent.host, because principals of two such agents \
+                                must differ";
+                return refuse("tap.within", format!("{path:?}"), expected);
+            }
+        }
+        let at_socket = self
+            .delivery
+            .collector
+            .as_deref()
+            .and_then(|place| place.strip_prefix(UNIX));
+        if let Some(path) = at_socket.filter(|path| !path.starts_with('/')) {
+            let expected = "behind unix: there must be an absolute path";
+            return refuse("delivery.collector", format!("{UNIX}{path}"), expected);
+        }
+        if let Some(url) = self.delivery.collector.as_ref().filter(|_| at_socket.is_none()) {
             let host = url.strip_prefix("http://").unwrap_or_default();
             let host = host.strip_suffix('/').unwrap_or(host);
             if !host
                 .parse::<SocketAddr>()
                 .is_ok_and(|address| address.ip().is_loopback() && address.port() != 0)
             {
-                let expected = "it must be http:// and a loopback address with a port, as in http://127.0.0.1:7433, \
+                let expected = "it must be http:// and a loopback address with a port, as in http://127.0.0.1:7433, or \
+                                unix: and the path of a collector's socket, \
                                 because delivery to other hosts needs authentication, which is not there yet";
                 return refuse("delivery.collector", format!("{url:?}"), expected);
             }
@@ -487,6 +521,31 @@ mod tests {
                 .is_err_and(|error| error.to_string().contains("agent.id"))
         );
     }
+    #[test]
+    fn a_part_of_a_host_has_a_name_of_its_own() {
+        let mut config = Config::default();
+        config.tap.within = Some("/kind/node-1".to_owned());
+        let said = config.check().expect_err("two hosts of one name").to_string();
+        assert!(said.contains("agent.host"), "{said}");
+        config.agent.host = Some("node-1".to_owned());
+        assert_eq!(config.check(), Ok(()));
+        for wrong in ["", "/", "kind", "/kind/", "/kind/../x", "/a//b"] {
+            config.tap.within = Some(wrong.to_owned());
+            assert!(config.check().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_collector_can_be_at_a_socket() {
+        let mut config = Config::default();
+        config.delivery.collector = Some("unix:/run/pgwitness/grpc.sock".to_owned());
+        assert_eq!(config.check(), Ok(()));
+        for wrong in ["unix:", "unix:grpc.sock"] {
+            config.delivery.collector = Some(wrong.to_owned());
+            assert!(config.check().is_err(), "{wrong:?}");
+        }
+    }
+
     #[test]
     fn agents_with_state_of_their_own_have_a_socket_of_their_own() {
         let mut config = Config::default();

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use ebpf_abi::Wishes;
+
 use crate::{
     capture::{
         AtReturn, AttachError, Sizes, Tap, Tier, btf,
@@ -22,6 +24,12 @@ pub struct Args {}
 /// From this Linux on programs on tracepoints can be preempted, and the kernel skips those of others meanwhile
 /// (docs/kernels.md).
 const PREEMPTIBLE: (u32, u32) = (7, 0);
+
+/// Everything that the kernel side can be asked for.
+const ALL: Wishes = Wishes {
+    environments: 1,
+    flows: 1,
+};
 
 /// Runs the command; the exit code is 1 if something that is needed is missing.
 pub fn run(_: &Args) -> ExitCode {
@@ -105,7 +113,7 @@ fn hooks(missing: &mut Vec<String>) {
             connections: 1 << 10,
         };
         let needed = tier == best;
-        match Tap::attach(sizes, Some(tier), AtReturn::Auto, true) {
+        match Tap::attach(sizes, Some(tier), AtReturn::Auto, ALL) {
             Ok(tap) if needed => {
                 println!("  tier {tier}: loads and attaches; used by default");
                 println!(

@@ -23,7 +23,7 @@ pub const FACTS_LOST: &str = "facts_lost";
 /// Reason of the gap after which connections that the kernel does not count are in doubt.
 pub const PROGRAM_MISSED: &str = "program_missed";
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     (
         FACTS_LOST,
         |c| c.facts_lost,
@@ -43,6 +43,11 @@ const KINDS: [Kind; 5] = [
         "owners_full",
         |c| c.owners_full,
         "connecting sockets could not be remembered: their clients may be unknown",
+    ),
+    (
+        "flows_full",
+        |c| c.flows_full,
+        "connections to servers elsewhere were not told, because too many waited: their clients are addresses there",
     ),
     (
         "plaintext_unplaced",

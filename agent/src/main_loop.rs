@@ -298,6 +298,7 @@ impl Running {
         if emptied {
             witness.end_round(&mut out);
         }
+        witness.tell_flows(false, &mut out);
         self.took_segments = taken > 0;
         let set = |metric: &AtomicU64, value: u64| metric.store(value, Ordering::Relaxed);
         let (segments, bytes) = witness.taken();
@@ -306,6 +307,8 @@ impl Running {
         set(&self.metrics.sessions, witness.sessions());
         set(&self.metrics.orphans, witness.orphans());
         set(&self.metrics.malformed, witness.malformed());
+        set(&self.metrics.flows, witness.flows_told());
+        set(&self.metrics.flows_full, witness.flows_full());
         set(&self.metrics.sessions_open, witness.open_connections() as u64);
         set(&self.metrics.servers, witness.servers().iter().count() as u64);
         set(&self.metrics.paused_bytes, witness.discarded(Discard::Paused));

@@ -62,6 +62,10 @@ pub struct Metrics {
     pub rested_ns: AtomicU64,
     /// Runs of the tap's programs that the kernel skipped.
     pub program_missed: AtomicU64,
+    /// Connections to servers elsewhere that were told.
+    pub flows: AtomicU64,
+    /// Those that were not, because too many waited.
+    pub flows_full: AtomicU64,
 }
 
 impl Metrics {
@@ -102,6 +106,7 @@ impl Metrics {
             paused_bytes: load(&self.paused_bytes),
             memory_limit_bytes: load(&self.memory_limit_bytes),
             owners_full: kernel(Reason::OwnersFull),
+            flows_full: load(&self.flows_full),
             ring_full_bytes: kernel(Reason::RingFullBytes),
             plaintext_unplaced: kernel(Reason::PlaintextUnplaced),
         }
@@ -151,6 +156,16 @@ impl Metrics {
                 "owners_full",
                 "Connecting sockets whose owner could not be kept",
                 counters.owners_full,
+            ),
+            (
+                "flows",
+                "Connections to servers elsewhere told",
+                load(&self.flows),
+            ),
+            (
+                "flows_full",
+                "Connections to servers elsewhere not told because too many waited",
+                counters.flows_full,
             ),
             (
                 "program_missed",

@@ -29,6 +29,7 @@ use crate::{
         protocol::{ANSWER_BYTES, Start},
     },
     capture::Ring,
+    config::UNIX,
     confine::{self, Confined, Reach},
     control::ProcessStatus,
     facts::cgroups::Cgroups,
@@ -67,7 +68,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         segments,
         facts,
         broker: Broker::new(channel),
-        cgroups: Cgroups::read(),
+        cgroups: Cgroups::read().within(start.config.tap.within.as_deref()),
         boot: run::boot_id().chars().take(8).collect(),
     };
     let reach = reach(&start, sources.cgroups.mount());
@@ -127,6 +128,7 @@ fn reach(start: &Start, cgroups: Option<&Path>) -> Reach {
     let socket = config.control_socket();
     let folder = socket.parent().filter(|folder| **folder != config.state_dir);
     let collector = config.delivery.collector.as_deref();
+    let unix = collector.is_some_and(|place| place.starts_with(UNIX));
     let address = collector.and_then(|url| url.strip_prefix("http://"));
     let address = address.and_then(|address| address.trim_end_matches('/').parse::<SocketAddr>().ok());
     Reach {
@@ -135,6 +137,7 @@ fn reach(start: &Start, cgroups: Option<&Path>) -> Reach {
         removes: folder.map(Path::to_path_buf).into_iter().collect(),
         lists: cgroups.map(Path::to_path_buf).into_iter().collect(),
         ports: address.map(|address| address.port()).into_iter().collect(),
+        unix,
     }
 }
 

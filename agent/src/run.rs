@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use attribution::Host;
+use ebpf_abi::Wishes;
 use proto::v1;
 use tap_core::{Redaction, Settings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,7 +51,7 @@ pub struct Args {
     /// Validate the configuration, print what is in effect, and end
     #[arg(long)]
     check_config: bool,
-    /// The collector's URL, as in http://127.0.0.1:7433 [default: none, nothing is kept]
+    /// The collector, as in http://127.0.0.1:7433 or unix:/run/pgwitness/grpc.sock [default: none, nothing is kept]
     #[arg(long, value_name = "URL")]
     collector: Option<String>,
     /// Tap only the server with this data directory (can be given several times) [default: all servers]
@@ -114,11 +115,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.sizes(FACTS_RING),
         config.tap.tier.wished(),
         config.tap.uretprobes,
-        !config.identity.run_variables.is_empty(),
+        Wishes {
+            environments: u32::from(!config.identity.run_variables.is_empty()),
+            flows: u32::from(config.tap.flows),
+        },
     )
     .map_err(one_line)?;
     let wanted = Wanted {
         data_directories: config.tap.data_directories.clone(),
+        within: config.tap.within.clone(),
     };
     let start = Start {
         config,

@@ -5,6 +5,7 @@
 //! facts are taken whenever a segment of an unknown connection comes. The end of a process is told at once, while its
 //! last segments may still wait: ends are held back until the segment ring has been seen empty once more.
 
+mod flows;
 mod old_sessions;
 
 use std::{collections::HashMap, mem, sync::Arc};
@@ -23,7 +24,8 @@ use crate::{
     broker::{Broker, NoAnswer},
     clock::{self, Clock},
     facts::{
-        cgroups::Cgroups, connections::Connections, processes::Processes, servers::Server, tapped::Tapped,
+        cgroups::Cgroups, connections::Connections, flows::Flows, processes::Processes, servers::Server,
+        tapped::Tapped,
     },
     record::{self, Encoded, Encoder},
     segment_file::SegmentFile,
@@ -54,6 +56,8 @@ pub struct Witness {
     /// Segments, and payload bytes in them.
     taken: (u64, u64),
     old: OldSessions,
+    flows: Flows,
+    flows_skipped: flows::Skipped,
 }
 
 /// Why payload is discarded.
@@ -120,6 +124,8 @@ impl Witness {
             taken: (0, 0),
             undecided: HashMap::new(),
             old: OldSessions::new(broker.clone()),
+            flows: Flows::default(),
+            flows_skipped: flows::Skipped::default(),
             broker,
         };
         witness.processes.inventory(&mut witness.cgroups);
@@ -170,6 +176,7 @@ impl Witness {
             self.discard = why;
             self.tap.tell_discarded();
             self.emit(out);
+            self.tell_skipped_flows(out);
         }
     }
 
@@ -236,7 +243,7 @@ impl Witness {
                 let variables = variables.get(..fact.length as usize)?;
                 self.processes.started_with(&fact, variables);
             }
-            FactKind::Flow => {}
+            FactKind::Flow => self.flow(&OwnerFact::read(bytes)?),
         }
         Some(())
     }
@@ -427,6 +434,9 @@ impl Witness {
             peer = attribution::Peer::Unknown {
                 reason: "the connection is older than the agent".to_owned(),
             };
+        }
+        if let Some(fingerprint) = fact.fingerprint() {
+            self.flows.met(fingerprint, fact.at);
         }
         self.keep_owner(fact.cookie, &peer);
         let mut answer = attribution::attribute(&self.host, &peer);

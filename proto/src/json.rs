@@ -388,6 +388,7 @@ fn counters(f: &mut Fields<'_>, c: &v1::Counters) {
     f.always("paused_bytes", &c.paused_bytes);
     f.always("memory_limit_bytes", &c.memory_limit_bytes);
     f.always("owners_full", &c.owners_full);
+    f.always("flows_full", &c.flows_full);
     f.always("ring_full_bytes", &c.ring_full_bytes);
     f.always("plaintext_unplaced", &c.plaintext_unplaced);
 }

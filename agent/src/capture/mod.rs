@@ -99,7 +99,7 @@ pub struct Tap {
 
 impl Tap {
     /// Loads the programs and attaches all hooks of a tier; of the best that this kernel has, if none is wished.
-    /// `environments`: what programs are started with is told, too.
+    /// `wishes`: what else is told.
     ///
     /// # Errors
     ///
@@ -108,17 +108,13 @@ impl Tap {
         sizes: Sizes,
         wished: Option<Tier>,
         at_return: AtReturn,
-        environments: bool,
+        wishes: Wishes,
     ) -> Result<Self, AttachError> {
         require_privilege()?;
         // Below Linux 5.11 maps count against this limit; newer kernels ignore it, so a refusal is no error.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let layout = LayoutValue(btf::kernel_layout()?);
-        let wishes = WishesValue(Wishes {
-            environments: environments.into(),
-            // Nobody joins them yet, and every send on the host would pay.
-            flows: 0,
-        });
+        let wishes = WishesValue(wishes);
         let types = aya::Btf::from_sys_fs().map_err(|error| refused(None, error))?;
         let mut programs = EbpfLoader::new()
             .btf(Some(&types))

@@ -26,6 +26,8 @@ pub struct Reach {
     pub lists: Vec<PathBuf>,
     /// Ports to which it connects.
     pub ports: Vec<u16>,
+    /// Whether it connects to a Unix socket: the collector's. Which ones, no rule can say; their modes do.
+    pub unix: bool,
 }
 
 /// How far a process is confined.
@@ -91,7 +93,7 @@ pub fn broker(kept: &[&str]) -> anyhow::Result<()> {
 /// If a folder cannot be opened, or the kernel refuses a filter.
 pub fn parser(reach: &Reach, bounding: bool) -> anyhow::Result<Confined> {
     let files = files(reach)?;
-    syscalls::only().context("cannot install a filter of system calls")?;
+    syscalls::only(reach.unix).context("cannot install a filter of system calls")?;
     Ok(Confined { bounding, files })
 }
 

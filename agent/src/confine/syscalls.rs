@@ -178,12 +178,13 @@ pub fn never() -> Result<(), Refused> {
     )
 }
 
-/// From here on this thread, and those that it starts, may do what parsing and delivering takes.
+/// From here on this thread, and those that it starts, may do what parsing and delivering takes; with `unix` over Unix
+/// sockets, too.
 ///
 /// # Errors
 ///
 /// If the kernel has no filters of system calls.
-pub fn only() -> Result<(), Refused> {
+pub fn only(unix: bool) -> Result<(), Refused> {
     let never = NEVER.iter().chain(NEVER_PARSER);
     apply(
         never.map(|number| (*number, Vec::new())),
@@ -202,11 +203,11 @@ pub fn only() -> Result<(), Refused> {
         .iter()
         .chain(ALLOWED_OLDER)
         .map(|number| (*number, Vec::new()));
-    apply(plain.chain(conditional()?), refused, SeccompAction::Allow)
+    apply(plain.chain(conditional(unix)?), refused, SeccompAction::Allow)
 }
 
 /// Calls that are allowed with some arguments only.
-fn conditional() -> Result<Vec<(i64, Vec<SeccompRule>)>, Refused> {
+fn conditional(unix: bool) -> Result<Vec<(i64, Vec<SeccompRule>)>, Refused> {
     let executable = libc::PROT_EXEC.unsigned_abs().into();
     let thread = libc::CLONE_THREAD.unsigned_abs().into();
     let commands = [
@@ -218,6 +219,8 @@ fn conditional() -> Result<Vec<(i64, Vec<SeccompRule>)>, Refused> {
     ];
     let number = |value: libc::c_int| u64::from(value.unsigned_abs());
     let exactly = |argument, value: libc::c_int| rule(argument, Length::Dword, Op::Eq, number(value));
+    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX];
+    let families = families.iter().take(if unix { 3 } else { 2 });
     Ok(vec![
         (
             libc::SYS_mmap,
@@ -246,7 +249,9 @@ fn conditional() -> Result<Vec<(i64, Vec<SeccompRule>)>, Refused> {
         ),
         (
             libc::SYS_socket,
-            vec![exactly(0, libc::AF_INET)?, exactly(0, libc::AF_INET6)?],
+            families
+                .map(|family| exactly(0, *family))
+                .collect::<Result<_, _>>()?,
         ),
         (libc::SYS_socketpair, vec![exactly(0, libc::AF_UNIX)?]),
         (
@@ -281,9 +286,9 @@ mod tests {
 
     use super::*;
 
-    fn in_a_thread(tried: impl FnOnce() + Send + 'static) {
+    fn in_a_thread(unix: bool, tried: impl FnOnce() + Send + 'static) {
         thread::spawn(move || {
-            only().expect("filtered");
+            only(unix).expect("filtered");
             tried();
         })
         .join()
@@ -303,7 +308,7 @@ mod tests {
 
     #[test]
     fn work_goes_on_and_nothing_else() {
-        in_a_thread(|| {
+        in_a_thread(false, || {
             let sum = thread::spawn(|| 1 + 1).join().expect("threads can be started");
             assert_eq!(sum, 2);
             assert!(UdpSocket::bind("127.0.0.1:0").is_err(), "no new server");
@@ -313,6 +318,14 @@ mod tests {
                 nix::sys::signal::kill(nix::unistd::getppid(), None).is_err(),
                 "no signals to others"
             );
+        });
+    }
+
+    #[test]
+    fn a_unix_socket_is_opened_only_for_a_collector_at_one() {
+        in_a_thread(true, || {
+            assert!(UnixDatagram::unbound().is_ok());
+            assert!(UdpSocket::bind("127.0.0.1:0").is_err(), "no new server");
         });
     }
 }

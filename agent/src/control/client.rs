@@ -180,6 +180,7 @@ fn text(status: &Status) -> String {
             ),
             None => "collector   none: nothing is kept".to_owned(),
         },
+        format!("host        {}", status.role),
         format!("sessions    {} open", status.sessions_open),
         format!("ring        {}", fill(status.ring)),
         format!(
@@ -252,6 +253,7 @@ mod tests {
             agent_id: "db1-0011".to_owned(),
             tier: "A".to_owned(),
             uptime_s: 7_300,
+            role: "server".to_owned(),
             ring: Fill {
                 used: 1 << 19,
                 limit: 64 << 20,
@@ -275,6 +277,7 @@ mod tests {
             "tier A, up 2 h 1 min",
             "recording   yes",
             "collector   none: nothing is kept",
+            "host        server",
             "ring        0.5 of 64 MiB",
             "  7        /usr/bin/postgres  data ?  encryption: not read",
             "  ring_full            5",

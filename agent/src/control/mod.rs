@@ -67,6 +67,8 @@ pub struct Status {
     pub tier: String,
     /// Who paused it, if it is.
     pub paused: Option<Paused>,
+    /// What the host was found to be: "server", "client", "server and client", by what was seen of it.
+    pub role: String,
     /// Servers that are tapped.
     pub servers: Vec<ServerStatus>,
     /// Sessions that are open.

@@ -15,9 +15,14 @@ const PATHS: usize = 65_536;
 const WALK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The paths of cgroups, by id.
+///
+/// An agent that is for one cgroup and what is below it sees paths from there on, as a kernel of its own would show them;
+/// whatever is outside of it has none.
 pub struct Cgroups {
     mount: Option<PathBuf>,
+    /// From the root of the hierarchy.
     paths: HashMap<u64, String>,
+    within: Option<String>,
     walked: Option<Instant>,
 }
 
@@ -27,10 +32,34 @@ impl Cgroups {
         let mut cgroups = Self {
             mount: mount_point(),
             paths: HashMap::new(),
+            within: None,
             walked: None,
         };
         cgroups.walk();
         cgroups
+    }
+
+    /// Only that cgroup and what is below it counts.
+    #[must_use]
+    pub fn within(self, path: Option<&str>) -> Self {
+        Self {
+            within: path.map(str::to_owned),
+            ..self
+        }
+    }
+
+    /// A path as it is seen from where the agent's cgroups begin; `None` if it is outside.
+    pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        below(self.within.as_deref(), path)
+    }
+
+    /// Whether a cgroup is certainly outside.
+    pub fn is_outside(&mut self, id: u64) -> bool {
+        if self.within.is_none() {
+            return false;
+        }
+        self.find(id);
+        self.paths.get(&id).is_some_and(|path| self.below(path).is_none())
     }
 
     /// Where the unified hierarchy is mounted.
@@ -46,13 +75,17 @@ impl Cgroups {
         self.paths.insert(id, path);
     }
 
-    /// The path of a cgroup, from the root of the hierarchy; `None` if it is gone and was never seen.
+    /// The path of a cgroup; `None` if it is outside, or gone and was never seen.
     pub fn path(&mut self, id: u64) -> Option<&str> {
+        self.find(id);
+        self.paths.get(&id).and_then(|path| self.below(path))
+    }
+
+    fn find(&mut self, id: u64) {
         let may_walk = self.walked.is_none_or(|at| at.elapsed() > WALK_INTERVAL);
         if !self.paths.contains_key(&id) && may_walk {
             self.walk();
         }
-        self.paths.get(&id).map(String::as_str)
     }
 
     fn walk(&mut self) {
@@ -74,6 +107,17 @@ impl Cgroups {
                 .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             waiting.extend(folders.map(|entry| entry.path()));
         }
+    }
+}
+
+/// A path as it is seen from `within`; `None` if it is outside.
+pub fn below<'a>(within: Option<&str>, path: &'a str) -> Option<&'a str> {
+    let Some(within) = within else {
+        return Some(path);
+    };
+    match path.strip_prefix(within)? {
+        "" => Some("/"),
+        rest => rest.starts_with('/').then_some(rest),
     }
 }
 
@@ -105,5 +149,22 @@ mod tests {
         cgroups.made(u64::MAX, "/system.slice/a.service".to_owned());
         assert_eq!(cgroups.path(u64::MAX), Some("/system.slice/a.service"));
         assert_eq!(cgroups.path(u64::MAX - 1), None);
+    }
+
+    #[test]
+    fn what_is_outside_has_no_path() {
+        let mut cgroups = Cgroups::read().within(Some("/nodes/one"));
+        cgroups.made(u64::MAX, "/nodes/one/system.slice/a.service".to_owned());
+        cgroups.made(u64::MAX - 1, "/nodes/one-more/system.slice/a.service".to_owned());
+        cgroups.made(u64::MAX - 2, "/nodes/one".to_owned());
+        assert_eq!(cgroups.path(u64::MAX), Some("/system.slice/a.service"));
+        assert_eq!(cgroups.path(u64::MAX - 1), None);
+        assert_eq!(cgroups.path(u64::MAX - 2), Some("/"));
+        let outside = [0, 1, 2, 3].map(|less| cgroups.is_outside(u64::MAX - less));
+        assert_eq!(
+            outside,
+            [false, true, false, false],
+            "of the last nothing is known"
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,6 +33,16 @@ struct Pair {
     sequence: u32,
 }
 
+impl Pair {
+    fn of(fact: &OwnerFact) -> Self {
+        Self {
+            client: (fact.local, fact.local_port),
+            server: (fact.remote, fact.remote_port),
+            sequence: fact.sequence,
+        }
+    }
+}
+
 /// Who opened a connection: as the kernel names it, and all that was known of it at that moment. It may run another
 /// program, or have ended, by the time the server reads.
 struct Opened {
@@ -44,6 +54,8 @@ struct Opened {
 pub struct Connections {
     broker: Broker,
     owners: HashMap<Pair, Opened>,
+    /// The same connections by both first sequence numbers, which nothing translates.
+    by_fingerprint: HashMap<u64, Pair>,
     order: VecDeque<Pair>,
     local: HashSet<IpAddr>,
     local_read: Option<Instant>,
@@ -55,6 +67,7 @@ impl Connections {
         Self {
             broker,
             owners: HashMap::new(),
+            by_fingerprint: HashMap::new(),
             order: VecDeque::new(),
             local: HashSet::new(),
             local_read: None,
@@ -69,23 +82,71 @@ impl Connections {
     /// A process of this host opened a connection just now.
     pub fn opened_by(&mut self, fact: &OwnerFact, process: Option<Arc<Process>>) {
         let opened = Opened { fact: *fact, process };
-        let pair = Pair {
-            client: (fact.local, fact.local_port),
-            server: (fact.remote, fact.remote_port),
-            sequence: fact.sequence,
-        };
+        let pair = Pair::of(fact);
+        if let Some(fingerprint) = fact.fingerprint() {
+            self.by_fingerprint.insert(fingerprint, pair);
+        }
         if self.owners.insert(pair, opened).is_none() {
             self.order.push_back(pair);
         }
         while self.order.len() > OWNERS {
             if let Some(oldest) = self.order.pop_front() {
-                self.owners.remove(&oldest);
+                self.take(&oldest);
             }
         }
     }
 
+    fn take(&mut self, pair: &Pair) -> Option<Opened> {
+        let opened = self.owners.remove(pair)?;
+        if let Some(fingerprint) = opened.fact.fingerprint()
+            && self.by_fingerprint.get(&fingerprint) == Some(pair)
+        {
+            self.by_fingerprint.remove(&fingerprint);
+        }
+        Some(opened)
+    }
+
+    /// The owner of a connection whose addresses are translated on the way.
+    fn translated(&mut self, socket: &SocketFact) -> Option<Opened> {
+        let pair = *self.by_fingerprint.get(&socket.fingerprint()?)?;
+        self.take(&pair)
+    }
+
+    /// Who began to speak over a connection, and when it was opened. Its owner stays for the server's end.
+    pub fn client(&self, flow: &OwnerFact, processes: &mut Processes, cgroups: &mut Cgroups) -> (Peer, u64) {
+        let opened = self.owners.get(&Pair::of(flow));
+        let process = opened.and_then(|opened| opened.process.clone());
+        let peer = owner(flow, process, flow_pair(flow), processes, cgroups);
+        (peer, opened.map_or(flow.at, |opened| opened.fact.at))
+    }
+
     /// What is known of the client behind a server's socket.
     pub fn peer(
+        &mut self,
+        socket: &SocketFact,
+        session: &SessionFacts,
+        processes: &mut Processes,
+        cgroups: &mut Cgroups,
+    ) -> Peer {
+        let peer = self.found(socket, session, processes, cgroups);
+        let process = match &peer {
+            Peer::TcpOwner { process, .. }
+            | Peer::TcpHolder { process, .. }
+            | Peer::UnixPeer { process, .. } => process,
+            _ => return peer,
+        };
+        if !cgroups.is_outside(process.cgroup_id) {
+            return peer;
+        }
+        match session.client {
+            Endpoint::Inet(address, _) if !address.is_loopback() => Peer::Address(address),
+            _ => Peer::Unknown {
+                reason: "its client is outside of the cgroup that this agent is for".to_owned(),
+            },
+        }
+    }
+
+    fn found(
         &mut self,
         socket: &SocketFact,
         session: &SessionFacts,
@@ -100,23 +161,22 @@ impl Connections {
                     server: (socket.local, socket.local_port),
                     sequence: socket.sequence,
                 };
-                match self.owners.remove(&pair) {
-                    Some(Opened { fact: owner, process }) => {
-                        let named = Named {
-                            pid: owner.tgid,
-                            start: owner.start,
-                            cgroup_id: owner.cgroup_id,
-                            uid: owner.uid,
-                            login_uid: owner.login_uid,
-                        };
-                        let process = as_it_was(&named, process, &owner.comm, processes, cgroups);
-                        let pair = format!("{address}:{port} → {server}:{server_port}");
-                        Peer::TcpOwner {
-                            process,
-                            pair,
-                            netns: owner.netns,
-                        }
+                let pair_here = || format!("{address}:{port} → {server}:{server_port}");
+                let (opened, pair) = match self.take(&pair) {
+                    Some(opened) => (Some(opened), pair_here()),
+                    None => {
+                        let opened = self.translated(socket);
+                        let there = opened.as_ref().map(|opened| flow_pair(&opened.fact));
+                        let pair = format!(
+                            "{}, here {} (the same connection by the first sequence numbers of both ends)",
+                            there.unwrap_or_default(),
+                            pair_here()
+                        );
+                        (opened, pair)
                     }
+                };
+                match opened {
+                    Some(Opened { fact, process }) => owner(&fact, process, pair, processes, cgroups),
                     None if session.opened_before_attach => {
                         let ends = old_sockets::Connection {
                             backend: session.backend_pid,
@@ -178,6 +238,38 @@ impl Connections {
             }
         }
         self.local.contains(&address)
+    }
+}
+
+/// Both ends of a connection, as its client knows them.
+fn flow_pair(fact: &OwnerFact) -> String {
+    let end = |bytes, port| SocketAddr::new(tap_core::address(fact.family, bytes), port);
+    let (client, server) = (
+        end(fact.local, fact.local_port),
+        end(fact.remote, fact.remote_port),
+    );
+    format!("{client} → {server}")
+}
+
+/// Who opened a connection, as it was then.
+fn owner(
+    fact: &OwnerFact,
+    known: Option<Arc<Process>>,
+    pair: String,
+    processes: &mut Processes,
+    cgroups: &mut Cgroups,
+) -> Peer {
+    let named = Named {
+        pid: fact.tgid,
+        start: fact.start,
+        cgroup_id: fact.cgroup_id,
+        uid: fact.uid,
+        login_uid: fact.login_uid,
+    };
+    Peer::TcpOwner {
+        process: as_it_was(&named, known, &fact.comm, processes, cgroups),
+        pair,
+        netns: fact.netns,
     }
 }
 

@@ -166,6 +166,17 @@ impl Processes {
             let now = &entry.process;
             (&now.exe, &now.command_line) != (&process.exe, &process.command_line)
         });
+        let looked_up = known
+            .filter(|entry| entry.process.exe_sha256.is_some())
+            .map(|entry| (entry.process.exe_sha256, entry.process.is_server));
+        if process.exe_sha256.is_none()
+            && !is_former
+            && let Some(looked_up) = looked_up
+        {
+            // Somebody else asked since it was taken down.
+            let process = Arc::make_mut(&mut process);
+            (process.exe_sha256, process.is_server) = looked_up;
+        }
         if process.exe_sha256.is_none()
             && !is_former
             && let Some((start, digest, is_server)) = self.broker.program(process.pid)
@@ -284,7 +295,7 @@ impl Processes {
             login_uid: running.login_uid,
             login_user: running.login_uid.and_then(|uid| self.users.name(uid)),
             cgroup_id,
-            cgroup_path: Some(cgroup),
+            cgroup_path: cgroups.below(&cgroup).map(str::to_owned),
             audit_session: running.audit_session,
             session: running.session,
             tty: running.tty,

@@ -9,6 +9,7 @@ use std::{
 
 use object::{Object as _, ObjectSymbol as _, read::ReadCache};
 
+use super::cgroups::below;
 use crate::capture::plaintext::{Readable, open_executable};
 
 /// A symbol that a server exports for its extensions and nothing else has.
@@ -19,6 +20,8 @@ const SERVER_SYMBOL: &str = "PostmasterMain";
 pub struct Wanted {
     /// Empty: all.
     pub data_directories: Vec<PathBuf>,
+    /// Only those in this cgroup or below it.
+    pub within: Option<String>,
 }
 
 /// A running server.
@@ -135,6 +138,11 @@ impl Servers {
     }
 
     fn is_wanted(&self, server: &Server) -> bool {
+        if let Some(within) = &self.wanted.within
+            && !cgroup(server.pid).is_some_and(|path| below(Some(within), &path).is_some())
+        {
+            return false;
+        }
         let wanted = &self.wanted.data_directories;
         let resolved = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         let Some(own) = server.data_directory.as_deref().map(resolved) else {
@@ -194,6 +202,14 @@ fn descends(mut pid: u32, from: u32, parents: &HashMap<u32, u32>) -> bool {
         }
     }
     false
+}
+
+/// Path of a process' cgroup in the unified hierarchy.
+fn cgroup(pid: u32) -> Option<String> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    let groups = process.cgroups().ok()?.0;
+    let unified = groups.into_iter().find(|group| group.hierarchy == 0);
+    unified.map(|group| group.pathname)
 }
 
 /// From `-D`, else from `PGDATA`, else the working directory, which a running postmaster has set to it.

@@ -127,7 +127,9 @@ impl Running {
         servers.sort_by_key(|server| server.pid);
         let counters = proto::json::counters_value(&self.metrics.counters());
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let is_server = !servers.is_empty() || self.witness.sessions() > 0;
         Status {
+            role: role(is_server, self.witness.flows_told() > 0).to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.processes.first().map_or(0, |main| main.pid),
             processes: self.processes_now(),
@@ -182,6 +184,18 @@ impl Running {
         }
         self.sheds = false;
         self.discard();
+        let Self { witness, sink, .. } = self;
+        witness.tell_flows(true, &mut |event| sink.take(event));
+    }
+}
+
+/// What this host was found to be, by what was seen of it.
+fn role(is_server: bool, is_client: bool) -> &'static str {
+    match (is_server, is_client) {
+        (true, true) => "server and client",
+        (true, false) => "server",
+        (false, true) => "client",
+        (false, false) => "neither server nor client yet",
     }
 }
 

@@ -36,7 +36,7 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 
 /// What delivery needs to know.
 pub struct Delivery {
-    /// The collector's URL.
+    /// The collector's URL, or its Unix socket.
     pub collector: String,
     /// Names this agent.
     pub agent_id: String,

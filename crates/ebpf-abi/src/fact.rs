@@ -206,6 +206,19 @@ pub struct OwnerFact {
 // SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
 unsafe impl Record for OwnerFact {}
 
+impl OwnerFact {
+    /// Both first sequence numbers, the connecting end's in the upper half; `None` if they were not recorded.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        fingerprint(self.sequence, self.answer)
+    }
+}
+
+/// The client's number comes first. An end whose number is 0 is taken for one that is not known: one connection in 2^31.
+fn fingerprint(client: u32, server: u32) -> Option<u64> {
+    (client != 0 && server != 0).then(|| u64::from(client) << 32 | u64::from(server))
+}
+
 /// Which end of its connection a socket is.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,6 +315,20 @@ pub struct SocketFact {
 
 // SAFETY: `repr(C)`, integers only; the size assertion below excludes padding.
 unsafe impl Record for SocketFact {}
+
+impl SocketFact {
+    /// As [`OwnerFact::fingerprint`] of the other end; `None` for connections that are older than the tap, or have no such
+    /// numbers.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        let counted = self.family != AF_UNIX && self.flags & (SOCKET_MID_STREAM | SOCKET_UNCOUNTED) == 0;
+        // This end is the server's: the other one's number is the client's.
+        fingerprint(self.sequence, self.answer).filter(|_| counted)
+    }
+}
+
+/// `AF_UNIX` (unix(7)).
+const AF_UNIX: u16 = 1;
 
 /// A tapped process is about to end: how far the streams of the connection that it served came.
 #[repr(C)]

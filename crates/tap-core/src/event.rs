@@ -69,6 +69,9 @@ pub struct SessionFacts {
     pub netns: u32,
     /// The connection is older than the tap on it.
     pub opened_before_attach: bool,
+    /// First sequence numbers of both ends' data, the client's in the upper 32 bits: equal at both ends, whatever
+    /// translates addresses between them. `None`: not known, or no TCP.
+    pub fingerprint: Option<u64>,
     /// Role that logged in; `None` if the startup packet was not seen.
     pub login_role: Option<String>,
     /// Database; the server takes the role's name where the client named none.

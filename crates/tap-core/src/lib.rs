@@ -32,4 +32,4 @@ pub use pg_wire::{
 };
 pub use query::Redaction;
 pub use sql_meaning::Statement;
-pub use tap::{Settings, Tap, session_facts};
+pub use tap::{Settings, Tap, address, session_facts};

@@ -239,6 +239,7 @@ pub fn session_facts(fact: &SocketFact) -> SessionFacts {
         server,
         netns: fact.netns,
         opened_before_attach: fact.flags & SOCKET_MID_STREAM != 0,
+        fingerprint: fact.fingerprint(),
         login_role: None,
         database: None,
         application_name: None,
@@ -251,7 +252,8 @@ pub fn session_facts(fact: &SocketFact) -> SessionFacts {
 }
 
 /// An address as the kernel keeps it; IPv4 inside IPv6 is shown as IPv4.
-fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
+#[must_use]
+pub fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
     let [a, b, c, d, ..] = bytes;
     if family == AF_INET {
         return IpAddr::V4(Ipv4Addr::new(a, b, c, d));

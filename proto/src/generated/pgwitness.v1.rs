@@ -748,6 +748,9 @@ pub struct Counters {
     /// Calls of an encryption function by a process whose socket is not known.
     #[prost(uint64, tag = "19")]
     pub plaintext_unplaced: u64,
+    /// Connections to PostgreSQL servers elsewhere that were not told, because too many waited to be.
+    #[prost(uint64, tag = "20")]
+    pub flows_full: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentStart {

@@ -103,3 +103,74 @@ fn the_client_is_what_it_was_when_it_connected() {
         "as at connect(2), not as at its last exec"
     );
 }
+
+#[test]
+fn where_addresses_are_translated_both_sequence_numbers_name_the_connection() {
+    let broker = in_a_thread();
+    let mut connections = Connections::new(broker.clone());
+    let (mut processes, mut cgroups) = (Processes::new(broker, Vec::new()), Cgroups::read());
+    let numbered = |tgid, sequence, answer| OwnerFact {
+        answer,
+        remote_port: 6001,
+        ..client_end(tgid, sequence)
+    };
+    connections.opened(&numbered(100, 7_000, 1));
+    connections.opened(&numbered(200, 7_001, 2));
+    let mut client_of = |sequence, answer, flags| {
+        let fact = SocketFact {
+            answer,
+            flags,
+            ..server_end(sequence)
+        };
+        let session = tap_core::session_facts(&fact);
+        match connections.peer(&fact, &session, &mut processes, &mut cgroups) {
+            Peer::TcpOwner { process, pair, .. } => Some((process.pid, pair)),
+            _ => None,
+        }
+    };
+    assert_eq!(client_of(7_000, 2, 0), None, "one number alone names nobody");
+    assert_eq!(client_of(2, 7_001, 0), None, "they are not the other way round");
+    let (pid, pair) = client_of(7_001, 2, 0).expect("found");
+    assert_eq!(pid, 200);
+    assert!(
+        pair.starts_with("127.0.0.1:50000 → 127.0.0.1:6001, here 127.0.0.1:50000 → 127.0.0.1:5432"),
+        "{pair}"
+    );
+    assert_eq!(client_of(7_001, 2, 0), None, "told once");
+}
+
+#[test]
+fn a_client_outside_of_the_agents_cgroup_is_as_on_another_host() {
+    let broker = in_a_thread();
+    let mut connections = Connections::new(broker.clone());
+    let mut processes = Processes::new(broker, Vec::new());
+    let mut cgroups = Cgroups::read().within(Some("/nodes/one"));
+    cgroups.made(u64::MAX, "/nodes/two/system.slice/a.service".to_owned());
+    cgroups.made(u64::MAX - 1, "/nodes/one/system.slice/a.service".to_owned());
+    let elsewhere = [10, 9, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut peer_from = |address, cgroup_id| {
+        connections.opened(&OwnerFact {
+            local: address,
+            cgroup_id,
+            ..client_end(100, 7_000)
+        });
+        let fact = SocketFact {
+            remote: address,
+            ..server_end(7_000)
+        };
+        let session = tap_core::session_facts(&fact);
+        connections.peer(&fact, &session, &mut processes, &mut cgroups)
+    };
+    let peer = peer_from(elsewhere, u64::MAX);
+    assert!(
+        matches!(peer, Peer::Address(address) if address.to_string() == "10.9.8.7"),
+        "{peer:?}"
+    );
+    let peer = peer_from(LOOPBACK, u64::MAX);
+    assert!(matches!(peer, Peer::Unknown { .. }), "{peer:?}");
+    let peer = peer_from(elsewhere, u64::MAX - 1);
+    let Peer::TcpOwner { process, .. } = peer else {
+        panic!("{peer:?} is no owner")
+    };
+    assert_eq!(process.cgroup_path.as_deref(), Some("/system.slice/a.service"));
+}

@@ -16,6 +16,7 @@ fn facts(cookie: u64) -> Arc<SessionFacts> {
         server: tap_core::Endpoint::Inet([10, 0, 0, 1].into(), 5432),
         netns: 1,
         opened_before_attach: false,
+        fingerprint: Some(7),
         login_role: Some("app_user".to_owned()),
         database: None,
         application_name: None,
