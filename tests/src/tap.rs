@@ -30,7 +30,8 @@ pub struct Tap {
     collector: Option<Process>,
     folder: TempDir,
     collector_program: PathBuf,
-    grpc_port: u16,
+    /// Where agents deliver, as they are told.
+    grpc: String,
     http_port: u16,
 }
 
@@ -43,13 +44,18 @@ impl Tap {
     pub async fn start(server_data: &Path, settings: impl Into<Settings>) -> Result<Self> {
         let folder =
             TempDir::with_prefix("pgwitness-tap-").context("making a folder for agent and collector")?;
-        let grpc_port = free_port()?;
+        let settings = settings.into();
+        let grpc = if settings.at_socket {
+            format!("unix:{}", folder.path().join("grpc.sock").display())
+        } else {
+            format!("http://127.0.0.1:{}", free_port()?)
+        };
         let own = ("agent", folder.path());
         let mut tap = Self {
-            agent: Agent::new(own, Some(server_data), grpc(grpc_port), settings.into())?,
+            agent: Agent::new(own, Some(server_data), grpc.clone(), settings)?,
             collector: None,
             collector_program: sibling("pgwitness-collector")?,
-            grpc_port,
+            grpc,
             http_port: free_port()?,
             folder,
         };
@@ -63,7 +69,7 @@ impl Tap {
     /// # Errors
     /// As [`Agent::new`].
     pub fn another_agent(&self, name: &str, settings: Settings) -> Result<Agent> {
-        Agent::new((name, self.folder.path()), None, grpc(self.grpc_port), settings)
+        Agent::new((name, self.folder.path()), None, self.grpc.clone(), settings)
     }
 
     /// Kills the collector; the agent stays.
@@ -150,13 +156,15 @@ impl Tap {
         let log = self.folder.path().join("collector.log");
         let mut command = Command::new(&self.collector_program);
         command.arg("serve").arg("--data").arg(self.collector_data());
-        command.args(["--grpc", &format!("127.0.0.1:{}", self.grpc_port)]);
+        let grpc = self.grpc.trim_start_matches("http://");
+        command.args(["--grpc", grpc]);
         command.args(["--http", &format!("127.0.0.1:{}", self.http_port)]);
         bare(&mut command);
         let mut collector = launch("pgwitness-collector", &mut command, &log)?;
         let deadline = Instant::now() + READY_PATIENCE;
-        for port in [self.grpc_port, self.http_port] {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        let http = format!("127.0.0.1:{}", self.http_port);
+        for place in [grpc, &http] {
+            while !answers(place).await {
                 if collector.ended()?.is_some() || Instant::now() > deadline {
                     bail!(
                         "pgwitness-collector is not ready; it said:\n{}",
@@ -176,8 +184,11 @@ impl Tap {
     }
 }
 
-fn grpc(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
+async fn answers(place: &str) -> bool {
+    match place.strip_prefix("unix:") {
+        Some(path) => tokio::net::UnixStream::connect(path).await.is_ok(),
+        None => tokio::net::TcpStream::connect(place).await.is_ok(),
+    }
 }
 
 fn launch(name: &str, command: &mut Command, log: &Path) -> Result<Process> {

@@ -139,7 +139,7 @@ impl Servers {
 
     fn is_wanted(&self, server: &Server) -> bool {
         if let Some(within) = &self.wanted.within
-            && !cgroup(server.pid).is_some_and(|path| below(Some(within), &path).is_some())
+            && cgroup(server.pid).is_none_or(|path| below(Some(within), &path).is_none())
         {
             return false;
         }

@@ -56,6 +56,8 @@ pub struct Settings {
     pub keys: Vec<(&'static str, String)>,
     /// Data directory of a second server that may be tapped.
     pub another: Option<PathBuf>,
+    /// Events are delivered over a Unix socket.
+    pub at_socket: bool,
 }
 
 impl From<Redaction> for Settings {
@@ -69,6 +71,7 @@ impl From<Redaction> for Settings {
             capabilities: None,
             keys: Vec::new(),
             another: None,
+            at_socket: false,
         }
     }
 }

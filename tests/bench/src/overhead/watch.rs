@@ -55,7 +55,7 @@ pub(crate) struct Attached {
 pub(crate) type Metrics = BTreeMap<String, f64>;
 
 /// Counters that are zero unless something was lost.
-const LOSSES: [&str; 14] = [
+const LOSSES: [&str; 15] = [
     "ring_full",
     "copy_fault",
     "unsupported_call",
@@ -63,6 +63,7 @@ const LOSSES: [&str; 14] = [
     "facts_lost",
     "targets_full",
     "owners_full",
+    "flows_full",
     "plaintext_unplaced",
     "program_missed",
     "probe_missed",
