@@ -48,7 +48,7 @@ async fn the_clients_host_tells_whose_the_servers_sessions_are() {
     let nowhere = Path::new("/nonexistent/data");
     let mut client = Tap::start(nowhere, nodes.settings("app")).await.unwrap();
 
-    if !server.ask_agent(&["status"]).unwrap().contains("tier A") {
+    if !server.agent.ask(&["status"]).unwrap().contains("tier A") {
         return eprintln!("not run: flows are told in tier A only");
     }
     let orders = nodes.unit("app", "orders");
@@ -64,7 +64,7 @@ async fn the_clients_host_tells_whose_the_servers_sessions_are() {
     run(Command::new(&psql), &cluster, Route::Tcp, "SELECT 'outside'");
     settle(&server).await.unwrap();
     tokio::time::sleep(HELD).await;
-    let roles = [&server, &client].map(|tap| tap.ask_agent(&["status"]).unwrap());
+    let roles = [&server, &client].map(|tap| tap.agent.ask(&["status"]).unwrap());
     cluster.stop().await.unwrap();
     server.stop().await.unwrap();
     client.stop().await.unwrap();

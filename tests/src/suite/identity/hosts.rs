@@ -96,8 +96,13 @@ fn clients(
             counts: when == "quiet" && seen_as == address(host),
         })
     };
-    let is_broken = when == "broken";
-    scene.expect(&name, rounds, if is_broken { expected.lossy() } else { expected });
+    let expected = Expected {
+        // As the agent of the host knows it.
+        cgroup: Some(format!("/system.slice/{}.service", case.name)),
+        lossy: when == "broken",
+        ..expected
+    };
+    scene.expect(&name, rounds, expected);
     let program = scene.program("client")?;
     let group = format!("{host}/system.slice/{}.service", case.name);
     let into = ["netns", "exec", &networks.name(host)];
