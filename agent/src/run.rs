@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     broker::{self, protocol::Start},
-    capture::{AttachError, Tap},
+    capture::{AttachError, Tap, Tier},
     clock::{Clock, boot_ns},
     config::{Config, ENVIRONMENT, RedactionConfig, TierConfig},
     control::{ProcessStatus, server::Control},
@@ -236,10 +236,16 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         sources,
         processes,
     } = opened;
-    let Start { config, print, .. } = start;
+    let Start {
+        config,
+        host,
+        tier,
+        print,
+        ..
+    } = start;
     let host = Host {
         trust_domain: config.agent.trust_domain.clone(),
-        name: start.host,
+        name: host,
     };
     let metrics = Arc::new(Metrics::default());
     if let Some(listener) = metrics_listener {
@@ -279,6 +285,9 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     if let Some(recording) = &recording {
         recording.announce();
     }
+    if config.tap.flows && tier == Tier::B.to_string() {
+        info!("whose connections lead from this host to servers elsewhere is not told: that takes tier A");
+    }
     let (orders, received) = mpsc::channel();
     let broker = sources.broker.clone();
     tokio::spawn(control.serve(orders, broker.clone()));
@@ -289,7 +298,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         heartbeat: Duration::from_secs(config.events.heartbeat_s),
         orders: received,
         agent_id: identity.agent_id.clone(),
-        tier: start.tier,
+        tier,
         processes,
         collector: config.delivery.collector.clone(),
         print,

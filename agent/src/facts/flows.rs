@@ -139,9 +139,9 @@ mod tests {
         // Another connection's number of the same client end.
         flows.began(flow(3, 40));
         flows.met(key(3) + 1, 50);
-        assert_eq!(told(&mut flows, 39 + HOLD_NS), []);
+        assert!(told(&mut flows, 39 + HOLD_NS).is_empty());
         assert_eq!(told(&mut flows, 40 + HOLD_NS), [3]);
-        assert_eq!(told(&mut flows, u64::MAX), []);
+        assert!(told(&mut flows, u64::MAX).is_empty());
         assert_eq!((flows.told(), flows.full()), (1, 0));
     }
 
