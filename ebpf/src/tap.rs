@@ -46,24 +46,24 @@ pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
     }
     // SAFETY: the helper has no precondition.
     let task: *mut task_struct = unsafe { bpf_get_current_task_btf() };
-    let _ = try_transferred(ctx, task, direction, length as u32);
+    let is_servers = try_transferred(ctx, task, direction, length as u32);
+    if is_servers == Some(false) && !is_receive(direction) {
+        let _ = introduced(ctx, task, length as u32);
+    }
 }
 
+/// Returns whether the socket is one over which a server serves its client; a server's process has others, too.
 #[inline(always)]
 fn try_transferred(
     ctx: &BtfTracePointContext,
     current: *mut task_struct,
     direction: Direction,
     length: u32,
-) -> Option<()> {
+) -> Option<bool> {
     let task = Typed(current.cast_const().cast());
     let tgid: u32 = task.read(offset!(task_tgid))?;
     let Some(target) = TARGETS.get_ptr_mut(tgid) else {
-        return if is_receive(direction) {
-            None
-        } else {
-            introduced(ctx, current, length)
-        };
+        return Some(false);
     };
     // SAFETY: the lookup proved the value; a process' entry is used by its own thread, and by nobody else at once.
     let target = unsafe { &mut *target };
@@ -74,7 +74,7 @@ fn try_transferred(
     let sock = Address::of(sk.cast_const());
     if target.client.sock != sock.0 {
         if target.client.other == sock.0 {
-            return None;
+            return Some(false);
         }
         let file: u64 = sock.follow(offset!(sock_socket))?.read(offset!(socket_file))?;
         let met = Met {
@@ -89,7 +89,7 @@ fn try_transferred(
         };
         if !client::meet(target, &met)? {
             target.client.other = sock.0;
-            return None;
+            return Some(false);
         }
     }
     let client = &mut target.client;
@@ -114,12 +114,12 @@ fn try_transferred(
         && call::file_of(task, call.descriptor) == Some(target.client.file)
         && call.begin(&mut target.walk).is_some();
     hand_over(target, &mut header, known, position, length);
-    Some(())
+    Some(true)
 }
 
-/// A process that is no server's sends: whether these are the first bytes of its connection, and begin as a client of
-/// PostgreSQL does ("Message Formats": StartupMessage, SSLRequest, GSSENCRequest, CancelRequest). Every send on the host
-/// comes by here: the counts decide first.
+/// A process sends, and not as a server to its client: whether these are the first bytes of its connection, and begin as a
+/// client of PostgreSQL does ("Message Formats": StartupMessage, SSLRequest, GSSENCRequest, CancelRequest). Every send on
+/// the host comes by here: the counts decide first.
 #[inline(always)]
 fn introduced(ctx: &BtfTracePointContext, current: *mut task_struct, length: u32) -> Option<()> {
     /// `MAX_STARTUP_PACKET_LENGTH` of the server, and the word that holds the length.

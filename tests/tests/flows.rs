@@ -115,6 +115,62 @@ async fn the_clients_host_tells_whose_the_servers_sessions_are() {
     assert_eq!(outside["principal"], "unknown", "{outside}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_asks_a_server_elsewhere_is_told_as_a_relay() {
+    if !geteuid().is_root() {
+        return eprintln!("not run without root: a whole tap is attached");
+    }
+    let mut cluster = Cluster::init(Witness::Silent).unwrap();
+    let mut elsewhere = Cluster::init(Witness::Silent).unwrap();
+    for cluster in [&mut cluster, &mut elsewhere] {
+        cluster.start().await.unwrap();
+        cluster.prepare().await.unwrap();
+    }
+    let mut tap = Tap::start(&cluster.data(), Settings::clear(Tier::Auto))
+        .await
+        .unwrap();
+    if !tap.ask_agent(&["status"]).unwrap().contains("tier A") {
+        return eprintln!("not run: flows are told in tier A only");
+    }
+    let admin = cluster.superuser(DATABASE).await.unwrap();
+    if admin.batch_execute("CREATE EXTENSION dblink").await.is_err() {
+        return eprintln!("not run: there is no extension dblink (package postgresql-contrib)");
+    }
+    // Itself, and twice another one: the second connection may be where the first one was in the kernel's memory.
+    for server in [&cluster, &elsewhere, &elsewhere] {
+        let sql = format!(
+            "SELECT * FROM dblink('host=127.0.0.1 port={} dbname={DATABASE} user={APP_ROLE} password={}', \
+             $inner$SELECT 'asked'$inner$) AS answer (text text)",
+            server.port(),
+            server.password()
+        );
+        admin.batch_execute(&sql).await.unwrap();
+    }
+    let backend: i32 = admin
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    drop(admin);
+    settle(&tap).await.unwrap();
+    tokio::time::sleep(HELD).await;
+    let said = tap.ask_agent(&["status"]).unwrap();
+    cluster.stop().await.unwrap();
+    elsewhere.stop().await.unwrap();
+    tap.stop().await.unwrap();
+    assert!(said.contains("server and client"), "{said}");
+    // What else runs here may be a client of something, too.
+    let flows = flows(&events(&tap));
+    let of_backend = |flow: &&Value| flow["attribution"]["process"]["pid"] == backend;
+    let told: Vec<&Value> = flows.iter().filter(of_backend).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for flow in told {
+        assert_eq!(flow["flow_owner"]["server"]["port"], elsewhere.port(), "{flow}");
+        assert_eq!(flow["attribution"]["principal"], "unknown", "{flow}");
+        assert_eq!(flow["attribution"]["hops"][0]["role"], "postgresql", "{flow}");
+    }
+}
+
 /// Two hosts to be.
 struct Nodes {
     mount: PathBuf,
