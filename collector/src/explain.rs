@@ -90,8 +90,23 @@ fn explain(event: &Value) -> String {
             let method = with(" by ", &text(&who["method"]));
             line("certainty", text(&who["confidence"]) + &method);
             line("reason", text(&who["reason"]));
+            line("amended", with("by ", &text(&who["amended_by"])));
+            let recorded = &who["recorded"];
+            let method = with(" by ", &text(&recorded["method"]));
+            let level = with(", ", &text(&recorded["confidence"]));
+            line("recorded", text(&recorded["principal"]) + &level + &method);
+            for fact in list(&recorded["evidence"]) {
+                line("", text(fact));
+            }
         }
     }
+    let amends = &event["amends"];
+    line("amends", words(amends, &["agent", "session"]));
+    let inputs: Vec<String> = list(&amends["inputs"]).iter().map(text).collect();
+    line(
+        "",
+        with("made of ", &inputs.join(", ")) + &with(", by ", &text(&amends["match"])),
+    );
     for (number, fact) in list(&who["evidence"]).iter().enumerate() {
         line(
             if number == 0 { "evidence" } else { "" },

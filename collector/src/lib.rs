@@ -2,12 +2,13 @@
 //! can be rebuilt from it.
 //!
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
-//! `query`, `explain`, `tail`, `http` (answers). `serve` wires them; `verify` and `rebuild` need only the log.
+//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. `serve` wires them; `verify` and `rebuild` need only the log.
 
 pub mod config;
 pub mod explain;
 pub mod http;
 pub mod ingest;
+pub mod join;
 pub mod live;
 pub mod log;
 pub mod metrics;

@@ -9,10 +9,13 @@ use bytes::Bytes;
 use proto::{json, whole};
 use tokio::sync::broadcast;
 
-use crate::record::Records;
+use crate::{
+    record::Records,
+    store::{Amends, Shown},
+};
 
 /// One event on its way to watchers: what they filter by, and its JSON form for those that want it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Sighting {
     /// `query`, `gap`, …
     pub kind: &'static str,
@@ -24,17 +27,33 @@ pub struct Sighting {
     seq: u64,
     encoded: Bytes,
     definitions: Arc<[Bytes]>,
+    /// Of a session that has another name by now.
+    amended: Option<(Shown, Amends)>,
     json: OnceLock<String>,
 }
 
 impl Sighting {
-    /// The JSON form, without line breaks; made when it is first asked for.
+    /// The JSON form, without line breaks; made when it is first asked for. Reads the evidence log where the session was
+    /// [amended](Self::is_amended).
     pub fn json(&self) -> &str {
         self.json.get_or_init(|| {
             // It was decoded before it came here.
             let event = whole::event(self.seq, &self.encoded, &self.definitions).unwrap_or_default();
-            json::event(&self.agent, &event)
+            let amended = self.amended.clone().and_then(|(mut shown, amends)| {
+                let form = shown.form(&self.agent, &event, Some(amends));
+                form.inspect_err(|error| {
+                    tracing::error!(error = format!("{error:#}"), "an amendment cannot be read");
+                })
+                .ok()
+            });
+            amended.unwrap_or_else(|| json::event(&self.agent, &event))
         })
+    }
+
+    /// Whether its session has another name than the one that it was recorded with.
+    #[must_use]
+    pub fn is_amended(&self) -> bool {
+        self.amended.is_some()
     }
 }
 
@@ -65,8 +84,8 @@ impl Live {
         self.0.subscribe()
     }
 
-    /// Hands events to whoever watches; free when nobody does.
-    pub fn publish(&self, events: &Records) {
+    /// Hands events to whoever watches, under the names that `shown` has for their sessions; free when nobody does.
+    pub(crate) fn publish(&self, events: &Records, shown: &Shown) {
         if self.0.receiver_count() == 0 {
             return;
         }
@@ -77,14 +96,18 @@ impl Live {
             .map(|definition| Bytes::copy_from_slice(definition))
             .collect();
         for (record, encoded) in events.records.iter().zip(&events.encoded) {
+            let party = record.party.as_ref();
+            let attribution = party.and_then(|party| party.attribution.as_ref());
+            let session = party.and_then(|party| party.session.as_ref());
+            let amends = shown.amends(&events.agent, session, attribution);
+            let principal = match amends {
+                Some(amends) => shown.principal(amends),
+                None => attribution.map(|attribution| attribution.principal.clone()),
+            };
             let sighting = Sighting {
                 kind: record.kind(),
-                principal: record
-                    .party
-                    .as_ref()
-                    .and_then(|party| party.attribution.as_ref())
-                    .map(|attribution| attribution.principal.clone())
-                    .filter(|principal| !principal.is_empty()),
+                principal: principal.filter(|principal| !principal.is_empty()),
+                amended: amends.map(|amends| (shown.clone(), amends)),
                 class: record.meaning().and_then(|meaning| json::class(meaning.class)),
                 agent: Arc::clone(&events.agent),
                 seq: record.seq,
@@ -161,7 +184,7 @@ mod tests {
                 seq,
                 ..Default::default()
             };
-            live.publish(&Records::of("a", 1, vec![event]));
+            live.publish(&Records::of("a", 1, vec![event]), &Shown::default());
         }
         assert!(matches!(
             slow.recv().await,

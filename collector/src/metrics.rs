@@ -34,6 +34,12 @@ pub struct Metrics {
     pub store_rows: Counter,
     /// Queries answered.
     pub queries: Counter,
+    /// Amendments made.
+    pub amendments: Counter,
+    /// Ends of connections that were forgotten before the other end was told of.
+    pub join_forgotten: Counter,
+    /// Ends of connections that were not taken in: too large, or too many of one connection.
+    pub join_refused: Counter,
 }
 
 /// Labels of an alarm.
@@ -49,6 +55,7 @@ pub struct AlarmLabels {
 pub enum Alarm {
     OtherKey,
     RefusedBatch,
+    ForeignAmendment,
 }
 
 impl Default for Metrics {
@@ -66,6 +73,9 @@ impl Default for Metrics {
             connected_agents: Gauge::default(),
             store_rows: Counter::default(),
             queries: Counter::default(),
+            amendments: Counter::default(),
+            join_forgotten: Counter::default(),
+            join_refused: Counter::default(),
         };
         let mut registry = Registry::with_prefix("pgwitness_collector");
         registry.register("batches", "Batches made durable", metrics.batches.clone());
@@ -95,6 +105,21 @@ impl Default for Metrics {
             metrics.store_rows.clone(),
         );
         registry.register("queries", "Queries answered", metrics.queries.clone());
+        registry.register(
+            "amendments",
+            "Sessions named by what another host saw",
+            metrics.amendments.clone(),
+        );
+        registry.register(
+            "join_forgotten",
+            "Ends of connections forgotten before the other end was told of",
+            metrics.join_forgotten.clone(),
+        );
+        registry.register(
+            "join_refused",
+            "Ends of connections not taken in, because they are too large or too many",
+            metrics.join_refused.clone(),
+        );
         metrics.registry = registry;
         metrics
     }

@@ -92,6 +92,9 @@ pub(crate) async fn ask_folder(data: &Path, sql: &str) -> anyhow::Result<Page> {
     let evidence = log::evidence_in(data)?;
     let store = Store::open_read_only(&data.join("store")).await?;
     store.show_events_of(Arc::new(log::Places::new(&evidence)));
+    if let Some(originator) = log::originator(&evidence)? {
+        store.believe(&originator).await?;
+    }
     rebuild::refill(&evidence, &store, |_| {}).await?;
     store.query(sql, MAX_ROWS).await
 }

@@ -24,7 +24,8 @@ use crate::{
     config::{Config, Overrides},
     http,
     ingest::Ingest,
-    log::{Durable, Log, Places},
+    join::Joiner,
+    log::{Durable, Log, Originator, Places},
     metrics::Metrics,
     place::{self, Place, SocketFile},
     rebuild,
@@ -105,10 +106,33 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let store = Store::open(&config.data.join("store"), StoreOptions::default()).await?;
     let evidence = config.data.join("evidence");
     store.show_events_of(Arc::new(Places::new(&evidence)));
+    // Before anybody else can have its name.
+    let originator = own_chain(&opened.log).await;
+    if let Some(originator) = &originator {
+        store.believe(originator.id()).await?;
+    }
     let held = opened.log.status().borrow().batches;
     refill(&evidence, &store, &metrics, held).await?;
 
-    let feed = tokio::spawn(feed(opened.durable, Arc::clone(&store), Arc::clone(&metrics)));
+    let joiner = originator.map(|originator| {
+        let joiner = Joiner::new(
+            originator.id(),
+            Arc::clone(store.amendments()),
+            Arc::clone(&metrics),
+        );
+        let joiner = Arc::new(joiner);
+        (
+            Arc::clone(&joiner),
+            tokio::spawn(joiner.tell(originator, evidence.clone(), held)),
+        )
+    });
+    let (joiner, telling) = joiner.unzip();
+    let feed = tokio::spawn(feed(
+        opened.durable,
+        Arc::clone(&store),
+        Arc::clone(&metrics),
+        joiner,
+    ));
     let (stopping, stopped) = watch::channel(false);
     let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone()).into_service();
     let mut grpc_server = tokio::spawn(grpc.serve(ingest, stopped.clone()));
@@ -151,6 +175,10 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     } else {
         Ok(())
     };
+    if let Some(telling) = telling {
+        // What it has not come to, the next start does.
+        telling.abort();
+    }
     // The log's end closed the feed; what it still held goes into the store before that is sealed.
     feed.await.context("the store's feed died")?;
     let sealed = store.seal().await;
@@ -231,12 +259,34 @@ async fn refill(evidence: &Path, store: &Store, metrics: &Metrics, held: u64) ->
     Ok(())
 }
 
-/// Hands durable batches to the store, in log order.
-async fn feed(mut durable: mpsc::Receiver<Durable>, store: Arc<Store>, metrics: Arc<Metrics>) {
+/// Hands durable batches to the store and to the join, in log order. Whoever speaks in the log must not be waited for here:
+/// the log waits for this.
+async fn feed(
+    mut durable: mpsc::Receiver<Durable>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    joiner: Option<Arc<Joiner>>,
+) {
     while let Some(batch) = durable.recv().await {
         metrics.store_rows.inc_by(batch.events.records.len() as u64);
+        if let Some(joiner) = &joiner {
+            joiner.see(batch.log_index, &batch.events);
+        }
         store.append(batch.log_index, batch.events).await;
     }
+}
+
+/// The collector's own chain; without it everything else goes on.
+async fn own_chain(log: &Arc<Log>) -> Option<Originator> {
+    let enrolled = Originator::enrol(log).await;
+    enrolled
+        .map_err(|error| {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "sessions are not joined with what other hosts saw"
+            );
+        })
+        .ok()
 }
 
 fn app(store: &Arc<Store>, metrics: &Arc<Metrics>, log: &Log) -> http::App {

@@ -18,6 +18,25 @@ mod fields;
 /// `opened_before_attach`, `previous_run_unclean`, `recording_segments`) are always there. An enum value that this version does not know
 /// is kept as its number.
 pub fn event(agent_id: &str, event: &v1::Event) -> String {
+    event_as(agent_id, event, None)
+}
+
+/// What a collector found out behind an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Amended<'a> {
+    /// Id of the event that says so.
+    pub by: &'a str,
+    /// Whose the session is.
+    pub attribution: &'a v1::Attribution,
+}
+
+/// The JSON form of an event whose session has another name than it was recorded with: that stands in
+/// `attribution.recorded`.
+pub fn amended_event(agent_id: &str, event: &v1::Event, amended: Amended<'_>) -> String {
+    event_as(agent_id, event, Some(amended))
+}
+
+fn event_as(agent_id: &str, event: &v1::Event, amended: Option<Amended<'_>>) -> String {
     in_one_line(|fields| {
         fields.always("kind", kind(event));
         fields.always("event_id", &event_id(agent_id, event.seq));
@@ -42,10 +61,15 @@ pub fn event(agent_id: &str, event: &v1::Event) -> String {
         }
         let asserted = own.and_then(|query| query.asserted.as_ref());
         let none = v1::Attribution::default();
-        let known = event.attribution.as_ref().or(asserted.map(|_| &none));
-        fields.node("attribution", known, |fields, of| {
-            if event.attribution.is_some() {
+        let shown = amended.map(|amended| amended.attribution);
+        let shown = shown.or(event.attribution.as_ref());
+        fields.node("attribution", shown.or(asserted.map(|_| &none)), |fields, of| {
+            if shown.is_some() {
                 attribution(fields, of);
+            }
+            if let Some(amended) = amended {
+                fields.always("amended_by", amended.by);
+                fields.node("recorded", event.attribution.as_ref(), attribution);
             }
             fields.node("asserted", asserted, self::asserted);
         });

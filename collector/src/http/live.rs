@@ -3,7 +3,7 @@
 //! Owns the stream's form: `event: sighting` with one JSON event as data; `event: lagged` with `{"missed": n}` where
 //! this watcher was too slow. A watcher that does not read loses events; nobody waits for it.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State},
@@ -16,7 +16,7 @@ use axum::{
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Web;
-use crate::live::Filter;
+use crate::live::{Filter, Sighting};
 
 pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>) -> Response {
     let Ok(place) = web.watchers.try_acquire_owned() else {
@@ -32,7 +32,7 @@ pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>)
         loop {
             tokio::select! {
                 next = sightings.recv() => match next {
-                    Ok(one) if filter.wants(&one) => yield Ok(Event::default().event("sighting").data(one.json())),
+                    Ok(one) if filter.wants(&one) => yield Ok(Event::default().event("sighting").data(json(one).await)),
                     Ok(_) => {}
                     Err(RecvError::Lagged(missed)) => {
                         yield Ok(Event::default().event("lagged").data(format!("{{\"missed\":{missed}}}")));
@@ -46,6 +46,16 @@ pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>)
     Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response()
+}
+
+/// The JSON form: where it takes reading a file, not on the threads that serve everybody.
+async fn json(one: Arc<Sighting>) -> String {
+    if !one.is_amended() {
+        return one.json().to_owned();
+    }
+    let read = tokio::task::spawn_blocking(move || one.json().to_owned());
+    // It ends early only where the collector does.
+    read.await.unwrap_or_default()
 }
 
 /// Shorter than any proxy's idle limit.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use evidence::{Limits, OpenedBatch, Seal, Tip};
 use proto::v1::{BatchHeader, Counters, SignedBatch};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,12 +23,15 @@ use crate::{
 mod folder;
 mod frame;
 mod identity;
+mod originator;
 mod place;
 mod recovery;
 mod scan;
 mod tiles;
 mod writer;
 
+pub use originator::Originator;
+pub(crate) use originator::originator;
 pub(crate) use place::Places;
 pub use scan::Wrong;
 pub(crate) use scan::{Depth, scan};
@@ -121,6 +124,8 @@ pub struct Candidate {
 pub struct Log {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Status>,
+    /// The log's own key, for what its collector itself has to say.
+    key: SigningKey,
 }
 
 /// What comes with an open log.
@@ -166,6 +171,7 @@ impl Log {
         let (feed, durable) = mpsc::channel(QUEUED_DURABLE);
         let interval = options.checkpoint_interval;
         let (writer, status) = recovery::open(data, options, metrics, feed)?;
+        let key = writer.key().clone();
         let (result, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("evidence-log".to_owned())
@@ -182,7 +188,11 @@ impl Log {
             }
         });
         Ok(Opened {
-            log: Arc::new(Self { commands, status }),
+            log: Arc::new(Self {
+                commands,
+                status,
+                key,
+            }),
             durable,
             ended,
         })
@@ -242,6 +252,20 @@ pub fn read_batches(
     from_index: u64,
 ) -> impl Iterator<Item = anyhow::Result<(u64, OpenedBatch)>> + use<> {
     recovery::ReadBack::new(evidence_dir, from_index)
+}
+
+/// The entry that the newest segments begin at which together take at most `bytes`; at least the newest one counts.
+pub(crate) fn newest_from(evidence_dir: &Path, bytes: u64) -> anyhow::Result<u64> {
+    let mut from = 0;
+    let mut taken = 0_u64;
+    for (nth, (first, path)) in folder::segments(evidence_dir)?.into_iter().rev().enumerate() {
+        taken = taken.saturating_add(std::fs::metadata(path)?.len());
+        if nth > 0 && taken > bytes {
+            break;
+        }
+        from = first;
+    }
+    Ok(from)
 }
 
 /// The evidence folder of a data folder, for commands that only read it.

@@ -134,6 +134,10 @@ impl Writer {
         self.published.subscribe()
     }
 
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// Works until the log is closed or every handle is gone; leaves a checkpoint over everything.
     pub(crate) fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
         let mut open = true;
@@ -340,10 +344,10 @@ impl Writer {
     }
 
     fn publish(&mut self) {
-        let mut agents: Vec<AgentStatus> = self
-            .keys
-            .keys()
-            .map(|id| {
+        let own = self.key.verifying_key();
+        let agents = self.keys.iter().filter(|(_, key)| **key != own);
+        let mut agents: Vec<AgentStatus> = agents
+            .map(|(id, _)| {
                 let agent = self.agents.get(id);
                 AgentStatus {
                     agent_id: id.clone(),

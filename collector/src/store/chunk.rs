@@ -20,7 +20,8 @@ use datafusion::{
 };
 
 use super::{
-    columns::{self, Batch, COLUMNS, Column, Manner},
+    columns::{self, Batch, COLUMNS, Column},
+    manner::Manner,
     parts::{self, WHOLE},
 };
 use crate::record::{Record, Records};

@@ -16,7 +16,9 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
 use evidence::OpenedBatch;
-use proto::whole;
+use proto::{json::Amended, v1, whole};
+
+use super::amendments::View;
 
 /// Where batches can be read back.
 pub trait Batches: Send + Sync {
@@ -67,28 +69,83 @@ fn names(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     Ok(ColumnarValue::Array(Arc::new(names.finish())))
 }
 
-/// Makes JSON forms for one answer.
-pub(super) struct Shown {
+/// Makes JSON forms, of one answer or of one event.
+#[derive(Clone, Default)]
+pub(crate) struct Shown {
     batches: Option<Arc<dyn Batches>>,
+    amendments: View,
     /// Rows are in whatever order was asked for, but mostly near each other.
     open: HashMap<u64, OpenedBatch>,
 }
 
+/// The amendment that stands for an event's session, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Amends(u32);
+
 impl Shown {
-    pub(super) fn new(batches: Option<Arc<dyn Batches>>) -> Self {
+    pub(super) fn new(batches: Option<Arc<dyn Batches>>, amendments: View) -> Self {
         Self {
             batches,
+            amendments,
             open: HashMap::new(),
         }
     }
 
     /// The JSON form of the event with this name; `None` where the store has no evidence at hand.
     pub(super) fn json(&mut self, name: &[u8]) -> anyhow::Result<Option<String>> {
-        let Some(batches) = &self.batches else {
+        if self.batches.is_none() {
             return Ok(None);
-        };
+        }
         let name = u128::from_be_bytes(name.try_into().context("not the name of an event")?);
-        let (entry, seq) = ((name >> 64) as u64, name as u64);
+        let (agent, event) = self.event((name >> 64) as u64, name as u64)?;
+        let amends = self.amends(&agent, event.session.as_ref(), event.attribution.as_ref());
+        self.form(&agent, &event, amends).map(Some)
+    }
+
+    /// What stands for a session that was recorded so; nothing where one kernel saw both its ends.
+    pub(crate) fn amends(
+        &self,
+        agent: &str,
+        session: Option<&v1::Session>,
+        recorded: Option<&v1::Attribution>,
+    ) -> Option<Amends> {
+        let observed = i32::from(v1::Confidence::Observed);
+        if self.amendments.is_empty() || recorded.is_some_and(|recorded| recorded.confidence == observed) {
+            return None;
+        }
+        self.amendments.find(agent, &session?.id).map(Amends)
+    }
+
+    /// The principal that columns show for it.
+    pub(crate) fn principal(&self, amends: Amends) -> Option<String> {
+        let shown = self.amendments.shown(&[amends.0]);
+        shown.into_iter().next().map(|attribution| attribution.principal)
+    }
+
+    /// The JSON form of an event, with what stands for its session.
+    pub(crate) fn form(
+        &mut self,
+        agent: &str,
+        event: &v1::Event,
+        amends: Option<Amends>,
+    ) -> anyhow::Result<String> {
+        let place = amends.and_then(|amends| self.amendments.place(amends.0));
+        let (Some(Amends(amends)), Some((entry, seq))) = (amends, place) else {
+            return Ok(proto::json::event(agent, event));
+        };
+        let by = self.amendments.event_id(amends).unwrap_or_default();
+        let (_, amendment) = self.event(entry, seq)?;
+        let attribution = amendment.attribution.unwrap_or_default();
+        let amended = Amended {
+            by: &by,
+            attribution: &attribution,
+        };
+        Ok(proto::json::amended_event(agent, event, amended))
+    }
+
+    /// An event of the log, and its agent.
+    fn event(&mut self, entry: u64, seq: u64) -> anyhow::Result<(String, v1::Event)> {
+        let batches = self.batches.as_ref().context("there is no evidence log")?;
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&entry) {
             self.open.clear();
         }
@@ -106,7 +163,7 @@ impl Shown {
         let encoded = encoded.with_context(|| format!("entry {entry} has no event {seq}"))?;
         let event = whole::event(seq, encoded, &batch.definitions)
             .map_err(|refused| anyhow!("entry {entry} of the log: event {seq} {refused}"))?;
-        Ok(Some(proto::json::event(&batch.header.agent_id, &event)))
+        Ok((batch.header.agent_id.clone(), event))
     }
 }
 

@@ -99,7 +99,7 @@ impl Manifest {
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// The manifest's name below the store's root.
 pub(crate) const NAME: &str = "sealed.json";

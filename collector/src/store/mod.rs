@@ -6,10 +6,13 @@
 //! status, and is refilled at the next start. The JSON form of an event is not in it: that is made from the log, of
 //! the events that an answer shows.
 
+mod amended;
+mod amendments;
 mod chunk;
 mod columns;
 mod events;
 mod manifest;
+mod manner;
 pub mod overview;
 pub mod page;
 mod parts;
@@ -32,8 +35,10 @@ use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use tokio::sync::Notify;
 
 use crate::{live::Live, record::Records};
+pub use amendments::Amendments;
 use chunk::{Chunk, Entry};
 pub use events::Batches;
+pub(crate) use events::{Amends, Shown};
 use manifest::Manifest;
 
 /// When the tail becomes a file.
@@ -60,6 +65,8 @@ pub struct Store {
     runtime: Arc<RuntimeEnv>,
     options: StoreOptions,
     live: Live,
+    /// What sessions are called by now.
+    amendments: Arc<Amendments>,
     /// Where the JSON form of events is made from.
     batches: OnceLock<Arc<dyn Batches>>,
     state: Mutex<State>,
@@ -170,6 +177,7 @@ impl Store {
             runtime,
             options,
             live: Live::default(),
+            amendments: Arc::default(),
             batches: OnceLock::new(),
             state: Mutex::new(state),
             sealing: tokio::sync::Mutex::new(()),
@@ -201,7 +209,8 @@ impl Store {
                 return;
             }
         }
-        self.live.publish(&records);
+        self.amendments.take(log_index, &records);
+        self.live.publish(&records, &self.shown());
         let full = {
             let mut state = self.state();
             state.take(log_index, records);
@@ -242,6 +251,16 @@ impl Store {
         state.bytes = state.chunks.iter().map(|chunk| chunk.bytes()).sum();
         state.since = (state.rows > 0).then(Instant::now);
         Ok(())
+    }
+
+    /// What sessions are called by now.
+    pub fn amendments(&self) -> &Arc<Amendments> {
+        &self.amendments
+    }
+
+    /// What events are shown with at this moment.
+    fn shown(&self) -> Shown {
+        Shown::new(self.batches.get().cloned(), self.amendments.view())
     }
 
     /// Events as they are appended.

@@ -61,8 +61,7 @@ impl Store {
 
     /// Runs a plan of this program or of [`Store::query`].
     pub(super) async fn collect(&self, plan: DataFrame, max_rows: usize) -> anyhow::Result<Page> {
-        let shown = Shown::new(self.batches.get().cloned());
-        collect(plan, max_rows, shown).await
+        collect(plan, max_rows, self.shown()).await
     }
 }
 

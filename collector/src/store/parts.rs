@@ -8,9 +8,9 @@ use std::sync::{Arc, LazyLock};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array},
+        array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, RecordBatch},
         compute::{cast, take},
-        datatypes::{DataType, Field, Int32Type, Schema, SchemaRef},
+        datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
     },
     common::{DataFusionError, Result, exec_err},
     logical_expr::{ColumnarValue, Expr, Volatility, create_udf},
@@ -19,10 +19,14 @@ use datafusion::{
 use prost::Message;
 use proto::v1;
 
-use super::columns::{COLUMNS, Column, Get, Manner, NARROWING, SOUGHT};
+use super::{
+    amendments::{Stored, stripped},
+    columns::{COLUMNS, Column, Get, NARROWING, SOUGHT},
+    manner::Manner,
+};
 
 /// The columns that hold whole parts, behind all others.
-const PARTY: &str = "party";
+pub(super) const PARTY: &str = "party";
 const TEMPLATE: &str = "template";
 const MANNER: &str = "manner";
 
@@ -60,13 +64,7 @@ pub(super) fn whole_parts(
 ) -> [ArrayRef; WHOLE] {
     let party = |party: &&v1::Party| {
         let mut party = v1::Party::clone(party);
-        if let Some(attribution) = &mut party.attribution {
-            attribution.evidence.clear();
-            attribution.hops.clear();
-            if let Some(process) = &mut attribution.process {
-                process.ancestry.clear();
-            }
-        }
+        party.attribution = party.attribution.map(stripped);
         party.encode_to_vec()
     };
     let template = |template: &&v1::Query| {
@@ -108,6 +106,10 @@ struct MannerInFile {
     gap_reason: String,
     #[prost(string, tag = "9")]
     end_user: String,
+    #[prost(string, tag = "10")]
+    amends_agent: String,
+    #[prost(string, tag = "11")]
+    amends_session: String,
 }
 
 impl From<&Manner> for MannerInFile {
@@ -122,6 +124,14 @@ impl From<&Manner> for MannerInFile {
             tx_final: manner.tx_final,
             gap_reason: manner.gap_reason.to_string(),
             end_user: manner.end_user.to_string(),
+            amends_agent: manner
+                .amends
+                .as_ref()
+                .map_or_else(String::new, |of| of.0.to_string()),
+            amends_session: manner
+                .amends
+                .as_ref()
+                .map_or_else(String::new, |of| of.1.to_string()),
         }
     }
 }
@@ -139,6 +149,8 @@ impl From<MannerInFile> for Manner {
             tx_final: manner.tx_final,
             gap_reason: manner.gap_reason.into(),
             end_user: manner.end_user.into(),
+            amends: (!manner.amends_session.is_empty())
+                .then(|| Box::new((manner.amends_agent.into(), manner.amends_session.into()))),
         }
     }
 }
@@ -210,6 +222,37 @@ fn decoded<T: Message + Default>(encoded: &BinaryArray, used: &[usize]) -> Resul
         T::decode(encoded.value(*value)).map_err(|error| DataFusionError::External(Box::new(error)))
     };
     used.iter().map(decode).collect()
+}
+
+/// The amendments among rows of a file; columns: number, log entry, agent and session that it is of, party.
+pub(super) fn amendments(rows: &RecordBatch, into: &mut Vec<Stored>) -> Result<()> {
+    let [seqs, entries, agents, sessions, parties] = rows.columns() else {
+        return exec_err!("an amendment is five columns");
+    };
+    let (seqs, entries) = (
+        seqs.as_primitive::<Int64Type>(),
+        entries.as_primitive::<Int64Type>(),
+    );
+    let (agents, sessions) = (agents.as_string::<i32>(), sessions.as_string::<i32>());
+    let parties = cast(parties, &DataType::Binary)?;
+    let parties = parties.as_binary::<i32>();
+    for row in 0..rows.num_rows() {
+        if parties.is_null(row) {
+            continue;
+        }
+        let party = v1::Party::decode(parties.value(row));
+        let party = party.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        if let Some(attribution) = party.attribution {
+            into.push(Stored {
+                log_index: entries.value(row).cast_unsigned(),
+                seq: seqs.value(row).cast_unsigned(),
+                agent: agents.value(row).to_owned(),
+                session: sessions.value(row).into(),
+                attribution,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The type of a part: what is equal is there once.

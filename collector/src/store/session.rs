@@ -34,24 +34,28 @@ use datafusion::{
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, cast, col, lit},
 };
 
-use super::{Store, chunk::Chunk, columns, events, parts};
+use futures::StreamExt;
+
+use super::{
+    Store,
+    amended::Amended,
+    chunk::Chunk,
+    columns::{self, COLUMNS},
+    events, parts,
+};
 
 impl Store {
     /// A session over the store as it is now.
     pub(super) async fn session(&self) -> Result<SessionContext> {
-        let mut config = SessionConfig::new().with_information_schema(true);
-        let parquet = &mut config.options_mut().execution.parquet;
-        parquet.pushdown_filters = true;
-        // Text columns keep the type that the tail has.
-        parquet.schema_force_view_types = false;
-        let session = SessionContext::new_with_config_rt(config, self.runtime.clone());
+        let session = SessionContext::new_with_config_rt(config(), self.runtime.clone());
         let (files, chunks) = self.snapshot();
         let mut events = session.read_table(Arc::new(Tail(chunks)))?;
         if !files.is_empty() {
             let sealed = session.read_table(sealed(&files)?)?;
             events = sealed.select(parts::columns_of_files())?.union(events)?;
         }
-        session.register_table("events", events.select(shown_columns())?.into_view())?;
+        let amended = Amended::new(self.amendments.view());
+        session.register_table("events", events.select(shown_columns(&amended))?.into_view())?;
         for (name, sql) in [
             ("queries", QUERIES.to_owned()),
             ("sessions", SESSIONS.to_owned()),
@@ -63,19 +67,65 @@ impl Store {
         }
         Ok(session)
     }
+
+    /// From now on, what `originator` said and says of sessions counts, and nobody else's word. To be called before
+    /// anything is appended.
+    ///
+    /// # Errors
+    ///
+    /// When the store's files cannot be read.
+    pub async fn believe(&self, originator: &str) -> Result<()> {
+        self.amendments.believe(originator);
+        let (files, _) = self.snapshot();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let session = SessionContext::new_with_config_rt(config(), self.runtime.clone());
+        let columns = parts::columns_of_files().into_iter();
+        let columns = columns
+            .filter(|column| AMENDMENT.contains(&column.name_for_alias().unwrap_or_default().as_str()));
+        let rows = session
+            .read_table(sealed(&files)?)?
+            .filter(
+                col("kind")
+                    .eq(lit("attribution"))
+                    .and(col("agent").eq(lit(originator))),
+            )?
+            .select(columns.chain([col(parts::PARTY)]).collect::<Vec<_>>())?;
+        let mut batches = rows.execute_stream().await?;
+        let mut stored = Vec::new();
+        while let Some(batch) = batches.next().await {
+            parts::amendments(&batch?, &mut stored)?;
+        }
+        self.amendments.take_stored(stored);
+        Ok(())
+    }
 }
 
-/// The stored columns, and those that follow from them.
-fn shown_columns() -> Vec<Expr> {
+/// The columns of a file that say what an amendment is of, in the order that [`parts::amendments`] takes them in.
+const AMENDMENT: &[&str] = &["seq", "log_index", "amends_agent", "amends_session"];
+
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_information_schema(true);
+    let parquet = &mut config.options_mut().execution.parquet;
+    parquet.pushdown_filters = true;
+    // Text columns keep the type that the tail has.
+    parquet.schema_force_view_types = false;
+    config
+}
+
+/// The stored columns as they are shown, and those that follow from them.
+fn shown_columns(amended: &Amended) -> Vec<Expr> {
     let seq = cast(col("seq"), DataType::Utf8);
     let mut event_id = Some(concat(vec![col("agent"), lit("-"), seq]).alias("event_id"));
     let mut shown = Vec::new();
-    for field in columns::schema().fields() {
-        if field.name() == "agent" {
+    for (name, _) in COLUMNS {
+        if *name == "agent" {
             shown.extend(event_id.take());
         }
-        shown.push(col(field.name()));
+        shown.push(amended.column(name));
     }
+    shown.push(amended.amended_by());
     let name = events::name_function().call(vec![col("log_index"), col("seq")]);
     shown.push(name.alias("event"));
     shown
@@ -197,6 +247,7 @@ const SESSIONS: &str = "SELECT agent, session_id, max(backend_pid) AS backend_pi
     max(database) AS database, max(application_name) AS application_name, max(transport) AS transport, \
     max(encryption) AS encryption, max(client_addr) AS client_addr, max(client_port) AS client_port, \
     array_sort(array_agg(DISTINCT principal) FILTER (WHERE principal IS NOT NULL)) AS principals, \
+    max(amended_by) AS amended_by, \
     count(*) FILTER (WHERE kind = 'query') AS statements, sum(rows) AS rows, \
     bool_or(kind = 'session_close') AS closed, min(ts_start) AS first_seen, max(ts_start) AS last_seen \
     FROM events WHERE session_id IS NOT NULL GROUP BY agent, session_id";

@@ -3,6 +3,7 @@
 //!
 //! Owns the form of principals and the order in which facts decide. Refuses look-ups: facts come in as values.
 
+mod amendment;
 mod cgroup;
 mod flow;
 mod peer;
@@ -11,6 +12,9 @@ mod process;
 mod relay;
 mod run;
 
+pub use amendment::{
+    Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, may_be_joined, says_more, taken_back,
+};
 pub use cgroup::{Placement, placement};
 pub use flow::{End, Joined, Match, WINDOW_NS, join};
 pub use peer::{Peer, attribute};

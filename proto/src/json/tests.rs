@@ -236,3 +236,34 @@ fn an_enum_value_of_a_newer_version_is_kept_as_its_number() {
     assert_eq!(event("a", &one)["session"]["transport"], "77");
     assert_eq!(confidence(0), "none");
 }
+
+#[test]
+fn an_amended_event_shows_both_names() {
+    let recorded = v1::Event {
+        seq: 7,
+        attribution: Some(v1::Attribution {
+            principal: "spiffe://td/addr/10.0.0.5".into(),
+            kind: v1::PrincipalKind::Remote.into(),
+            confidence: v1::Confidence::Inferred.into(),
+            ..Default::default()
+        }),
+        ..read()
+    };
+    let attribution = v1::Attribution {
+        principal: "spiffe://td/host/web/unit/a.service".into(),
+        confidence: v1::Confidence::Joined.into(),
+        ..Default::default()
+    };
+    let amended = Amended {
+        by: "collector-x-3",
+        attribution: &attribution,
+    };
+    let json: Value = serde_json::from_str(&amended_event("db1", &recorded, amended)).unwrap();
+    let shown = &json["attribution"];
+    assert_eq!(shown["principal"], "spiffe://td/host/web/unit/a.service");
+    assert_eq!(shown["confidence"], "joined");
+    assert_eq!(shown["amended_by"], "collector-x-3");
+    assert_eq!(shown["recorded"]["principal"], "spiffe://td/addr/10.0.0.5");
+    assert_eq!(shown["recorded"]["kind"], "remote");
+    assert_eq!(event("db1", &recorded)["attribution"].get("recorded"), None);
+}

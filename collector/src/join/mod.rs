@@ -1,0 +1,312 @@
+//! The join of what two hosts saw: a session on the server's, and whose the connection is on the client's.
+//!
+//! Owns the ends that wait for each other, whichever comes first, and what is said when they have met: an amendment, in the
+//! collector's own chain. How two ends are matched and what follows from it is `attribution`'s, pure; nothing here decides
+//! by time. Never amended: what one kernel saw at both ends, and what was amended to the same already, which
+//! [`Amendments`] knows for all time.
+//!
+//! **Bounds.** The newest 200,000 sessions and 200,000 connections are kept, of each side at most 256 MiB; what is pushed out
+//! before it was joined is counted. After a restart the newest 256 MiB of the evidence log are read again, beside everything
+//! else, and nothing is amended before that is done: so a collector that was killed makes the amendments that it did not
+//! come to, and none twice.
+//!
+//! **Nobody waits in a circle.** The log's thread waits for whoever reads the durable batches (`serve::feed`). That one
+//! calls [`Joiner::see`], which takes a lock for as long as it takes to look up a few keys, and waits for nothing else; no
+//! code awaits, or calls the log, while it holds that lock. [`Joiner::tell`] is a task of its own: it alone waits for the
+//! log, for as long as it likes, and nobody waits for it. What it has not come to yet lies among the kept sessions, so there
+//! is no queue between the two that could be full.
+//!
+//! **What an agent can do.** It can claim any connection whose fingerprint it knows, or whose addresses it guesses (that
+//! gives `inferred` at most); where another claim stands against its own, neither is taken, and a name that was given is
+//! taken back. Amendments of its own are recorded, counted as an alarm, and believed by nobody.
+
+mod decision;
+mod shelf;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::anyhow;
+use attribution::{End, may_be_joined};
+use compact_str::CompactString;
+use datafusion::common::HashMap;
+use prost::Message;
+use proto::v1::{self, event};
+use tokio::sync::Notify;
+
+use crate::{
+    log::{self, Originator},
+    metrics::{Alarm, Metrics},
+    record::{Body, Decoder, Record, Records},
+    store::Amendments,
+};
+use decision::Waiting;
+
+/// The join.
+pub struct Joiner {
+    /// Agent id of the collector's own chain.
+    own: String,
+    amendments: Arc<Amendments>,
+    metrics: Arc<Metrics>,
+    waiting: Mutex<Waiting>,
+    /// Something may have met.
+    due: Notify,
+}
+
+/// A session, as its server's host told of it.
+#[derive(Debug)]
+struct Session {
+    agent: Arc<str>,
+    id: CompactString,
+    /// Of the event that told of it.
+    seq: u64,
+    end: End,
+    /// Encoded.
+    attribution: Box<[u8]>,
+    /// It waits for a decision.
+    due: bool,
+    /// Its amendment is on the way.
+    telling: bool,
+    /// It was matched at least once.
+    met: bool,
+}
+
+/// A connection, as its client's host told of it.
+#[derive(Debug)]
+struct Flow {
+    agent: Arc<str>,
+    seq: u64,
+    end: End,
+    /// Who it is by that: what two claims differ in.
+    claim: Box<str>,
+    /// Encoded.
+    attribution: Box<[u8]>,
+    met: bool,
+}
+
+impl Joiner {
+    /// A join that knows of `amendments`, those that `own`, the collector's own chain, has made.
+    #[must_use]
+    pub fn new(own: &str, amendments: Arc<Amendments>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            own: own.to_owned(),
+            amendments,
+            metrics,
+            waiting: Mutex::default(),
+            due: Notify::new(),
+        }
+    }
+
+    /// Takes in the log entry `log_index`, which became durable.
+    pub fn see(&self, log_index: u64, records: &Records) {
+        // What was said stands before anything else is decided about it.
+        self.amendments.take(log_index, records);
+        let mut waiting = self.waiting();
+        let mut parties = Parties::default();
+        for record in &records.records {
+            match &record.body {
+                Body::Other(body) => match body.as_ref() {
+                    event::Body::FlowOwner(flow) => self.see_flow(&mut waiting, &records.agent, record, flow),
+                    event::Body::Amendment(amendment) => self.see_amendment(&mut waiting, records, amendment),
+                    _ => self.see_party(&mut waiting, &mut parties, &records.agent, record),
+                },
+                _ => self.see_party(&mut waiting, &mut parties, &records.agent, record),
+            }
+        }
+        let forgotten = waiting.forget_excess();
+        self.metrics.join_forgotten.inc_by(forgotten);
+        if waiting.is_due() {
+            self.due.notify_one();
+        }
+    }
+
+    fn see_flow(&self, waiting: &mut Waiting, agent: &Arc<str>, record: &Record, flow: &v1::FlowOwner) {
+        let attribution = record.party.as_ref().and_then(|party| party.attribution.as_ref());
+        let end = End::of(
+            flow.client.as_ref(),
+            flow.server.as_ref(),
+            flow.fingerprint,
+            record.ts_start_ns,
+        );
+        let (Some(attribution), Some(end)) = (attribution, end) else {
+            return;
+        };
+        let Some(claim) = decision::claim(attribution) else {
+            return;
+        };
+        let Some(encoded) = small(attribution) else {
+            self.metrics.join_refused.inc();
+            return;
+        };
+        let findable = waiting.add_flow(Flow {
+            agent: Arc::clone(agent),
+            seq: record.seq,
+            end,
+            claim,
+            attribution: encoded,
+            met: false,
+        });
+        if !findable {
+            self.metrics.join_refused.inc();
+        }
+    }
+
+    /// Any event tells of its session.
+    fn see_party(&self, waiting: &mut Waiting, parties: &mut Parties, agent: &Arc<str>, record: &Record) {
+        let Some(party) = parties.fresh(record) else {
+            return;
+        };
+        let (Some(session), Some(attribution)) = (&party.session, &party.attribution) else {
+            return;
+        };
+        if session.id.is_empty() || record.ts_start_ns == 0 || !may_be_joined(session, attribution) {
+            return;
+        }
+        let end = End::of(
+            session.client.as_ref(),
+            session.server.as_ref(),
+            session.fingerprint,
+            record.ts_start_ns,
+        );
+        let Some(end) = end else { return };
+        if waiting.knows(agent, &session.id, &end) {
+            return;
+        }
+        let encoded = small(attribution).filter(|_| session.id.len() <= MAX_SESSION_ID_BYTES);
+        let findable = encoded.is_some_and(|attribution| {
+            waiting.add_session(Session {
+                agent: Arc::clone(agent),
+                id: session.id.as_str().into(),
+                seq: record.seq,
+                end,
+                attribution,
+                due: false,
+                telling: false,
+                met: false,
+            })
+        });
+        if !findable {
+            self.metrics.join_refused.inc();
+        }
+    }
+
+    fn see_amendment(&self, waiting: &mut Waiting, records: &Records, amendment: &v1::Amendment) {
+        if *records.agent == *self.own {
+            waiting.was_told(&amendment.agent_id, &amendment.session);
+            return;
+        }
+        self.metrics.alarm(Alarm::ForeignAmendment);
+        tracing::error!(
+            agent = %records.agent,
+            batch = records.batch_sequence,
+            "ALARM: an agent sent an amendment; it is recorded, and not believed"
+        );
+    }
+
+    /// Reads the newest part of the log again, up to entry `until`. Blocks while it does.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn recall(&self, evidence: &Path, until: u64) -> anyhow::Result<()> {
+        let from = log::newest_from(evidence, RECALLED_BYTES)?;
+        let mut decoder = Decoder::default();
+        for batch in log::read_batches(evidence, from) {
+            let (log_index, opened) = batch?;
+            if log_index >= until {
+                break;
+            }
+            let records = decoder.decode(&opened);
+            let records = records.map_err(|reason| anyhow!("entry {log_index} of the log: {reason}"))?;
+            self.see(log_index, &records);
+        }
+        Ok(())
+    }
+
+    /// Recalls what `evidence` holds up to entry `until`, then says what has met, batch by batch, for as long as the log
+    /// takes it.
+    pub async fn tell(self: Arc<Self>, mut originator: Originator, evidence: PathBuf, until: u64) {
+        let here = Arc::clone(&self);
+        let recalled = tokio::task::spawn_blocking(move || here.recall(&evidence, until)).await;
+        if let Ok(Err(error)) = recalled {
+            tracing::error!(error = format!("{error:#}"), "what happened before is not joined");
+        }
+        loop {
+            self.due.notified().await;
+            // A storm of sessions shares batches and fsyncs.
+            tokio::time::sleep(GATHER).await;
+            loop {
+                let here = Arc::clone(&self);
+                let Ok(events) = tokio::task::spawn_blocking(move || here.decide(log::unix_ns())).await
+                else {
+                    return;
+                };
+                let count = events.len() as u64;
+                if count == 0 {
+                    break;
+                }
+                if let Err(error) = originator.say(events).await {
+                    tracing::info!(error = format!("{error:#}"), "nothing more is joined");
+                    return;
+                }
+                self.metrics.amendments.inc_by(count);
+            }
+        }
+    }
+
+    /// The next amendments, not more than go into one batch.
+    fn decide(&self, now: u64) -> Vec<v1::Event> {
+        self.waiting()
+            .decide(&self.amendments, now, BATCH_EVENTS, BATCH_BYTES)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing panics while it holds the lock with a change half made.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Parties of a batch that were looked at: most events share theirs with others.
+#[derive(Default)]
+struct Parties {
+    newest: Option<*const v1::Party>,
+    seen: HashMap<*const v1::Party, ()>,
+}
+
+impl Parties {
+    fn fresh<'a>(&mut self, record: &'a Record) -> Option<&'a v1::Party> {
+        let party = record.party.as_ref()?;
+        let place = Arc::as_ptr(party);
+        if self.newest.replace(place) == Some(place) || self.seen.insert(place, ()).is_some() {
+            return None;
+        }
+        Some(party)
+    }
+}
+
+/// An attribution to be kept; `None` if it is larger than any honest one.
+fn small(attribution: &v1::Attribution) -> Option<Box<[u8]>> {
+    (attribution.encoded_len() <= MAX_ATTRIBUTION_BYTES).then(|| attribution.encode_to_vec().into())
+}
+
+/// Longest session id that is joined; agents make some 25 bytes.
+const MAX_SESSION_ID_BYTES: usize = 128;
+
+/// Largest attribution that is joined: a process with a long command line and all of its ancestors takes a few kilobytes.
+const MAX_ATTRIBUTION_BYTES: usize = 64 << 10;
+
+/// Newest part of the log that is read again at a start.
+const RECALLED_BYTES: u64 = 256 << 20;
+
+/// How long what has met waits for others to share a batch.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Amendments of one batch, and about their bytes: far below what a batch may hold.
+const BATCH_EVENTS: usize = 1000;
+const BATCH_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What the collector itself has to say: its own chain in its own log.
+//!
+//! Owns the name and the key of that chain. The key is the log's own (`collector.key`, readable for the collector alone), so
+//! that anybody can tell from the evidence whose word an amendment is: the chain whose key is the origin's. Its batches are
+//! signed under their own context, go the way of any agent's, and are verified like them. No agent can have it: to enrol
+//! under its name takes the first contact, which the collector makes before it listens, and to sign for it the key.
+//! Refuses to decide what is said.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{anyhow, bail};
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use evidence::{Chain, ORIGIN_PREFIX, Seal};
+use prost::Message;
+use proto::v1;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Appended, Candidate, Log,
+    identity::{self, Origin},
+};
+
+/// The collector's own chain. One writer at a time.
+pub struct Originator {
+    log: Arc<Log>,
+    key: SigningKey,
+    chain: Chain,
+    next_event: u64,
+}
+
+impl Originator {
+    /// Enrols the collector in its own log, or goes on where its chain stands.
+    ///
+    /// # Errors
+    ///
+    /// When the log has ended, or somebody else has its name: in a log that is older than this rule.
+    pub async fn enrol(log: &Arc<Log>) -> anyhow::Result<Self> {
+        let key = log.key.clone();
+        let id = id(&log.status.borrow().origin);
+        let tip = log.hello(id.clone(), key.verifying_key()).await?;
+        let tip = tip.map_err(|reason| anyhow!("the collector cannot speak in its own log: {reason}"))?;
+        let chain = match tip.sequence {
+            0 => Chain::new(id),
+            sequence => Chain::behind(id, sequence, tip.header_hash),
+        };
+        Ok(Self {
+            log: Arc::clone(log),
+            key,
+            chain,
+            next_event: tip.event_seq.saturating_add(1),
+        })
+    }
+
+    /// The agent id of the chain.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.chain.agent_id
+    }
+
+    /// Says these events in one batch, and returns when that is durable. Their numbers are given here.
+    ///
+    /// # Errors
+    ///
+    /// When the log has ended or does not take the batch.
+    pub async fn say(&mut self, events: Vec<v1::Event>) -> anyhow::Result<()> {
+        let count = events.len() as u64;
+        let first_ns = events.iter().map(|event| event.ts_start_ns).min().unwrap_or(0);
+        let last_ns = events.iter().map(|event| event.ts_end_ns).max().unwrap_or(0);
+        let numbered = (self.next_event..).zip(events).map(|(seq, event)| {
+            let event = v1::Event { seq, ..event };
+            Bytes::from(event.encode_to_vec())
+        });
+        let contents: Vec<Bytes> = numbered.collect();
+        let (mut chain, key, first) = (self.chain.clone(), self.key.clone(), self.next_event);
+        let sealed = tokio::task::spawn_blocking(move || {
+            let seed = rand::random();
+            let batch = evidence::seal(&mut chain, &key, contents, first, first_ns, last_ns, None, seed);
+            // What was sealed here is trusted no more than any agent's.
+            let opened = evidence::open(&batch, &key.verifying_key(), &super::limits());
+            opened.map(|opened| (chain, batch, opened))
+        });
+        let (chain, batch, opened) = sealed.await??;
+        let events = super::decode_events(&opened).map_err(|reason| anyhow!("{reason}"))?;
+        let seal = Seal {
+            header: opened.header,
+            header_hash: opened.header_hash,
+        };
+        let candidate = Candidate {
+            batch,
+            seal,
+            events,
+            stream_refused: Arc::default(),
+        };
+        match self.log.append(candidate).await?.await {
+            Ok(Appended::Stored(_)) => {}
+            Ok(Appended::Refused(reason)) => {
+                bail!("the log does not take the collector's own batch: {reason}")
+            }
+            Ok(other) => bail!("the collector's own batch came out as {other:?}"),
+            Err(_) => return Err(super::ended()),
+        }
+        self.chain = chain;
+        self.next_event = first.saturating_add(count);
+        Ok(())
+    }
+}
+
+/// The agent id of the collector's own chain in an evidence folder, if it has one there.
+pub(crate) fn originator(evidence: &Path) -> anyhow::Result<Option<String>> {
+    let origin = Origin::read(evidence)?;
+    let id = id(&origin.origin);
+    let own = identity::read_agents(evidence)?.get(&id) == Some(&origin.key()?);
+    Ok(own.then_some(id))
+}
+
+/// `collector-<name of the log>`, as far as that is an agent's id.
+fn id(origin: &str) -> String {
+    let name = origin.strip_prefix(ORIGIN_PREFIX).unwrap_or(origin);
+    let id = format!("collector-{name}");
+    if evidence::is_agent_id(&id) {
+        return id;
+    }
+    let digest = Sha256::digest(origin);
+    format!("collector-{}", hex::encode(digest.get(..8).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_log_has_an_id_of_its_own() {
+        assert_eq!(id("pgwitness/berlin"), "collector-berlin");
+        let long = id(&format!("pgwitness/{}", "a".repeat(64)));
+        assert!(evidence::is_agent_id(&long), "{long}");
+        assert_ne!(long, id(&format!("pgwitness/{}", "b".repeat(64))));
+    }
+}

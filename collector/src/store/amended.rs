@@ -1,0 +1,162 @@
+//! Columns of amended sessions: what stands in place of what was recorded.
+//!
+//! Owns the way from a row to its amendment and from there to the values that SQL sees. A row's amendment is looked up
+//! once; where there are no amendments at all, nothing is. What one kernel saw at both ends is never replaced. Refuses to
+//! touch what is stored.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, StringArray},
+        compute::{is_not_null, kernels::zip::zip, take},
+        datatypes::{DataType, Int32Type},
+    },
+    common::{Result, ScalarValue, exec_err},
+    logical_expr::{ColumnarValue, Expr, Volatility, create_udf},
+    prelude::{col, lit},
+};
+use proto::v1;
+
+use super::{
+    amendments::View,
+    columns::{COLUMNS, Column},
+};
+
+/// The columns that an amendment replaces.
+const REPLACED: &[&str] = &[
+    "principal",
+    "principal_kind",
+    "confidence",
+    "method",
+    "reason",
+    "pid",
+    "exe",
+    "uid",
+    "user",
+    "unit",
+    "cgroup",
+    "command_line",
+];
+
+/// The column that names the amendment.
+const AMENDED_BY: &str = "amended_by";
+
+/// The columns of one question.
+pub(super) struct Amended {
+    view: Arc<View>,
+    /// The row's amendment; `None` where there are none at all.
+    place: Option<Expr>,
+}
+
+impl Amended {
+    pub(super) fn new(view: View) -> Self {
+        let view = Arc::new(view);
+        let place = (!view.is_empty()).then(|| {
+            let view = Arc::clone(&view);
+            let find = move |arguments: &[ColumnarValue]| find(&view, arguments);
+            let text = DataType::Utf8;
+            let function = create_udf(
+                "amendment",
+                vec![text.clone(), text.clone(), text],
+                DataType::Int32,
+                Volatility::Immutable,
+                Arc::new(find),
+            );
+            function.call(vec![col("agent"), col("session_id"), col("confidence")])
+        });
+        Self { view, place }
+    }
+
+    /// The column as answers show it.
+    pub(super) fn column(&self, name: &'static str) -> Expr {
+        let at = COLUMNS.iter().position(|(column, _)| *column == name);
+        let (Some(place), Some(n)) = (&self.place, at.filter(|_| REPLACED.contains(&name))) else {
+            return col(name);
+        };
+        let Some((_, column)) = COLUMNS.get(n) else {
+            return col(name);
+        };
+        let view = Arc::clone(&self.view);
+        let replace = move |arguments: &[ColumnarValue]| replace(&view, n, arguments);
+        let function = create_udf(
+            &format!("amended_{name}"),
+            vec![DataType::Int32, column.data_type()],
+            column.data_type(),
+            Volatility::Immutable,
+            Arc::new(replace),
+        );
+        function.call(vec![place.clone(), col(name)]).alias(name)
+    }
+
+    /// Id of the event that amends a row's session.
+    pub(super) fn amended_by(&self) -> Expr {
+        let Some(place) = &self.place else {
+            return lit(ScalarValue::Utf8(None)).alias(AMENDED_BY);
+        };
+        let view = Arc::clone(&self.view);
+        let name = move |arguments: &[ColumnarValue]| event_ids(&view, arguments);
+        let function = create_udf(
+            AMENDED_BY,
+            vec![DataType::Int32],
+            DataType::Utf8,
+            Volatility::Immutable,
+            Arc::new(name),
+        );
+        function.call(vec![place.clone()]).alias(AMENDED_BY)
+    }
+}
+
+fn find(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let arguments = ColumnarValue::values_to_arrays(arguments)?;
+    let [agents, sessions, confidences] = arguments.as_slice() else {
+        return exec_err!("amendment takes an agent, a session and a confidence");
+    };
+    let found = view.find_all(agents.as_string(), sessions.as_string(), confidences.as_string());
+    Ok(ColumnarValue::Array(Arc::new(found)))
+}
+
+/// Column `n` of the rows' amendments, and what was recorded where they have none.
+fn replace(view: &View, n: usize, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let arguments = ColumnarValue::values_to_arrays(arguments)?;
+    let ([places, recorded], Some((_, Column::Party(get)))) = (arguments.as_slice(), COLUMNS.get(n)) else {
+        return exec_err!("an amended column takes an amendment and what was recorded");
+    };
+    if places.null_count() == places.len() {
+        return Ok(ColumnarValue::Array(Arc::clone(recorded)));
+    }
+    let (used, keys) = distinct(places.as_primitive());
+    let party = |attribution| v1::Party {
+        session: None,
+        attribution: Some(attribution),
+    };
+    let parties: Vec<v1::Party> = view.shown(&used).into_iter().map(party).collect();
+    let amended: ArrayRef = take(&get.values(&parties.iter().collect::<Vec<_>>()), &keys, None)?;
+    let which: BooleanArray = is_not_null(places)?;
+    Ok(ColumnarValue::Array(zip(&which, &amended, recorded)?))
+}
+
+fn event_ids(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let arguments = ColumnarValue::values_to_arrays(arguments)?;
+    let [places] = arguments.as_slice() else {
+        return exec_err!("amended_by takes an amendment");
+    };
+    let (used, keys) = distinct(places.as_primitive());
+    let ids: StringArray = used.iter().map(|place| view.event_id(*place)).collect();
+    Ok(ColumnarValue::Array(take(&ids, &keys, None)?))
+}
+
+/// The places that rows name, each once, and for each row which of them.
+fn distinct(places: &Int32Array) -> (Vec<u32>, Int32Array) {
+    let mut known = datafusion::common::HashMap::<i32, i32>::default();
+    let mut used = Vec::new();
+    let keys = places.iter().map(|place| {
+        let place = place?;
+        Some(*known.entry(place).or_insert_with(|| {
+            used.push(place.cast_unsigned());
+            (used.len() - 1) as i32
+        }))
+    });
+    let keys = keys.collect::<datafusion::arrow::array::PrimitiveArray<Int32Type>>();
+    (used, keys)
+}

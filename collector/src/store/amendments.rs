@@ -1,0 +1,279 @@
+//! What sessions are called by now: the collector's own amendments, in memory.
+//!
+//! Owns which amendment stands for a session at the moment of a question, and of its attribution what columns show. Only the
+//! collector's own chain counts: whoever else sends such events has them recorded, and not believed. Refuses to be the
+//! record: it is filled from the store's files and from the log, and the whole attribution is read from there.
+//!
+//! Memory: some 110 bytes an amendment, and what columns show of it, which most share with others of the same workload,
+//! once (some 300 bytes).
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use compact_str::CompactString;
+use datafusion::{
+    arrow::array::{Int32Array, StringArray},
+    common::HashMap,
+};
+use prost::Message;
+use proto::v1::{self, event};
+
+use crate::record::{Body, Records};
+
+/// All amendments, the newest of each session in front.
+#[derive(Debug, Default)]
+pub struct Amendments {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Whose word counts; nobody's, as long as that was not said.
+    originator: Option<Arc<str>>,
+    /// By agent and session, the newest amendment's place in `list`.
+    newest: HashMap<Arc<str>, HashMap<CompactString, u32>>,
+    list: Vec<Entry>,
+    /// What columns show of an attribution, encoded, but for the process id.
+    faces: Vec<Arc<[u8]>>,
+    known: HashMap<Arc<[u8]>, u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    log_index: u64,
+    seq: u64,
+    face: u32,
+    pid: u32,
+    /// The one that stood for the session before.
+    before: Option<u32>,
+}
+
+/// One amendment on its way in.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) log_index: u64,
+    pub(super) seq: u64,
+    pub(super) agent: String,
+    pub(super) session: CompactString,
+    pub(super) attribution: v1::Attribution,
+}
+
+impl Amendments {
+    /// From now on, `originator`'s amendments count.
+    pub(crate) fn believe(&self, originator: &str) {
+        self.write(|inner| inner.originator = Some(originator.into()));
+    }
+
+    /// Takes in what the collector itself said in this entry of the log; what is here already changes nothing.
+    pub(crate) fn take(&self, log_index: u64, records: &Records) {
+        if self.read().originator.as_deref() != Some(&*records.agent) {
+            return;
+        }
+        self.write(|inner| {
+            for record in &records.records {
+                let (Body::Other(body), Some(party)) = (&record.body, &record.party) else {
+                    continue;
+                };
+                if let (event::Body::Amendment(amendment), Some(attribution)) =
+                    (body.as_ref(), &party.attribution)
+                {
+                    inner.add(Stored {
+                        log_index,
+                        seq: record.seq,
+                        agent: amendment.agent_id.clone(),
+                        session: amendment.session.as_str().into(),
+                        attribution: attribution.clone(),
+                    });
+                }
+            }
+        });
+    }
+
+    /// Takes in those that files hold, in whatever order.
+    pub(super) fn take_stored(&self, mut stored: Vec<Stored>) {
+        stored.sort_by_key(|one| (one.log_index, one.seq));
+        self.write(|inner| stored.into_iter().for_each(|one| inner.add(one)));
+    }
+
+    /// All that there are by now, for one question.
+    pub(super) fn view(self: &Arc<Self>) -> View {
+        let inner = self.read();
+        View {
+            seen: inner.list.len() as u32,
+            by: inner.originator.clone().unwrap_or_default(),
+            all: Arc::clone(self),
+        }
+    }
+
+    /// What columns show of the session's newest amendment.
+    #[must_use]
+    pub fn standing(&self, agent: &str, session: &str) -> Option<v1::Attribution> {
+        let inner = self.read();
+        let newest = inner.newest.get(agent)?.get(session)?;
+        inner.shown(*newest)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().list.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        // Nothing panics while it holds the lock with a change half made.
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.inner.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Inner {
+    fn add(&mut self, one: Stored) {
+        let place = self.list.len() as u32;
+        if self
+            .list
+            .last()
+            .is_some_and(|last| (last.log_index, last.seq) >= (one.log_index, one.seq))
+        {
+            return;
+        }
+        let pid = one.attribution.process.as_ref().map_or(0, |process| process.pid);
+        let face = self.face(one.attribution);
+        let sessions = match self.newest.get_mut(one.agent.as_str()) {
+            Some(sessions) => sessions,
+            None => self.newest.entry(one.agent.into()).or_default(),
+        };
+        self.list.push(Entry {
+            log_index: one.log_index,
+            seq: one.seq,
+            face,
+            pid,
+            before: sessions.insert(one.session, place),
+        });
+    }
+
+    /// Keeps what columns show, once.
+    fn face(&mut self, attribution: v1::Attribution) -> u32 {
+        let mut face = stripped(attribution);
+        if let Some(process) = &mut face.process {
+            process.pid = 0;
+            process.start_ns = 0;
+        }
+        let face: Arc<[u8]> = face.encode_to_vec().into();
+        if let Some(known) = self.known.get(&face) {
+            return *known;
+        }
+        let place = self.faces.len() as u32;
+        self.faces.push(Arc::clone(&face));
+        self.known.insert(face, place);
+        place
+    }
+
+    fn shown(&self, place: u32) -> Option<v1::Attribution> {
+        let entry = self.list.get(place as usize)?;
+        // It was encoded here.
+        let mut face = v1::Attribution::decode(self.faces.get(entry.face as usize)?.as_ref()).ok()?;
+        if let Some(process) = &mut face.process {
+            process.pid = entry.pid;
+        }
+        Some(face)
+    }
+
+    /// Of a session's amendments the newest among the first `seen`.
+    fn standing(&self, sessions: &HashMap<CompactString, u32>, session: &str, seen: u32) -> Option<u32> {
+        let mut place = *sessions.get(session)?;
+        while place >= seen {
+            place = self.list.get(place as usize)?.before?;
+        }
+        Some(place)
+    }
+}
+
+/// An attribution without what no column shows.
+pub(super) fn stripped(mut attribution: v1::Attribution) -> v1::Attribution {
+    attribution.evidence.clear();
+    attribution.hops.clear();
+    if let Some(process) = &mut attribution.process {
+        process.ancestry.clear();
+    }
+    attribution
+}
+
+/// The amendments as they were when a question was asked. A session is named by its agent and its id, an amendment by its
+/// place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct View {
+    all: Arc<Amendments>,
+    seen: u32,
+    by: Arc<str>,
+}
+
+impl View {
+    pub(super) fn is_empty(&self) -> bool {
+        self.seen == 0
+    }
+
+    /// The amendment that stands for a session.
+    pub(super) fn find(&self, agent: &str, session: &str) -> Option<u32> {
+        let inner = self.all.read();
+        inner.standing(inner.newest.get(agent)?, session, self.seen)
+    }
+
+    /// The same for many, but for those whose own kernel saw both ends.
+    pub(super) fn find_all(
+        &self,
+        agents: &StringArray,
+        sessions: &StringArray,
+        confidences: &StringArray,
+    ) -> Int32Array {
+        let inner = self.all.read();
+        let mut of: Option<(&str, Option<&HashMap<CompactString, u32>>)> = None;
+        let rows = agents.iter().zip(sessions).zip(confidences);
+        let found = rows.map(|((agent, session), confidence)| {
+            let (agent, session) = (agent?, session?);
+            if confidence == Some(OBSERVED) {
+                return None;
+            }
+            let sessions = match of {
+                Some((newest, sessions)) if newest == agent => sessions,
+                _ => of.insert((agent, inner.newest.get(agent))).1,
+            };
+            inner
+                .standing(sessions?, session, self.seen)
+                .map(u32::cast_signed)
+        });
+        found.collect()
+    }
+
+    /// What columns show of these amendments.
+    pub(super) fn shown(&self, places: &[u32]) -> Vec<v1::Attribution> {
+        let inner = self.all.read();
+        let shown = |place: &u32| inner.shown(*place).unwrap_or_default();
+        places.iter().map(shown).collect()
+    }
+
+    /// Log entry and number of the event that makes an amendment.
+    pub(super) fn place(&self, place: u32) -> Option<(u64, u64)> {
+        let inner = self.all.read();
+        inner
+            .list
+            .get(place as usize)
+            .map(|entry| (entry.log_index, entry.seq))
+    }
+
+    /// That event's id.
+    pub(super) fn event_id(&self, place: u32) -> Option<String> {
+        self.place(place)
+            .map(|(_, seq)| proto::json::event_id(&self.by, seq))
+    }
+}
+
+/// The level that no amendment replaces.
+pub(super) const OBSERVED: &str = "observed";

@@ -1,0 +1,74 @@
+//! The words that an event is described with, which few others differ from.
+//!
+//! Owns which words of an event go into columns that many events share. Refuses numbers and times, which are each
+//! event's own.
+
+use compact_str::CompactString;
+use proto::v1::event;
+
+use crate::record::{Body, Record};
+
+/// The words that an event is described with: few combinations, which most events share.
+#[derive(Debug, Default, Hash, PartialEq, Eq)]
+pub(super) struct Manner {
+    pub(super) kind: &'static str,
+    pub(super) encryption: i32,
+    pub(super) tag: CompactString,
+    pub(super) phase: Option<i32>,
+    pub(super) outcome: Option<i32>,
+    pub(super) sqlstate: CompactString,
+    pub(super) tx_status: CompactString,
+    pub(super) tx_final: Option<i32>,
+    pub(super) gap_reason: CompactString,
+    pub(super) end_user: CompactString,
+    /// Agent and session that an amendment is of.
+    pub(super) amends: Option<Box<(CompactString, CompactString)>>,
+}
+
+impl Manner {
+    pub(super) fn of(record: &Record) -> Self {
+        let mut manner = Self {
+            kind: record.kind(),
+            encryption: record
+                .party
+                .as_ref()
+                .and_then(|party| party.session.as_ref())
+                .map_or(0, |session| session.encryption),
+            ..Self::default()
+        };
+        match &record.body {
+            Body::Query(query) => {
+                manner.tag = query.tag.clone();
+                manner.end_user = query.end_user.clone().unwrap_or_default();
+                if let Some(result) = &query.result {
+                    manner.phase = Some(result.phase);
+                    manner.outcome = Some(result.outcome);
+                    manner.sqlstate = result.sqlstate.clone();
+                }
+                if let Some(transaction) = &query.transaction {
+                    manner.tx_status = transaction.status.clone();
+                    manner.tx_final = Some(transaction.end);
+                }
+            }
+            Body::Other(body) => match body.as_ref() {
+                event::Body::AuthFailure(failure) => manner.sqlstate = failure.sqlstate.as_str().into(),
+                event::Body::SessionError(error) => manner.sqlstate = error.sqlstate.as_str().into(),
+                event::Body::Transaction(end) => manner.tx_final = Some(end.r#final),
+                event::Body::Gap(gap) => manner.gap_reason = gap.reason.as_str().into(),
+                event::Body::OpaqueSession(opaque) => {
+                    manner.encryption = opaque.encryption;
+                    manner.gap_reason = opaque.reason.as_str().into();
+                }
+                event::Body::Amendment(of) => {
+                    manner.amends = Some(Box::new((
+                        of.agent_id.as_str().into(),
+                        of.session.as_str().into(),
+                    )));
+                }
+                _ => {}
+            },
+            Body::Unknown => {}
+        }
+        manner
+    }
+}

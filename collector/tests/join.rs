@@ -1,0 +1,348 @@
+//! Two hosts' agents, a real collector between them: what each saw becomes one name, through gRPC, restarts and SQL.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails by panicking"
+)]
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use evidence::Chain;
+use prost::Message;
+use proto::v1::{self, Event, Hello, Upload, delivery_client::DeliveryClient, event::Body, receipt, upload};
+use serde_json::{Value, json};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, transport::Channel};
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwitness-collector"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// A collector that serves; killed when it is dropped.
+struct Collector {
+    child: Child,
+    grpc: String,
+    http: String,
+    data: PathBuf,
+}
+
+impl Collector {
+    fn start(data: &Path) -> Self {
+        let free = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().to_string()
+        };
+        let (grpc, http) = (free(), free());
+        let mut child = program()
+            .arg("serve")
+            .args(["--grpc", &grpc, "--http", &http, "--data"])
+            .arg(data)
+            .env("PGWITNESS_COLLECTOR__LOG__NAME", "test")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        assert!(
+            lines.any(|line| line.contains("is serving")),
+            "it ended before it served"
+        );
+        // Whoever writes must not wait for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            child,
+            grpc,
+            http,
+            data: data.to_owned(),
+        }
+    }
+
+    fn kill(mut self) -> PathBuf {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.data.clone()
+    }
+
+    fn ask(&self, sql: &str) -> Vec<Value> {
+        answer(&["--url", &format!("http://{}", self.http)], sql)
+    }
+
+    /// The only answer, as soon as it is another one than none.
+    async fn wait_for(&self, sql: &str) -> (Duration, Value) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
+            if let [row] = self.ask(sql).as_slice() {
+                return (started.elapsed(), row.clone());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no answer to {sql}");
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn answer(from: &[&str], sql: &str) -> Vec<Value> {
+    let output = program()
+        .args(["query", sql, "--format", "json"])
+        .args(from)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{sql}: {error}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// An agent without a kernel.
+struct Agent {
+    chain: Chain,
+    key: SigningKey,
+    seq: u64,
+}
+
+impl Agent {
+    fn new(id: &str, key: u8) -> Self {
+        Self {
+            chain: Chain::new(id),
+            key: SigningKey::from_bytes(&[key; 32]),
+            seq: 0,
+        }
+    }
+
+    /// Delivers events in one batch and waits for the acknowledgement.
+    async fn deliver(&mut self, collector: &Collector, events: Vec<Event>) -> Result<(), tonic::Status> {
+        let (uploads, stream) = tokio::sync::mpsc::channel(4);
+        // Whoever is turned away learns it from the receipts.
+        let send = async |kind| _ = uploads.send(Upload { kind: Some(kind) }).await;
+        send(upload::Kind::Hello(Hello {
+            agent_id: self.chain.agent_id.clone(),
+            public_key: self.key.verifying_key().to_bytes().to_vec(),
+            version: "test".to_owned(),
+        }))
+        .await;
+        let channel = Channel::from_shared(format!("http://{}", collector.grpc)).unwrap();
+        let mut client = DeliveryClient::new(channel.connect().await.unwrap());
+        let mut receipts = client.deliver(ReceiverStream::new(stream)).await?.into_inner();
+        let first = self.seq + 1;
+        let encoded = (first..).zip(events).map(|(seq, event)| {
+            self.seq = seq;
+            Bytes::from(Event { seq, ..event }.encode_to_vec())
+        });
+        let encoded = encoded.collect::<Vec<_>>();
+        let batch = evidence::seal(
+            &mut self.chain,
+            &self.key,
+            encoded,
+            first,
+            1,
+            2,
+            None,
+            [first as u8; 32],
+        );
+        send(upload::Kind::Batch(batch)).await;
+        loop {
+            match receipts.message().await?.expect("an acknowledgement").kind {
+                Some(receipt::Kind::Ack(_)) => return Ok(()),
+                Some(receipt::Kind::Resume(_)) => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+}
+
+fn endpoint(addr: &str, port: u32) -> Option<v1::Endpoint> {
+    Some(v1::Endpoint {
+        addr: addr.to_owned(),
+        port,
+    })
+}
+
+const AT: u64 = 1_795_225_200_000_000_000;
+
+/// A statement of session `b-<n>`, whose client is known by its address.
+fn statement(n: u64, fingerprint: u64) -> Event {
+    Event {
+        ts_start_ns: AT + n,
+        session: Some(v1::Session {
+            id: format!("b-{n}"),
+            login_role: "app".to_owned(),
+            transport: v1::Transport::Tcp.into(),
+            client: endpoint("10.0.0.1", 60_000),
+            server: endpoint("10.0.0.9", 5432),
+            fingerprint: Some(fingerprint),
+            ..Default::default()
+        }),
+        attribution: Some(v1::Attribution {
+            principal: "spiffe://td/addr/10.0.0.1".to_owned(),
+            kind: v1::PrincipalKind::Remote.into(),
+            confidence: v1::Confidence::Inferred.into(),
+            method: "address".to_owned(),
+            evidence: vec!["the socket's peer is 10.0.0.1".to_owned()],
+            ..Default::default()
+        }),
+        body: Some(Body::Query(v1::Query {
+            result: Some(v1::Result {
+                rows: Some(n),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
+fn flow(n: u64, fingerprint: u64) -> Event {
+    Event {
+        ts_start_ns: AT,
+        attribution: Some(v1::Attribution {
+            principal: format!("spiffe://td/host/web/unit/s{n}.service"),
+            kind: v1::PrincipalKind::Unit.into(),
+            confidence: v1::Confidence::Observed.into(),
+            method: "tcp-owner".to_owned(),
+            evidence: vec![format!("process {n} called connect()")],
+            process: Some(v1::Process {
+                pid: n as u32,
+                exe: "/usr/bin/shop".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        body: Some(Body::FlowOwner(v1::FlowOwner {
+            client: endpoint("192.168.1.7", 40_000),
+            server: endpoint("10.96.0.1", 5432),
+            fingerprint: Some(fingerprint),
+            network_namespace: 4_026_531_840,
+        })),
+        ..Default::default()
+    }
+}
+
+fn named(n: u64) -> String {
+    format!(
+        "SELECT principal, confidence, pid, amended_by, event FROM queries WHERE session_id = 'b-{n}' AND amended_by IS NOT NULL"
+    )
+}
+
+fn verified(data: &Path) -> Value {
+    let output = program()
+        .args(["verify", "--json", "--data"])
+        .arg(data)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn two_agents_make_one_name_whatever_happens_in_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path());
+    let (mut db, mut web) = (Agent::new("db", 1), Agent::new("web", 2));
+    // The server's side first, then the client's.
+    db.deliver(&collector, vec![statement(1, 101)]).await.unwrap();
+    assert_eq!(collector.ask(&named(1)).len(), 0);
+    web.deliver(&collector, vec![flow(1, 101)]).await.unwrap();
+    let (took, row) = collector.wait_for(&named(1)).await;
+    println!("searchable {took:?} after the later side's acknowledgement");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(row["principal"], "spiffe://td/host/web/unit/s1.service");
+    assert_eq!((&row["confidence"], &row["pid"]), (&json!("joined"), &json!(1)));
+    assert_eq!(row["amended_by"], "collector-test-1");
+    let event: Value = serde_json::from_str(row["event"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        event["attribution"]["recorded"]["principal"],
+        "spiffe://td/addr/10.0.0.1"
+    );
+    // The other way round, with a kill in between; and one that the collector is killed over.
+    web.deliver(&collector, vec![flow(2, 102)]).await.unwrap();
+    db.deliver(&collector, vec![statement(3, 103)]).await.unwrap();
+    let data = collector.kill();
+    let collector = Collector::start(&data);
+    web.deliver(&collector, vec![flow(3, 103)]).await.unwrap();
+    let data = collector.kill();
+    let collector = Collector::start(&data);
+    db.deliver(&collector, vec![statement(2, 102), statement(4, 104)])
+        .await
+        .unwrap();
+    for n in [2, 3] {
+        let (_, row) = collector.wait_for(&named(n)).await;
+        assert_eq!(
+            row["principal"],
+            format!("spiffe://td/host/web/unit/s{n}.service")
+        );
+    }
+    // An agent that makes amendments itself is recorded, and not believed; and nobody else has the collector's name.
+    let forged = Event {
+        attribution: flow(9, 0).attribution,
+        body: Some(Body::Amendment(v1::Amendment {
+            agent_id: "db".to_owned(),
+            session: "b-4".to_owned(),
+            inputs: vec!["db-3".to_owned(), "web-1".to_owned()],
+            join_version: 1,
+            r#match: "fingerprint".to_owned(),
+        })),
+        ..Default::default()
+    };
+    Agent::new("evil", 9)
+        .deliver(&collector, vec![forged])
+        .await
+        .unwrap();
+    let refused = Agent::new("collector-test", 9).deliver(&collector, vec![]).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let four = collector.ask("SELECT principal, amended_by FROM queries WHERE session_id = 'b-4'");
+    assert_eq!(
+        four,
+        [json!({"principal": "spiffe://td/addr/10.0.0.1", "amended_by": null})]
+    );
+    // Each session once, and the same again from the folder alone.
+    let amendments = "SELECT amends_session AS s FROM events WHERE kind = 'attribution' AND agent = 'collector-test' ORDER BY 1";
+    let each_once = [json!({"s": "b-1"}), json!({"s": "b-2"}), json!({"s": "b-3"})];
+    assert_eq!(collector.ask(amendments), each_once);
+    let explained = explain(&["--url", &format!("http://{}", collector.http)]);
+    let data = collector.kill();
+    let offline = ["--data", data.to_str().unwrap()];
+    assert_eq!(answer(&offline, amendments), each_once);
+    assert_eq!(answer(&offline, &named(1)).len(), 1);
+    assert_eq!(explain(&offline), explained);
+    let report = verified(&data);
+    assert!(report["ok"] == true, "{report}");
+}
+
+/// The chain of the first statement tells of both ends.
+fn explain(from: &[&str]) -> String {
+    let output = program().args(["explain", "db-1"]).args(from).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    for expected in [
+        "who        spiffe://td/host/web/unit/s1.service",
+        "certainty  joined by flow-owner",
+        "db saw the server's end (event db-1): 10.0.0.1:60000 came to 10.0.0.9:5432",
+        "web saw the client's end (event web-1): 192.168.1.7:40000 connected to 10.96.0.1:5432",
+        "web: process 1 called connect()",
+        "the client's address was translated on the way",
+        "amended    by collector-test-1",
+        "recorded   spiffe://td/addr/10.0.0.1, inferred by address",
+    ] {
+        assert!(told.contains(expected), "{expected:?} is not in\n{told}");
+    }
+    told
+}
