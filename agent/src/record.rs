@@ -2,6 +2,7 @@
 
 mod encoded;
 mod encoder;
+mod flow;
 mod writer;
 
 use attribution::{Attribution, Confidence, Hop, PrincipalKind, Process};
@@ -17,8 +18,9 @@ use sql_meaning::{ObjectRef, mask_value};
 pub use self::{
     encoded::{Encoded, Gathered},
     encoder::Encoder,
+    flow::flow_owner,
 };
-use crate::{clock::Clock, facts::flows::Flow};
+use crate::clock::Clock;
 
 /// An event of a session, with who is behind it. `boot` tells sessions of one boot of the host from those of another.
 pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock, boot: &str) -> v1::Event {
@@ -41,25 +43,6 @@ pub fn own_event(at_boot_ns: u64, clock: Clock, body: v1::event::Body) -> v1::Ev
         ts_start_ns: at,
         ts_end_ns: at,
         body: Some(body),
-        ..v1::Event::default()
-    }
-}
-
-/// Whose a connection to a server elsewhere is.
-pub fn flow_owner(flow: &Flow, answer: &Attribution, clock: Clock) -> v1::Event {
-    let fact = &flow.fact;
-    let end = |bytes, port| endpoint(&Endpoint::Inet(tap_core::address(fact.family, bytes), port));
-    let body = v1::FlowOwner {
-        client: end(fact.local, fact.local_port),
-        server: end(fact.remote, fact.remote_port),
-        fingerprint: fact.fingerprint(),
-        network_namespace: fact.netns,
-    };
-    v1::Event {
-        ts_start_ns: clock.utc(flow.opened),
-        ts_end_ns: clock.utc(fact.at),
-        attribution: Some(attribution(answer)),
-        body: Some(v1::event::Body::FlowOwner(body)),
         ..v1::Event::default()
     }
 }

@@ -166,24 +166,17 @@ impl Processes {
             let now = &entry.process;
             (&now.exe, &now.command_line) != (&process.exe, &process.command_line)
         });
-        let looked_up = known
-            .filter(|entry| entry.process.exe_sha256.is_some())
-            .map(|entry| (entry.process.exe_sha256, entry.process.is_server));
-        if process.exe_sha256.is_none()
-            && !is_former
-            && let Some(looked_up) = looked_up
-        {
-            // Somebody else asked since it was taken down.
-            let process = Arc::make_mut(&mut process);
-            (process.exe_sha256, process.is_server) = looked_up;
-        }
-        if process.exe_sha256.is_none()
-            && !is_former
-            && let Some((start, digest, is_server)) = self.broker.program(process.pid)
-            && start == process.start_ns / TICK_NS
-        {
-            let process = Arc::make_mut(&mut process);
-            (process.exe_sha256, process.is_server) = (digest, is_server);
+        if process.exe_sha256.is_none() && !is_former {
+            let known = known.map(|entry| (entry.process.exe_sha256, entry.process.is_server));
+            let asked = || {
+                let (start, digest, is_server) = self.broker.program(process.pid)?;
+                (start == process.start_ns / TICK_NS).then_some((digest, is_server))
+            };
+            // It may have been asked for since the process was taken down.
+            if let Some(found) = known.filter(|(digest, _)| digest.is_some()).or_else(asked) {
+                let process = Arc::make_mut(&mut process);
+                (process.exe_sha256, process.is_server) = found;
+            }
         }
         if process.container.is_none()
             && let Some(id) = process.placement().container_id

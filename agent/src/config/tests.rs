@@ -1,0 +1,95 @@
+//! Defaults, bounds, and what errors say.
+
+use super::*;
+
+#[test]
+fn the_defaults_hold_and_bad_values_are_named() {
+    assert_eq!(Config::default().check(), Ok(()));
+    let mut config = Config::default();
+    config.metrics.listen = "0.0.0.0:9000".parse().ok();
+    assert!(
+        config
+            .check()
+            .is_err_and(|error| error.to_string().contains("metrics.listen"))
+    );
+    let mut config = Config::default();
+    for wrong in [
+        "http://10.0.0.1:7433",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:7433/x",
+    ] {
+        config.delivery.collector = Some(wrong.to_owned());
+        assert!(
+            config
+                .check()
+                .is_err_and(|error| error.to_string().contains("delivery.collector")),
+            "{wrong}"
+        );
+    }
+    config.delivery.collector = Some("http://[::1]:7433/".to_owned());
+    assert_eq!(config.check(), Ok(()));
+    let mut config = Config::default();
+    config.delivery.queue_mib = 1000;
+    assert_eq!((config.check(), config.memory_mib()), (Ok(()), 1448));
+    config.limits.memory_mib = Some(1063);
+    let said = config.check().expect_err("too little memory").to_string();
+    assert!(
+        said.starts_with("limits.memory_mib is 1063: it must be at least 64 more"),
+        "{said}"
+    );
+    config.limits.memory_mib = Some(1064);
+    assert_eq!(config.check(), Ok(()));
+    config.limits.cpu_percent = Some(0);
+    assert!(config.check().is_err());
+    let mut config = Config::default();
+    assert_eq!(
+        (config.sizes(1).processes, config.sizes(1).connections),
+        (KEPT, KEPT)
+    );
+    config.limits.server_processes = Some(12);
+    assert_eq!((config.check(), config.sizes(1).processes), (Ok(()), 12));
+    config.limits.client_connections = Some(0);
+    let said = config.check().expect_err("no room at all").to_string();
+    assert!(said.starts_with("limits.client_connections is 0:"), "{said}");
+    let mut config = Config::default();
+    config.agent.id = Some("Not A Name".to_owned());
+    assert!(
+        config
+            .check()
+            .is_err_and(|error| error.to_string().contains("agent.id"))
+    );
+}
+#[test]
+fn a_part_of_a_host_has_a_name_of_its_own() {
+    let mut config = Config::default();
+    config.tap.within = Some("/kind/node-1".to_owned());
+    let said = config.check().expect_err("two hosts of one name").to_string();
+    assert!(said.contains("agent.host"), "{said}");
+    config.agent.host = Some("node-1".to_owned());
+    assert_eq!(config.check(), Ok(()));
+    for wrong in ["", "/", "kind", "/kind/", "/kind/../x", "/a//b"] {
+        config.tap.within = Some(wrong.to_owned());
+        assert!(config.check().is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_collector_can_be_at_a_socket() {
+    let mut config = Config::default();
+    config.delivery.collector = Some("unix:/run/pgwitness/grpc.sock".to_owned());
+    assert_eq!(config.check(), Ok(()));
+    for wrong in ["unix:", "unix:grpc.sock"] {
+        config.delivery.collector = Some(wrong.to_owned());
+        assert!(config.check().is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn agents_with_state_of_their_own_have_a_socket_of_their_own() {
+    let mut config = Config::default();
+    assert_eq!(config.control_socket(), Path::new(CONTROL_SOCKET));
+    config.state_dir = "/tmp/one".into();
+    assert_eq!(config.control_socket(), Path::new("/tmp/one/control.sock"));
+    config.control.socket = Some("/tmp/two".into());
+    assert_eq!(config.control_socket(), Path::new("/tmp/two"));
+}
