@@ -131,7 +131,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         opened.durable,
         Arc::clone(&store),
         Arc::clone(&metrics),
-        joiner,
+        joiner.clone(),
     ));
     let (stopping, stopped) = watch::channel(false);
     let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone()).into_service();
@@ -163,6 +163,9 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     };
     tracing::info!("the collector is stopping");
     stopping.send_replace(true);
+    if let Some(joiner) = joiner {
+        joiner.stop();
+    }
     if !grpc_server.is_finished() {
         _ = tokio::time::timeout(HTTP_GRACE, &mut grpc_server).await;
         grpc_server.abort();

@@ -11,7 +11,10 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::log::{self, Depth, Wrong, scan};
+use crate::{
+    join,
+    log::{self, Depth, Wrong, scan},
+};
 
 /// Checks the evidence in a data folder, offline: every byte of it.
 #[derive(Debug, clap::Args)]
@@ -50,6 +53,10 @@ pub struct Report {
     pub unfinished_bytes: u64,
     /// Whether a checkpoint from elsewhere was compared; without one, a folder rolled back whole cannot be found out.
     pub compared_with_kept_checkpoint: bool,
+    /// Sessions named by what two hosts saw, each made again from the two events that it names.
+    pub amendments: u64,
+    /// Of those, made by rules that this version does not have: not made again.
+    pub amendments_not_checked: u64,
     /// The first thing that is wrong.
     pub wrong: Option<Wrong>,
 }
@@ -81,13 +88,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 #[must_use]
 pub fn verify(evidence: &Path, kept: Option<&[u8]>) -> Report {
     let compared_with_kept_checkpoint = kept.is_some();
-    match scan(evidence, Depth::Events, kept) {
+    let scanned = scan(evidence, Depth::Events, kept)
+        .and_then(|scanned| join::check(evidence, &scanned.contents).map(|checked| (scanned, checked)));
+    match scanned {
         Err(wrong) => Report {
             wrong: Some(wrong),
             compared_with_kept_checkpoint,
             ..Report::default()
         },
-        Ok(scanned) => Report {
+        Ok((scanned, checked)) => Report {
+            amendments: checked.amendments,
+            amendments_not_checked: checked.of_other_rules,
             ok: true,
             origin: scanned.origin.origin,
             agents: scanned.keys.len() as u64,
@@ -118,6 +129,18 @@ impl Report {
             self.tree_size,
             self.root
         );
+        if self.amendments > 0 {
+            text += &format!(
+                "  {} sessions were named by what two hosts saw; each follows from the events that it names\n",
+                self.amendments - self.amendments_not_checked
+            );
+        }
+        if self.amendments_not_checked > 0 {
+            text += &format!(
+                "  {} were named by rules of another version, which this program cannot repeat\n",
+                self.amendments_not_checked
+            );
+        }
         if self.not_yet_under_a_checkpoint > 0 {
             text += &format!(
                 "  {} batches are not yet under a checkpoint: their signatures and chains hold\n",

@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use evidence::Chain;
+use pgwitness_collector::log::{Log, LogOptions, Originator};
 use prost::Message;
 use proto::v1::{self, Event, Hello, Upload, delivery_client::DeliveryClient, event::Body, receipt, upload};
 use serde_json::{Value, json};
@@ -325,7 +326,86 @@ async fn two_agents_make_one_name_whatever_happens_in_between() {
     assert_eq!(answer(&offline, &named(1)).len(), 1);
     assert_eq!(explain(&offline), explained);
     let report = verified(&data);
-    assert!(report["ok"] == true, "{report}");
+    assert!(report["ok"] == true && report["amendments"] == 3, "{report}");
+}
+
+#[tokio::test]
+async fn a_storm_is_joined_whole_with_few_batches() {
+    const BATCHES: u64 = 10;
+    const EACH: u64 = 2000;
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path());
+    let (mut db, mut web) = (Agent::new("db", 1), Agent::new("web", 2));
+    let started = Instant::now();
+    for n in 0..BATCHES {
+        let numbers = || n * EACH + 1..=(n + 1) * EACH;
+        web.deliver(&collector, numbers().map(|n| flow(n, n)).collect())
+            .await
+            .unwrap();
+        db.deliver(&collector, numbers().map(|n| statement(n, n)).collect())
+            .await
+            .unwrap();
+    }
+    let delivered = started.elapsed();
+    let all = BATCHES * EACH;
+    let done =
+        format!("SELECT count(*) AS n FROM queries WHERE confidence = 'joined' HAVING count(*) = {all}");
+    let (took, _) = collector.wait_for(&done).await;
+    println!("{all} sessions: delivered in {delivered:?}, all named {took:?} later");
+    let wrong = "SELECT count(*) AS n FROM queries WHERE principal <> 'spiffe://td/host/web/unit/s' || rows || '.service'";
+    assert_eq!(collector.ask(wrong), [json!({"n": 0})]);
+    let batches = "SELECT count(*) AS events, count(DISTINCT log_index) AS batches FROM events WHERE kind = 'attribution'";
+    let counted = &collector.ask(batches)[0];
+    assert_eq!(counted["events"], all);
+    assert!(counted["batches"].as_u64().unwrap() <= 200, "{counted}");
+    let report = verified(&collector.kill());
+    assert!(report["ok"] == true && report["amendments"] == all, "{report}");
+}
+
+#[tokio::test]
+async fn an_amendment_that_does_not_follow_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path());
+    let (mut db, mut web) = (Agent::new("db", 1), Agent::new("web", 2));
+    db.deliver(&collector, vec![statement(1, 101), statement(2, 102)])
+        .await
+        .unwrap();
+    web.deliver(&collector, vec![flow(1, 101)]).await.unwrap();
+    collector.wait_for(&named(1)).await;
+    let data = collector.kill();
+    let amendment = |attribution: Option<v1::Attribution>, how: &str| Event {
+        attribution,
+        body: Some(Body::Amendment(v1::Amendment {
+            agent_id: "db".to_owned(),
+            session: "b-2".to_owned(),
+            inputs: vec!["db-2".to_owned(), "web-1".to_owned()],
+            join_version: 1,
+            r#match: how.to_owned(),
+        })),
+        ..Event::default()
+    };
+    // By whoever has the collector's key.
+    let options = LogOptions {
+        name: None,
+        checkpoint_interval: Duration::from_millis(20),
+        segment_bytes: 1 << 20,
+    };
+    let opened = Log::open(&data, options, std::sync::Arc::default()).unwrap();
+    drop(opened.durable);
+    let mut originator = Originator::enrol(&opened.log).await.unwrap();
+    originator
+        .say(vec![amendment(flow(1, 101).attribution, "translated")])
+        .await
+        .unwrap();
+    opened.log.close().await;
+    opened.ended.await.unwrap().unwrap();
+    let report = verified(&data);
+    let what = report["wrong"]["what"].as_str().unwrap();
+    assert!(
+        what.contains("amendment collector-test-2 does not follow from its inputs")
+            && what.contains("the connection of event web-1 is another one"),
+        "{report}"
+    );
 }
 
 /// The chain of the first statement tells of both ends.

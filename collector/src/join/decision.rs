@@ -84,13 +84,21 @@ impl Waiting {
         };
         let id = session.id.clone();
         if let Some(place) = sessions.get(&id).copied() {
-            let known = self.sessions.get_mut(place).filter(|known| {
-                (known.end.client, known.end.server) == (session.end.client, session.end.server)
-            });
-            // A session does not move: whoever says so is not listened to.
-            let Some(known) = known else { return false };
-            (known.seq, known.end) = (session.seq, session.end);
-            let found = self.sessions.index(place, &session.end);
+            let Some(known) = self.sessions.get(place) else {
+                return false;
+            };
+            if (known.end.client, known.end.server) != (session.end.client, session.end.server) {
+                // A session does not move: whoever says so is not listened to.
+                return false;
+            }
+            let (due, telling, met) = (known.due, known.telling, known.met);
+            let better = Session {
+                due,
+                telling,
+                met,
+                ..session
+            };
+            let found = self.sessions.replace(place, better);
             self.make_due(place);
             return found;
         }

@@ -20,12 +20,16 @@
 //! gives `inferred` at most); where another claim stands against its own, neither is taken, and a name that was given is
 //! taken back. Amendments of its own are recorded, counted as an alarm, and believed by nobody.
 
+mod check;
 mod decision;
 mod shelf;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,6 +47,7 @@ use crate::{
     record::{Body, Decoder, Record, Records},
     store::Amendments,
 };
+pub(crate) use check::check;
 use decision::Waiting;
 
 /// The join.
@@ -54,6 +59,7 @@ pub struct Joiner {
     waiting: Mutex<Waiting>,
     /// Something may have met.
     due: Notify,
+    stopped: AtomicBool,
 }
 
 /// A session, as its server's host told of it.
@@ -97,7 +103,13 @@ impl Joiner {
             metrics,
             waiting: Mutex::default(),
             due: Notify::new(),
+            stopped: AtomicBool::new(false),
         }
+    }
+
+    /// Ends a recall that is going on; what was not come to is left to the next start.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     /// Takes in the log entry `log_index`, which became durable.
@@ -216,7 +228,7 @@ impl Joiner {
         let mut decoder = Decoder::default();
         for batch in log::read_batches(evidence, from) {
             let (log_index, opened) = batch?;
-            if log_index >= until {
+            if log_index >= until || self.stopped.load(Ordering::Relaxed) {
                 break;
             }
             let records = decoder.decode(&opened);

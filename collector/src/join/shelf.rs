@@ -66,8 +66,23 @@ impl<T: Kept> Shelf<T> {
         (place, self.index(place, &end))
     }
 
-    /// Makes it findable by what its end has by now.
-    pub(super) fn index(&mut self, place: u64, end: &End) -> bool {
+    /// Puts another in the place of one whose end has the same addresses.
+    pub(super) fn replace(&mut self, place: u64, one: T) -> bool {
+        let end = *one.end();
+        let bytes = one.bytes();
+        let Some(kept) = self.get_mut(place) else {
+            return false;
+        };
+        let before = std::mem::replace(kept, one);
+        self.bytes = (self.bytes + bytes).saturating_sub(before.bytes());
+        if let Some(pair) = before.end().fingerprint {
+            remove(&mut self.by_fingerprint, &pair, place);
+        }
+        self.index(place, &end)
+    }
+
+    /// Makes it findable by what its end has.
+    fn index(&mut self, place: u64, end: &End) -> bool {
         let found = end
             .fingerprint
             .is_none_or(|pair| self.by_fingerprint.entry(pair).or_default().add(place));

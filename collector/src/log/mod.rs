@@ -34,7 +34,7 @@ pub use originator::Originator;
 pub(crate) use originator::originator;
 pub(crate) use place::Places;
 pub use scan::Wrong;
-pub(crate) use scan::{Depth, scan};
+pub(crate) use scan::{Contents, Depth, scan};
 
 /// What the log says of itself; renewed with every checkpoint and at least every second.
 #[derive(Clone, Debug, Default, PartialEq)]

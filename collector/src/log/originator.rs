@@ -6,11 +6,11 @@
 //! under its name takes the first contact, which the collector makes before it listens, and to sign for it the key.
 //! Refuses to decide what is said.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use evidence::{Chain, ORIGIN_PREFIX, Seal};
 use prost::Message;
 use proto::v1;
@@ -109,8 +109,16 @@ impl Originator {
 /// The agent id of the collector's own chain in an evidence folder, if it has one there.
 pub(crate) fn originator(evidence: &Path) -> anyhow::Result<Option<String>> {
     let origin = Origin::read(evidence)?;
+    own_among(&origin, &identity::read_agents(evidence)?)
+}
+
+/// The same, of keys that were read.
+pub(crate) fn own_among(
+    origin: &Origin,
+    agents: &BTreeMap<String, VerifyingKey>,
+) -> anyhow::Result<Option<String>> {
     let id = id(&origin.origin);
-    let own = identity::read_agents(evidence)?.get(&id) == Some(&origin.key()?);
+    let own = agents.get(&id) == Some(&origin.key()?);
     Ok(own.then_some(id))
 }
 

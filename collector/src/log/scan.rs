@@ -11,16 +11,17 @@ use std::{
 
 use ed25519_dalek::VerifyingKey;
 use evidence::{Checkpoint, Limits, Seal, Tile, Tiling, Tip, check_leaves, check_seal, log_entry};
-use proto::v1::{BatchHeader, SignedBatch};
+use proto::v1::{BatchHeader, SignedBatch, event};
 use serde::Serialize;
 
 use super::{
     folder,
     frame::{Next, SegmentReader},
     identity::{self, Origin},
+    originator::own_among,
     tiles::TileFiles,
 };
-use crate::record::Decoder;
+use crate::record::{Body, Decoder, Record, Records};
 
 /// The first thing that is wrong in an evidence folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,6 +78,42 @@ pub(crate) struct Scanned {
     pub(crate) torn: Option<Torn>,
     /// The newest segment, and where its whole records end.
     pub(crate) newest_segment: Option<(PathBuf, u64)>,
+    /// Where to find what; empty unless all events were read.
+    pub(crate) contents: Contents,
+}
+
+/// Where an event is found, and which batches of the collector's own amend something.
+#[derive(Default)]
+pub(crate) struct Contents {
+    /// By agent, in order: a batch's first event, and its log entry.
+    batches: HashMap<String, Vec<(u64, u64)>>,
+    pub(crate) amending: Vec<u64>,
+}
+
+impl Contents {
+    /// The entry that holds an agent's event.
+    pub(crate) fn entry(&self, agent: &str, seq: u64) -> Option<u64> {
+        let batches = self.batches.get(agent)?;
+        let behind = batches.partition_point(|(first, _)| *first <= seq);
+        batches.get(behind.checked_sub(1)?).map(|(_, entry)| *entry)
+    }
+
+    fn add(&mut self, own: Option<&str>, entry: u64, first_event_seq: u64, records: &Records) {
+        let batches = match self.batches.get_mut(&*records.agent) {
+            Some(batches) => batches,
+            None => self.batches.entry(records.agent.to_string()).or_default(),
+        };
+        if !records.records.is_empty() {
+            batches.push((first_event_seq, entry));
+        }
+        let amends = |record: &Record| match &record.body {
+            Body::Other(body) => matches!(**body, event::Body::Amendment(_)),
+            _ => false,
+        };
+        if own == Some(&*records.agent) && records.records.iter().any(amends) {
+            self.amending.push(entry);
+        }
+    }
 }
 
 impl Wrong {
@@ -146,8 +183,10 @@ pub(crate) fn scan(evidence: &Path, depth: Depth, kept: Option<&[u8]>) -> Result
         )
     })?;
     only_known_names(evidence)?;
+    let own = own_among(&origin, &keys).map_err(|error| Wrong::new("origin", None, format!("{error:#}")))?;
     let mut walk = Walk {
         depth,
+        own,
         limits: Limits::default(),
         tiles: TileFiles::list(evidence)?,
         kept,
@@ -163,6 +202,7 @@ pub(crate) fn scan(evidence: &Path, depth: Depth, kept: Option<&[u8]>) -> Result
             events: 0,
             torn: None,
             newest_segment: None,
+            contents: Contents::default(),
         },
     };
     walk.at_size()?;
@@ -172,6 +212,8 @@ pub(crate) fn scan(evidence: &Path, depth: Depth, kept: Option<&[u8]>) -> Result
 
 struct Walk {
     depth: Depth,
+    /// The collector's own chain.
+    own: Option<String>,
     limits: Limits,
     tiles: TileFiles,
     kept: Option<Checkpoint>,
@@ -247,8 +289,13 @@ impl Walk {
         agent.advance(tip, seal.header.clone());
         self.done.events += u64::from(seal.header.event_count);
         if self.thorough() {
+            let first = seal.header.first_event_seq;
             let opened = check_leaves(batch, seal, &self.limits).map_err(|error| error.to_string())?;
-            self.decoder.decode(&opened)?;
+            let records = self.decoder.decode(&opened)?;
+            if self.depth == Depth::Events {
+                let (own, entry) = (self.own.as_deref(), self.done.tiling.size());
+                self.done.contents.add(own, entry, first, &records);
+            }
         }
         let Scanned {
             tiling, unwritten, ..

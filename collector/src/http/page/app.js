@@ -295,6 +295,7 @@ function showDetail(event) {
   const level = element("span");
   level.append(chip(a.confidence), element("span", "", a.method || ""));
   parts.push(...facts("Who", [["principal", a.principal || "unknown"], ["how we know", level], ["why not known", a.reason],
+    ["recorded as", a.recorded && `${a.recorded.principal} (${a.recorded.confidence})`], ["amended by", a.amended_by],
     ["through", (a.hops || []).map((hop) => `${hop.name} (${[hop.role, hop.confidence].filter(Boolean).join(", ")})`).join(" › ")]]));
   if (NOTES[a.kind]) parts.push(element("p", "note", NOTES[a.kind]));
   if (a.evidence) {
