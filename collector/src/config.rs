@@ -19,6 +19,9 @@ use crate::{log::LogOptions, place::Place};
 pub struct Config {
     /// Folder for evidence and store.
     pub data: PathBuf,
+    /// The file that says who is expected to do what; without one, nothing is marked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<PathBuf>,
     /// Where agents deliver.
     pub grpc: Listen<Place>,
     /// Where people and programs ask.
@@ -53,6 +56,8 @@ pub struct LogConfig {
 pub struct Overrides {
     /// `--data`
     pub data: Option<PathBuf>,
+    /// `--inventory`
+    pub inventory: Option<PathBuf>,
     /// `--grpc`
     pub grpc: Option<Place>,
     /// `--http`
@@ -71,6 +76,7 @@ impl Default for Config {
         };
         Self {
             data: data.into(),
+            inventory: None,
             grpc: Listen {
                 listen: Place::Tcp(([127, 0, 0, 1], 7433).into()),
             },
@@ -91,6 +97,7 @@ impl Config {
     pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
         let mut config = settings::load(Self::default(), file, ENVIRONMENT)?;
         config.data = overrides.data.unwrap_or(config.data);
+        config.inventory = overrides.inventory.or(config.inventory);
         config.grpc.listen = overrides.grpc.unwrap_or(config.grpc.listen);
         config.http.listen = overrides.http.unwrap_or(config.http.listen);
         config.check()?;
@@ -104,8 +111,12 @@ impl Config {
             || "# name is made up when the log is created\n".to_owned(),
             |name| format!("name = {name:?}\n"),
         );
+        let inventory = self.inventory.as_ref().map_or_else(
+            || "# no inventory: nothing is marked\n".to_owned(),
+            |file| format!("inventory = {:?}\n", file.display().to_string()),
+        );
         format!(
-            "data = {:?}\n\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n",
+            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n",
             self.data.display().to_string(),
             self.grpc.listen.to_string(),
             self.http.listen.to_string(),

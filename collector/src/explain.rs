@@ -3,33 +3,27 @@
 //! Owns the order in which a chain is told. It says nothing that is not in the event. Text from events is shown with control
 //! characters escaped.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::{http::client::DEFAULT_URL, query};
+use crate::{query, source::MarkedPlace};
 
 /// Tells who is behind an event, how sure that is, and on what evidence.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The event's id, as in `SELECT event_id FROM events`: the agent's id, a dash, and a number.
     pub event_id: String,
-    /// Reads this data folder instead of asking a collector.
-    #[arg(long, value_name = "DIR", conflicts_with = "url")]
-    pub data: Option<PathBuf>,
-    /// The collector to ask.
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
-    pub url: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub place: MarkedPlace,
 }
 
 /// Looks the event up and prints its chain.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sql = question(&args.event_id)?;
-    let page = match &args.data {
-        Some(data) => query::ask_folder(data, &sql).await?,
-        None => query::ask_collector(&args.url, &sql).await?,
-    };
+    let page = args.place.open().await?.ask(&sql).await?;
     let text = page.rows.first().and_then(|row| row.first()?.as_str());
     let Some(text) = text else {
         bail!("there is no event {}", args.event_id)
@@ -107,6 +101,7 @@ fn explain(event: &Value) -> String {
         "",
         with("made of ", &inputs.join(", ")) + &with(", by ", &text(&amends["match"])),
     );
+    inventory(&mut line, &event["inventory"]);
     for (number, fact) in list(&who["evidence"]).iter().enumerate() {
         line(
             if number == 0 { "evidence" } else { "" },
@@ -131,6 +126,22 @@ fn explain(event: &Value) -> String {
         process(&mut line, "", &hop["process"]);
     }
     out
+}
+
+/// What is expected of whoever it was, by the inventory that is in effect now.
+fn inventory(line: &mut impl FnMut(&str, String), inventory: &Value) {
+    if !inventory.is_object() {
+        return;
+    }
+    line(
+        "inventory",
+        text(&inventory["mark"]) + &with(": ", &text(&inventory["because"])),
+    );
+    line("", with("owner ", &text(&inventory["owner"])));
+    line("", with("purpose ", &text(&inventory["purpose"])));
+    let by = with(" by ", &text(&inventory["approved_by"]));
+    let on = with(" on ", &text(&inventory["approved_on"]));
+    line("", with("approved", &(by + &on)));
 }
 
 fn process(line: &mut impl FnMut(&str, String), name: &str, process: &Value) {
@@ -231,7 +242,9 @@ mod tests {
                     "user": "root", "run": [{"name": "CI_JOB_ID", "value": "12"}],
                     "ancestry": [{"pid": 60, "exe": "/bin/sh"}, {"pid": 1, "exe": "/sbin/init"}]},
                 "hops": [{"role": "proxy", "name": "spiffe://x/unit/p.service", "confidence": "observed",
-                    "process": {"pid": 80, "exe": "/bin/p"}}]}
+                    "process": {"pid": 80, "exe": "/bin/p"}}]},
+            "inventory": {"mark": "unexpected", "because": "role app_user is not listed", "owner": "team-orders",
+                "purpose": "the shop", "approved_by": "eve", "approved_on": "2026-01-01"}
         });
         let told = explain(&event);
         let lines: Vec<&str> = told.lines().map(str::trim).collect();
@@ -249,6 +262,10 @@ mod tests {
             "started by 60 /bin/sh ← 1 /sbin/init",
             "through    proxy spiffe://x/unit/p.service, observed",
             "80 /bin/p",
+            "inventory  unexpected: role app_user is not listed",
+            "owner team-orders",
+            "purpose the shop",
+            "approved by eve on 2026-01-01",
         ] {
             assert!(lines.contains(&expected), "{expected:?} is not in\n{told}");
         }

@@ -4,10 +4,13 @@
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
 //! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. `serve` wires them; `verify` and `rebuild` need only the log.
 
+pub mod ask;
 pub mod config;
+pub mod expectations;
 pub mod explain;
 pub mod http;
 pub mod ingest;
+pub mod inventory;
 pub mod join;
 pub mod live;
 pub mod log;
@@ -17,6 +20,8 @@ pub mod query;
 pub mod rebuild;
 pub mod record;
 pub mod serve;
+pub mod since;
+pub mod source;
 pub mod store;
 pub mod tail;
 pub mod verify;

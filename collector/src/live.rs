@@ -10,6 +10,7 @@ use proto::{json, whole};
 use tokio::sync::broadcast;
 
 use crate::{
+    expectations::{Judge, with_mark},
     record::Records,
     store::{Amends, Shown},
 };
@@ -29,6 +30,7 @@ pub struct Sighting {
     definitions: Arc<[Bytes]>,
     /// Of a session that has another name by now.
     amended: Option<(Shown, Amends)>,
+    judge: Option<Arc<Judge>>,
     json: OnceLock<String>,
 }
 
@@ -46,7 +48,10 @@ impl Sighting {
                 })
                 .ok()
             });
-            amended.unwrap_or_else(|| json::event(&self.agent, &event))
+            amended.unwrap_or_else(|| {
+                let verdict = self.judge.as_ref().and_then(|judge| judge.of_event(&event, None));
+                with_mark(json::event(&self.agent, &event), verdict.as_deref())
+            })
         })
     }
 
@@ -84,11 +89,14 @@ impl Live {
         self.0.subscribe()
     }
 
-    /// Hands events to whoever watches, under the names that `shown` has for their sessions; free when nobody does.
-    pub(crate) fn publish(&self, events: &Records, shown: &Shown) {
+    /// Hands events to whoever watches, under the names that `shown` has for their sessions and with its marks; free when
+    /// nobody does.
+    pub(crate) fn publish(&self, events: &Records, shown: impl FnOnce() -> Shown) {
         if self.0.receiver_count() == 0 {
             return;
         }
+        let shown = shown();
+        let judge = shown.judge();
         // Copies, not parts of the whole batch, which the slowest watcher would keep in memory.
         let definitions: Arc<[Bytes]> = events
             .definitions
@@ -113,6 +121,7 @@ impl Live {
                 seq: record.seq,
                 encoded: Bytes::copy_from_slice(encoded),
                 definitions: Arc::clone(&definitions),
+                judge: judge.clone(),
                 json: OnceLock::new(),
             };
             // Nobody listening any more is no error.
@@ -184,7 +193,7 @@ mod tests {
                 seq,
                 ..Default::default()
             };
-            live.publish(&Records::of("a", 1, vec![event]), &Shown::default());
+            live.publish(&Records::of("a", 1, vec![event]), Shown::default);
         }
         assert!(matches!(
             slow.recv().await,

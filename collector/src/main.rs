@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pgwitness_collector::{explain, query, rebuild, serve, tail, verify};
+use pgwitness_collector::{ask, explain, inventory, query, rebuild, serve, tail, verify};
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
 #[derive(Parser)]
@@ -17,8 +17,10 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Query(query::Args),
+    Ask(ask::Args),
     Explain(explain::Args),
     Tail(tail::Args),
+    Inventory(inventory::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
 }
@@ -37,8 +39,10 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
         Command::Query(args) => query::run(args).await,
+        Command::Ask(args) => ask::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Tail(args) => tail::run(args).await,
+        Command::Inventory(args) => inventory::run(args).await,
         Command::Verify(args) => verify::run(&args),
         Command::Rebuild(args) => rebuild::run(args).await,
     };

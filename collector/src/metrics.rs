@@ -40,6 +40,10 @@ pub struct Metrics {
     pub join_forgotten: Counter,
     /// Ends of connections that were not taken in: too large, or too many of one connection.
     pub join_refused: Counter,
+    /// Entries of the inventory in effect.
+    pub inventory_principals: Gauge,
+    /// 1 where the inventory's file, as it is now, is not in effect, because it cannot be used.
+    pub inventory_unusable: Gauge,
 }
 
 /// Labels of an alarm.
@@ -76,6 +80,8 @@ impl Default for Metrics {
             amendments: Counter::default(),
             join_forgotten: Counter::default(),
             join_refused: Counter::default(),
+            inventory_principals: Gauge::default(),
+            inventory_unusable: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("pgwitness_collector");
         registry.register("batches", "Batches made durable", metrics.batches.clone());
@@ -119,6 +125,16 @@ impl Default for Metrics {
             "join_refused",
             "Ends of connections not taken in, because they are too large or too many",
             metrics.join_refused.clone(),
+        );
+        registry.register(
+            "inventory_principals",
+            "Entries of the inventory in effect",
+            metrics.inventory_principals.clone(),
+        );
+        registry.register(
+            "inventory_unusable",
+            "1: the inventory's file cannot be used as it is now, and what it said before stays in effect",
+            metrics.inventory_unusable.clone(),
         );
         metrics.registry = registry;
         metrics

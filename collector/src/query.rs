@@ -1,38 +1,22 @@
 //! `pgwitness-collector query`: read-only SQL from the command line.
 //!
-//! Owns how an answer is printed. It asks a running collector, or reads a data folder offline: the store's files and,
-//! for what is not in them yet, the evidence log. Text from events is shown with control characters escaped.
+//! Owns how an answer is printed. Whom it asks, `source` knows. Text from events is shown with control characters escaped.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{io::Write, process::ExitCode};
 
-use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use anyhow::Context;
+use serde_json::Value;
 
-use crate::{
-    http::client::{self, Collector, DEFAULT_URL},
-    log, rebuild,
-    store::{
-        Store,
-        page::{MAX_ROWS, Page},
-    },
-};
+use crate::{source::MarkedPlace, store::page::Page};
 
-/// Asks with SQL; the tables are events, queries, sessions, principals and gaps (SHOW COLUMNS FROM events).
+/// Asks with SQL; the tables are events, queries, sessions, principals, gaps and inventory (SHOW COLUMNS FROM events).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// One SELECT, WITH, EXPLAIN, SHOW or DESCRIBE.
     pub sql: String,
-    /// Reads this data folder instead of asking a collector.
-    #[arg(long, value_name = "DIR", conflicts_with = "url")]
-    pub data: Option<PathBuf>,
-    /// The collector to ask.
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
-    pub url: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub place: MarkedPlace,
     /// How to print the answer.
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
@@ -51,12 +35,14 @@ pub enum Format {
 
 /// Asks and prints.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let page = match &args.data {
-        Some(data) => ask_folder(data, &args.sql).await?,
-        None => ask_collector(&args.url, &args.sql).await?,
-    };
+    let page = args.place.open().await?.ask(&args.sql).await?;
+    show(&page, args.format)
+}
+
+/// Prints an answer to standard output, and says on the other if it was cut off.
+pub(crate) fn show(page: &Page, format: Format) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
-    match print(&mut out, &page, args.format) {
+    match print(&mut out, page, format) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         done => done.context("cannot print the answer")?,
@@ -68,35 +54,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) async fn ask_collector(url: &str, sql: &str) -> anyhow::Result<Page> {
-    let response = Collector::at(url)?
-        .ask("/api/query", Some(json!({ "sql": sql }).to_string()))
-        .await?;
-    let status = response.status();
-    let body = client::read(response).await?;
-    if status.is_success() {
-        return serde_json::from_slice(&body)
-            .context("the collector's answer is not what this version expects");
-    }
-    let error = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-    match error.get("error").and_then(Value::as_str) {
-        Some(error) => bail!("{error}"),
-        None => bail!("the collector answered {status}"),
-    }
-}
-
-/// Opens the store without writing to it and fills its tail from the log: a collector may be running.
-pub(crate) async fn ask_folder(data: &Path, sql: &str) -> anyhow::Result<Page> {
-    let evidence = log::evidence_in(data)?;
-    let store = Store::open_read_only(&data.join("store")).await?;
-    store.show_events_of(Arc::new(log::Places::new(&evidence)));
-    if let Some(originator) = log::originator(&evidence)? {
-        store.believe(&originator).await?;
-    }
-    rebuild::refill(&evidence, &store, |_| {}).await?;
-    store.query(sql, MAX_ROWS).await
 }
 
 fn print(out: &mut impl Write, page: &Page, format: Format) -> std::io::Result<()> {
@@ -213,6 +170,8 @@ const MAX_CELL_CHARS: usize = 120;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn printed(format: Format) -> String {

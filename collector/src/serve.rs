@@ -22,6 +22,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
 use crate::{
     config::{Config, Overrides},
+    expectations::{self, Expectations},
     http,
     ingest::Ingest,
     join::Joiner,
@@ -41,6 +42,9 @@ pub struct Args {
     /// Folder for evidence and store [default: /var/lib/pgwitness-collector for root, else ./pgwitness-data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// File that says who is expected to do what; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
     /// Where agents deliver: an address of loopback, or unix:/PATH [default: 127.0.0.1:7433].
     #[arg(long, value_name = "ADDR:PORT")]
     pub grpc: Option<Place>,
@@ -62,6 +66,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(2);
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let overrides = Overrides {
         data: args.data,
+        inventory: args.inventory,
         grpc: args.grpc,
         http: args.http,
     };
@@ -72,6 +77,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
+    if let Some(file) = &config.inventory
+        && let Err(error) = expectations::read(file)
+    {
+        eprintln!("pgwitness-collector: {error:#}");
+        return Ok(ExitCode::from(USAGE));
+    }
     if args.check_config {
         print!("{}", config.effective());
         return Ok(ExitCode::SUCCESS);
@@ -93,6 +104,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let web = bind("http.listen (--http)", config.http.listen).await?;
     let (grpc_address, web_address) = (grpc.place()?, web.local_addr()?);
     let metrics = Arc::new(Metrics::default());
+    let expectations = config.inventory.as_deref().map(Expectations::open).transpose()?;
     let (data, options) = (config.data.clone(), config.log_options());
     let runtime = tokio::runtime::Handle::current();
     let opened = tokio::task::spawn_blocking({
@@ -111,6 +123,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     if let Some(originator) = &originator {
         store.believe(originator.id()).await?;
     }
+    let watching = expectations.map(|expectations| {
+        let expectations = Arc::new(expectations);
+        store.expect(Arc::clone(&expectations));
+        tokio::spawn(expectations.watch(Arc::clone(&metrics)))
+    });
     let held = opened.log.status().borrow().batches;
     refill(&evidence, &store, &metrics, held).await?;
 
@@ -165,6 +182,9 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     stopping.send_replace(true);
     if let Some(joiner) = joiner {
         joiner.stop();
+    }
+    if let Some(watching) = watching {
+        watching.abort();
     }
     if !grpc_server.is_finished() {
         _ = tokio::time::timeout(HTTP_GRACE, &mut grpc_server).await;

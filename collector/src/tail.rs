@@ -88,7 +88,7 @@ fn show(message: &Message, json: bool) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Time, principal, confidence, role, class, statement, rows, milliseconds, outcome; for other kinds than queries the
+/// Time, principal, confidence, role, class, statement, rows, milliseconds, outcome, and why it is unexpected, if it is; for other kinds than queries the
 /// kind and what it says.
 fn line(event: &Value) -> String {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
@@ -99,13 +99,16 @@ fn line(event: &Value) -> String {
     let role = printable(text("/session/login_role").unwrap_or("-"));
     let kind = text("/kind").unwrap_or("unknown");
     let head = format!("{time}  {principal:<28} {confidence:<8} {role:<12}");
+    let unexpected = text("/inventory/because")
+        .map(|because| format!("  UNEXPECTED: {}", printable(because)))
+        .unwrap_or_default();
     if kind != "query" {
         let detail = event
             .get("loss")
             .or_else(|| event.get(kind))
             .map(Value::to_string)
             .unwrap_or_default();
-        return format!("{head} {kind} {}", printable(&detail))
+        return format!("{head} {kind} {}{unexpected}", printable(&detail))
             .trim_end()
             .to_owned();
     }
@@ -118,7 +121,7 @@ fn line(event: &Value) -> String {
     let sqlstate = text("/result/sqlstate")
         .map(|s| format!(" {}", printable(s)))
         .unwrap_or_default();
-    format!("{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}")
+    format!("{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}{unexpected}")
 }
 
 fn duration_ms(event: &Value) -> Option<f64> {
@@ -224,6 +227,9 @@ mod tests {
             "result": {"rows": 3, "outcome": "ok"},
             "attribution": {"principal": "spiffe://td/host/db1/unit/shop.service", "confidence": "observed"},
         });
+        let mut unexpected = event.clone();
+        unexpected["inventory"] = json!({"mark": "unexpected", "because": "role x\n is not listed"});
+        assert!(line(&unexpected).ends_with("ms  ok  UNEXPECTED: role x  is not listed"));
         assert_eq!(
             line(&event),
             "01:40:00.123  unit/shop.service            observed app_user     READ     \

@@ -29,11 +29,14 @@ fn defaults_run_and_the_effective_form_is_a_configuration() {
 
 #[test]
 fn a_file_overrides_defaults_and_flags_override_it() {
-    let config = load("data = \"/x\"\n[log]\nname = \"berlin\"\nsegment_mib = 8").unwrap();
+    let config =
+        load("data = \"/x\"\ninventory = \"/i.toml\"\n[log]\nname = \"berlin\"\nsegment_mib = 8").unwrap();
     assert_eq!(
         (config.data.as_path(), config.log.name.as_deref()),
         (Path::new("/x"), Some("berlin"))
     );
+    assert_eq!(config.inventory.as_deref(), Some(Path::new("/i.toml")));
+    assert_eq!(load(&config.effective()).unwrap(), config);
     assert_eq!(
         (config.log.segment_mib, config.log.checkpoint_interval_ms),
         (8, 1000)

@@ -24,7 +24,7 @@ use nix::{
     unistd::Pid,
 };
 use prost::Message;
-use proto::v1::{Event, Hello, Receipt, Upload, delivery_client::DeliveryClient, receipt, upload};
+use proto::v1::{self, Event, Hello, Receipt, Upload, delivery_client::DeliveryClient, receipt, upload};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
@@ -134,12 +134,17 @@ fn check_config_prints_what_takes_effect() {
 
 /// A collector that serves, where agents reach it, and where people do.
 fn serve(data: &Path) -> (Child, String, String) {
+    serve_with(data, &[])
+}
+
+fn serve_with(data: &Path, more: &[&str]) -> (Child, String, String) {
     let (grpc, http) = (
         format!("127.0.0.1:{}", free_port()),
         format!("127.0.0.1:{}", free_port()),
     );
     let mut child = program()
         .arg("serve")
+        .args(more)
         .args(["--grpc", &grpc, "--http", &http, "--data"])
         .arg(data)
         .stderr(Stdio::piped())
@@ -203,8 +208,18 @@ fn it_serves_alone_stops_cleanly_and_starts_again() {
     assert_eq!(verify.status.code(), Some(1));
 }
 
-/// Delivers `count` batches of one event and waits for the acknowledgements; the stream stays open.
+/// Delivers `count` batches of one empty event.
 async fn deliver(address: &str, chain: &mut Chain, count: u64) -> (impl Sized, Streaming<Receipt>) {
+    deliver_events(address, chain, vec![Event::default(); count as usize]).await
+}
+
+/// Delivers a batch for each event and waits for the acknowledgements; the stream stays open.
+async fn deliver_events(
+    address: &str,
+    chain: &mut Chain,
+    events: Vec<Event>,
+) -> (impl Sized, Streaming<Receipt>) {
+    let count = events.len() as u64;
     let key = SigningKey::from_bytes(&[5; 32]);
     let (uploads, stream) = tokio::sync::mpsc::channel(64);
     let send = async |kind| uploads.send(Upload { kind: Some(kind) }).await.unwrap();
@@ -226,15 +241,9 @@ async fn deliver(address: &str, chain: &mut Chain, count: u64) -> (impl Sized, S
         .await
         .unwrap()
         .into_inner();
-    for _ in 0..count {
+    for event in events {
         let seq = chain.next_sequence;
-        let event = Bytes::from(
-            Event {
-                seq,
-                ..Event::default()
-            }
-            .encode_to_vec(),
-        );
+        let event = Bytes::from(Event { seq, ..event }.encode_to_vec());
         let batch = evidence::seal(chain, &key, vec![event], seq, 1, 2, None, [seq as u8; 32]);
         send(upload::Kind::Batch(batch)).await;
     }
@@ -299,4 +308,154 @@ async fn a_kill_loses_nothing_acknowledged_and_a_stop_ends_open_streams() {
         found["ok"] == true && found["tree_size"] == 80 && found["not_yet_under_a_checkpoint"] == 0,
         "{found}"
     );
+}
+
+/// A statement of a unit of host h.
+fn statement(unit: &str, role: &str) -> Event {
+    let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
+    Event {
+        ts_start_ns: now,
+        session: Some(v1::Session {
+            id: format!("session-of-{unit}"),
+            login_role: role.to_owned(),
+            database: "shop".to_owned(),
+            ..Default::default()
+        }),
+        attribution: Some(v1::Attribution {
+            principal: format!("spiffe://td/host/h/unit/{unit}.service"),
+            confidence: v1::Confidence::Observed.into(),
+            ..Default::default()
+        }),
+        body: Some(v1::event::Body::Query(v1::Query::default())),
+        ..Event::default()
+    }
+}
+
+/// Exit code, standard output and standard error.
+fn ran(args: &[&str]) -> (i32, String, String) {
+    let output = program().args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// The inventory's status, as soon as `wanted` holds of it.
+fn inventory_status(http: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    for _ in 0..100 {
+        let answer = get(http, "/api/status");
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        let status: serde_json::Value = serde_json::from_str(body).unwrap();
+        if wanted(&status["inventory"]) {
+            return status["inventory"].clone();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the inventory does not become what is wanted");
+}
+
+#[tokio::test]
+async fn an_inventory_is_suggested_gone_by_read_again_and_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (child, address, http) = serve(&data);
+    let mut chain = Chain::new("host-1");
+    let _open = deliver_events(
+        &address,
+        &mut chain,
+        vec![
+            statement("shop", "app_user"),
+            statement("shop", "app_user"),
+            statement("batch", "postgres"),
+        ],
+    )
+    .await;
+    let (data, url) = (data.display().to_string(), format!("http://{http}"));
+    assert!(get(&http, "/api/status").contains("\"inventory\":null"));
+    let (code, _, error) = ran(&["ask", "unexpected", "--url", &url]);
+    assert!(code == 1 && error.contains("has no inventory"), "{error}");
+    tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
+        .await
+        .unwrap();
+
+    let file = folder.path().join("inventory.toml").display().to_string();
+    let suggest = ["inventory", "suggest", "--data", &data, "-o", &file];
+    assert_eq!(ran(&suggest).0, 0);
+    let suggested = std::fs::read_to_string(&file).unwrap();
+    for expected in [
+        "id = \"spiffe://td/host/h/unit/batch.service\"\nowner = \"?\"\nroles = [\"postgres\"]",
+        "1 sessions, 2 statements; observed\n",
+        "# check: postgres is the superuser",
+    ] {
+        assert!(
+            suggested.contains(expected),
+            "{expected:?} is not in\n{suggested}"
+        );
+    }
+    let (code, _, error) = ran(&suggest);
+    assert!(code == 1 && error.contains("--force"), "{error}");
+    std::fs::write(&file, "mine").unwrap();
+    assert_eq!(ran(&[&suggest[..], &["--force"]].concat()).0, 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), suggested);
+    let (code, told, _) = ran(&["inventory", "check", &file, "--data", &data]);
+    assert!(
+        code == 0 && told.contains("lists      2 principals of 1 owners") && !told.contains("not seen"),
+        "{told}"
+    );
+
+    let expected = "SELECT count(*) FROM queries WHERE expected = 'expected'";
+    let offline = [
+        "query",
+        expected,
+        "--format",
+        "csv",
+        "--data",
+        &data,
+        "--inventory",
+    ];
+    let offline = [&offline[..], &[&file]].concat();
+    assert_eq!(ran(&offline).1, "count(*)\r\n3\r\n");
+    let (code, _, error) = ran(&["ask", "expiring", "--data", &data]);
+    assert!(code == 1 && error.contains("--inventory"), "{error}");
+
+    let broken = "[[principal]]\nid = \"spiffe://td/a\"\nowner = \"t\"\nrolles = []\n";
+    let wrong = folder.path().join("wrong.toml").display().to_string();
+    std::fs::write(&wrong, broken).unwrap();
+    fails(&["--data", &data, "--inventory", &wrong], &[], 2, "rolles");
+    assert_eq!(ran(&[&offline[..offline.len() - 1], &[&wrong]].concat()).0, 1);
+
+    let (child, _, http) = serve_with(Path::new(&data), &["--inventory", &file]);
+    let url = format!("http://{http}");
+    assert_eq!(inventory_status(&http, |_| true)["principals"], 2);
+    let unexpected = ["ask", "unexpected", "--format", "json", "--url", &url];
+    assert_eq!(ran(&unexpected), (0, String::new(), String::new()));
+    let next = folder.path().join("next.toml");
+    std::fs::write(
+        &next,
+        "[[principal]]\nid = \"spiffe://td/host/*/unit/batch.service\"\nowner = \"team-batch\"\nroles = [\"batch\"]\n",
+    )
+    .unwrap();
+    std::fs::rename(&next, &file).unwrap();
+    inventory_status(&http, |status| status["principals"] == 1);
+    std::fs::write(&file, broken).unwrap();
+    let status = inventory_status(&http, |status| status["problem"].is_string());
+    assert!(status["principals"] == 1 && status["problem"].as_str().unwrap().contains("rolles"));
+    assert!(get(&http, "/metrics").contains("pgwitness_collector_inventory_unusable 1\n"));
+    let (code, found, _) = ran(&unexpected);
+    assert!(
+        code == 0 && found.contains("role postgres is not listed") && found.lines().count() == 1,
+        "{found}"
+    );
+    let (_, told, _) = ran(&["explain", "host-1-3", "--url", &url]);
+    assert!(
+        told.contains("unexpected: role postgres is not listed") && told.contains("owner team-batch"),
+        "{told}"
+    );
+    let (_, sql, _) = ran(&["ask", "shared-roles", "--sql"]);
+    assert_eq!(ran(&["query", &sql, "--url", &url]).0, 0, "{sql}");
+    tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
+        .await
+        .unwrap();
 }

@@ -14,8 +14,9 @@ use tokio::sync::SemaphorePermit;
 
 use super::Web;
 use crate::{
+    expectations::Expectations,
     live::Filter,
-    log,
+    log, since,
     store::page::{MAX_ROWS, Page},
 };
 
@@ -81,8 +82,9 @@ pub(super) async fn query(
     Ok(Json(page))
 }
 
-/// `GET /api/status`: checkpoint, agents, store.
+/// `GET /api/status`: checkpoint, agents, store, inventory (null where there is none).
 pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
+    let inventory = web.app.store.expectations().map(Expectations::status);
     let status = web.app.status.borrow();
     let agents: Vec<Value> = status
         .agents
@@ -102,6 +104,7 @@ pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
         "evidence": evidence(&status),
         "agents": agents,
         "store": web.app.store.status(),
+        "inventory": inventory,
     }))
 }
 
@@ -128,45 +131,19 @@ pub(super) struct Question {
 impl Window {
     /// Unix nanoseconds.
     fn since(&self) -> Result<Option<i64>, Failure> {
-        self.since
-            .as_deref()
-            .map(|text| parse_since(text, jiff::Timestamp::now()))
-            .transpose()
+        self.since.as_deref().map(parse_since).transpose()
     }
 
     fn since_or_a_day(&self) -> Result<i64, Failure> {
         match self.since()? {
             Some(since) => Ok(since),
-            None => parse_since("24h", jiff::Timestamp::now()),
+            None => parse_since("24h"),
         }
     }
 }
 
-fn parse_since(text: &str, now: jiff::Timestamp) -> Result<i64, Failure> {
-    let wrong = || {
-        Failure::asked_wrongly(anyhow::anyhow!(
-            "since must be RFC 3339 or like 90s, 15m, 24h, 7d"
-        ))
-    };
-    let at = match text.parse::<jiff::Timestamp>() {
-        Ok(at) => at.as_nanosecond(),
-        Err(_) => {
-            let unit = text.chars().last().ok_or_else(wrong)?;
-            let seconds = match unit {
-                's' => 1,
-                'm' => 60,
-                'h' => 3600,
-                'd' => 86_400,
-                _ => return Err(wrong()),
-            };
-            let count: u32 = text
-                .strip_suffix(unit)
-                .and_then(|n| n.parse().ok())
-                .ok_or_else(wrong)?;
-            now.as_nanosecond() - i128::from(count) * seconds * 1_000_000_000
-        }
-    };
-    i64::try_from(at).map_err(|_| wrong())
+fn parse_since(text: &str) -> Result<i64, Failure> {
+    since::since(text, jiff::Timestamp::now()).map_err(Failure::asked_wrongly)
 }
 
 fn evidence(status: &log::Status) -> Value {
@@ -233,19 +210,3 @@ const DEFAULT_EVENTS: usize = 100;
 
 /// Events in one answer: a page shows fewer, and `/api/query` and exports are for more.
 const MAX_EVENTS: usize = 1000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn since_is_a_time_or_a_span() {
-        let now = jiff::Timestamp::from_second(1_000_000).unwrap();
-        let ns = |text| parse_since(text, now).ok();
-        assert_eq!(ns("15m"), Some((1_000_000 - 900) * 1_000_000_000));
-        assert_eq!(ns("1970-01-01T00:00:01Z"), Some(1_000_000_000));
-        for wrong in ["", "m", "15", "-5m", "15w", "9999999999d", "é", "2026-11-21"] {
-            assert_eq!(ns(wrong), None, "{wrong}");
-        }
-    }
-}

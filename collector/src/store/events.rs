@@ -20,6 +20,8 @@ use proto::{json::Amended, v1, whole};
 
 use super::amendments::View;
 
+use crate::expectations::{Judge, with_mark};
+
 /// Where batches can be read back.
 pub trait Batches: Send + Sync {
     /// The batch that is log entry `log_index`, checked.
@@ -74,6 +76,7 @@ fn names(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
 pub(crate) struct Shown {
     batches: Option<Arc<dyn Batches>>,
     amendments: View,
+    judge: Option<Arc<Judge>>,
     /// Rows are in whatever order was asked for, but mostly near each other.
     open: HashMap<u64, OpenedBatch>,
 }
@@ -83,10 +86,15 @@ pub(crate) struct Shown {
 pub(crate) struct Amends(u32);
 
 impl Shown {
-    pub(super) fn new(batches: Option<Arc<dyn Batches>>, amendments: View) -> Self {
+    pub(super) fn new(
+        batches: Option<Arc<dyn Batches>>,
+        amendments: View,
+        judge: Option<Arc<Judge>>,
+    ) -> Self {
         Self {
             batches,
             amendments,
+            judge,
             open: HashMap::new(),
         }
     }
@@ -131,7 +139,7 @@ impl Shown {
     ) -> anyhow::Result<String> {
         let place = amends.and_then(|amends| self.amendments.place(amends.0));
         let (Some(Amends(amends)), Some((entry, seq))) = (amends, place) else {
-            return Ok(proto::json::event(agent, event));
+            return Ok(self.marked(proto::json::event(agent, event), event, None));
         };
         let by = self.amendments.event_id(amends).unwrap_or_default();
         let (_, amendment) = self.event(entry, seq)?;
@@ -140,7 +148,19 @@ impl Shown {
             by: &by,
             attribution: &attribution,
         };
-        Ok(proto::json::amended_event(agent, event, amended))
+        let json = proto::json::amended_event(agent, event, amended);
+        Ok(self.marked(json, event, Some(&attribution)))
+    }
+
+    fn marked(&self, json: String, event: &v1::Event, amended: Option<&v1::Attribution>) -> String {
+        let judge = self.judge.as_ref();
+        let verdict = judge.and_then(|judge| judge.of_event(event, amended));
+        with_mark(json, verdict.as_deref())
+    }
+
+    /// What events are judged by.
+    pub(crate) fn judge(&self) -> Option<Arc<Judge>> {
+        self.judge.clone()
     }
 
     /// An event of the log, and its agent.

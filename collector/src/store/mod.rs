@@ -13,6 +13,7 @@ mod columns;
 mod events;
 mod manifest;
 mod manner;
+mod marks;
 pub mod overview;
 pub mod page;
 mod parts;
@@ -34,7 +35,11 @@ use datafusion::execution::{
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use tokio::sync::Notify;
 
-use crate::{live::Live, record::Records};
+use crate::{
+    expectations::{Expectations, Judge},
+    live::Live,
+    record::Records,
+};
 pub use amendments::Amendments;
 use chunk::{Chunk, Entry};
 pub use events::Batches;
@@ -69,6 +74,8 @@ pub struct Store {
     amendments: Arc<Amendments>,
     /// Where the JSON form of events is made from.
     batches: OnceLock<Arc<dyn Batches>>,
+    /// What events are judged by.
+    expectations: OnceLock<Arc<Expectations>>,
     state: Mutex<State>,
     /// One seal at a time.
     sealing: tokio::sync::Mutex<()>,
@@ -179,6 +186,7 @@ impl Store {
             live: Live::default(),
             amendments: Arc::default(),
             batches: OnceLock::new(),
+            expectations: OnceLock::new(),
             state: Mutex::new(state),
             sealing: tokio::sync::Mutex::new(()),
             full: Notify::new(),
@@ -190,6 +198,21 @@ impl Store {
     pub fn show_events_of(&self, batches: Arc<dyn Batches>) {
         // The first one stays.
         _ = self.batches.set(batches);
+    }
+
+    /// From now on, events are marked by what these expect; before, they have no mark.
+    pub fn expect(&self, expectations: Arc<Expectations>) {
+        // The first ones stay.
+        _ = self.expectations.set(expectations);
+    }
+
+    /// What events are marked by, if there is anything.
+    pub fn expectations(&self) -> Option<&Expectations> {
+        self.expectations.get().map(AsRef::as_ref)
+    }
+
+    fn judge(&self) -> Option<Arc<Judge>> {
+        self.expectations().map(Expectations::judge)
     }
 
     /// How many log entries are sealed: the index of the first one to append. `None`: none is.
@@ -210,7 +233,7 @@ impl Store {
             }
         }
         self.amendments.take(log_index, &records);
-        self.live.publish(&records, &self.shown());
+        self.live.publish(&records, || self.shown());
         let full = {
             let mut state = self.state();
             state.take(log_index, records);
@@ -260,7 +283,7 @@ impl Store {
 
     /// What events are shown with at this moment.
     fn shown(&self) -> Shown {
-        Shown::new(self.batches.get().cloned(), self.amendments.view())
+        Shown::new(self.batches.get().cloned(), self.amendments.view(), self.judge())
     }
 
     /// Events as they are appended.

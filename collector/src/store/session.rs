@@ -8,6 +8,7 @@
 //! | `queries` | the events of kind `query` |
 //! | `sessions` | one for each session: role, database, principals, statements, rows, first and last seen |
 //! | `principals` | one for each principal: roles, databases, objects, statements, rows, errors, first and last seen |
+//! | `inventory` | one for each entry of the inventory that is in effect |
 //! | `gaps` | what was not seen: gaps and opaque sessions |
 //!
 //! Refuses everything but reading: one SELECT, WITH, VALUES, EXPLAIN, SHOW or DESCRIBE.
@@ -41,7 +42,7 @@ use super::{
     amended::Amended,
     chunk::Chunk,
     columns::{self, COLUMNS},
-    events, parts,
+    events, marks, parts,
 };
 
 impl Store {
@@ -55,7 +56,10 @@ impl Store {
             events = sealed.select(parts::columns_of_files())?.union(events)?;
         }
         let amended = Amended::new(self.amendments.view());
-        session.register_table("events", events.select(shown_columns(&amended))?.into_view())?;
+        let judge = self.judge();
+        let events = marks::marked(events.select(shown_columns(&amended))?, judge.as_ref())?;
+        session.register_table("events", events.into_view())?;
+        session.register_batch("inventory", marks::entries(judge.as_ref())?)?;
         for (name, sql) in [
             ("queries", QUERIES.to_owned()),
             ("sessions", SESSIONS.to_owned()),
@@ -248,6 +252,10 @@ const SESSIONS: &str = "SELECT agent, session_id, max(backend_pid) AS backend_pi
     max(encryption) AS encryption, max(client_addr) AS client_addr, max(client_port) AS client_port, \
     array_sort(array_agg(DISTINCT principal) FILTER (WHERE principal IS NOT NULL)) AS principals, \
     max(amended_by) AS amended_by, \
+    CASE WHEN bool_or(expected = 'unexpected') THEN 'unexpected' \
+         WHEN bool_or(expected = 'not in inventory') THEN 'not in inventory' ELSE max(expected) END AS expected, \
+    nullif(array_to_string(array_sort(array_agg(DISTINCT unexpected_because) \
+         FILTER (WHERE unexpected_because IS NOT NULL)), '; '), '') AS unexpected_because, \
     count(*) FILTER (WHERE kind = 'query') AS statements, sum(rows) AS rows, \
     bool_or(kind = 'session_close') AS closed, min(ts_start) AS first_seen, max(ts_start) AS last_seen \
     FROM events WHERE session_id IS NOT NULL GROUP BY agent, session_id";

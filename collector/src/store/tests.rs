@@ -470,3 +470,242 @@ async fn files_hold_what_the_tail_held() {
             .starts_with("{\"kind\":\"query\"")
     );
 }
+
+const SHOP: &str = "spiffe://td/host/h/unit/shop.service";
+
+/// An inventory in a file that a store goes by.
+fn expecting(store: &Store, text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    store.expect(Arc::new(Expectations::open(file.path()).unwrap()));
+    file
+}
+
+fn at(mut event: v1::Event, days: u64) -> v1::Event {
+    event.ts_start_ns = START + days * 86_400_000_000_000;
+    event
+}
+
+fn by(mut event: v1::Event, role: &str, address: &str) -> v1::Event {
+    let session = event.session.as_mut().unwrap();
+    session.login_role = role.into();
+    session.client = Some(v1::Endpoint {
+        addr: address.into(),
+        ..Default::default()
+    });
+    event
+}
+
+#[tokio::test]
+async fn events_and_sessions_are_marked_by_the_inventory() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let shelf = Arc::new(Shelf::default());
+    store.show_events_of(shelf.clone());
+    let batch = records(vec![
+        at(query(1, SHOP, "SELECT 1"), 0),
+        at(by(query(2, SHOP, "SELECT 2"), "postgres", "10.1.0.7"), 0),
+        at(query(3, "unknown", "SELECT 3"), 0),
+        gap(4, None),
+        // The day behind the last on which the credential is good.
+        at(query(5, SHOP, "SELECT 5"), 2),
+        at(query(6, "spiffe://td/host/h/unit/else.service", "SELECT 6"), 2),
+    ]);
+    shelf.put(0, &batch);
+    store.append(0, batch).await;
+    let every = "SELECT seq, expected, unexpected_because FROM events ORDER BY seq";
+    for row in rows(&store, every).await {
+        assert_eq!(row[1..], [Value::Null, Value::Null], "no inventory");
+    }
+    assert_eq!(
+        rows(&store, "SELECT * FROM inventory").await,
+        Vec::<Vec<Value>>::new()
+    );
+    let _file = expecting(
+        &store,
+        "[[principal]]\nid = \"spiffe://td/host/*/unit/shop.service\"\nowner = \"team-shop\"\nroles = [\"app_user\"]\n\
+         databases = [\"shop\"]\nfrom = [\"10.0.0.0/16\"]\ncredential = { expires = 2026-11-22 }\n",
+    );
+    let because = "role postgres is not listed; 10.1.0.7 is in none of the listed networks";
+    let expired = "the credential expired on 2026-11-22";
+    for _ in 0..2 {
+        assert_eq!(
+            rows(&store, every).await,
+            [
+                [json!(1), json!("expected"), Value::Null],
+                [json!(2), json!("unexpected"), json!(because)],
+                [json!(3), json!("not in inventory"), Value::Null],
+                [json!(4), Value::Null, Value::Null],
+                [json!(5), json!("unexpected"), json!(expired)],
+                [json!(6), json!("not in inventory"), Value::Null],
+            ]
+        );
+        assert_eq!(
+            rows(&store, "SELECT seq FROM queries WHERE expected = 'unexpected' AND unexpected_because LIKE '%expired%'").await,
+            [[json!(5)]]
+        );
+        // Sessions are of the numbers modulo three: 3 and 6; 1; 2 and 5.
+        assert_eq!(
+            rows(
+                &store,
+                "SELECT session_id, expected, unexpected_because FROM sessions ORDER BY 1"
+            )
+            .await,
+            [
+                [json!("boot-0"), json!("not in inventory"), Value::Null],
+                [json!("boot-1"), json!("expected"), Value::Null],
+                [
+                    json!("boot-2"),
+                    json!("unexpected"),
+                    json!(format!("{because}; {expired}"))
+                ],
+            ]
+        );
+        let events = rows(&store, "SELECT event FROM events ORDER BY seq").await;
+        let event = |n: usize| -> Value { serde_json::from_str(events[n][0].as_str().unwrap()).unwrap() };
+        assert_eq!(
+            event(1)["inventory"],
+            json!({"mark": "unexpected", "because": because, "owner": "team-shop"})
+        );
+        assert_eq!(event(3)["inventory"], Value::Null, "of no session");
+        store.seal().await.unwrap();
+    }
+    assert_eq!(
+        rows(
+            &store,
+            "SELECT id, owner, roles, networks, credential_expires, credential_rotated FROM inventory"
+        )
+        .await,
+        [[
+            json!("spiffe://td/host/*/unit/shop.service"),
+            json!("team-shop"),
+            json!(["app_user"]),
+            json!(["10.0.0.0/16"]),
+            json!("2026-11-22"),
+            Value::Null
+        ]]
+    );
+}
+
+/// Known contents, and what each question has to find there.
+#[tokio::test]
+async fn questions_by_name_find_what_is_there() {
+    use crate::ask::{Question, When};
+
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let [batch_job, dba] = [
+        "spiffe://td/host/h/unit/batch.service",
+        "spiffe://td/host/h/login/dba",
+    ];
+    let refused = |seq, days| {
+        let mut event = at(by(query(seq, dba, ""), "postgres", "10.0.0.9"), days);
+        event.body = Some(Body::AuthFailure(v1::AuthFailure::default()));
+        event
+    };
+    store
+        .append(
+            0,
+            records(vec![
+                at(query(1, SHOP, "SELECT 1"), 0),
+                at(by(query(2, batch_job, "SELECT 2"), "batch", "10.0.0.5"), 0),
+                refused(3, 1),
+                at(by(query(4, "unknown", "SELECT 4"), "batch", "10.0.0.6"), 41),
+                at(query(5, SHOP, "SELECT 5"), 40),
+                at(query(6, batch_job, "SELECT 6"), 40),
+                at(query(7, SHOP, "SELECT 7"), 41),
+                at(
+                    by(query(8, "spiffe://td/new", "SELECT 8"), "fresh", "10.0.0.5"),
+                    42,
+                ),
+            ]),
+        )
+        .await;
+    let day = |n: i64| i64::try_from(START).unwrap() + n * 86_400_000_000_000;
+    let when = When {
+        since: day(30),
+        quiet: 30 * 86_400,
+        now: day(0),
+        expires: day(30),
+        rotated: day(-100),
+    };
+    let ask = async |question: Question, columns: &str| {
+        let page = store.query(&question.sql(&when), 1000).await.unwrap();
+        let of = |name: &str| page.columns.iter().position(|column| column == name).unwrap();
+        let wanted: Vec<usize> = columns.split(", ").map(of).collect();
+        let row = |row: &Vec<Value>| wanted.iter().map(|n| row[*n].clone()).collect::<Vec<_>>();
+        page.rows.iter().map(row).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            ask(
+                Question::SharedRoles,
+                "login_role, used_by, statements, statements_of_unknown"
+            )
+            .await,
+            [[json!("app_user"), json!([batch_job, SHOP]), json!(3), json!(0)]],
+            "a failed login uses nothing"
+        );
+        assert_eq!(
+            ask(Question::NewPrincipals, "principal, roles, statements").await,
+            [[json!("spiffe://td/new"), json!(["fresh"]), json!(1)]]
+        );
+        assert_eq!(
+            ask(Question::Dormant, "principal, last_seen, seen_again, days").await,
+            [batch_job, SHOP].map(|who| {
+                [
+                    json!(who),
+                    json!("2026-11-21T01:40:00Z"),
+                    json!("2026-12-31T01:40:00Z"),
+                    json!(40.0),
+                ]
+            })
+        );
+        assert_eq!(
+            ask(Question::NewWorkloads, "login_role, principal, used_before_by").await,
+            [
+                [json!("fresh"), json!("spiffe://td/new"), Value::Null],
+                [json!("app_user"), json!(batch_job), json!([SHOP])],
+            ]
+        );
+        store.seal().await.unwrap();
+    }
+    let _file = expecting(
+        &store,
+        &format!(
+            "[[principal]]\nid = \"{batch_job}\"\nowner = \"t\"\nroles = [\"batch\"]\n\
+             [[principal]]\nid = \"{SHOP}\"\nowner = \"t\"\ncredential = {{ expires = 2027-01-10 }}\n\
+             [[principal]]\nid = \"spiffe://td/a\"\nowner = \"t\"\ncredential = {{ expires = 2026-12-21 }}\n\
+             [[principal]]\nid = \"spiffe://td/b\"\nowner = \"t\"\ncredential = {{ rotated = 2020-01-01 }}\n\
+             [[principal]]\nid = \"spiffe://td/c\"\nowner = \"t\"\ncredential = {{ rotated = 2026-11-01, expires = 2020-01-01 }}\n"
+        ),
+    );
+    assert_eq!(
+        ask(
+            Question::Unexpected,
+            "principal, login_role, unexpected_because, statements, an_event"
+        )
+        .await,
+        [[
+            json!(batch_job),
+            json!("app_user"),
+            json!("role app_user is not listed"),
+            json!(1),
+            json!("a-6")
+        ]]
+    );
+    assert_eq!(
+        ask(Question::NotListed, "principal, login_role").await,
+        [
+            [json!("spiffe://td/new"), json!("fresh")],
+            [json!("unknown"), json!("batch")]
+        ]
+    );
+    assert_eq!(
+        ask(Question::Expiring, "id, because").await,
+        [
+            ["spiffe://td/c", "has expired"],
+            ["spiffe://td/a", "expires soon"],
+            ["spiffe://td/b", "was not changed for long"],
+        ]
+        .map(|row| row.map(|text| json!(text)))
+    );
+}

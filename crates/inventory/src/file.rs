@@ -1,5 +1,7 @@
 //! The file: TOML, one table for each principal.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 use jiff::civil::Date;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -89,19 +91,26 @@ impl Inventory {
     /// unexpected that are not.
     pub fn parse(text: &str) -> Result<Self, InventoryError> {
         let file: File = toml::from_str(text)
-            .map_err(|error| InventoryError::Malformed(error.to_string().trim_end().to_owned()))?;
+            .map_err(|error| InventoryError::Malformed(in_one_line(&error.to_string())))?;
         let mut entries: Vec<Entry> = Vec::with_capacity(file.principal.len());
+        let mut listed = HashSet::new();
         for mut entry in file.principal {
             if !entry.principal.starts_with("spiffe://") {
                 return Err(InventoryError::NoPrincipal(entry.principal));
             }
-            if entries.iter().any(|other| other.principal == entry.principal) {
+            if !listed.insert(entry.principal.clone()) {
                 return Err(InventoryError::Twice(entry.principal));
             }
             entry.pattern = WildMatch::new(&entry.principal);
             entries.push(entry);
         }
         Ok(Self { entries })
+    }
+
+    /// What it lists, in the order of the file.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// How many principals it lists.
@@ -114,6 +123,27 @@ impl Inventory {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+impl Entry {
+    /// Whether it says what is expected of this principal.
+    #[must_use]
+    pub fn is_about(&self, principal: &str) -> bool {
+        self.pattern.matches(principal)
+    }
+}
+
+/// The parser draws the place of a mistake over several lines; the first says where it is, the last what.
+fn in_one_line(drawn: &str) -> String {
+    let lines: Vec<&str> = drawn
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    match lines.as_slice() {
+        [first, .., last] => format!("{first}: {last}"),
+        _ => drawn.trim().to_owned(),
     }
 }
 
@@ -140,7 +170,11 @@ mod tests {
 
     #[test]
     fn mistakes_are_named_with_their_line() {
-        let refused = |text: &str| Inventory::parse(text).expect_err("a mistake").to_string();
+        let refused = |text: &str| {
+            let said = Inventory::parse(text).expect_err("a mistake").to_string();
+            assert!(!said.contains('\n'), "one line: {said}");
+            said
+        };
         let unknown = refused("[[principal]]\nid = \"spiffe://x/a\"\nowner = \"t\"\nrolles = [\"r\"]\n");
         assert!(
             unknown.contains("line 4") && unknown.contains("rolles"),

@@ -75,7 +75,7 @@ impl Inventory {
     pub fn judge(&self, seen: &Seen<'_>) -> Mark<'_> {
         let mut nearest: Option<(&Entry, Vec<Surprise>)> = None;
         for entry in &self.entries {
-            if !entry.pattern.matches(seen.principal) {
+            if !entry.is_about(seen.principal) {
                 continue;
             }
             let surprises = entry.surprises(seen);

@@ -177,6 +177,7 @@ function trailRow(event) {
   const { name, place } = principalParts(at(event, "attribution.principal"));
   const who = element("td", "who", name);
   who.title = [at(event, "attribution.principal"), at(event, "attribution.confidence"), place].filter(Boolean).join("\n");
+  if (at(event, "inventory.mark") === "unexpected") who.append(element("div", "sub bad", `unexpected: ${at(event, "inventory.because")}`));
   (at(event, "attribution.hops") || []).forEach((hop) => who.append(element("span", "hop", hop.name)));
   const cls = at(event, "meaning.class") || (event.kind === "query" ? "" : event.kind);
   const classCell = element("td");
