@@ -61,6 +61,7 @@ pub fn attribution(answer: &Attribution) -> v1::Attribution {
     let placement = process.map(Process::placement).unwrap_or_default();
     let kept = process.and_then(|process| process.container.as_deref().cloned());
     let kept = kept.unwrap_or_default();
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     v1::Attribution {
         principal: answer.principal.id.clone(),
         kind: kind.into(),
@@ -74,15 +75,15 @@ pub fn attribution(answer: &Attribution) -> v1::Attribution {
             id,
             runtime: match placement.runtime {
                 Some(runtime) => runtime.to_owned(),
-                None => kept.runtime,
+                None => kept.runtime.to_string(),
             },
             name: kept.name.unwrap_or_default(),
-            image: kept.image.unwrap_or_default(),
+            image: text(kept.image.as_deref()),
         }),
         pod: placement.pod_uid.map(|uid| v1::Pod {
             uid,
             name: kept.pod.unwrap_or_default(),
-            namespace: kept.namespace.unwrap_or_default(),
+            namespace: text(kept.namespace.as_deref()),
         }),
         put_in: process.is_some_and(Process::was_put_in),
     }
@@ -112,17 +113,18 @@ fn process(process: &Process) -> v1::Process {
     let ancestor = |ancestor: &attribution::Ancestor| v1::Ancestor {
         pid: ancestor.pid,
         start_ns: ancestor.start_ns,
-        exe: ancestor.exe.clone(),
+        exe: ancestor.exe.to_string(),
     };
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     v1::Process {
         pid: process.pid,
         start_ns: process.start_ns,
-        exe: process.exe.clone().unwrap_or_default(),
-        command_line: process.command_line.clone(),
+        exe: text(process.exe.as_deref()),
+        command_line: process.command_line.iter().map(str::to_owned).collect(),
         uid: process.uid,
-        user: process.user.clone().unwrap_or_default(),
+        user: text(process.user.as_deref()),
         login_uid: process.login_uid,
-        cgroup_path: process.cgroup_path.clone().unwrap_or_default(),
+        cgroup_path: text(process.cgroup_path.as_deref()),
         cgroup_id: process.cgroup_id,
         unit: placement.unit.unwrap_or_default(),
         ancestry: process.ancestry.iter().map(|parent| ancestor(parent)).collect(),
@@ -131,7 +133,7 @@ fn process(process: &Process) -> v1::Process {
             .map_or_else(Default::default, |digest| digest.to_vec()),
         audit_session: process.audit_session,
         session: process.session,
-        tty: process.tty.clone().unwrap_or_default(),
+        tty: text(process.tty.as_deref()),
         namespaces: Some(v1::Namespaces {
             pid: process.namespaces.pid,
             net: process.namespaces.net,
@@ -148,7 +150,7 @@ fn process(process: &Process) -> v1::Process {
         inner_unit: placement.inner_unit.unwrap_or_default(),
         slice: placement.slice.unwrap_or_default(),
         login_session: placement.session.unwrap_or_default(),
-        login_user: process.login_user.clone().unwrap_or_default(),
+        login_user: text(process.login_user.as_deref()),
     }
 }
 

@@ -44,6 +44,8 @@ enum Bench {
     Overhead,
     /// Full speed for a while: nothing may be lost, and with a ring that is too small, every lost byte must be told
     Soak,
+    /// Fifty thousand processes held by the agent: what they take, and how fast a socket's owner gets its name
+    Identity,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -65,6 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .args(flag("--rounds", args.rounds))
                 .args(args.pinned.then_some("--pinned"))
         }
+        Bench::Identity => command.arg("identity"),
         Bench::Soak => {
             command.arg("soak");
             programs(&mut command)?.args(flag("--minutes", args.minutes))

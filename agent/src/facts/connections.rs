@@ -346,7 +346,7 @@ fn as_it_was(
         Arc::new(Process {
             pid: named.pid,
             start_ns: named.start,
-            comm: processes::text(comm),
+            comm: processes::text(comm).into(),
             uid: named.uid,
             ..Process::default()
         })
@@ -363,7 +363,9 @@ fn as_it_was(
     let mut process = Arc::unwrap_or_clone(process);
     if !is_there {
         process.cgroup_id = named.cgroup_id;
-        process.cgroup_path = cgroups.path(named.cgroup_id).map(str::to_owned);
+        process.cgroup_path = cgroups
+            .path(named.cgroup_id)
+            .map(|path| processes.cgroup_path(path));
     }
     if !is_that_user {
         process.uid = named.uid;

@@ -10,5 +10,7 @@ pub mod flows;
 pub mod old_sockets;
 pub mod processes;
 pub mod servers;
+pub mod shared;
 pub mod tapped;
 pub mod titles;
+mod users;

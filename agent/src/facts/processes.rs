@@ -9,10 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use attribution::{Ancestor, Container, First, Process, run_identity};
+use attribution::{Ancestor, CgroupPath, Container, First, Process, run_identity};
 use ebpf_abi::{EnvironmentFact, ExecFact, TaskFact, TaskPlace};
 
-use super::cgroups::Cgroups;
+use super::{cgroups::Cgroups, shared::Shared, users::Users};
 use crate::{
     broker::{Broker, protocol::Running},
     clock::boot_ns,
@@ -34,11 +34,18 @@ pub struct Processes {
     by_pid: HashMap<u32, Vec<Entry>>,
     ended: VecDeque<(u64, u32, u64)>,
     users: Users,
+    /// What the children of a process descend from, with its start: they share it. Of those in `by_pid` that have any.
+    lineages: HashMap<u32, (u64, Lineage)>,
+    names: Shared<Arc<str>>,
+    paths: Shared<CgroupPath>,
     /// What runtimes say of containers, by their ids.
     containers: HashMap<String, Option<Arc<Container>>>,
     /// Variables that tell which run a process belongs to.
     run_variables: Vec<String>,
 }
+
+/// What a process descends from, from the parent upwards.
+type Lineage = Arc<[Arc<Ancestor>]>;
 
 /// Containers remembered: a node holds some hundreds.
 const CONTAINERS: usize = 4096;
@@ -56,10 +63,10 @@ impl Processes {
             run_variables,
             by_pid: HashMap::new(),
             ended: VecDeque::new(),
-            users: Users {
-                broker: broker.clone(),
-                names: HashMap::new(),
-            },
+            users: Users::new(broker.clone()),
+            lineages: HashMap::new(),
+            names: Shared::default(),
+            paths: Shared::default(),
             broker,
         }
     }
@@ -82,14 +89,15 @@ impl Processes {
             .map(|process| (process.pid, Arc::new(as_ancestor(process))))
             .collect();
         for mut process in found {
-            let mut pid = process.pid;
+            let (mut pid, mut ancestry) = (process.pid, Vec::new());
             while let Some(ancestor) = parents.get(&pid).and_then(|parent| ancestors.get(parent)) {
-                if process.ancestry.len() >= ANCESTORS {
+                if ancestry.len() >= ANCESTORS {
                     break;
                 }
-                process.ancestry.push(Arc::clone(ancestor));
+                ancestry.push(Arc::clone(ancestor));
                 pid = ancestor.pid;
             }
+            process.ancestry = ancestry.into();
             process.first = firsts.get(&process.namespaces.pid).cloned();
             if self.find(process.pid, process.start_ns).is_none() {
                 self.insert(process);
@@ -113,7 +121,7 @@ impl Processes {
                 .map(Arc::new)
         });
         let mut process = parent.as_deref().cloned().unwrap_or_default();
-        process.ancestry = ancestry(parent.as_deref());
+        process.ancestry = self.lineage(parent.as_deref());
         self.take_over(&mut process, fact, cgroups);
         self.insert(process);
         self.forget(fact.at);
@@ -124,7 +132,10 @@ impl Processes {
         let task = &fact.task;
         let ancestry = match self.find(task.tgid, task.start) {
             Some(before) => before.ancestry.clone(),
-            None => ancestry(self.find(task.parent, task.parent_start).as_deref()),
+            None => {
+                let parent = self.find(task.parent, task.parent_start);
+                self.lineage(parent.as_deref())
+            }
         };
         let arguments = bytes(&fact.args, fact.args_length);
         let arguments: Vec<String> = arguments
@@ -136,8 +147,8 @@ impl Processes {
             .filter(|(last, _)| last.is_empty())
             .map_or(&arguments[..], |(_, rest)| rest);
         let mut process = Process {
-            exe: executable(fact, &self.broker),
-            command_line: sql_meaning::mask_command_line(arguments),
+            exe: executable(fact, &self.broker).map(|exe| self.names.get(&exe)),
+            command_line: sql_meaning::mask_command_line(arguments).into_iter().collect(),
             ancestry,
             ..Process::default()
         };
@@ -159,6 +170,10 @@ impl Processes {
     /// What is only looked up of a process that somebody asks about: the digest of what it runs, and what its container is
     /// called.
     pub fn completed(&mut self, mut process: Arc<Process>) -> Arc<Process> {
+        let has_container = process.container.is_some() || process.container_id().is_none();
+        if process.exe_sha256.is_some() && has_container {
+            return process;
+        }
         let mut entries = self.by_pid.get(&process.pid).into_iter().flatten();
         let known = entries.find(|entry| same_start(entry.process.start_ns, process.start_ns));
         // One that runs another program by now: the digest would be that one's.
@@ -179,8 +194,8 @@ impl Processes {
             }
         }
         if process.container.is_none()
-            && let Some(id) = process.placement().container_id
-            && let Some(container) = self.container(&id)
+            && let Some(id) = process.container_id()
+            && let Some(container) = self.container(id)
         {
             Arc::make_mut(&mut process).container = Some(container);
         }
@@ -201,10 +216,10 @@ impl Processes {
         let kept = kept.map(|kept| {
             Arc::new(Container {
                 name: kept.name,
-                image: kept.image,
-                runtime: kept.runtime,
+                image: kept.image.map(|image| self.names.get(&image)),
+                runtime: self.names.get(&kept.runtime),
                 pod: kept.pod,
-                namespace: kept.namespace,
+                namespace: kept.namespace.map(|namespace| self.names.get(&namespace)),
             })
         });
         if self.containers.len() >= CONTAINERS {
@@ -280,18 +295,20 @@ impl Processes {
         Some(Process {
             pid: running.pid,
             start_ns: running.start.saturating_mul(TICK_NS),
-            exe: running.exe,
-            comm: running.comm,
-            command_line: sql_meaning::mask_command_line(&running.command_line),
+            exe: running.exe.map(|exe| self.names.get(&exe)),
+            comm: self.names.get(&running.comm),
+            command_line: sql_meaning::mask_command_line(&running.command_line)
+                .into_iter()
+                .collect(),
             uid,
             user: self.users.name(uid),
             login_uid: running.login_uid,
             login_user: running.login_uid.and_then(|uid| self.users.name(uid)),
             cgroup_id,
-            cgroup_path: cgroups.below(&cgroup).map(str::to_owned),
+            cgroup_path: cgroups.below(&cgroup).map(|path| self.paths.get(path)),
             audit_session: running.audit_session,
             session: running.session,
-            tty: running.tty,
+            tty: running.tty.map(|tty| self.names.get(&tty)),
             namespaces: running.namespaces.into(),
             ..Process::default()
         })
@@ -311,8 +328,13 @@ impl Processes {
         Some(Arc::new(process))
     }
 
+    /// The path of a cgroup, as all that are in it share it.
+    pub fn cgroup_path(&mut self, path: &str) -> CgroupPath {
+        self.paths.get(path)
+    }
+
     /// The name of a user, if the host knows one.
-    pub fn user(&mut self, uid: u32) -> Option<String> {
+    pub fn user(&mut self, uid: u32) -> Option<Arc<str>> {
         self.users.name(uid)
     }
 
@@ -325,13 +347,13 @@ impl Processes {
     fn take_over(&mut self, process: &mut Process, task: &TaskFact, cgroups: &mut Cgroups) {
         process.pid = task.tgid;
         process.start_ns = task.start;
-        process.comm = text(&task.comm);
+        process.comm = self.names.get(&text(&task.comm));
         process.uid = task.uid;
         process.user = self.users.name(task.uid);
         process.login_uid = Some(task.login_uid).filter(|uid| *uid != u32::MAX);
         process.login_user = process.login_uid.and_then(|uid| self.users.name(uid));
         process.cgroup_id = task.cgroup_id;
-        process.cgroup_path = cgroups.path(task.cgroup_id).map(str::to_owned);
+        process.cgroup_path = cgroups.path(task.cgroup_id).map(|path| self.paths.get(path));
         process.audit_session = Some(task.audit_session).filter(|session| *session != u32::MAX);
         let TaskPlace {
             session,
@@ -342,7 +364,8 @@ impl Processes {
             ..
         } = task.place;
         process.session = session;
-        process.tty = Some(text(&task.place.tty)).filter(|tty| !tty.is_empty());
+        let tty = text(&task.place.tty);
+        process.tty = (!tty.is_empty()).then(|| self.names.get(&tty));
         process.namespaces = [pid_ns, net_ns, mnt_ns].into();
         if process
             .first
@@ -373,15 +396,41 @@ impl Processes {
     }
 
     fn insert(&mut self, process: Process) {
-        let entries = self.by_pid.entry(process.pid).or_default();
+        let pid = process.pid;
+        let entries = self.by_pid.entry(pid).or_default();
         let process = Arc::new(process);
         match entries
             .iter_mut()
             .find(|entry| same_start(entry.process.start_ns, process.start_ns))
         {
-            Some(entry) => entry.process = process,
-            None => entries.push(Entry { process, ended: None }),
+            Some(entry) => {
+                entry.process = process;
+                self.lineages.remove(&pid);
+            }
+            None => {
+                // Hardly any pid is two processes'.
+                entries.reserve_exact(1);
+                entries.push(Entry { process, ended: None });
+            }
         }
+    }
+
+    /// What the children of a process descend from.
+    fn lineage(&mut self, parent: Option<&Process>) -> Lineage {
+        let Some(parent) = parent else {
+            return Arc::default();
+        };
+        if let Some((start, known)) = self.lineages.get(&parent.pid)
+            && *start == parent.start_ns
+        {
+            return Arc::clone(known);
+        }
+        let lineage = ancestry(parent);
+        if self.find(parent.pid, parent.start_ns).is_some() {
+            let kept = (parent.start_ns, Arc::clone(&lineage));
+            self.lineages.insert(parent.pid, kept);
+        }
+        lineage
     }
 
     fn forget(&mut self, now: u64) {
@@ -392,6 +441,7 @@ impl Processes {
             self.ended.pop_front();
             if let Some(entries) = self.by_pid.get_mut(&pid) {
                 entries.retain(|entry| !same_start(entry.process.start_ns, start));
+                self.lineages.remove(&pid);
                 if entries.is_empty() {
                     self.by_pid.remove(&pid);
                 }
@@ -407,7 +457,7 @@ fn firsts(running: &[Running]) -> HashMap<u32, Arc<First>> {
         .iter()
         .filter(first)
         .filter_map(|one| {
-            let cgroup_path = one.cgroup.clone()?;
+            let cgroup_path: CgroupPath = one.cgroup.as_deref()?.into();
             let [pid_ns, ..] = one.namespaces;
             Some((
                 pid_ns,
@@ -427,8 +477,7 @@ fn same_start(one: u64, other: u64) -> bool {
     one == other || ((is_cut(one) || is_cut(other)) && one / TICK_NS == other / TICK_NS)
 }
 
-fn ancestry(parent: Option<&Process>) -> Vec<Arc<Ancestor>> {
-    let Some(parent) = parent else { return Vec::new() };
+fn ancestry(parent: &Process) -> Lineage {
     let first = Arc::new(as_ancestor(parent));
     std::iter::once(first)
         .chain(parent.ancestry.iter().cloned())
@@ -467,29 +516,6 @@ fn bytes(of: &[u8], length: u32) -> &[u8] {
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
-}
-
-/// Names of users, asked for once each.
-struct Users {
-    broker: Broker,
-    names: HashMap<u32, Option<String>>,
-}
-
-impl Users {
-    fn name(&mut self, uid: u32) -> Option<String> {
-        // Directory services can hold very many; a name that was asked for before is rarely needed again then.
-        const NAMES: usize = 4096;
-        if let Some(known) = self.names.get(&uid) {
-            return known.clone();
-        }
-        if self.names.len() >= NAMES {
-            self.names.clear();
-        }
-        // One that did not come in time is asked for again.
-        let name = self.broker.user(uid).ok()?;
-        self.names.insert(uid, name.clone());
-        name
-    }
 }
 
 #[cfg(test)]

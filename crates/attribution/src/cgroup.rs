@@ -5,6 +5,107 @@
 //! cgroupfs driver (`docker/<id>`, `kubepods/burstable/pod<uid>/<id>`), and any of these below another (kind, systemd in
 //! a container, rootless runtimes below a user's manager).
 
+use std::{
+    borrow::Borrow,
+    hash::{Hash, Hasher},
+    ops::{Deref, Range},
+    sync::Arc,
+};
+
+/// The path of a cgroup, shared by all that are in it, with the parts of it that decide on names.
+#[derive(Clone, Debug)]
+pub struct CgroupPath(Arc<Read>);
+
+#[derive(Debug)]
+struct Read {
+    path: Box<str>,
+    /// Where these stand in the path.
+    container_id: Option<Range<u32>>,
+    unit: Option<Range<u32>>,
+}
+
+impl CgroupPath {
+    /// What it tells.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        placement(&self.0.path)
+    }
+
+    /// [`Placement::container_id`].
+    #[must_use]
+    pub fn container_id(&self) -> Option<&str> {
+        self.part(self.0.container_id.as_ref())
+    }
+
+    /// [`Placement::unit`].
+    #[must_use]
+    pub fn unit(&self) -> Option<&str> {
+        self.part(self.0.unit.as_ref())
+    }
+
+    /// How many hold it.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    fn part(&self, range: Option<&Range<u32>>) -> Option<&str> {
+        let range = range?;
+        self.0.path.get(range.start as usize..range.end as usize)
+    }
+}
+
+impl From<&str> for CgroupPath {
+    fn from(path: &str) -> Self {
+        let placement = placement(path);
+        // Both are parts of the path as they stand there.
+        let place = |part: Option<&String>| {
+            let start = path.find(part?.as_str())?;
+            Some(u32::try_from(start).ok()?..u32::try_from(start + part?.len()).ok()?)
+        };
+        Self(Arc::new(Read {
+            path: path.into(),
+            container_id: place(placement.container_id.as_ref()),
+            unit: place(placement.unit.as_ref()),
+        }))
+    }
+}
+
+impl From<String> for CgroupPath {
+    fn from(path: String) -> Self {
+        path.as_str().into()
+    }
+}
+
+impl Deref for CgroupPath {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0.path
+    }
+}
+
+impl PartialEq for CgroupPath {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.path == other.0.path
+    }
+}
+
+impl Eq for CgroupPath {}
+
+impl Hash for CgroupPath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As a text has it, so that it is found by one.
+        self.0.path.hash(state);
+    }
+}
+
+impl Borrow<str> for CgroupPath {
+    fn borrow(&self) -> &str {
+        &self.0.path
+    }
+}
+
 /// What the path of a cgroup tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
@@ -116,7 +217,11 @@ mod tests {
 
     #[test]
     fn units_of_the_system_and_not_of_users() {
-        let unit = |path: &str| placement(path).unit;
+        let unit = |path: &str| {
+            let unit = placement(path).unit;
+            assert_eq!(CgroupPath::from(path).unit(), unit.as_deref());
+            unit
+        };
         assert_eq!(
             unit("/system.slice/orders-api.service").as_deref(),
             Some("orders-api.service")
@@ -207,6 +312,7 @@ mod tests {
         for (path, runtime, is_pod) in cases {
             let found = placement(&path);
             assert_eq!(found.container_id.as_deref(), Some(ID), "{path}");
+            assert_eq!(CgroupPath::from(path.as_str()).container_id(), Some(ID), "{path}");
             assert_eq!(found.runtime, runtime, "{path}");
             assert_eq!(found.pod_uid.as_deref(), is_pod.then_some(UID), "{path}");
         }

@@ -15,10 +15,10 @@ mod run;
 pub use amendment::{
     Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, may_be_joined, says_more, taken_back,
 };
-pub use cgroup::{Placement, placement};
+pub use cgroup::{CgroupPath, Placement, placement};
 pub use flow::{End, Joined, Match, WINDOW_NS, join};
 pub use peer::{Peer, attribute};
 pub use principal::{Attribution, Confidence, Hop, Host, Principal, PrincipalKind};
-pub use process::{Ancestor, Container, First, Namespaces, Process};
+pub use process::{Ancestor, CommandLine, Container, First, Namespaces, Process};
 pub use relay::Relay;
 pub use run::{DEFAULT_VARIABLES, VALUE_MAX, Variable, run_identity};

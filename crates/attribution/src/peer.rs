@@ -101,7 +101,7 @@ pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
     match name {
         Ok(principal) => {
             if let Some(path) = &process.cgroup_path {
-                evidence.push(format!("cgroup {} is {path}", process.cgroup_id));
+                evidence.push(format!("cgroup {} is {}", process.cgroup_id, &**path));
             }
             if process.was_put_in() {
                 let first = process.first.as_ref().map_or(0, |first| first.pid);

@@ -1,6 +1,6 @@
 //! Who it was, and how sure that is.
 
-use std::{fmt, sync::Arc};
+use std::{fmt::Write as _, sync::Arc};
 
 use crate::{Process, Relay};
 
@@ -93,49 +93,46 @@ impl Principal {
     ///
     /// Says why a process cannot be given a name.
     pub fn of_process(host: &Host, process: &Process) -> Result<Self, String> {
-        if process.cgroup_path.is_none() {
+        let Some(cgroup) = &process.cgroup_path else {
             // Falling back to the executable would give one workload two names.
             return Err(format!(
                 "cgroup {} was gone before its path could be learnt",
                 process.cgroup_id
             ));
-        }
-        let placement = process.placement();
-        let on_host = |kind, rest: fmt::Arguments<'_>| Self {
-            kind,
-            id: format!("spiffe://{}/host/{}/{rest}", host.trust_domain, host.name),
         };
-        if let Some(id) = placement.container_id {
+        let on_host = |kind, folder: &str, name: &str| {
+            let mut id = String::with_capacity(ID_BYTES);
+            for part in ["spiffe://", &host.trust_domain, "/host/", &host.name, "/", folder] {
+                id.push_str(part);
+            }
+            escape(&mut id, name);
+            Self { kind, id }
+        };
+        if let Some(id) = cgroup.container_id() {
             // Never the image: two containers share it.
             let name = process.container.as_ref().and_then(|known| known.name.as_deref());
-            let name = escape(name.unwrap_or(&id));
             return Ok(on_host(
                 PrincipalKind::Container,
-                format_args!("container/{name}"),
+                "container/",
+                name.unwrap_or(id),
             ));
         }
         // Services that start sessions for people put them into their own cgroup where no session manager runs.
-        let unit = placement
-            .unit
+        let unit = cgroup
+            .unit()
             .filter(|unit| process.login_uid.is_none() || !starts_sessions(unit));
         if let Some(unit) = unit {
-            return Ok(on_host(
-                PrincipalKind::Unit,
-                format_args!("unit/{}", escape(&unit)),
-            ));
+            return Ok(on_host(PrincipalKind::Unit, "unit/", unit));
         }
         if let Some(uid) = process.login_uid {
-            let name = process.login_user.clone().unwrap_or_else(|| uid.to_string());
-            return Ok(on_host(
-                PrincipalKind::Login,
-                format_args!("login/{}", escape(&name)),
-            ));
+            let name = process
+                .login_user
+                .as_deref()
+                .map_or_else(|| uid.to_string(), str::to_owned);
+            return Ok(on_host(PrincipalKind::Login, "login/", &name));
         }
         match &process.exe {
-            Some(exe) => Ok(on_host(
-                PrincipalKind::Process,
-                format_args!("exe{}", escape(exe)),
-            )),
+            Some(exe) => Ok(on_host(PrincipalKind::Process, "exe", exe)),
             None => Err("the executable was gone before its path could be learnt".to_owned()),
         }
     }
@@ -175,18 +172,20 @@ fn starts_sessions(unit: &str) -> bool {
             .any(|prefix| unit.starts_with(prefix))
 }
 
-/// Percent-encodes what a path segment of a SPIFFE ID may not hold; slashes stay.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+/// Adds a text, percent-encoded where it has what a path segment of a SPIFFE ID may not hold; slashes stay.
+fn escape(out: &mut String, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._/@:".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
-    out
 }
+
+/// What most of them have: it is no limit.
+const ID_BYTES: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{Placement, Variable};
+use crate::{CgroupPath, Placement, Variable};
 
-/// A process of this host at the moment that counts. Never named by its pid alone: pids are reused.
+/// A process of this host at the moment that counts. Never named by its pid alone: pids are reused. An agent keeps tens of
+/// thousands; what many have in common is shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Process id in the initial namespace.
@@ -12,25 +13,25 @@ pub struct Process {
     /// Start, in nanoseconds since boot.
     pub start_ns: u64,
     /// Full path of the executable; `None` if it could not be learnt.
-    pub exe: Option<String>,
+    pub exe: Option<Arc<str>>,
     /// Name of the task as the kernel keeps it.
-    pub comm: String,
+    pub comm: Arc<str>,
     /// Arguments, secrets masked.
-    pub command_line: Vec<String>,
+    pub command_line: CommandLine,
     /// Real user id.
     pub uid: u32,
     /// Name of that user, if the host knows one.
-    pub user: Option<String>,
+    pub user: Option<Arc<str>>,
     /// Audit login uid.
     pub login_uid: Option<u32>,
     /// Name of that user, if the host knows one.
-    pub login_user: Option<String>,
+    pub login_user: Option<Arc<str>>,
     /// Id of its cgroup in the unified hierarchy.
     pub cgroup_id: u64,
     /// Path of that cgroup; `None` if it was gone before it could be learnt.
-    pub cgroup_path: Option<String>,
+    pub cgroup_path: Option<CgroupPath>,
     /// From the parent upwards.
-    pub ancestry: Vec<Arc<Ancestor>>,
+    pub ancestry: Arc<[Arc<Ancestor>]>,
     /// SHA-256 of the executable; `None` as long as it has not been read.
     pub exe_sha256: Option<[u8; 32]>,
     /// The executable is a PostgreSQL server's, by what is in it.
@@ -40,7 +41,7 @@ pub struct Process {
     /// Process id of the leader of its session (setsid(2)); 0 if it is not known.
     pub session: u32,
     /// Controlling terminal, as in "pts/3".
-    pub tty: Option<String>,
+    pub tty: Option<Arc<str>>,
     /// Its namespaces.
     pub namespaces: Namespaces,
     /// The first process of its pid namespace, if that is not the host's.
@@ -74,7 +75,7 @@ pub struct First {
     /// Process id in the initial namespace.
     pub pid: u32,
     /// Path of its cgroup.
-    pub cgroup_path: String,
+    pub cgroup_path: CgroupPath,
 }
 
 /// What a container runtime keeps of a container on disk.
@@ -83,13 +84,13 @@ pub struct Container {
     /// Its name.
     pub name: Option<String>,
     /// The image that it was made from.
-    pub image: Option<String>,
+    pub image: Option<Arc<str>>,
     /// "docker", "containerd", "cri-o", "podman".
-    pub runtime: String,
+    pub runtime: Arc<str>,
     /// The pod that it is of, by its own configuration.
     pub pod: Option<String>,
     /// That pod's namespace.
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
 }
 
 /// A process that a process descends from, as it was when the child was forked.
@@ -100,7 +101,31 @@ pub struct Ancestor {
     /// Start, in nanoseconds since boot.
     pub start_ns: u64,
     /// Full path of the executable, else the name of the task.
-    pub exe: String,
+    pub exe: Arc<str>,
+}
+
+/// The arguments of a process, one behind the other in one piece of memory: there are several to each of very many
+/// processes, and they are rarely looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandLine(Arc<str>);
+
+impl CommandLine {
+    /// The arguments, the program's own name first.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split_terminator('\0')
+    }
+}
+
+/// Arguments hold no NUL (execve(2)), so that it can end them.
+impl<S: AsRef<str>> FromIterator<S> for CommandLine {
+    fn from_iter<I: IntoIterator<Item = S>>(arguments: I) -> Self {
+        let mut all = String::new();
+        for argument in arguments {
+            all.push_str(argument.as_ref());
+            all.push('\0');
+        }
+        Self(all.into())
+    }
 }
 
 impl Process {
@@ -108,9 +133,15 @@ impl Process {
     #[must_use]
     pub fn placement(&self) -> Placement {
         self.cgroup_path
-            .as_deref()
-            .map(crate::placement)
+            .as_ref()
+            .map(CgroupPath::placement)
             .unwrap_or_default()
+    }
+
+    /// The container that it is in, by its cgroup.
+    #[must_use]
+    pub fn container_id(&self) -> Option<&str> {
+        self.cgroup_path.as_ref()?.container_id()
     }
 
     /// Whether it was put into its container from outside (`kubectl exec`, `docker exec`): it is in the container's pid
@@ -119,9 +150,9 @@ impl Process {
     #[must_use]
     pub fn was_put_in(&self) -> bool {
         let Some(first) = &self.first else { return false };
-        let container = self.placement().container_id;
+        let container = self.container_id();
         container.is_some()
-            && crate::placement(&first.cgroup_path).container_id == container
+            && first.cgroup_path.container_id() == container
             && first.pid != self.pid
             && !self.ancestry.is_empty()
             && !self.ancestry.iter().any(|ancestor| ancestor.pid == first.pid)
@@ -139,32 +170,39 @@ mod tests {
             Arc::new(Ancestor {
                 pid,
                 start_ns: 1,
-                exe: "/bin/x".to_owned(),
+                exe: "/bin/x".into(),
             })
         };
         let mut process = Process {
             pid: 70,
-            cgroup_path: Some(container.clone()),
+            cgroup_path: Some(container.as_str().into()),
             first: Some(Arc::new(First {
                 pid: 50,
-                cgroup_path: container,
+                cgroup_path: container.into(),
             })),
-            ancestry: vec![ancestor(60), ancestor(50), ancestor(40)],
+            ancestry: [60, 50, 40].map(ancestor).into(),
             ..Process::default()
         };
         assert!(!process.was_put_in(), "a child of the container's own");
-        process.ancestry = vec![ancestor(60), ancestor(40)];
+        process.ancestry = [60, 40].map(ancestor).into();
         assert!(process.was_put_in());
         process.pid = 50;
         assert!(!process.was_put_in(), "the first itself");
         process.pid = 70;
         process.first = Some(Arc::new(First {
             pid: 50,
-            cgroup_path: "/system.slice/docker-other.scope".to_owned(),
+            cgroup_path: "/system.slice/docker-other.scope".into(),
         }));
         assert!(
             !process.was_put_in(),
             "a namespace that containers share does not tell"
         );
+    }
+    #[test]
+    fn command_lines_come_out_as_they_went_in() {
+        for arguments in [&[][..], &[""], &["a"], &["a", "", ""], &["", "ü b"]] {
+            let line: CommandLine = arguments.iter().collect();
+            assert_eq!(line.iter().collect::<Vec<_>>(), arguments);
+        }
     }
 }

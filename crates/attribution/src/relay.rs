@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn relays_are_known_by_their_executable_alone() {
         let process = |exe: &str, arguments: &[&str]| Process {
-            exe: Some(exe.to_owned()),
-            command_line: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            exe: Some(exe.into()),
+            command_line: arguments.iter().collect(),
             ..Process::default()
         };
         assert_eq!(Relay::of(&process("/usr/sbin/haproxy", &[])), Some(Relay::Proxy));

@@ -6,6 +6,7 @@
 
 mod decode;
 mod figures;
+mod identity;
 mod overhead;
 mod soak;
 mod tape;
@@ -36,6 +37,8 @@ enum Bench {
     Overhead(overhead::Args),
     /// Full speed for a while: nothing may be lost; and with a ring that is too small, every lost byte must be told
     Soak(soak::Args),
+    /// Fifty thousand processes held by the agent: what they take, and how fast a socket's owner gets its name
+    Identity(identity::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Bench::Decode(args) => decode::run(&args),
         Bench::Overhead(args) => to_the_end(overhead::run(&args)),
         Bench::Soak(args) => to_the_end(soak::run(&args)),
+        Bench::Identity(args) => identity::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -84,10 +84,10 @@ fn the_client_is_what_it_was_when_it_connected() {
     let connecting = Process {
         pid: owner.tgid,
         start_ns: owner.start,
-        exe: Some("/usr/bin/first".to_owned()),
+        exe: Some("/usr/bin/first".into()),
         uid: owner.uid + 1,
         cgroup_id: owner.cgroup_id,
-        cgroup_path: Some("/".to_owned()),
+        cgroup_path: Some("/".into()),
         ..Process::default()
     };
     connections.opened_by(&owner, Some(Arc::new(connecting)));

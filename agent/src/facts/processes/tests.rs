@@ -95,3 +95,35 @@ fn what_an_inventory_does_not_find_has_ended() {
     assert_eq!(processes.start_of(900_003), None);
     assert!(processes.find(900_003, 1_000_000_000).is_some(), "remembered");
 }
+
+#[test]
+fn children_share_what_they_descend_from_until_it_runs_another_program() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    let parent = (900_010, 1_000_000_001);
+    let born = task(parent.0, parent.1, (0, 0));
+    processes.forked(&born, &mut cgroups);
+    let mut child = |processes: &mut Processes, pid, start| {
+        processes.forked(&task(pid, start, parent), &mut cgroups);
+        processes.find(pid, start).expect("a process").ancestry.clone()
+    };
+    let first = child(&mut processes, 900_011, 1_000_000_002);
+    let second = child(&mut processes, 900_012, 1_000_000_003);
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!((first.len(), &*first[0].exe), (1, ""));
+    let mut other = TaskFact { at: 2, ..born };
+    other.comm[..5].copy_from_slice(b"other");
+    let exec = ExecFact {
+        task: other,
+        inode: 0,
+        path_length: 0,
+        args_length: 0,
+        args_original: 0,
+        reserved: 0,
+        path: [0; ebpf_abi::PATH_MAX],
+        args: [0; ebpf_abi::ARGS_MAX],
+    };
+    processes.executed(&exec, &mut Cgroups::read());
+    let third = child(&mut processes, 900_013, 1_000_000_004);
+    assert_eq!((third.len(), &*third[0].exe), (1, "other"));
+    assert_eq!(&*second[0].exe, "", "as it was when it was forked");
+}
