@@ -88,8 +88,8 @@ fn show(message: &Message, json: bool) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Time, principal, confidence, role, class, statement, rows, milliseconds, outcome, and why it is unexpected, if it is; for other kinds than queries the
-/// kind and what it says.
+/// Time, principal, confidence, role, class, statement, rows, milliseconds, outcome; for other kinds than queries the
+/// kind and what it says. Behind it, why the inventory does not expect it, if that is so.
 fn line(event: &Value) -> String {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
     let number = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64);

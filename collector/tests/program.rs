@@ -369,6 +369,10 @@ async fn an_inventory_is_suggested_gone_by_read_again_and_asked() {
             statement("shop", "app_user"),
             statement("shop", "app_user"),
             statement("batch", "postgres"),
+            Event {
+                body: Some(v1::event::Body::AuthFailure(v1::AuthFailure::default())),
+                ..statement("intruder", "postgres")
+            },
         ],
     )
     .await;
@@ -394,6 +398,10 @@ async fn an_inventory_is_suggested_gone_by_read_again_and_asked() {
             "{expected:?} is not in\n{suggested}"
         );
     }
+    assert!(
+        !suggested.contains("intruder"),
+        "who is turned away used nothing: {suggested}"
+    );
     let (code, _, error) = ran(&suggest);
     assert!(code == 1 && error.contains("--force"), "{error}");
     std::fs::write(&file, "mine").unwrap();

@@ -596,8 +596,8 @@ async fn questions_by_name_find_what_is_there() {
         "spiffe://td/host/h/unit/batch.service",
         "spiffe://td/host/h/login/dba",
     ];
-    let refused = |seq, days| {
-        let mut event = at(by(query(seq, dba, ""), "postgres", "10.0.0.9"), days);
+    let refused = |seq, role, days| {
+        let mut event = at(by(query(seq, dba, ""), role, "10.0.0.9"), days);
         event.body = Some(Body::AuthFailure(v1::AuthFailure::default()));
         event
     };
@@ -607,7 +607,7 @@ async fn questions_by_name_find_what_is_there() {
             records(vec![
                 at(query(1, SHOP, "SELECT 1"), 0),
                 at(by(query(2, batch_job, "SELECT 2"), "batch", "10.0.0.5"), 0),
-                refused(3, 1),
+                refused(3, "postgres", 1),
                 at(by(query(4, "unknown", "SELECT 4"), "batch", "10.0.0.6"), 41),
                 at(query(5, SHOP, "SELECT 5"), 40),
                 at(query(6, batch_job, "SELECT 6"), 40),
@@ -616,6 +616,7 @@ async fn questions_by_name_find_what_is_there() {
                     by(query(8, "spiffe://td/new", "SELECT 8"), "fresh", "10.0.0.5"),
                     42,
                 ),
+                refused(9, "app_user", 41),
             ]),
         )
         .await;
@@ -650,14 +651,13 @@ async fn questions_by_name_find_what_is_there() {
         );
         assert_eq!(
             ask(Question::Dormant, "principal, last_seen, seen_again, days").await,
-            [batch_job, SHOP].map(|who| {
-                [
-                    json!(who),
-                    json!("2026-11-21T01:40:00Z"),
-                    json!("2026-12-31T01:40:00Z"),
-                    json!(40.0),
-                ]
-            })
+            [
+                (dba, "2026-11-22T01:40:00Z", "2027-01-01T01:40:00Z"),
+                (batch_job, "2026-11-21T01:40:00Z", "2026-12-31T01:40:00Z"),
+                (SHOP, "2026-11-21T01:40:00Z", "2026-12-31T01:40:00Z"),
+            ]
+            .map(|(who, before, again)| [json!(who), json!(before), json!(again), json!(40.0)]),
+            "who is turned away is seen"
         );
         assert_eq!(
             ask(Question::NewWorkloads, "login_role, principal, used_before_by").await,
@@ -696,6 +696,7 @@ async fn questions_by_name_find_what_is_there() {
         ask(Question::NotListed, "principal, login_role").await,
         [
             [json!("spiffe://td/new"), json!("fresh")],
+            [json!(dba), json!("app_user")],
             [json!("unknown"), json!("batch")]
         ]
     );
