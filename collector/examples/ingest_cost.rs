@@ -54,6 +54,7 @@ async fn main() {
     let (grpc, http) = (free_port(), free_port());
     let overrides = Overrides {
         data: Some(data.path().to_owned()),
+        inventory: None,
         grpc: Some(format!("127.0.0.1:{grpc}").parse().unwrap()),
         http: Some(format!("127.0.0.1:{http}").parse().unwrap()),
     };

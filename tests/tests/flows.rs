@@ -129,7 +129,7 @@ async fn a_backend_that_asks_a_server_elsewhere_is_told_as_a_relay() {
     let mut tap = Tap::start(&cluster.data(), Settings::clear(Tier::Auto))
         .await
         .unwrap();
-    if !tap.ask_agent(&["status"]).unwrap().contains("tier A") {
+    if !tap.agent.ask(&["status"]).unwrap().contains("tier A") {
         return eprintln!("not run: flows are told in tier A only");
     }
     let admin = cluster.superuser(DATABASE).await.unwrap();
@@ -154,7 +154,7 @@ async fn a_backend_that_asks_a_server_elsewhere_is_told_as_a_relay() {
     drop(admin);
     settle(&tap).await.unwrap();
     tokio::time::sleep(HELD).await;
-    let said = tap.ask_agent(&["status"]).unwrap();
+    let said = tap.agent.ask(&["status"]).unwrap();
     cluster.stop().await.unwrap();
     elsewhere.stop().await.unwrap();
     tap.stop().await.unwrap();

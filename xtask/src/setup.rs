@@ -15,7 +15,7 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 18] = [
     "gcc",
     "haproxy",
     "iproute2",
@@ -25,6 +25,8 @@ const PACKAGES: [&str; 16] = [
     "libc6-dev",
     "libdbd-pg-perl",
     "nftables",
+    "openssh-client",
+    "openssh-server",
     "openssl",
     "pgbouncer",
     "postgresql",
@@ -152,7 +154,7 @@ fn missing() -> anyhow::Result<Vec<Missing>> {
         packages.extend(wanted.into_iter().filter(|package| !is_installed(package)));
     } else if ebpf_build::Toolchain::find().is_none() {
         eprintln!(
-            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, OpenSSL, a Kerberos KDC, HAProxy, runc, socat, iproute2, DBD::Pg, psycopg 3 for \
+            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, OpenSSL, OpenSSH (client and server), a Kerberos KDC, HAProxy, runc, socat, iproute2, DBD::Pg, psycopg 3 for \
              /usr/bin/python3, and Rust's nightly with `rustup toolchain install nightly --component rust-src`"
         );
         bail!("no toolchain for the eBPF program was found");

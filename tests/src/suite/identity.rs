@@ -9,6 +9,7 @@ mod group;
 mod hosts;
 mod journal;
 mod judge;
+mod logins;
 mod many;
 mod networks;
 mod nodes;
@@ -51,6 +52,7 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
             "reuse" => reuse::run(full, keep).await,
             "old" => old::run(full, keep).await,
             "relays" => relays::run(full, keep).await,
+            "logins" => logins::run(full, keep).await,
             "hosts" => hosts::run(full, keep).await,
             _ => nodes::run(full, keep).await,
         };
@@ -93,8 +95,9 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
     Ok(Outcome { figures: all, passed })
 }
 
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "units",
+    "logins",
     "containers",
     "many",
     "reuse",
@@ -103,4 +106,4 @@ const PARTS: [&str; 8] = [
     "nodes",
     "hosts",
 ];
-const SHORT_PARTS: [&str; 5] = ["units", "containers", "reuse", "relays", "hosts"];
+const SHORT_PARTS: [&str; 6] = ["units", "logins", "containers", "reuse", "relays", "hosts"];

@@ -5,16 +5,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::group::command_in;
 use super::judge::{Expected, Findings, Who};
 use super::scene::{Scene, WAYS, Way};
 use crate::cluster::{APP_ROLE, DATABASE, free_port};
-use crate::process::Process;
 
 /// Runs the part.
 pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
@@ -39,7 +37,7 @@ pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
             let Some(command) = (relay.command)(&scene, &program, way, port)? else {
                 continue;
             };
-            running.push(start(&scene, relay.name, command, port).await?);
+            running.push(scene.listening(relay.name, command, port).await?);
             let case = format!("{}-{}", relay.name, way.name());
             let expected = Expected {
                 pooled: relay.kind == "pooler",
@@ -175,20 +173,6 @@ fn pgbouncer(scene: &Scene, program: &Path, way: Way, port: u16) -> Result<Optio
     Ok(Some(command))
 }
 
-/// Started, and listening.
-async fn start(scene: &Scene, name: &str, command: Command, port: u16) -> Result<Process> {
-    let mut process = scene.start(name, command)?;
-    let deadline = Instant::now() + PATIENCE;
-    // A connection would be one to the server: only look whether the port is taken.
-    while std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-        if process.ended()?.is_some() || Instant::now() > deadline {
-            bail!("{name} does not listen; it said: {}", scene.said());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(process)
-}
-
 /// The server's own backend as a client: dblink passes a text on as it is.
 async fn foreign(scene: &mut Scene, rounds: usize) -> Result<()> {
     let admin = scene.cluster.superuser(DATABASE).await?;
@@ -225,4 +209,3 @@ async fn foreign(scene: &mut Scene, rounds: usize) -> Result<()> {
 const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 5;
 const AT_ONCE: usize = 16;
-const PATIENCE: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -193,6 +193,20 @@ impl Scene {
             .open(self.home.path().join(SAID))?;
         command.stdout(said.try_clone()?).stderr(said);
         Process::start(name, &mut command, Signal::SIGKILL)
+    }
+
+    /// Starts a program, and waits until it listens on this port of loopback.
+    pub(super) async fn listening(&self, name: &str, command: Command, port: u16) -> Result<Process> {
+        let mut process = self.start(name, command)?;
+        let deadline = Instant::now() + PATIENCE;
+        // A connection would be one to the server: only look whether the port is taken.
+        while std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            if process.ended()?.is_some() || Instant::now() > deadline {
+                bail!("{name} does not listen; it said: {}", self.said());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(process)
     }
 
     /// Runs clients, so many at once, and waits for their end. One that fails is found in the journal.
