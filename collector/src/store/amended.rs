@@ -119,18 +119,26 @@ fn find(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
 /// Column `n` of the rows' amendments, and what was recorded where they have none.
 fn replace(view: &View, n: usize, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     let arguments = ColumnarValue::values_to_arrays(arguments)?;
-    let ([places, recorded], Some((_, Column::Party(get)))) = (arguments.as_slice(), COLUMNS.get(n)) else {
+    let ([places, recorded], Some((name, Column::Party(get)))) = (arguments.as_slice(), COLUMNS.get(n))
+    else {
         return exec_err!("an amended column takes an amendment and what was recorded");
     };
     if places.null_count() == places.len() {
         return Ok(ColumnarValue::Array(Arc::clone(recorded)));
     }
-    let (used, keys) = distinct(places.as_primitive());
+    let (attributions, keys) = if *name == "pid" {
+        let (used, keys) = distinct(places.as_primitive());
+        (view.shown(&used), keys)
+    } else {
+        // Many sessions are the same workload's.
+        let (used, keys) = distinct(&view.faces(places.as_primitive()));
+        (view.of_faces(&used), keys)
+    };
     let party = |attribution| v1::Party {
         session: None,
         attribution: Some(attribution),
     };
-    let parties: Vec<v1::Party> = view.shown(&used).into_iter().map(party).collect();
+    let parties: Vec<v1::Party> = attributions.into_iter().map(party).collect();
     let amended: ArrayRef = take(&get.values(&parties.iter().collect::<Vec<_>>()), &keys, None)?;
     let which: BooleanArray = is_not_null(places)?;
     Ok(ColumnarValue::Array(zip(&which, &amended, recorded)?))
@@ -146,7 +154,7 @@ fn event_ids(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> 
     Ok(ColumnarValue::Array(take(&ids, &keys, None)?))
 }
 
-/// The places that rows name, each once, and for each row which of them.
+/// The places or faces that rows name, each once, and for each row which of them.
 fn distinct(places: &Int32Array) -> (Vec<u32>, Int32Array) {
     let mut known = datafusion::common::HashMap::<i32, i32>::default();
     let mut used = Vec::new();

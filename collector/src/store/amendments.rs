@@ -178,12 +178,16 @@ impl Inner {
 
     fn shown(&self, place: u32) -> Option<v1::Attribution> {
         let entry = self.list.get(place as usize)?;
-        // It was encoded here.
-        let mut face = v1::Attribution::decode(self.faces.get(entry.face as usize)?.as_ref()).ok()?;
+        let mut face = self.face_at(entry.face)?;
         if let Some(process) = &mut face.process {
             process.pid = entry.pid;
         }
         Some(face)
+    }
+
+    fn face_at(&self, face: u32) -> Option<v1::Attribution> {
+        // It was encoded here.
+        v1::Attribution::decode(self.faces.get(face as usize)?.as_ref()).ok()
     }
 
     /// Of a session's amendments the newest among the first `seen`.
@@ -250,6 +254,26 @@ impl View {
                 .map(u32::cast_signed)
         });
         found.collect()
+    }
+
+    /// For each of these amendments the face that it shares with others.
+    pub(super) fn faces(&self, places: &Int32Array) -> Int32Array {
+        let inner = self.all.read();
+        let face = |place: i32| {
+            inner
+                .list
+                .get(place.cast_unsigned() as usize)
+                .map(|entry| entry.face)
+        };
+        let faces = places.iter().map(|place| face(place?).map(u32::cast_signed));
+        faces.collect()
+    }
+
+    /// What columns show of these faces; all but process ids.
+    pub(super) fn of_faces(&self, faces: &[u32]) -> Vec<v1::Attribution> {
+        let inner = self.all.read();
+        let shown = |face: &u32| inner.face_at(*face).unwrap_or_default();
+        faces.iter().map(shown).collect()
     }
 
     /// What columns show of these amendments.
