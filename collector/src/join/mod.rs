@@ -114,25 +114,45 @@ impl Joiner {
 
     /// Takes in the log entry `log_index`, which became durable.
     pub fn see(&self, log_index: u64, records: &Records) {
+        let foreign = self.take_in(log_index, records);
+        if foreign > 0 {
+            self.metrics.alarm(Alarm::ForeignAmendment);
+            tracing::error!(
+                agent = %records.agent,
+                batch = records.batch_sequence,
+                events = foreign,
+                "ALARM: an agent sent amendments; they are recorded, and not believed"
+            );
+        }
+    }
+
+    /// Takes in a log entry; gives how many amendments in it are not the collector's own.
+    fn take_in(&self, log_index: u64, records: &Records) -> u64 {
         // What was said stands before anything else is decided about it.
         self.amendments.take(log_index, records);
+        let own = *records.agent == *self.own;
+        let mut foreign = 0;
         let mut waiting = self.waiting();
         let mut parties = Parties::default();
         for record in &records.records {
-            match &record.body {
-                Body::Other(body) => match body.as_ref() {
-                    event::Body::FlowOwner(flow) => self.see_flow(&mut waiting, &records.agent, record, flow),
-                    event::Body::Amendment(amendment) => self.see_amendment(&mut waiting, records, amendment),
-                    _ => self.see_party(&mut waiting, &mut parties, &records.agent, record),
-                },
+            let body = match &record.body {
+                Body::Other(body) => Some(body.as_ref()),
+                _ => None,
+            };
+            match body {
+                Some(event::Body::FlowOwner(flow)) => {
+                    self.see_flow(&mut waiting, &records.agent, record, flow);
+                }
+                Some(event::Body::Amendment(of)) if own => waiting.was_told(&of.agent_id, &of.session),
+                Some(event::Body::Amendment(_)) => foreign += 1,
                 _ => self.see_party(&mut waiting, &mut parties, &records.agent, record),
             }
         }
-        let forgotten = waiting.forget_excess();
-        self.metrics.join_forgotten.inc_by(forgotten);
+        self.metrics.join_forgotten.inc_by(waiting.forget_excess());
         if waiting.is_due() {
             self.due.notify_one();
         }
+        foreign
     }
 
     fn see_flow(&self, waiting: &mut Waiting, agent: &Arc<str>, record: &Record, flow: &v1::FlowOwner) {
@@ -205,19 +225,6 @@ impl Joiner {
         }
     }
 
-    fn see_amendment(&self, waiting: &mut Waiting, records: &Records, amendment: &v1::Amendment) {
-        if *records.agent == *self.own {
-            waiting.was_told(&amendment.agent_id, &amendment.session);
-            return;
-        }
-        self.metrics.alarm(Alarm::ForeignAmendment);
-        tracing::error!(
-            agent = %records.agent,
-            batch = records.batch_sequence,
-            "ALARM: an agent sent an amendment; it is recorded, and not believed"
-        );
-    }
-
     /// Reads the newest part of the log again, up to entry `until`. Blocks while it does.
     ///
     /// # Errors
@@ -233,7 +240,8 @@ impl Joiner {
             }
             let records = decoder.decode(&opened);
             let records = records.map_err(|reason| anyhow!("entry {log_index} of the log: {reason}"))?;
-            self.see(log_index, &records);
+            // Whatever is wrong with it was told when it came.
+            self.take_in(log_index, &records);
         }
         Ok(())
     }
