@@ -103,9 +103,10 @@ fn line(event: &Value) -> String {
         .map(|because| format!("  UNEXPECTED: {}", printable(because)))
         .unwrap_or_default();
     if kind != "query" {
-        let detail = event
-            .get("loss")
-            .or_else(|| event.get(kind))
+        // Under the kind's own name stands the attribution that an amendment gives.
+        let detail = ["loss", "amends", kind]
+            .iter()
+            .find_map(|name| event.get(*name))
             .map(Value::to_string)
             .unwrap_or_default();
         return format!("{head} {kind} {}{unexpected}", printable(&detail))
@@ -242,6 +243,12 @@ mod tests {
         assert_eq!(
             line(&json!({"kind": "gap", "loss": {"reason": "ring_full"}})),
             "-  unknown                      none     -            gap {\"reason\":\"ring_full\"}"
+        );
+        let amendment = json!({"kind": "attribution", "amends": {"agent": "db", "session": "b-1"},
+            "attribution": {"principal": "spiffe://td/host/web/unit/a.service", "confidence": "joined"}});
+        assert_eq!(
+            line(&amendment),
+            "-  unit/a.service               joined   -            attribution {\"agent\":\"db\",\"session\":\"b-1\"}"
         );
         assert_eq!(short("spiffe://td/ns/web/sa/checkout"), "ns/web/sa/checkout");
         assert_eq!(short("unknown"), "unknown");

@@ -164,7 +164,7 @@ function milliseconds(event) {
 
 function words(event) {
   if (event.kind !== "query") {
-    const detail = event.loss || event[event.kind];
+    const detail = event.loss || event.amends || event[event.kind];
     return event.kind.replaceAll("_", " ") + (detail ? ` ${JSON.stringify(detail)}` : "");
   }
   const text = at(event, "statement.text");
