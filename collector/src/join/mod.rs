@@ -248,30 +248,35 @@ impl Joiner {
 
     /// Recalls what `evidence` holds up to entry `until`, then says what has met, batch by batch, for as long as the log
     /// takes it.
-    pub async fn tell(self: Arc<Self>, mut originator: Originator, evidence: PathBuf, until: u64) {
+    pub async fn tell(self: Arc<Self>, originator: Originator, evidence: PathBuf, until: u64) {
         let here = Arc::clone(&self);
         let recalled = tokio::task::spawn_blocking(move || here.recall(&evidence, until)).await;
-        if let Ok(Err(error)) = recalled {
+        if let Err(error) = recalled.map_err(anyhow::Error::from).flatten() {
             tracing::error!(error = format!("{error:#}"), "what happened before is not joined");
         }
+        if let Err(error) = Arc::clone(&self).say_what_met(originator).await
+            && !self.stopped.load(Ordering::Relaxed)
+        {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "nothing more is joined until the collector is started again"
+            );
+        }
+    }
+
+    async fn say_what_met(self: Arc<Self>, mut originator: Originator) -> anyhow::Result<()> {
         loop {
             self.due.notified().await;
             // A storm of sessions shares batches and fsyncs.
             tokio::time::sleep(GATHER).await;
             loop {
                 let here = Arc::clone(&self);
-                let Ok(events) = tokio::task::spawn_blocking(move || here.decide(log::unix_ns())).await
-                else {
-                    return;
-                };
+                let events = tokio::task::spawn_blocking(move || here.decide(log::unix_ns())).await?;
                 let count = events.len() as u64;
                 if count == 0 {
                     break;
                 }
-                if let Err(error) = originator.say(events).await {
-                    tracing::info!(error = format!("{error:#}"), "nothing more is joined");
-                    return;
-                }
+                originator.say(events).await?;
                 self.metrics.amendments.inc_by(count);
             }
         }
