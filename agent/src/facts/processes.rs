@@ -1,8 +1,10 @@
 //! The processes of this host, from the kernel's fork, exec and exit events and an inventory at the start. A pid is
 //! never trusted without its start time. What `/proc` says is asked of the broker.
 
+mod running;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     fs,
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -13,10 +15,7 @@ use attribution::{Ancestor, CgroupPath, Container, First, Process, run_identity}
 use ebpf_abi::{EnvironmentFact, ExecFact, TaskFact, TaskPlace};
 
 use super::{cgroups::Cgroups, shared::Shared, users::Users};
-use crate::{
-    broker::{Broker, protocol::Running},
-    clock::boot_ns,
-};
+use crate::broker::Broker;
 
 /// How long a process is remembered after its end, in nanoseconds: facts and bytes that refer to it are under way for
 /// milliseconds, an amendment of an event for seconds.
@@ -68,49 +67,6 @@ impl Processes {
             names: Shared::default(),
             paths: Shared::default(),
             broker,
-        }
-    }
-
-    /// Takes down everything that runs now. Facts of the kernel that arrive later correct it; what they told of and does
-    /// not run any more has ended.
-    pub fn inventory(&mut self, cgroups: &mut Cgroups) {
-        let Some(running) = self.broker.processes() else {
-            return;
-        };
-        let here: HashSet<(u32, u64)> = running.iter().map(|one| (one.pid, one.start)).collect();
-        let parents: HashMap<u32, u32> = running.iter().map(|one| (one.pid, one.parent)).collect();
-        let firsts = firsts(&running);
-        let found: Vec<Process> = running
-            .into_iter()
-            .filter_map(|one| self.described(one, cgroups))
-            .collect();
-        let ancestors: HashMap<u32, Arc<Ancestor>> = found
-            .iter()
-            .map(|process| (process.pid, Arc::new(as_ancestor(process))))
-            .collect();
-        for mut process in found {
-            let (mut pid, mut ancestry) = (process.pid, Vec::new());
-            while let Some(ancestor) = parents.get(&pid).and_then(|parent| ancestors.get(parent)) {
-                if ancestry.len() >= ANCESTORS {
-                    break;
-                }
-                ancestry.push(Arc::clone(ancestor));
-                pid = ancestor.pid;
-            }
-            process.ancestry = ancestry.into();
-            process.first = firsts.get(&process.namespaces.pid).cloned();
-            if self.find(process.pid, process.start_ns).is_none() {
-                self.insert(process);
-            }
-        }
-        let now = boot_ns();
-        for entry in self.by_pid.values_mut().flatten() {
-            let known = (entry.process.pid, entry.process.start_ns / TICK_NS);
-            if entry.ended.is_none() && !here.contains(&known) {
-                entry.ended = Some(now);
-                self.ended
-                    .push_back((now, entry.process.pid, entry.process.start_ns));
-            }
         }
     }
 
@@ -276,58 +232,6 @@ impl Processes {
         }
     }
 
-    /// A process that no fact told of, from `/proc`; `None` if it is gone or another one has its pid now.
-    pub fn read(&mut self, pid: u32, start_ns: Option<u64>, cgroups: &mut Cgroups) -> Option<Process> {
-        let running = self.broker.process(pid)?;
-        let started = running.start.checked_mul(TICK_NS)?;
-        if start_ns.is_some_and(|wanted| !same_start(wanted, started)) {
-            return None;
-        }
-        self.described(running, cgroups)
-    }
-
-    fn described(&mut self, running: Running, cgroups: &Cgroups) -> Option<Process> {
-        let (uid, cgroup) = (running.uid?, running.cgroup?);
-        let cgroup_id = cgroups
-            .mount()
-            .and_then(|mount| fs::metadata(mount.join(cgroup.trim_start_matches('/'))).ok())
-            .map_or(0, |metadata| metadata.ino());
-        Some(Process {
-            pid: running.pid,
-            start_ns: running.start.saturating_mul(TICK_NS),
-            exe: running.exe.map(|exe| self.names.get(&exe)),
-            comm: self.names.get(&running.comm),
-            command_line: sql_meaning::mask_command_line(&running.command_line)
-                .into_iter()
-                .collect(),
-            uid,
-            user: self.users.name(uid),
-            login_uid: running.login_uid,
-            login_user: running.login_uid.and_then(|uid| self.users.name(uid)),
-            cgroup_id,
-            cgroup_path: cgroups.below(&cgroup).map(|path| self.paths.get(path)),
-            audit_session: running.audit_session,
-            session: running.session,
-            tty: running.tty.map(|tty| self.names.get(&tty)),
-            namespaces: running.namespaces.into(),
-            ..Process::default()
-        })
-    }
-
-    /// The process that has this pid now: what is known of it, else what `/proc` says.
-    pub fn living(&mut self, pid: u32, cgroups: &mut Cgroups) -> Option<Arc<Process>> {
-        let read = self.read(pid, None, cgroups)?;
-        let mut process = match self.find(pid, read.start_ns) {
-            // Facts know more of it, but the cgroup is where it is now.
-            Some(known) if known.cgroup_path == read.cgroup_path => return Some(known),
-            Some(known) => Arc::unwrap_or_clone(known),
-            None => return Some(Arc::new(read)),
-        };
-        process.cgroup_id = read.cgroup_id;
-        process.cgroup_path = read.cgroup_path;
-        Some(Arc::new(process))
-    }
-
     /// The path of a cgroup, as all that are in it share it.
     pub fn cgroup_path(&mut self, path: &str) -> CgroupPath {
         self.paths.get(path)
@@ -448,26 +352,6 @@ impl Processes {
             }
         }
     }
-}
-
-/// The first processes of all pid namespaces but the host's.
-fn firsts(running: &[Running]) -> HashMap<u32, Arc<First>> {
-    let first = |one: &&Running| one.inner_pid == 1 && one.pid != 1;
-    running
-        .iter()
-        .filter(first)
-        .filter_map(|one| {
-            let cgroup_path: CgroupPath = one.cgroup.as_deref()?.into();
-            let [pid_ns, ..] = one.namespaces;
-            Some((
-                pid_ns,
-                Arc::new(First {
-                    pid: one.pid,
-                    cgroup_path,
-                }),
-            ))
-        })
-        .collect()
 }
 
 /// Start times from `/proc` are cut to a tick; the kernel's own are exact. A pid can be reused within one tick: whoever

@@ -13,9 +13,9 @@ use tap_core::{Body, ByCookie, Column, Event, Query, SessionFacts};
 
 use self::template::{Template, Templates};
 use super::{
-    asserted, class, class_of,
     encoded::{Definition, Encoded},
-    outcome, param, phase, session,
+    query::{asserted, format, how, outcome, param, phase},
+    session,
     writer::Writer,
 };
 use crate::clock::Clock;
@@ -183,7 +183,7 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
             out.text(1, char::from(status).encode_utf8(&mut room));
         }
         out.number(2, query.transaction);
-        out.choice(3, query.transaction_final.map_or(v1::Final::Unknown, super::how));
+        out.choice(3, query.transaction_final.map_or(v1::Final::Unknown, how));
     });
     out.message(6, |out| {
         out.number(1, query.request.start);
@@ -198,7 +198,7 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
         if told.kept.is_empty() && told.bytes != Some(0) {
             out.message(8, |out| {
                 out.number(1, u64::from(told.type_oid));
-                out.choice(2, super::format(told.format));
+                out.choice(2, format(told.format));
                 out.flag(3, told.bytes.is_none());
                 out.number(4, told.bytes.map_or(0, u64::from));
             });

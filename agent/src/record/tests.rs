@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::*;
+use proto::v1;
+use tap_core::{ExchangeKind, Format, Outcome, Param, Phase, Query};
+
+use super::query::{meaning, param};
 
 pub(super) fn answered(text: &str, tag: &str) -> Query {
     let mut interpreter = sql_meaning::Interpreter::new(1);

@@ -4,20 +4,22 @@
 //! Separate from the witness' flow of facts and segments, because all of it looks backwards: at `/proc` and at what a
 //! former run left in the state folder.
 
+mod kept;
+
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     sync::Arc,
 };
 
 use attribution::Peer;
-use ebpf_abi::{OwnerFact, SOCKET_MID_STREAM, SocketFact, SocketRole, UNIX_PATH_MAX};
+use ebpf_abi::SocketFact;
 use proto::v1;
 use tap_core::{
     AGENT_RESTART, Body, Direction, Earlier, Endpoint, Event, Gap, MISSED, Places, SessionFacts, Times,
     Title, session_facts,
 };
 
+use self::kept::{address, owner_fact, port, socket_fact};
 use super::{End, Witness};
 use crate::{
     broker::Broker,
@@ -443,76 +445,4 @@ fn since(run: &Run, kept: &Kept) -> u64 {
 
 fn is_running(processes: &Processes, session: &KeptSession) -> bool {
     processes.start_of(session.backend_pid) == Some(session.backend_start)
-}
-
-fn address(endpoint: &Endpoint) -> Vec<u8> {
-    match endpoint {
-        Endpoint::Inet(IpAddr::V4(address), _) => address.octets().to_vec(),
-        Endpoint::Inet(IpAddr::V6(address), _) => address.octets().to_vec(),
-        Endpoint::Unix(_) => Vec::new(),
-    }
-}
-
-fn port(endpoint: &Endpoint) -> u32 {
-    match endpoint {
-        Endpoint::Inet(_, port) => u32::from(*port),
-        Endpoint::Unix(_) => 0,
-    }
-}
-
-/// The announcement of a connection, as the kernel side would have made it.
-fn socket_fact(cookie: u64, at: u64, session: &KeptSession) -> SocketFact {
-    const AF_UNIX: u16 = 1;
-    const AF_INET: u16 = 2;
-    const AF_INET6: u16 = 10;
-    fn copied<const N: usize>(bytes: &[u8]) -> [u8; N] {
-        let mut copy = [0; N];
-        copy.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-        copy
-    }
-    let port = |port: u32| u16::try_from(port).unwrap_or(0);
-    SocketFact {
-        kind: ebpf_abi::FactKind::Socket as u32,
-        tgid: session.backend_pid,
-        at,
-        cookie,
-        server: session.server_pid,
-        netns: session.netns,
-        family: match session.client.len() {
-            0 => AF_UNIX,
-            4 => AF_INET,
-            _ => AF_INET6,
-        },
-        local_port: port(session.server_port),
-        remote_port: port(session.client_port),
-        role: SocketRole::Accepted as u8,
-        flags: SOCKET_MID_STREAM,
-        local: copied(&session.server),
-        remote: copied(&session.client),
-        peer: ebpf_abi::PeerProcess::default(),
-        sequence: 0,
-        answer: 0,
-        path_length: u32::try_from(session.path.len().min(UNIX_PATH_MAX)).unwrap_or(0),
-        path: copied(session.path.as_bytes()),
-    }
-}
-
-/// The record of a `connect`, as the kernel side made it in a former run.
-fn owner_fact(owner: &KeptOwner, of: &SocketFact) -> OwnerFact {
-    OwnerFact {
-        kind: ebpf_abi::FactKind::Owner as u32,
-        tgid: owner.pid,
-        start: owner.start,
-        cgroup_id: owner.cgroup_id,
-        uid: owner.uid,
-        netns: owner.netns,
-        family: of.family,
-        local_port: of.remote_port,
-        remote_port: of.local_port,
-        sequence: of.sequence,
-        login_uid: owner.login_uid.unwrap_or(u32::MAX),
-        local: of.remote,
-        remote: of.local,
-        ..OwnerFact::default()
-    }
 }

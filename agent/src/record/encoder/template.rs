@@ -8,8 +8,8 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 use bytes::Bytes;
 use tap_core::{Column, EffectiveRole, ExchangeKind, Query, Statement, Tag};
 
-use super::{Definition, Writer, class, class_of};
-use crate::record::{self, protocol};
+use super::{Definition, Writer};
+use crate::record::query::{self, class, class_of, protocol};
 
 /// What a query begins as, and what that was made of.
 pub(super) struct Template {
@@ -167,7 +167,7 @@ fn write(out: &mut Writer, query: &Query) {
                 out.message(10, |out| {
                     out.foreign(1, &column.name);
                     out.number(2, u64::from(column.table_oid));
-                    out.number(3, record::attribute_number(column));
+                    out.number(3, query::attribute_number(column));
                 });
             }
         });
@@ -176,8 +176,8 @@ fn write(out: &mut Writer, query: &Query) {
     if let Some(oid) = query.function_oid {
         out.present(9, u64::from(oid));
     }
-    out.text(11, record::role_of(query));
-    out.flag(12, record::role_may_be_stale(query));
+    out.text(11, query::role_of(query));
+    out.flag(12, query::role_may_be_stale(query));
 }
 
 fn write_statement(out: &mut Writer, query: &Query) {
@@ -202,23 +202,23 @@ fn write_meaning(out: &mut Writer, query: &Query) {
     let (known, statement) = class_of(query, tag);
     out.choice(1, class(known));
     let Some(statement) = statement else {
-        out.text(2, record::command_of(tag));
+        out.text(2, query::command_of(tag));
         out.text(3, tag);
         return;
     };
     out.text(2, &statement.command);
     out.text(3, tag);
     out.flag(4, statement.parsed);
-    for object in record::objects(query, statement) {
+    for object in query::objects(query, statement) {
         out.message(5, |out| {
             out.text(1, object.schema.as_deref().unwrap_or_default());
             out.text(2, &object.name);
             out.text(3, object.kind);
-            out.choice(4, record::access(object.access));
+            out.choice(4, query::access(object.access));
             for column in &object.columns {
                 out.element(5, column.as_bytes());
             }
-            out.text(6, record::FROM_SQL);
+            out.text(6, query::FROM_SQL);
         });
     }
 }
