@@ -441,9 +441,7 @@ impl Witness {
         self.keep_owner(fact.cookie, &peer);
         let mut answer = attribution::attribute(&self.host, &peer);
         if named_before {
-            answer
-                .evidence
-                .push("recorded by a former run of the agent".to_owned());
+            answer.evidence.push(attribution::Fact::FormerRun);
         }
         self.attributions
             .insert(fact.cookie, Arc::new(record::attribution(&answer)));

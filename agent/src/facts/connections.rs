@@ -2,13 +2,14 @@
 //! a Unix socket, or an address of another host.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
+    hash::{Hash, Hasher},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use attribution::{Peer, Process};
+use attribution::{Ends, Pair, Peer, Process, Translated};
 use ebpf_abi::{OwnerFact, PEER_CRED, SocketFact};
 use tap_core::{Endpoint, SessionFacts, Transport};
 
@@ -26,20 +27,34 @@ const OWNERS: usize = 65_536;
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Both ends, and the first sequence number of the client's data: one connection and no other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Pair {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Addresses {
     client: ([u8; 16], u16),
     server: ([u8; 16], u16),
     sequence: u32,
 }
 
-impl Pair {
+impl Addresses {
     fn of(fact: &OwnerFact) -> Self {
         Self {
             client: (fact.local, fact.local_port),
             server: (fact.remote, fact.remote_port),
             sequence: fact.sequence,
         }
+    }
+}
+
+/// The server's address tells no two connections of a client's port apart that the rest does not.
+impl Hash for Addresses {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            client: (address, port),
+            server: (_, server_port),
+            sequence,
+        } = self;
+        let ports = u32::from(*port) << 16 | u32::from(*server_port);
+        state.write(address);
+        state.write_u64(u64::from(*sequence) << 32 | u64::from(ports));
     }
 }
 
@@ -53,10 +68,10 @@ struct Opened {
 /// Owners of connections that a server has not been seen to use yet.
 pub struct Connections {
     broker: Broker,
-    owners: HashMap<Pair, Opened>,
+    owners: HashMap<Addresses, Opened>,
     /// The same connections by both first sequence numbers, which nothing translates.
-    by_fingerprint: HashMap<u64, Pair>,
-    order: VecDeque<Pair>,
+    by_fingerprint: HashMap<u64, Addresses>,
+    order: VecDeque<Addresses>,
     local: HashSet<IpAddr>,
     local_read: Option<Instant>,
 }
@@ -82,7 +97,7 @@ impl Connections {
     /// A process of this host opened a connection just now.
     pub fn opened_by(&mut self, fact: &OwnerFact, process: Option<Arc<Process>>) {
         let opened = Opened { fact: *fact, process };
-        let pair = Pair::of(fact);
+        let pair = Addresses::of(fact);
         if let Some(fingerprint) = fact.fingerprint() {
             self.by_fingerprint.insert(fingerprint, pair);
         }
@@ -96,12 +111,13 @@ impl Connections {
         }
     }
 
-    fn take(&mut self, pair: &Pair) -> Option<Opened> {
+    fn take(&mut self, pair: &Addresses) -> Option<Opened> {
         let opened = self.owners.remove(pair)?;
         if let Some(fingerprint) = opened.fact.fingerprint()
-            && self.by_fingerprint.get(&fingerprint) == Some(pair)
+            && let Entry::Occupied(entry) = self.by_fingerprint.entry(fingerprint)
+            && entry.get() == pair
         {
-            self.by_fingerprint.remove(&fingerprint);
+            entry.remove();
         }
         Some(opened)
     }
@@ -114,9 +130,9 @@ impl Connections {
 
     /// Who began to speak over a connection, and when it was opened. Its owner stays for the server's end.
     pub fn client(&self, flow: &OwnerFact, processes: &mut Processes, cgroups: &mut Cgroups) -> (Peer, u64) {
-        let opened = self.owners.get(&Pair::of(flow));
+        let opened = self.owners.get(&Addresses::of(flow));
         let process = opened.and_then(|opened| opened.process.clone());
-        let peer = owner(flow, process, flow_pair(flow), processes, cgroups);
+        let peer = owner(flow, process, Pair::OfClient(ends_of(flow)), processes, cgroups);
         (peer, opened.map_or(flow.at, |opened| opened.fact.at))
     }
 
@@ -156,32 +172,29 @@ impl Connections {
         match (session.transport, &session.client, &session.server) {
             (Transport::Unix, _, Endpoint::Unix(path)) => unix_peer(socket, path, processes, cgroups),
             (_, Endpoint::Inet(address, port), Endpoint::Inet(server, server_port)) => {
-                let pair = Pair {
+                let pair = Addresses {
                     client: (socket.remote, socket.remote_port),
                     server: (socket.local, socket.local_port),
                     sequence: socket.sequence,
                 };
-                let pair_here = || format!("{address}:{port} → {server}:{server_port}");
-                let (opened, pair) = match self.take(&pair) {
-                    Some(opened) => (Some(opened), pair_here()),
-                    None => {
-                        let opened = self.translated(socket);
-                        let there = opened.as_ref().map(|opened| flow_pair(&opened.fact));
-                        let pair = format!(
-                            "{}, here {} (the same connection by the first sequence numbers of both ends)",
-                            there.unwrap_or_default(),
-                            pair_here()
-                        );
-                        (opened, pair)
-                    }
+                let of_server = Ends {
+                    client: (*address, *port).into(),
+                    server: (*server, *server_port).into(),
                 };
-                match opened {
-                    Some(Opened { fact, process }) => owner(&fact, process, pair, processes, cgroups),
+                let straight = self.take(&pair).map(|opened| (opened, Pair::OfServer(of_server)));
+                let found = straight.or_else(|| {
+                    let opened = self.translated(socket)?;
+                    let of_client = ends_of(&opened.fact);
+                    let both = Box::new(Translated { of_client, of_server });
+                    Some((opened, Pair::Translated(both)))
+                });
+                match found {
+                    Some((Opened { fact, process }, pair)) => owner(&fact, process, pair, processes, cgroups),
                     None if session.opened_before_attach => {
                         let ends = old_sockets::Connection {
                             backend: session.backend_pid,
-                            server: (*server, *server_port).into(),
-                            client: (*address, *port).into(),
+                            server: of_server.server,
+                            client: of_server.client,
                         };
                         self.holder(&ends, processes, cgroups)
                     }
@@ -211,7 +224,10 @@ impl Connections {
             Ok(Held { pid, netns, socket }) => match processes.living(pid, cgroups) {
                 Some(process) => Peer::TcpHolder {
                     process,
-                    pair: format!("{} → {}", ends.client, ends.server),
+                    pair: Pair::OfClient(Ends {
+                        client: ends.client,
+                        server: ends.server,
+                    }),
                     netns,
                     socket,
                 },
@@ -242,20 +258,19 @@ impl Connections {
 }
 
 /// Both ends of a connection, as its client knows them.
-fn flow_pair(fact: &OwnerFact) -> String {
+fn ends_of(fact: &OwnerFact) -> Ends {
     let end = |bytes, port| SocketAddr::new(tap_core::address(fact.family, bytes), port);
-    let (client, server) = (
-        end(fact.local, fact.local_port),
-        end(fact.remote, fact.remote_port),
-    );
-    format!("{client} → {server}")
+    Ends {
+        client: end(fact.local, fact.local_port),
+        server: end(fact.remote, fact.remote_port),
+    }
 }
 
 /// Who opened a connection, as it was then.
 fn owner(
     fact: &OwnerFact,
     known: Option<Arc<Process>>,
-    pair: String,
+    pair: Pair,
     processes: &mut Processes,
     cgroups: &mut Cgroups,
 ) -> Peer {
@@ -280,7 +295,7 @@ fn unix_peer(socket: &SocketFact, path: &str, processes: &mut Processes, cgroups
             reason: "the kernel keeps no peer on this Unix socket".to_owned(),
         };
     }
-    let path = path.to_owned();
+    let path = path.into();
     if peer.start == 0 {
         // The process was gone when the server first read: only its pid is left, so the time must decide.
         return match processes.find_ended(peer.tgid, socket.at) {

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use attribution::{Ancestor, CgroupPath, Container, First, Process, run_identity};
+use attribution::{Ancestor, CgroupPath, Container, Descent, First, Process, run_identity};
 use ebpf_abi::{EnvironmentFact, ExecFact, TaskFact, TaskPlace};
 
 use super::{cgroups::Cgroups, shared::Shared, users::Users};
@@ -77,8 +77,8 @@ impl Processes {
                 .map(Arc::new)
         });
         let mut process = parent.as_deref().cloned().unwrap_or_default();
-        process.ancestry = self.lineage(parent.as_deref());
-        self.take_over(&mut process, fact, cgroups);
+        let lineage = self.lineage(parent.as_deref());
+        self.take_over(&mut process, lineage, fact, cgroups);
         self.insert(process);
         self.forget(fact.at);
     }
@@ -86,8 +86,8 @@ impl Processes {
     /// A process runs another program.
     pub fn executed(&mut self, fact: &ExecFact, cgroups: &mut Cgroups) {
         let task = &fact.task;
-        let ancestry = match self.find(task.tgid, task.start) {
-            Some(before) => before.ancestry.clone(),
+        let lineage = match self.find(task.tgid, task.start) {
+            Some(before) => Arc::clone(before.descent.ancestry()),
             None => {
                 let parent = self.find(task.parent, task.parent_start);
                 self.lineage(parent.as_deref())
@@ -105,10 +105,9 @@ impl Processes {
         let mut process = Process {
             exe: executable(fact, &self.broker).map(|exe| self.names.get(&exe)),
             command_line: sql_meaning::mask_command_line(arguments).into_iter().collect(),
-            ancestry,
             ..Process::default()
         };
-        self.take_over(&mut process, task, cgroups);
+        self.take_over(&mut process, lineage, task, cgroups);
         self.insert(process);
     }
 
@@ -248,7 +247,7 @@ impl Processes {
     }
 
     /// What every fact about a process says.
-    fn take_over(&mut self, process: &mut Process, task: &TaskFact, cgroups: &mut Cgroups) {
+    fn take_over(&mut self, process: &mut Process, lineage: Lineage, task: &TaskFact, cgroups: &mut Cgroups) {
         process.pid = task.tgid;
         process.start_ns = task.start;
         process.comm = self.names.get(&text(&task.comm));
@@ -271,14 +270,11 @@ impl Processes {
         let tty = text(&task.place.tty);
         process.tty = (!tty.is_empty()).then(|| self.names.get(&tty));
         process.namespaces = [pid_ns, net_ns, mnt_ns].into();
-        if process
-            .first
-            .as_ref()
-            .is_none_or(|first| first.pid != pid_ns_first)
-            || pid_ns_first == task.tgid
-        {
-            process.first = self.first(pid_ns_first, process);
-        }
+        // The parent's, unless it is another namespace's, or the process itself, which may be elsewhere by now.
+        let is_same = |first: &&Arc<First>| first.pid == pid_ns_first && pid_ns_first != task.tgid;
+        let known = process.descent.first().filter(is_same).cloned();
+        let first = known.or_else(|| self.first(pid_ns_first, process));
+        process.descent = Descent::new(lineage, first);
     }
 
     /// The first process of a pid namespace, which `process` may be itself; `None` for the host's own.
@@ -286,13 +282,15 @@ impl Processes {
         let cgroup_path = if pid == process.pid {
             process.cgroup_path.clone()?
         } else if pid > 1 {
-            let living = self
-                .by_pid
-                .get(&pid)?
-                .iter()
-                .rev()
-                .find(|entry| entry.ended.is_none())?;
-            living.process.cgroup_path.clone()?
+            let entries = self.by_pid.get(&pid)?;
+            let living = entries.iter().rev().find(|entry| entry.ended.is_none())?;
+            let cgroup_path = living.process.cgroup_path.clone()?;
+            // All that are in its namespace share one.
+            let own = living.process.descent.first();
+            if let Some(own) = own.filter(|own| own.pid == pid && own.cgroup_path == cgroup_path) {
+                return Some(Arc::clone(own));
+            }
+            cgroup_path
         } else {
             return None;
         };
@@ -364,7 +362,7 @@ fn same_start(one: u64, other: u64) -> bool {
 fn ancestry(parent: &Process) -> Lineage {
     let first = Arc::new(as_ancestor(parent));
     std::iter::once(first)
-        .chain(parent.ancestry.iter().cloned())
+        .chain(parent.descent.ancestry().iter().cloned())
         .take(ANCESTORS)
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Who is behind a session, as it is told: from the join's answer to its message.
 
-use attribution::{Attribution, Confidence, Hop, PrincipalKind, Process};
+use attribution::{Attribution, Confidence, Fact, Hop, PrincipalKind, Process};
 use proto::v1;
 
 /// The answer of the join.
@@ -24,7 +24,7 @@ pub fn attribution(answer: &Attribution) -> v1::Attribution {
         confidence: confidence(answer.confidence).into(),
         method: answer.method.to_owned(),
         reason: answer.reason.clone(),
-        evidence: answer.evidence.clone(),
+        evidence: answer.evidence.iter().map(Fact::to_string).collect(),
         hops: answer.hops.iter().map(hop).collect(),
         process: process.map(self::process),
         container: placement.container_id.map(|id| v1::Container {
@@ -83,7 +83,12 @@ fn process(process: &Process) -> v1::Process {
         cgroup_path: text(process.cgroup_path.as_deref()),
         cgroup_id: process.cgroup_id,
         unit: placement.unit.unwrap_or_default(),
-        ancestry: process.ancestry.iter().map(|parent| ancestor(parent)).collect(),
+        ancestry: process
+            .descent
+            .ancestry()
+            .iter()
+            .map(|parent| ancestor(parent))
+            .collect(),
         exe_sha256: process
             .exe_sha256
             .map_or_else(Default::default, |digest| digest.to_vec()),

@@ -37,6 +37,12 @@ impl CgroupPath {
         self.part(self.0.container_id.as_ref())
     }
 
+    /// Whether it is a container's, or below one: [`Self::container_id`] has its id.
+    #[must_use]
+    pub fn is_container(&self) -> bool {
+        self.0.container_id.is_some()
+    }
+
     /// [`Placement::unit`].
     #[must_use]
     pub fn unit(&self) -> Option<&str> {

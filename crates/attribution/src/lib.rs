@@ -5,6 +5,8 @@
 
 mod amendment;
 mod cgroup;
+mod descent;
+mod evidence;
 mod flow;
 mod peer;
 mod principal;
@@ -16,9 +18,11 @@ pub use amendment::{
     Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, may_be_joined, says_more, taken_back,
 };
 pub use cgroup::{CgroupPath, Placement, placement};
+pub use descent::{Ancestor, Descent, First};
+pub use evidence::{Ends, Fact, Pair, Translated};
 pub use flow::{End, Joined, Match, WINDOW_NS, join};
 pub use peer::{Peer, attribute};
 pub use principal::{Attribution, Confidence, Hop, Host, Principal, PrincipalKind};
-pub use process::{Ancestor, CommandLine, Container, First, Namespaces, Process};
+pub use process::{CommandLine, Container, Namespaces, Process};
 pub use relay::Relay;
 pub use run::{DEFAULT_VARIABLES, VALUE_MAX, Variable, run_identity};

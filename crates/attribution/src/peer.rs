@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{Attribution, Confidence, Hop, Host, Principal, Process, Relay};
+use crate::{Attribution, Confidence, Fact, Hop, Host, Pair, Principal, Process, Relay};
 
 /// What was recorded about the client's end.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub enum Peer {
         /// The process that connected.
         process: Arc<Process>,
         /// The pair, for people.
-        pair: String,
+        pair: Pair,
         /// Inode number of the namespace.
         netns: u32,
     },
@@ -21,7 +21,7 @@ pub enum Peer {
         /// The process that holds it.
         process: Arc<Process>,
         /// The pair, for people.
-        pair: String,
+        pair: Pair,
         /// Inode number of the namespace that the client's end is in.
         netns: u32,
         /// Inode number of the client's socket.
@@ -32,7 +32,7 @@ pub enum Peer {
         /// The process that connected.
         process: Arc<Process>,
         /// The socket's path, for people.
-        path: String,
+        path: Arc<str>,
     },
     /// The connection comes from another host.
     Address(IpAddr),
@@ -46,69 +46,62 @@ pub enum Peer {
 /// Names the client of a connection. Pure: the same facts always give the same answer.
 #[must_use]
 pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
-    let mut confidence = Confidence::Observed;
-    let (process, method, observation) = match peer {
-        Peer::TcpOwner { process, pair, netns } => (
-            process,
-            "tcp-owner",
-            format!("connect() recorded by the kernel: {pair} in network namespace {netns}"),
-        ),
+    // Who holds a socket need not be who opened it.
+    let (process, method, confidence, observation) = match peer {
+        Peer::TcpOwner { process, pair, netns } => {
+            let fact = Fact::Connected {
+                pair: pair.clone(),
+                netns: *netns,
+            };
+            (process, "tcp-owner", Confidence::Observed, fact)
+        }
         Peer::TcpHolder {
             process,
             pair,
             netns,
             socket,
         } => {
-            // Who holds a socket need not be who opened it.
-            confidence = Confidence::Inferred;
-            let observation = format!(
-                "open before the agent, and held by one process when it looked: {pair}, socket {socket} in network \
-                 namespace {netns}"
-            );
-            (process, "tcp-holder", observation)
+            let fact = Fact::Held {
+                pair: pair.clone(),
+                socket: *socket,
+                netns: *netns,
+            };
+            (process, "tcp-holder", Confidence::Inferred, fact)
         }
-        Peer::UnixPeer { process, path } => (
-            process,
-            "unix-peer-cred",
-            format!("peer credentials kept by the kernel on the socket {path}"),
-        ),
+        Peer::UnixPeer { process, path } => {
+            let fact = Fact::Credentials(Arc::clone(path));
+            (process, "unix-peer-cred", Confidence::Observed, fact)
+        }
         Peer::Address(address) => {
             return Attribution {
                 principal: Principal::of_address(host, *address),
                 confidence: Confidence::Inferred,
                 method: "address",
                 reason: String::new(),
-                evidence: vec![format!(
-                    "the connection comes from {address}, which is not an address of this host"
-                )],
+                evidence: vec![Fact::Address(*address)],
                 process: None,
                 hops: Vec::new(),
             };
         }
         Peer::Unknown { reason } => return unknown(reason.clone(), Vec::new(), None),
     };
-    let mut evidence = vec![
-        observation,
-        format!(
-            "process {} started at {} ns since boot",
-            process.pid, process.start_ns
-        ),
-    ];
+    let mut evidence = Vec::with_capacity(FACTS);
+    evidence.push(observation);
+    evidence.push(Fact::Process {
+        pid: process.pid,
+        start_ns: process.start_ns,
+    });
     let name = Principal::of_process(host, process);
     if let Some(relay) = Relay::of(process) {
         return behind_relay(relay, name, confidence, evidence, process);
     }
     match name {
         Ok(principal) => {
-            if let Some(path) = &process.cgroup_path {
-                evidence.push(format!("cgroup {} is {}", process.cgroup_id, &**path));
-            }
-            if process.was_put_in() {
-                let first = process.first.as_ref().map_or(0, |first| first.pid);
-                evidence.push(format!(
-                    "put into the container from outside: it does not descend from the first process there, {first}"
-                ));
-            }
+            evidence.extend(process.cgroup_path.as_ref().map(|path| Fact::Cgroup {
+                id: process.cgroup_id,
+                path: path.clone(),
+            }));
+            evidence.extend(process.put_in_beside().map(|first| Fact::PutIn(first.pid)));
             Attribution {
                 principal,
                 confidence,
@@ -123,7 +116,10 @@ pub fn attribute(host: &Host, peer: &Peer) -> Attribution {
     }
 }
 
-fn unknown(reason: String, evidence: Vec<String>, process: Option<Arc<Process>>) -> Attribution {
+/// Most that one rests on.
+const FACTS: usize = 4;
+
+fn unknown(reason: String, evidence: Vec<Fact>, process: Option<Arc<Process>>) -> Attribution {
     Attribution {
         principal: Principal::unknown(),
         confidence: Confidence::None,
@@ -140,7 +136,7 @@ fn behind_relay(
     relay: Relay,
     name: Result<Principal, String>,
     confidence: Confidence,
-    evidence: Vec<String>,
+    evidence: Vec<Fact>,
     process: &Arc<Process>,
 ) -> Attribution {
     let principal = name.unwrap_or_else(|_| Principal::unknown());
@@ -161,12 +157,21 @@ fn behind_relay(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Ancestor, Descent, Ends, First};
 
     fn host() -> Host {
         Host {
             trust_domain: "example.org".into(),
             name: "db1".into(),
         }
+    }
+
+    fn pair() -> Pair {
+        let end = |port| ([127, 0, 0, 1], port).into();
+        Pair::OfServer(Ends {
+            client: end(50_000),
+            server: end(5432),
+        })
     }
 
     #[test]
@@ -178,7 +183,7 @@ mod tests {
         let peers = [
             Peer::TcpOwner {
                 process: Arc::clone(&process),
-                pair: "a → b".into(),
+                pair: pair(),
                 netns: 1,
             },
             Peer::UnixPeer {
@@ -197,6 +202,47 @@ mod tests {
     }
 
     #[test]
+    fn evidence_says_all_that_the_answer_rests_on() {
+        let cgroup = format!("/system.slice/docker-{}.scope", "a".repeat(64));
+        let first = First {
+            pid: 50,
+            cgroup_path: cgroup.as_str().into(),
+        };
+        let parent = Ancestor {
+            pid: 40,
+            start_ns: 1,
+            exe: "/bin/x".into(),
+        };
+        let process = Arc::new(Process {
+            pid: 70,
+            start_ns: 2,
+            cgroup_id: 3,
+            cgroup_path: Some(cgroup.as_str().into()),
+            descent: Descent::new([Arc::new(parent)].into(), Some(Arc::new(first))),
+            ..Process::default()
+        });
+        let peer = Peer::TcpOwner {
+            process,
+            pair: pair(),
+            netns: 1,
+        };
+        let words: Vec<String> = attribute(&host(), &peer)
+            .evidence
+            .iter()
+            .map(Fact::to_string)
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "connect() recorded by the kernel: 127.0.0.1:50000 → 127.0.0.1:5432 in network namespace 1",
+                "process 70 started at 2 ns since boot",
+                &format!("cgroup 3 is {cgroup}"),
+                "put into the container from outside: it does not descend from the first process there, 50",
+            ]
+        );
+    }
+
+    #[test]
     fn who_only_holds_a_socket_is_inferred() {
         let process = Arc::new(Process {
             cgroup_path: Some("/system.slice/a.service".into()),
@@ -204,7 +250,7 @@ mod tests {
         });
         let peer = Peer::TcpHolder {
             process,
-            pair: "a → b".into(),
+            pair: pair(),
             netns: 1,
             socket: 17,
         };
@@ -217,7 +263,11 @@ mod tests {
                 "tcp-holder"
             )
         );
-        assert!(answer.evidence[0].contains("socket 17 in network namespace 1"));
+        assert!(
+            answer.evidence[0]
+                .to_string()
+                .contains("socket 17 in network namespace 1")
+        );
     }
 
     #[test]
@@ -241,7 +291,7 @@ mod tests {
             &host(),
             &Peer::UnixPeer {
                 process: nameless,
-                path: String::new(),
+                path: "".into(),
             },
         );
         assert_eq!(answer.principal.id, "unknown");
@@ -259,7 +309,7 @@ mod tests {
             &host(),
             &Peer::UnixPeer {
                 process,
-                path: String::new(),
+                path: "".into(),
             },
         );
         assert_eq!(answer.principal.id, "unknown");

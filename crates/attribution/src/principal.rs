@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use crate::{Process, Relay};
+use crate::{Fact, Process, Relay};
 
 /// Where principals of this host hang.
 #[derive(Clone, Debug)]
@@ -65,8 +65,8 @@ pub struct Attribution {
     pub method: &'static str,
     /// Why it is unknown; empty if it is not.
     pub reason: String,
-    /// The facts that it rests on, in words.
-    pub evidence: Vec<String>,
+    /// The facts that it rests on.
+    pub evidence: Vec<Fact>,
     /// The process behind the client's end.
     pub process: Option<Arc<Process>>,
     /// What passed the statements on, from the client to the server.
@@ -108,14 +108,11 @@ impl Principal {
             escape(&mut id, name);
             Self { kind, id }
         };
-        if let Some(id) = cgroup.container_id() {
-            // Never the image: two containers share it.
-            let name = process.container.as_ref().and_then(|known| known.name.as_deref());
-            return Ok(on_host(
-                PrincipalKind::Container,
-                "container/",
-                name.unwrap_or(id),
-            ));
+        // Never the image: two containers share it.
+        let name = process.container.as_ref().and_then(|known| known.name.as_deref());
+        let name = name.filter(|_| cgroup.is_container());
+        if let Some(name) = name.or_else(|| cgroup.container_id()) {
+            return Ok(on_host(PrincipalKind::Container, "container/", name));
         }
         // Services that start sessions for people put them into their own cgroup where no session manager runs.
         let unit = cgroup
@@ -174,8 +171,13 @@ fn starts_sessions(unit: &str) -> bool {
 
 /// Adds a text, percent-encoded where it has what a path segment of a SPIFFE ID may not hold; slashes stay.
 fn escape(out: &mut String, text: &str) {
+    let may_stay = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/@:".contains(&byte);
+    if text.bytes().all(may_stay) {
+        out.push_str(text);
+        return;
+    }
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._/@:".contains(&byte) {
+        if may_stay(byte) {
             out.push(char::from(byte));
         } else {
             // Writing to a string cannot fail.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{CgroupPath, Placement, Variable};
+use crate::{CgroupPath, Descent, First, Placement, Variable};
 
 /// A process of this host at the moment that counts. Never named by its pid alone: pids are reused. An agent keeps tens of
 /// thousands; what many have in common is shared.
@@ -30,8 +30,8 @@ pub struct Process {
     pub cgroup_id: u64,
     /// Path of that cgroup; `None` if it was gone before it could be learnt.
     pub cgroup_path: Option<CgroupPath>,
-    /// From the parent upwards.
-    pub ancestry: Arc<[Arc<Ancestor>]>,
+    /// What it descends from.
+    pub descent: Descent,
     /// SHA-256 of the executable; `None` as long as it has not been read.
     pub exe_sha256: Option<[u8; 32]>,
     /// The executable is a PostgreSQL server's, by what is in it.
@@ -44,8 +44,6 @@ pub struct Process {
     pub tty: Option<Arc<str>>,
     /// Its namespaces.
     pub namespaces: Namespaces,
-    /// The first process of its pid namespace, if that is not the host's.
-    pub first: Option<Arc<First>>,
     /// What its container is called, if the runtime says so.
     pub container: Option<Arc<Container>>,
     /// Which run it belongs to: allowed variables of its environment.
@@ -69,15 +67,6 @@ impl From<[u32; 3]> for Namespaces {
     }
 }
 
-/// The first process of a pid namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct First {
-    /// Process id in the initial namespace.
-    pub pid: u32,
-    /// Path of its cgroup.
-    pub cgroup_path: CgroupPath,
-}
-
 /// What a container runtime keeps of a container on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
@@ -91,17 +80,6 @@ pub struct Container {
     pub pod: Option<String>,
     /// That pod's namespace.
     pub namespace: Option<Arc<str>>,
-}
-
-/// A process that a process descends from, as it was when the child was forked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ancestor {
-    /// Process id in the initial namespace.
-    pub pid: u32,
-    /// Start, in nanoseconds since boot.
-    pub start_ns: u64,
-    /// Full path of the executable, else the name of the task.
-    pub exe: Arc<str>,
 }
 
 /// The arguments of a process, one behind the other in one piece of memory: there are several to each of very many
@@ -149,19 +127,22 @@ impl Process {
     /// or share it with others, do not tell.
     #[must_use]
     pub fn was_put_in(&self) -> bool {
-        let Some(first) = &self.first else { return false };
-        let container = self.container_id();
-        container.is_some()
-            && first.cgroup_path.container_id() == container
-            && first.pid != self.pid
-            && !self.ancestry.is_empty()
-            && !self.ancestry.iter().any(|ancestor| ancestor.pid == first.pid)
+        self.put_in_beside().is_some()
+    }
+
+    /// If [it was](Self::was_put_in), the first process of its container.
+    #[must_use]
+    pub fn put_in_beside(&self) -> Option<&First> {
+        let first = self.descent.avoided_first()?;
+        let container = self.container_id()?;
+        (first.cgroup_path.container_id() == Some(container) && first.pid != self.pid).then_some(first)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ancestor;
 
     #[test]
     fn who_does_not_descend_from_the_first_process_was_put_in() {
@@ -173,31 +154,34 @@ mod tests {
                 exe: "/bin/x".into(),
             })
         };
+        let first = |cgroup: &str| {
+            Some(Arc::new(First {
+                pid: 50,
+                cgroup_path: cgroup.into(),
+            }))
+        };
         let mut process = Process {
             pid: 70,
             cgroup_path: Some(container.as_str().into()),
-            first: Some(Arc::new(First {
-                pid: 50,
-                cgroup_path: container.into(),
-            })),
-            ancestry: [60, 50, 40].map(ancestor).into(),
+            descent: Descent::new([60, 50, 40].map(ancestor).into(), first(&container)),
             ..Process::default()
         };
         assert!(!process.was_put_in(), "a child of the container's own");
-        process.ancestry = [60, 40].map(ancestor).into();
+        process.descent = Descent::new([60, 40].map(ancestor).into(), first(&container));
         assert!(process.was_put_in());
         process.pid = 50;
         assert!(!process.was_put_in(), "the first itself");
         process.pid = 70;
-        process.first = Some(Arc::new(First {
-            pid: 50,
-            cgroup_path: "/system.slice/docker-other.scope".into(),
-        }));
+        process.descent = Descent::new(Arc::default(), first(&container));
+        assert!(!process.was_put_in(), "nobody knows what it descends from");
+        let other = format!("/system.slice/docker-{}.scope", "b".repeat(64));
+        process.descent = Descent::new([60, 40].map(ancestor).into(), first(&other));
         assert!(
             !process.was_put_in(),
             "a namespace that containers share does not tell"
         );
     }
+
     #[test]
     fn command_lines_come_out_as_they_went_in() {
         for arguments in [&[][..], &[""], &["a"], &["a", "", ""], &["", "ü b"]] {

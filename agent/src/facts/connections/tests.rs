@@ -124,7 +124,7 @@ fn where_addresses_are_translated_both_sequence_numbers_name_the_connection() {
         };
         let session = tap_core::session_facts(&fact);
         match connections.peer(&fact, &session, &mut processes, &mut cgroups) {
-            Peer::TcpOwner { process, pair, .. } => Some((process.pid, pair)),
+            Peer::TcpOwner { process, pair, .. } => Some((process.pid, pair.to_string())),
             _ => None,
         }
     };

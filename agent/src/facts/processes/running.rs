@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use attribution::{Ancestor, CgroupPath, First, Process};
+use attribution::{Ancestor, CgroupPath, Descent, First, Process};
 
 use super::{ANCESTORS, Processes, TICK_NS, as_ancestor, same_start};
 use crate::{broker::protocol::Running, clock::boot_ns, facts::cgroups::Cgroups};
@@ -39,8 +39,8 @@ impl Processes {
                 ancestry.push(Arc::clone(ancestor));
                 pid = ancestor.pid;
             }
-            process.ancestry = ancestry.into();
-            process.first = firsts.get(&process.namespaces.pid).cloned();
+            let first = firsts.get(&process.namespaces.pid).cloned();
+            process.descent = Descent::new(ancestry.into(), first);
             if self.find(process.pid, process.start_ns).is_none() {
                 self.insert(process);
             }

@@ -82,7 +82,7 @@ fn the_inventory_knows_this_process_and_its_parent() {
         own.exe.as_deref().map(Path::new),
         std::env::current_exe().ok().as_deref()
     );
-    assert!(!own.ancestry.is_empty());
+    assert!(!own.descent.ancestry().is_empty());
     assert_eq!(processes.start_of(own.pid), Some(own.start_ns / TICK_NS));
 }
 
@@ -104,7 +104,8 @@ fn children_share_what_they_descend_from_until_it_runs_another_program() {
     processes.forked(&born, &mut cgroups);
     let mut child = |processes: &mut Processes, pid, start| {
         processes.forked(&task(pid, start, parent), &mut cgroups);
-        processes.find(pid, start).expect("a process").ancestry.clone()
+        let child = processes.find(pid, start).expect("a process");
+        Arc::clone(child.descent.ancestry())
     };
     let first = child(&mut processes, 900_011, 1_000_000_002);
     let second = child(&mut processes, 900_012, 1_000_000_003);
@@ -126,4 +127,57 @@ fn children_share_what_they_descend_from_until_it_runs_another_program() {
     let third = child(&mut processes, 900_013, 1_000_000_004);
     assert_eq!((third.len(), &*third[0].exe), (1, "other"));
     assert_eq!(&*second[0].exe, "", "as it was when it was forked");
+}
+
+#[test]
+fn who_was_put_into_a_container_is_told_from_who_was_born_there() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    let container = format!("/system.slice/docker-{}.scope", "a".repeat(64));
+    cgroups.made(u64::MAX, "/init.scope".to_owned());
+    cgroups.made(u64::MAX - 1, container);
+    let (outside, first) = (900_020, 900_021);
+    processes.forked(&task(outside, 1, (0, 0)), &mut cgroups);
+    let within = |pid, parent| TaskFact {
+        cgroup_id: u64::MAX - 1,
+        place: TaskPlace {
+            pid_ns_first: first,
+            ..TaskPlace::default()
+        },
+        ..task(pid, u64::from(pid), parent)
+    };
+    let made = |pid| (pid, u64::from(pid));
+    // A runtime's process begins outside, and moves in.
+    let runtime = TaskFact {
+        cgroup_id: u64::MAX,
+        ..within(first, (outside, 1))
+    };
+    processes.forked(&runtime, &mut cgroups);
+    processes.executed(&exec(within(first, (outside, 1))), &mut cgroups);
+    processes.forked(&within(900_022, made(first)), &mut cgroups);
+    processes.forked(&within(900_023, made(900_022)), &mut cgroups);
+    processes.executed(&exec(within(900_023, made(900_022))), &mut cgroups);
+    processes.forked(&within(900_024, (outside, 1)), &mut cgroups);
+    processes.executed(&exec(within(900_024, (outside, 1))), &mut cgroups);
+    processes.forked(&within(900_025, made(900_024)), &mut cgroups);
+    let known = |pid| processes.find(pid, u64::from(pid)).expect("a process");
+    let put_in = [first, 900_022, 900_023, 900_024, 900_025].map(|pid| known(pid).was_put_in());
+    assert_eq!(put_in, [false, false, false, true, true]);
+    let first_of = |pid| known(pid).descent.first().cloned().expect("a first process");
+    assert!(
+        Arc::ptr_eq(&first_of(900_023), &first_of(900_025)),
+        "told once for all"
+    );
+}
+
+fn exec(task: TaskFact) -> ExecFact {
+    ExecFact {
+        task,
+        inode: 0,
+        path_length: 0,
+        args_length: 0,
+        args_original: 0,
+        reserved: 0,
+        path: [0; ebpf_abi::PATH_MAX],
+        args: [0; ebpf_abi::ARGS_MAX],
+    }
 }
