@@ -113,17 +113,7 @@ fn children_share_what_they_descend_from_until_it_runs_another_program() {
     assert_eq!((first.len(), &*first[0].exe), (1, ""));
     let mut other = TaskFact { at: 2, ..born };
     other.comm[..5].copy_from_slice(b"other");
-    let exec = ExecFact {
-        task: other,
-        inode: 0,
-        path_length: 0,
-        args_length: 0,
-        args_original: 0,
-        reserved: 0,
-        path: [0; ebpf_abi::PATH_MAX],
-        args: [0; ebpf_abi::ARGS_MAX],
-    };
-    processes.executed(&exec, &mut Cgroups::read());
+    processes.executed(&exec(other), &mut Cgroups::read());
     let third = child(&mut processes, 900_013, 1_000_000_004);
     assert_eq!((third.len(), &*third[0].exe), (1, "other"));
     assert_eq!(&*second[0].exe, "", "as it was when it was forked");
