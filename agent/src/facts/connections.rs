@@ -377,10 +377,13 @@ fn as_it_was(
     // What it is known by dates from its last fork or exec.
     let mut process = Arc::unwrap_or_clone(process);
     if !is_there {
-        process.cgroup_id = named.cgroup_id;
-        process.cgroup_path = cgroups
+        let path = cgroups
             .path(named.cgroup_id)
             .map(|path| processes.cgroup_path(path));
+        process.enter(named.cgroup_id, path);
+        if process.container.is_none() {
+            process.container = process.container_id().and_then(|id| processes.container(id));
+        }
     }
     if !is_that_user {
         process.uid = named.uid;

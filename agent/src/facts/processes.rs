@@ -163,7 +163,8 @@ impl Processes {
         process
     }
 
-    fn container(&mut self, id: &str) -> Option<Arc<Container>> {
+    /// What a container is called, if a runtime says so.
+    pub fn container(&mut self, id: &str) -> Option<Arc<Container>> {
         if let Some(known) = self.containers.get(id) {
             return known.clone();
         }
@@ -255,8 +256,8 @@ impl Processes {
         process.user = self.users.name(task.uid);
         process.login_uid = Some(task.login_uid).filter(|uid| *uid != u32::MAX);
         process.login_user = process.login_uid.and_then(|uid| self.users.name(uid));
-        process.cgroup_id = task.cgroup_id;
-        process.cgroup_path = cgroups.path(task.cgroup_id).map(|path| self.paths.get(path));
+        let path = cgroups.path(task.cgroup_id).map(|path| self.paths.get(path));
+        process.enter(task.cgroup_id, path);
         process.audit_session = Some(task.audit_session).filter(|session| *session != u32::MAX);
         let TaskPlace {
             session,

@@ -192,6 +192,7 @@ const ID_BYTES: usize = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Container;
 
     fn host() -> Host {
         Host {
@@ -225,6 +226,30 @@ mod tests {
         assert_eq!(id(&job), "spiffe://example.org/host/db1/login/dba");
         job.login_uid = None;
         assert_eq!(id(&job), "spiffe://example.org/host/db1/exe/usr/bin/ps%20ql");
+    }
+
+    #[test]
+    fn a_container_is_called_by_its_name_else_by_its_id() {
+        let id_of = "a".repeat(64);
+        let mut job = process(&format!("/system.slice/docker-{id_of}.scope"));
+        let by_id = format!("spiffe://example.org/host/db1/container/{id_of}");
+        assert_eq!(id(&job), by_id);
+        let known = |name: Option<&str>| {
+            Some(Arc::new(Container {
+                name: name.map(str::to_owned),
+                ..Container::default()
+            }))
+        };
+        job.container = known(None);
+        assert_eq!(id(&job), by_id);
+        job.container = known(Some("orders"));
+        assert_eq!(id(&job), "spiffe://example.org/host/db1/container/orders");
+        job.cgroup_path = Some("/system.slice/a.service".into());
+        assert_eq!(
+            id(&job),
+            "spiffe://example.org/host/db1/unit/a.service",
+            "it is in none now"
+        );
     }
 
     #[test]

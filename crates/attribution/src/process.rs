@@ -122,6 +122,18 @@ impl Process {
         self.cgroup_path.as_ref()?.container_id()
     }
 
+    /// It is in this cgroup now. What its container was called says nothing of another one.
+    pub fn enter(&mut self, cgroup_id: u64, path: Option<CgroupPath>) {
+        if self.cgroup_path != path {
+            let container = path.as_ref().and_then(CgroupPath::container_id);
+            if self.container_id() != container {
+                self.container = None;
+            }
+        }
+        self.cgroup_id = cgroup_id;
+        self.cgroup_path = path;
+    }
+
     /// Whether it was put into its container from outside (`kubectl exec`, `docker exec`): it is in the container's pid
     /// namespace, and does not descend from the first process there. Containers that have no such namespace of their own,
     /// or share it with others, do not tell.
@@ -180,6 +192,28 @@ mod tests {
             !process.was_put_in(),
             "a namespace that containers share does not tell"
         );
+    }
+
+    #[test]
+    fn the_name_of_a_container_is_left_behind_with_it() {
+        let path = |id: &str, below: &str| {
+            let path = format!("/system.slice/docker-{}.scope{below}", id.repeat(64));
+            Some(CgroupPath::from(path))
+        };
+        let mut process = Process::default();
+        process.enter(1, path("a", ""));
+        process.container = Some(Arc::default());
+        process.enter(2, path("a", "/worker"));
+        assert!(process.container.is_some(), "the same container");
+        assert_eq!(
+            (process.cgroup_id, &process.cgroup_path),
+            (2, &path("a", "/worker"))
+        );
+        for elsewhere in [path("b", ""), Some("/system.slice/a.service".into()), None] {
+            let mut process = process.clone();
+            process.enter(3, elsewhere.clone());
+            assert_eq!(process.container, None, "{elsewhere:?}");
+        }
     }
 
     #[test]

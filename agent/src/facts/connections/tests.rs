@@ -105,6 +105,43 @@ fn the_client_is_what_it_was_when_it_connected() {
 }
 
 #[test]
+fn a_client_that_left_its_container_takes_no_name_along() {
+    let broker = in_a_thread();
+    let mut connections = Connections::new(broker.clone());
+    let (mut processes, mut cgroups) = (Processes::new(broker, Vec::new()), Cgroups::read());
+    let scope = |id: &str| format!("/system.slice/docker-{}.scope", id.repeat(64));
+    cgroups.made(u64::MAX, scope("b"));
+    let owner = OwnerFact {
+        cgroup_id: u64::MAX,
+        ..client_end(100, 7_000)
+    };
+    let known = Process {
+        pid: owner.tgid,
+        start_ns: owner.start,
+        exe_sha256: Some([1; 32]),
+        cgroup_id: u64::MAX - 1,
+        cgroup_path: Some(scope("a").into()),
+        container: Some(Arc::new(attribution::Container {
+            name: Some("a".to_owned()),
+            ..Default::default()
+        })),
+        ..Process::default()
+    };
+    connections.opened_by(&owner, Some(Arc::new(known)));
+    let fact = server_end(7_000);
+    let session = tap_core::session_facts(&fact);
+    let peer = connections.peer(&fact, &session, &mut processes, &mut cgroups);
+    let Peer::TcpOwner { process, .. } = peer else {
+        panic!("{peer:?} is no owner")
+    };
+    assert_eq!(process.container_id(), Some("b".repeat(64).as_str()));
+    assert_eq!(
+        process.container, None,
+        "nobody says what the other one is called"
+    );
+}
+
+#[test]
 fn where_addresses_are_translated_both_sequence_numbers_name_the_connection() {
     let broker = in_a_thread();
     let mut connections = Connections::new(broker.clone());

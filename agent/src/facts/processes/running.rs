@@ -103,8 +103,7 @@ impl Processes {
             Some(known) => Arc::unwrap_or_clone(known),
             None => return Some(Arc::new(read)),
         };
-        process.cgroup_id = read.cgroup_id;
-        process.cgroup_path = read.cgroup_path;
+        process.enter(read.cgroup_id, read.cgroup_path);
         Some(Arc::new(process))
     }
 }

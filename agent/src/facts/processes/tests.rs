@@ -159,6 +159,32 @@ fn who_was_put_into_a_container_is_told_from_who_was_born_there() {
     );
 }
 
+#[test]
+fn who_is_forked_into_another_container_takes_no_name_along() {
+    let (mut processes, mut cgroups) = (Processes::new(in_a_thread(), Vec::new()), Cgroups::read());
+    for (cgroup_id, id) in [(u64::MAX, "a"), (u64::MAX - 1, "b")] {
+        cgroups.made(cgroup_id, format!("/system.slice/docker-{}.scope", id.repeat(64)));
+    }
+    let parent = TaskFact {
+        cgroup_id: u64::MAX,
+        ..task(900_030, 1, (0, 0))
+    };
+    processes.forked(&parent, &mut cgroups);
+    for entry in processes.by_pid.values_mut().flatten() {
+        Arc::make_mut(&mut entry.process).container = Some(Arc::default());
+    }
+    // clone3(2) with CLONE_INTO_CGROUP.
+    for (pid, cgroup_id) in [(900_031, u64::MAX), (900_032, u64::MAX - 1)] {
+        let child = TaskFact {
+            cgroup_id,
+            ..task(pid, 2, (900_030, 1))
+        };
+        processes.forked(&child, &mut cgroups);
+    }
+    let is_named = |pid| processes.find(pid, 2).expect("a process").container.is_some();
+    assert_eq!((is_named(900_031), is_named(900_032)), (true, false));
+}
+
 fn exec(task: TaskFact) -> ExecFact {
     ExecFact {
         task,
