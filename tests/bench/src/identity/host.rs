@@ -3,6 +3,8 @@
 //! Four of five processes are in pods: a first process, workers that it forked, and programs that it started. The others are
 //! in units of the host. Every program has arguments of its own; executables, users and paths of cgroups repeat as they do.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use attribution::Host;
 use ebpf_abi::{ARGS_MAX, ExecFact, FactKind, PATH_MAX, TaskFact, TaskPlace};
@@ -306,9 +308,11 @@ fn executable(n: usize) -> String {
 fn answers() -> std::io::Result<Broker> {
     let (mut channel, theirs) = Channel::pair(QUESTION_BYTES)?;
     std::thread::Builder::new().spawn(move || {
+        let mut idle = 0;
         loop {
             match channel.receive::<Question>() {
                 Ok(Received::Message(question, _)) => {
+                    idle = 0;
                     let reply = Reply {
                         number: question.number,
                         last: true,
@@ -318,13 +322,22 @@ fn answers() -> std::io::Result<Broker> {
                         std::thread::yield_now();
                     }
                 }
-                Ok(Received::Nothing) => std::thread::yield_now(),
+                Ok(Received::Nothing) if idle < PATIENCE => {
+                    idle += 1;
+                    std::thread::yield_now();
+                }
+                // A broker waits and leaves the processor to others: two that share a core slow each other.
+                Ok(Received::Nothing) => std::thread::sleep(REST),
                 Ok(Received::End) | Err(_) => return,
             }
         }
     })?;
     Ok(Broker::new(Channel::new(theirs, ANSWER_BYTES)))
 }
+
+/// How often it looks for a question before it rests, and for how long it does.
+const PATIENCE: u32 = 1000;
+const REST: Duration = Duration::from_micros(200);
 
 fn answer(request: &Request) -> Answer {
     match request {
