@@ -26,12 +26,15 @@ const OWNERS: usize = 65_536;
 /// Addresses of this host change rarely.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Both ends, and the first sequence number of the client's data: one connection and no other.
+/// Both ends, and the first sequence numbers of their data: one connection and no other. The client's alone would not do: the
+/// kernel makes it of addresses, ports and a clock that ticks every 64 ns, and the same private addresses may connect in two
+/// network namespaces within one tick; the answers to them differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Addresses {
     client: ([u8; 16], u16),
     server: ([u8; 16], u16),
     sequence: u32,
+    answer: u32,
 }
 
 impl Addresses {
@@ -40,6 +43,7 @@ impl Addresses {
             client: (fact.local, fact.local_port),
             server: (fact.remote, fact.remote_port),
             sequence: fact.sequence,
+            answer: fact.answer,
         }
     }
 }
@@ -51,6 +55,7 @@ impl Hash for Addresses {
             client: (address, port),
             server: (_, server_port),
             sequence,
+            answer: _,
         } = self;
         let ports = u32::from(*port) << 16 | u32::from(*server_port);
         state.write(address);
@@ -131,6 +136,11 @@ impl Connections {
     /// Who began to speak over a connection, and when it was opened. Its owner stays for the server's end.
     pub fn client(&self, flow: &OwnerFact, processes: &mut Processes, cgroups: &mut Cgroups) -> (Peer, u64) {
         let opened = self.owners.get(&Addresses::of(flow));
+        let is_same = |opened: &&Opened| {
+            let kept = &opened.fact;
+            (kept.tgid, kept.start, kept.netns) == (flow.tgid, flow.start, flow.netns)
+        };
+        let opened = opened.filter(is_same);
         let process = opened.and_then(|opened| opened.process.clone());
         let peer = owner(flow, process, Pair::OfClient(ends_of(flow)), processes, cgroups);
         (peer, opened.map_or(flow.at, |opened| opened.fact.at))
@@ -176,6 +186,7 @@ impl Connections {
                     client: (socket.remote, socket.remote_port),
                     server: (socket.local, socket.local_port),
                     sequence: socket.sequence,
+                    answer: socket.answer,
                 };
                 let of_server = Ends {
                     client: (*address, *port).into(),
@@ -351,6 +362,7 @@ fn as_it_was(
     cgroups: &mut Cgroups,
 ) -> Arc<Process> {
     let known = known
+        .filter(|process| process.pid == named.pid)
         .or_else(|| processes.find(named.pid, named.start))
         .or_else(|| {
             processes

@@ -76,6 +76,45 @@ fn the_first_sequence_number_tells_connections_of_the_same_ports_apart() {
 }
 
 #[test]
+fn the_same_addresses_and_number_in_two_namespaces_are_two_connections() {
+    let broker = in_a_thread();
+    let mut connections = Connections::new(broker.clone());
+    let (mut processes, mut cgroups) = (Processes::new(broker, Vec::new()), Cgroups::read());
+    let opened = |tgid, netns, answer| OwnerFact {
+        netns,
+        answer,
+        ..client_end(tgid, 7_000)
+    };
+    let process = |pid| {
+        Some(Arc::new(Process {
+            pid,
+            start_ns: 5,
+            ..Process::default()
+        }))
+    };
+    connections.opened_by(&opened(100, 1, 3), process(100));
+    connections.opened_by(&opened(200, 2, 4), process(200));
+    for (tgid, netns, answer) in [(100, 1, 3), (200, 2, 4)] {
+        let flow = opened(tgid, netns, answer);
+        let (peer, _) = connections.client(&flow, &mut processes, &mut cgroups);
+        let Peer::TcpOwner { process, .. } = peer else {
+            panic!("{peer:?} is no owner")
+        };
+        assert_eq!(process.pid, tgid);
+        let fact = SocketFact {
+            answer,
+            ..server_end(7_000)
+        };
+        let session = tap_core::session_facts(&fact);
+        let peer = connections.peer(&fact, &session, &mut processes, &mut cgroups);
+        let Peer::TcpOwner { process, .. } = peer else {
+            panic!("{peer:?} is no owner")
+        };
+        assert_eq!(process.pid, tgid);
+    }
+}
+
+#[test]
 fn the_client_is_what_it_was_when_it_connected() {
     let broker = in_a_thread();
     let mut connections = Connections::new(broker.clone());

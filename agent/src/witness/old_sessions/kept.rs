@@ -72,6 +72,7 @@ pub(super) fn owner_fact(owner: &KeptOwner, of: &SocketFact) -> OwnerFact {
         local_port: of.remote_port,
         remote_port: of.local_port,
         sequence: of.sequence,
+        answer: of.answer,
         login_uid: owner.login_uid.unwrap_or(u32::MAX),
         local: of.remote,
         remote: of.local,
