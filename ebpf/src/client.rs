@@ -179,6 +179,7 @@ fn tell(sock: Address, about: &About, room: &mut MaybeUninit<SocketFact>) -> Opt
     fact.peer = PeerProcess::default();
     fact.sequence = about.sequence;
     fact.answer = about.answer;
+    fact.client_inode = 0;
     fact.path_length = 0;
     if about.family == AF_UNIX {
         sockets::unix(sock, fact);

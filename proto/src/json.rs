@@ -471,6 +471,7 @@ fn hop(f: &mut Fields<'_>, h: &v1::Hop) {
     f.text("role", &h.role);
     f.always("confidence", &confidence(h.confidence));
     f.node("process", h.process.as_ref(), process);
+    f.text("session", &h.session);
 }
 
 fn process(f: &mut Fields<'_>, p: &v1::Process) {

@@ -394,6 +394,7 @@ fn a_relay_takes_the_place_of_an_address() {
                 role: "proxy".into(),
                 confidence: Confidence::Observed.into(),
                 process: None,
+                session: String::new(),
             }],
             ..Default::default()
         }),

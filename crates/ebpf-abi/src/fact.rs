@@ -243,6 +243,10 @@ pub const SOCKET_PROBED_GSS: u8 = 4;
 /// Flag of [`SocketFact`]: over IP, and yet the kernel does not count its bytes where the tap reads such counts (MPTCP).
 pub const SOCKET_UNCOUNTED: u8 = 8;
 
+/// Flag of [`SocketFact`]: a process uses it that passes statements on; [`SocketFact::server`] is that process, and of a
+/// connection that it opened itself `local` is its own end.
+pub const SOCKET_POOLER: u8 = 16;
+
 /// The process at the other end of a Unix socket, from the credentials that the kernel keeps on the socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -294,8 +298,8 @@ pub struct SocketFact {
     pub remote_port: u16,
     /// A [`SocketRole`].
     pub role: u8,
-    /// Or'ed [`SOCKET_MID_STREAM`], [`SOCKET_PROBED_TLS`], [`SOCKET_PROBED_GSS`],
-    /// [`SOCKET_UNCOUNTED`].
+    /// Or'ed [`SOCKET_MID_STREAM`], [`SOCKET_PROBED_TLS`], [`SOCKET_PROBED_GSS`], [`SOCKET_UNCOUNTED`],
+    /// [`SOCKET_POOLER`].
     pub flags: u8,
     /// Address of the tapped end; IPv4 in the first four bytes.
     pub local: [u8; 16],
@@ -307,6 +311,9 @@ pub struct SocketFact {
     pub sequence: u32,
     /// The same of this end's, as in [`OwnerFact::answer`].
     pub answer: u32,
+    /// Unix sockets only: inode number of the connecting end's socket, which names the connection at both of its ends as
+    /// long as it is open; 0 if it is not known.
+    pub client_inode: u64,
     /// Bytes used of `path`.
     pub path_length: u32,
     /// Unix sockets only: the name that the server's end is bound to.
@@ -321,9 +328,20 @@ impl SocketFact {
     /// numbers.
     #[must_use]
     pub fn fingerprint(&self) -> Option<u64> {
-        let counted = self.family != AF_UNIX && self.flags & (SOCKET_MID_STREAM | SOCKET_UNCOUNTED) == 0;
-        // This end is the server's: the other one's number is the client's.
-        fingerprint(self.sequence, self.answer).filter(|_| counted)
+        self.numbers().filter(|_| self.flags & SOCKET_MID_STREAM == 0)
+    }
+
+    /// The same of connections of any age: finds both ends of one that one kernel sees.
+    #[must_use]
+    pub fn numbers(&self) -> Option<u64> {
+        let counted = self.family != AF_UNIX && self.flags & SOCKET_UNCOUNTED == 0;
+        let numbers = if self.role == SocketRole::Connected as u8 {
+            fingerprint(self.answer, self.sequence)
+        } else {
+            // This end is the server's: the other one's number is the client's.
+            fingerprint(self.sequence, self.answer)
+        };
+        numbers.filter(|_| counted)
     }
 }
 
@@ -383,5 +401,5 @@ const _: () = assert!(size_of::<EnvironmentFact>() == 24);
 const _: () = assert!(size_of::<ExecFact>() == 112 + 24 + PATH_MAX + ARGS_MAX);
 const _: () = assert!(size_of::<OwnerFact>() == 112);
 const _: () = assert!(size_of::<PeerProcess>() == 48);
-const _: () = assert!(size_of::<SocketFact>() == 72 + 48 + 12 + UNIX_PATH_MAX);
+const _: () = assert!(size_of::<SocketFact>() == 72 + 48 + 8 + 8 + 4 + UNIX_PATH_MAX);
 const _: () = assert!(size_of::<CloseFact>() == 56);

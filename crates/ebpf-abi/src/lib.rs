@@ -15,12 +15,14 @@ mod fact;
 mod layout;
 mod segment;
 mod target;
+mod transfer;
 
 pub use counter::{Counter, REASON_COUNTERS};
 pub use fact::{
     ARGS_MAX, CGROUP_PATH_MAX, CgroupFact, CloseFact, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind,
-    OwnerFact, PATH_MAX, PEER_CGROUP, PEER_CRED, PeerProcess, SOCKET_MID_STREAM, SOCKET_PROBED_GSS,
-    SOCKET_PROBED_TLS, SOCKET_UNCOUNTED, SocketFact, SocketRole, TaskFact, TaskPlace, UNIX_PATH_MAX,
+    OwnerFact, PATH_MAX, PEER_CGROUP, PEER_CRED, PeerProcess, SOCKET_MID_STREAM, SOCKET_POOLER,
+    SOCKET_PROBED_GSS, SOCKET_PROBED_TLS, SOCKET_UNCOUNTED, SocketFact, SocketRole, TaskFact, TaskPlace,
+    UNIX_PATH_MAX,
 };
 pub use layout::{KernelLayout, Wishes};
 pub use segment::{
@@ -30,6 +32,9 @@ pub use segment::{
 pub use target::{
     Client, ProbedCall, TARGET_BORN_TAPPED, TARGET_PROBED_GSS, TARGET_PROBED_TLS, TARGET_SOCKET_UNTOLD,
     Target, Walk,
+};
+pub use transfer::{
+    BUFFERS_MAX, FRONT, TRANSFER_END, TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer,
 };
 
 /// A record that can be viewed in bytes that the kernel wrote.

@@ -382,6 +382,7 @@ impl Connection {
             peer: PeerProcess::default(),
             sequence: self.from_client.base.unwrap_or(0),
             answer: self.from_server.base.unwrap_or(0),
+            client_inode: 0,
             path_length: 0,
             path: [0; UNIX_PATH_MAX],
         }));

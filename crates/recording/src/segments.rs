@@ -342,6 +342,7 @@ fn socket(fields: &mut Fields<'_>) -> Option<SocketFact> {
             login_uid: u32::MAX,
         },
         answer: 0,
+        client_inode: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     };
@@ -413,6 +414,7 @@ mod tests {
             },
             sequence: 18,
             answer: 0,
+            client_inode: 0,
             path_length: 5,
             path: [0; UNIX_PATH_MAX],
         };

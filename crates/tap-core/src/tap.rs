@@ -287,6 +287,7 @@ mod tests {
             peer: PeerProcess::default(),
             sequence: 0,
             answer: 0,
+            client_inode: 0,
             path_length: 0,
             path: [0; UNIX_PATH_MAX],
         };

@@ -41,6 +41,9 @@ pub struct Hop {
     pub confidence: i32,
     #[prost(message, optional, tag = "4")]
     pub process: ::core::option::Option<Process>,
+    /// Of a pooler: its own session with the client whose statement it passed on, by the id that such sessions have here.
+    #[prost(string, tag = "5")]
+    pub session: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Process {

@@ -324,6 +324,7 @@ fn fact() -> SocketFact {
         peer: PeerProcess::default(),
         sequence: 0,
         answer: 0,
+        client_inode: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     }

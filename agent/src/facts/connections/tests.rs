@@ -24,6 +24,7 @@ fn server_end(sequence: u32) -> SocketFact {
         peer: PeerProcess::default(),
         sequence,
         answer: 0,
+        client_inode: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     }

@@ -54,6 +54,7 @@ pub(super) fn socket_fact(cookie: u64, at: u64, session: &KeptSession) -> Socket
         peer: ebpf_abi::PeerProcess::default(),
         sequence: 0,
         answer: 0,
+        client_inode: 0,
         path_length: u32::try_from(session.path.len().min(UNIX_PATH_MAX)).unwrap_or(0),
         path: copied(session.path.as_bytes()),
     }

@@ -216,6 +216,7 @@ pub(crate) fn unix(cookie: u64, backend: u32, name: &[u8]) -> SocketFact {
     path.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
     SocketFact {
         family: AF_UNIX,
+        client_inode: 0,
         path_length: name.len() as u32,
         path,
         ..socket(cookie, backend)
@@ -247,6 +248,7 @@ fn socket(cookie: u64, backend: u32) -> SocketFact {
         peer: ebpf_abi::PeerProcess::default(),
         sequence: 0,
         answer: 0,
+        client_inode: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     }

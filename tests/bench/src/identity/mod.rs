@@ -277,6 +277,7 @@ fn ends(client: &Client, n: u32) -> (OwnerFact, SocketFact) {
         peer: PeerProcess::default(),
         sequence: n,
         answer: u32::MAX - n,
+        client_inode: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
     };
