@@ -14,6 +14,7 @@ mod encoding;
 mod encrypted;
 mod event;
 mod handshake;
+pub mod lease;
 mod meanings;
 mod query;
 mod stream;

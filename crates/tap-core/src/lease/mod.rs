@@ -1,0 +1,182 @@
+//! Whose statements a pooler passes on: from its socket calls to the client behind each byte that it wrote to a server.
+//!
+//! A pooler sends a client's bytes from where it received them, and the server's answer to the client from where it received
+//! that: memory decides, and request and answer have to agree. Which socket a thread had looked at last decides only what was
+//! written anew, and never alone. Content is compared where it is at hand (the first bytes of a call) and decides nothing: equal
+//! statements are the normal case.
+//!
+//! Owns that rule and what it needs to know of a process. Refuses names, sessions of backends and the protocol: the
+//! pooler's connection to a server and the backend's session are one stream, whose offsets are equal at both ends.
+
+mod decision;
+mod memory;
+mod process;
+mod server;
+
+use std::collections::{HashMap, VecDeque};
+
+use ebpf_abi::{SOCKET_MID_STREAM, SOCKET_UNCOUNTED, SocketFact, Transfer};
+
+pub use self::decision::{Asked, By, Decision, Leased};
+use self::process::Process;
+use crate::cookies::ByCookie;
+
+/// What is known of how a pooler works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// One thread; sends from the buffer into which it received (`libusual`'s mbuf, `sbuf.c`); from 1.21 on it writes anew what
+    /// clients prepare.
+    PgBouncer,
+    /// A process for each client at a time, which copies.
+    Pgpool,
+    /// Nothing.
+    #[default]
+    Other,
+}
+
+/// Which end of its connection a pooler is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The server's: the connection is one of its clients'.
+    Client,
+    /// The client's: the connection leads to a server.
+    Server,
+}
+
+/// Closed sockets that are remembered for questions that come late.
+const CLOSED: usize = 8_192;
+
+/// The poolers of a host.
+#[derive(Debug, Default)]
+pub struct Poolers {
+    processes: HashMap<u32, Process>,
+    /// The process of each socket.
+    sockets: ByCookie<u32>,
+    closed: VecDeque<u64>,
+    ended: VecDeque<u32>,
+    orphans: u64,
+}
+
+impl Poolers {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What program a pooler is; to be said before its first transfer.
+    pub fn handle_program(&mut self, tgid: u32, kind: Kind) {
+        self.process(tgid).kind = kind;
+    }
+
+    /// A pooler uses a socket for the first time.
+    pub fn handle_socket(&mut self, fact: &SocketFact, end: End) {
+        /// unix(7)
+        const AF_UNIX: u16 = 1;
+        let mid_stream = fact.flags & SOCKET_MID_STREAM != 0;
+        let counted = fact.family != AF_UNIX && fact.flags & SOCKET_UNCOUNTED == 0;
+        let process = self.process(fact.tgid);
+        process.socket(fact.cookie, end, mid_stream, counted);
+        self.sockets.insert(fact.cookie, fact.tgid);
+    }
+
+    /// A pooler's thread called the kernel on a socket.
+    pub fn handle_transfer(&mut self, transfer: &Transfer) {
+        let Some(process) = self.processes.get_mut(&transfer.tgid) else {
+            self.orphans += 1;
+            return;
+        };
+        process.transfer(transfer);
+    }
+
+    /// A connection is over.
+    pub fn handle_close(&mut self, cookie: u64) {
+        let Some(process) = self.process_of(cookie) else {
+            return;
+        };
+        process.closed(cookie);
+        self.closed.push_back(cookie);
+        if self.closed.len() > CLOSED
+            && let Some(oldest) = self.closed.pop_front()
+        {
+            if let Some(process) = self.process_of(oldest) {
+                process.clients.remove(&oldest);
+                process.servers.remove(&oldest);
+            }
+            self.sockets.remove(&oldest);
+        }
+    }
+
+    /// A process ended. What it did is known for a while yet.
+    pub fn handle_exit(&mut self, tgid: u32) {
+        /// Processes that ended: what their statements were is asked within seconds.
+        const ENDED: usize = 64;
+        let Some(process) = self.processes.get_mut(&tgid) else {
+            return;
+        };
+        process.over();
+        self.ended.push_back(tgid);
+        if self.ended.len() > ENDED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.processes.remove(&oldest);
+            self.sockets.retain(|_, tgid| *tgid != oldest);
+        }
+    }
+
+    /// Transfers were lost, nobody knows whose.
+    pub fn handle_loss(&mut self) {
+        for process in self.processes.values_mut() {
+            process.lost();
+        }
+    }
+
+    /// Whose the statement is that was sent over the pooler's socket `server`. To be asked in the order of the stream: what
+    /// lies before a statement that was decided is forgotten.
+    pub fn decide(&mut self, server: u64, asked: &Asked) -> Decision {
+        let Some(process) = self.process_of(server) else {
+            return unknown();
+        };
+        let Some(connection) = process.servers.get(&server) else {
+            return unknown();
+        };
+        let decision = decision::decide(process, connection, asked);
+        if decision != Decision::NotYet
+            && let Some(connection) = process.servers.get_mut(&server)
+        {
+            let answered = asked.response_to.map_or(0, |to| to.saturating_sub(1));
+            connection.forget(asked.request.start, answered);
+        }
+        decision
+    }
+
+    /// Transfers of processes that were never announced.
+    #[must_use]
+    pub fn orphans(&self) -> u64 {
+        self.orphans
+    }
+
+    /// The process of that id that lives: ids are used again.
+    fn process(&mut self, tgid: u32) -> &mut Process {
+        let process = self.processes.entry(tgid).or_default();
+        if process.is_over {
+            *process = Process::default();
+            self.ended.retain(|ended| *ended != tgid);
+        }
+        process
+    }
+
+    fn process_of(&mut self, socket: u64) -> Option<&mut Process> {
+        self.processes.get_mut(self.sockets.get(&socket)?)
+    }
+}
+
+fn unknown() -> Decision {
+    Decision::Undecided {
+        reason: "the pooler's end of the connection is not known",
+        candidates: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+//! One process of a pooler: its threads, its memory, and what it did with its sockets.
+
+use std::{collections::HashMap, ops::Range};
+
+use ebpf_abi::{Channel, Direction, TRANSFER_END, TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer};
+
+use super::{
+    End, Kind,
+    memory::{Memory, Origin},
+    server::{Passed, Piece, Server, Source},
+};
+use crate::cookies::ByCookie;
+
+/// Threads of a process that are remembered. A thread that is not begins anew.
+const THREADS: usize = 1_024;
+
+/// A process.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    pub(super) kind: Kind,
+    pub(super) servers: ByCookie<Server>,
+    pub(super) clients: ByCookie<Client>,
+    /// It ended.
+    pub(super) is_over: bool,
+    memory: Memory,
+    threads: HashMap<u32, Turn>,
+}
+
+/// A connection of a client's.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    channel: u8,
+    /// Nothing more comes of it: it said goodbye, or its connection is over.
+    pub(super) ended: bool,
+    /// The type of the newest message that a receive began with; 0 is that of the startup packet.
+    newest: u8,
+    /// Bytes of it may lie in memory that nobody saw received. An answer that it got ends the doubt.
+    unsure: bool,
+}
+
+/// What a thread is at: the socket that it looked at last, and since when.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    order: u32,
+    socket: u64,
+}
+
+impl Process {
+    /// A socket was told.
+    pub(super) fn socket(&mut self, cookie: u64, end: End, mid_stream: bool, counted: bool) {
+        match end {
+            End::Client => {
+                self.clients.entry(cookie).or_insert_with(|| Client {
+                    unsure: mid_stream,
+                    ..Client::default()
+                });
+            }
+            End::Server => {
+                self.servers
+                    .entry(cookie)
+                    .or_insert_with(|| Server::new(mid_stream, counted));
+            }
+        }
+    }
+
+    /// A connection is over. What is known of a server's goes with its last question.
+    pub(super) fn closed(&mut self, cookie: u64) {
+        if let Some(client) = self.clients.get_mut(&cookie) {
+            client.ended = true;
+        }
+        if let Some(server) = self.servers.get_mut(&cookie) {
+            server.is_over = true;
+        }
+    }
+
+    /// The process ended, and all its connections with it.
+    pub(super) fn over(&mut self) {
+        self.is_over = true;
+        self.lost();
+        for client in self.clients.values_mut() {
+            client.ended = true;
+        }
+        for server in self.servers.values_mut() {
+            server.is_over = true;
+        }
+    }
+
+    /// Calls were not seen.
+    pub(super) fn lost(&mut self) {
+        self.memory.forget();
+        self.threads.clear();
+        for client in self.clients.values_mut() {
+            client.unsure = true;
+        }
+    }
+
+    /// A call.
+    pub(super) fn transfer(&mut self, transfer: &Transfer) {
+        let turn = self.turn(transfer);
+        let is_receive = transfer.direction == Direction::Received as u8;
+        if transfer.flags & TRANSFER_END != 0 {
+            self.closed(transfer.cookie);
+        }
+        if self.clients.contains_key(&transfer.cookie) {
+            if is_receive {
+                self.received_of_client(transfer);
+            } else {
+                self.sent_to_client(transfer, turn);
+            }
+        } else if self.servers.contains_key(&transfer.cookie) {
+            if is_receive {
+                self.received_of_server(transfer);
+            } else {
+                self.sent_to_server(transfer, turn);
+            }
+        }
+    }
+
+    /// What the thread was at before this call, 0 if at nothing; `None` if that is not known. A receive is at its own socket
+    /// from now on.
+    fn turn(&mut self, transfer: &Transfer) -> Option<u64> {
+        let known = self.threads.get(&transfer.thread).copied();
+        let before = match known {
+            Some(turn) if turn.order.wrapping_add(1) == transfer.order => Some(turn.socket),
+            None if transfer.order == 1 => None,
+            // A thread that is older than the tap, or calls that were lost.
+            _ => {
+                self.lost();
+                None
+            }
+        };
+        let is_known = before.is_some() || transfer.order == 1;
+        let is_receive = transfer.direction == Direction::Received as u8;
+        let socket = if is_receive {
+            transfer.cookie
+        } else {
+            before.unwrap_or(0)
+        };
+        if known.is_none() && self.threads.len() >= THREADS {
+            self.threads.clear();
+        }
+        let turn = Turn {
+            order: transfer.order,
+            socket,
+        };
+        self.threads.insert(transfer.thread, turn);
+        // The thread goes on to something else: what it has not passed on by now it will not.
+        if is_receive
+            && before != Some(transfer.cookie)
+            && let Some(server) = before.and_then(|socket| self.servers.get_mut(&socket))
+        {
+            server.left();
+        }
+        is_known.then(|| before.unwrap_or(0))
+    }
+
+    fn received_of_client(&mut self, transfer: &Transfer) {
+        let Some(client) = self.clients.get_mut(&transfer.cookie) else {
+            return;
+        };
+        if !takes_channel(&mut client.channel, transfer) || transfer.length == 0 {
+            return;
+        }
+        let [newest, ..] = transfer.front;
+        client.newest = newest;
+        // Terminate, alone: nothing follows it.
+        client.ended |= newest == b'X' && transfer.length == 5;
+        self.put(transfer);
+    }
+
+    fn received_of_server(&mut self, transfer: &Transfer) {
+        let Some(server) = self.servers.get_mut(&transfer.cookie) else {
+            return;
+        };
+        let was = server.channel;
+        if !takes_channel(&mut server.channel, transfer) {
+            return;
+        }
+        if was != server.channel {
+            server.begin_anew();
+        }
+        if transfer.length > 0 {
+            server.read(transfer.offset, u64::from(transfer.length));
+            self.put(transfer);
+        }
+    }
+
+    fn put(&mut self, transfer: &Transfer) {
+        if let Some(at) = place(transfer) {
+            self.memory
+                .received(at, transfer.cookie, transfer.offset, transfer.front);
+        } else {
+            // Bytes lie somewhere, perhaps where others lay.
+            self.memory.forget();
+        }
+    }
+
+    fn sent_to_server(&mut self, transfer: &Transfer, turn: Option<u64>) {
+        let sole = self.sole_client();
+        let Some(server) = self.servers.get_mut(&transfer.cookie) else {
+            return;
+        };
+        let was = server.channel;
+        if !takes_channel(&mut server.channel, transfer) || transfer.length == 0 {
+            return;
+        }
+        if was != server.channel {
+            server.begin_anew();
+        }
+        let begins = transfer.offset;
+        server.jump(begins, transfer.flags & TRANSFER_LOST != 0);
+        let clients = &self.clients;
+        let at = turn.and_then(|socket| clients.get(&socket));
+        let is_sure = turn.is_some() && at.is_none_or(|client| !client.unsure);
+        let turn = turn.filter(|_| at.is_some());
+        let logs_in = at
+            // Startup packets begin with a zero; passwords are of type p.
+            .is_some_and(|client| matches!(client.newest, 0 | b'p'));
+        let piece = |range: Range<u64>, source: Source| Piece {
+            range,
+            source,
+            turn,
+            sole,
+            logs_in,
+        };
+        let Some(place) = place(transfer) else {
+            server.wrote(piece(
+                begins..begins + u64::from(transfer.length),
+                Source::Unknown,
+            ));
+            return;
+        };
+        let mut offset = begins;
+        self.memory.sent(place, transfer.front, &mut |origin: Origin| {
+            let range = offset..offset + origin.length;
+            offset = range.end;
+            let from = origin.from.filter(|(socket, _)| clients.contains_key(socket));
+            let source = match from {
+                Some((client, offset)) => Source::Client { client, offset },
+                None if is_sure && !origin.changed => Source::Own,
+                None => Source::Unsure,
+            };
+            server.wrote(piece(range, source));
+        });
+    }
+
+    fn sent_to_client(&mut self, transfer: &Transfer, turn: Option<u64>) {
+        let Some(client) = self.clients.get_mut(&transfer.cookie) else {
+            return;
+        };
+        if !takes_channel(&mut client.channel, transfer) {
+            return;
+        }
+        let at_server = turn.filter(|socket| self.servers.contains_key(socket));
+        if transfer.flags & TRANSFER_NONE != 0 {
+            // The client takes nothing now: what its server has said waits.
+            if let Some(server) = at_server.and_then(|socket| self.servers.get_mut(&socket)) {
+                server.blocked = true;
+            }
+            return;
+        }
+        let servers = &mut self.servers;
+        let mut by_memory = false;
+        if let Some(at) = place(transfer) {
+            self.memory.sent(at, transfer.front, &mut |origin: Origin| {
+                let Some((socket, offset)) = origin.from else {
+                    return;
+                };
+                if let Some(server) = servers.get_mut(&socket) {
+                    by_memory = true;
+                    client.unsure = false;
+                    server.passed(Passed {
+                        range: offset..offset + origin.length,
+                        client: transfer.cookie,
+                        by_memory: true,
+                    });
+                }
+            });
+        }
+        if !by_memory
+            && transfer.length > 0
+            && let Some(server) = at_server.and_then(|socket| servers.get_mut(&socket))
+        {
+            server.passed_somehow(transfer.cookie);
+        }
+    }
+
+    /// The only client that the process has.
+    fn sole_client(&self) -> Option<u64> {
+        if self.kind != Kind::Pgpool {
+            return None;
+        }
+        let mut open = self.clients.iter().filter(|(_, client)| !client.ended);
+        let (cookie, _) = open.next()?;
+        open.next().is_none().then_some(*cookie)
+    }
+}
+
+/// Whether the transfer is one of plaintext. Encrypted connections begin in the clear, and are counted anew then.
+fn takes_channel(channel: &mut u8, transfer: &Transfer) -> bool {
+    if *channel != transfer.channel && transfer.channel != Channel::Socket as u8 {
+        *channel = transfer.channel;
+    }
+    *channel == transfer.channel
+}
+
+/// Where in the process' memory the bytes of a call lay.
+fn place(transfer: &Transfer) -> Option<Range<u64>> {
+    let is_known = transfer.buffer != 0 && transfer.flags & TRANSFER_UNPROVEN == 0;
+    let end = transfer.buffer.checked_add(u64::from(transfer.length))?;
+    is_known.then_some(transfer.buffer..end)
+}
