@@ -8,10 +8,11 @@
 //! | other memory, right behind a receive from C | C | C's: the pooler wrote it anew |
 //! | other memory | nobody | the pooler's own |
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use super::{
     Kind,
+    alignment::{Found, Statement},
     process::Process,
     server::{Piece, Receiver, Server, Source},
 };
@@ -23,6 +24,8 @@ pub struct Asked {
     pub request: Range<u64>,
     /// Where its answer ends in the backend stream; `None` if there was none.
     pub response_to: Option<u64>,
+    /// When the backend read its first byte, in nanoseconds since boot.
+    pub began: u64,
     /// It is a query string of the simple protocol.
     pub simple: bool,
     /// Nothing more is waited for.
@@ -90,16 +93,40 @@ struct Request {
     unseen: bool,
 }
 
+/// The question in the pooler's own offsets.
+pub(super) fn aligned<'a>(server: &mut Server, asked: &'a Asked) -> Result<Cow<'a, Asked>, Decision> {
+    let Some(alignment) = &mut server.alignment else {
+        return Ok(Cow::Borrowed(asked));
+    };
+    let found = match asked.response_to {
+        Some(response_to) => alignment.look(&Statement {
+            request: (asked.request.start, asked.request.end),
+            response_to,
+            began: asked.began,
+        }),
+        None => Found::Nothing,
+    };
+    match found {
+        Found::Shift(shift) => {
+            let of_pooler = |offset: u64| offset.wrapping_add(shift.request);
+            Ok(Cow::Owned(Asked {
+                request: of_pooler(asked.request.start)..of_pooler(asked.request.end),
+                response_to: asked.response_to.map(|to| to.wrapping_add(shift.response)),
+                ..asked.clone()
+            }))
+        }
+        Found::NotYet if !asked.last && !server.is_over => Err(Decision::NotYet),
+        Found::NotYet | Found::Nothing => Err(undecided(
+            "the connection is older than the tap on it, and its bytes are not aligned yet",
+            [],
+        )),
+    }
+}
+
 pub(super) fn decide(process: &Process, server: &Server, asked: &Asked) -> Decision {
     if asked.request.is_empty() || !server.knows(asked.request.start) {
         return undecided(
             "the pooler's connection to the server is older than the tap on it",
-            [],
-        );
-    }
-    if !server.counted {
-        return undecided(
-            "nobody counts the bytes of a connection of that kind which is older than the tap on it",
             [],
         );
     }

@@ -8,6 +8,7 @@
 //! Owns that rule and what it needs to know of a process. Refuses names, sessions of backends and the protocol: the
 //! pooler's connection to a server and the backend's session are one stream, whose offsets are equal at both ends.
 
+mod alignment;
 mod decision;
 mod memory;
 mod process;
@@ -137,15 +138,22 @@ impl Poolers {
         let Some(process) = self.process_of(server) else {
             return unknown();
         };
+        let Some(connection) = process.servers.get_mut(&server) else {
+            return unknown();
+        };
+        let aligned = match decision::aligned(connection, asked) {
+            Ok(aligned) => aligned,
+            Err(decision) => return decision,
+        };
         let Some(connection) = process.servers.get(&server) else {
             return unknown();
         };
-        let decision = decision::decide(process, connection, asked);
+        let decision = decision::decide(process, connection, &aligned);
         if decision != Decision::NotYet
             && let Some(connection) = process.servers.get_mut(&server)
         {
-            let answered = asked.response_to.map_or(0, |to| to.saturating_sub(1));
-            connection.forget(asked.request.start, answered);
+            let answered = aligned.response_to.map_or(0, |to| to.saturating_sub(1));
+            connection.forget(aligned.request.start, answered);
         }
         decision
     }

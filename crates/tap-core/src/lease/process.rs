@@ -92,6 +92,9 @@ impl Process {
         for client in self.clients.values_mut() {
             client.unsure = true;
         }
+        for server in self.servers.values_mut() {
+            server.lost();
+        }
     }
 
     /// A call.
@@ -180,7 +183,7 @@ impl Process {
             server.begin_anew();
         }
         if transfer.length > 0 {
-            server.read(transfer.offset, u64::from(transfer.length));
+            server.read(transfer.offset, u64::from(transfer.length), transfer.at);
             self.put(transfer);
         }
     }

@@ -4,6 +4,8 @@ use std::{collections::VecDeque, ops::Range};
 
 use ebpf_abi::Channel;
 
+use super::alignment::Alignment;
+
 /// Pieces of either stream that wait for a question: those of a transaction of some thousand statements. The oldest are
 /// forgotten, and questions about them answered so.
 const PIECES: usize = 16_384;
@@ -48,8 +50,8 @@ pub(super) struct Passed {
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) channel: u8,
-    /// The offsets are those of the backend's end.
-    pub(super) counted: bool,
+    /// Of a connection whose offsets are not those of the backend's end.
+    pub(super) alignment: Option<Alignment>,
     mid_stream: bool,
     written: VecDeque<Piece>,
     /// What is before these is not known any more, or never was.
@@ -70,7 +72,7 @@ impl Server {
     pub(super) fn new(mid_stream: bool, counted: bool) -> Self {
         Self {
             channel: Channel::Socket as u8,
-            counted: counted || !mid_stream,
+            alignment: (mid_stream && !counted).then(Alignment::default),
             mid_stream,
             written: VecDeque::new(),
             written_from: (!mid_stream).then_some(0),
@@ -99,6 +101,7 @@ impl Server {
         if self.written_from.is_none() {
             self.written_from = Some(offset);
         } else if offset != self.written_to || lost {
+            self.lost();
             let unseen = self.written_to..offset.max(self.written_to);
             self.wrote(Piece {
                 range: unseen,
@@ -111,7 +114,17 @@ impl Server {
         self.written_to = offset;
     }
 
+    /// Calls were not seen.
+    pub(super) fn lost(&mut self) {
+        if let Some(alignment) = &mut self.alignment {
+            alignment.lost();
+        }
+    }
+
     pub(super) fn wrote(&mut self, piece: Piece) {
+        if let Some(alignment) = &mut self.alignment {
+            alignment.wrote(piece.range.start, piece.range.end);
+        }
         self.written_to = piece.range.end;
         if let Some(last) = self.written.back_mut()
             && last.goes_on_with(&piece)
@@ -127,7 +140,13 @@ impl Server {
         self.written.push_back(piece);
     }
 
-    pub(super) fn read(&mut self, offset: u64, length: u64) {
+    pub(super) fn read(&mut self, offset: u64, length: u64, at: u64) {
+        if let Some(alignment) = &mut self.alignment {
+            if offset != self.read_to {
+                alignment.lost();
+            }
+            alignment.read(offset + length, at);
+        }
         // Whoever reads on is done with what it had read.
         self.settled_to = self.read_to;
         self.blocked = false;

@@ -100,6 +100,7 @@ impl Pooler {
         let asked = Asked {
             request,
             response_to: Some(response_to),
+            began: 0,
             simple: true,
             last: false,
         };
@@ -272,6 +273,7 @@ fn a_request_written_anew_needs_turn_and_answer() {
     let prepared = Asked {
         request: 0..20,
         response_to: Some(66),
+        began: 0,
         simple: false,
         last: false,
     };
@@ -348,6 +350,7 @@ fn a_connection_older_than_the_tap_counts_where_the_kernel_counts() {
     let ask = |request, response_to| Asked {
         request,
         response_to: Some(response_to),
+        began: 0,
         simple: true,
         last: false,
     };
