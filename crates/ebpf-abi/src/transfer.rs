@@ -21,7 +21,8 @@ pub struct Transfer {
     pub cookie: u64,
     /// Offset of the first byte in the plaintext stream of this direction, from 0 at the start of the connection.
     pub offset: u64,
-    /// Address of the first byte in the process' memory; 0 if that is not known or not proven.
+    /// Address of the first byte in the process' memory, also where there was none to receive; 0 if that is not known or not
+    /// proven.
     pub buffer: u64,
     /// The process.
     pub tgid: u32,

@@ -60,6 +60,23 @@ impl Memory {
         }
     }
 
+    /// A socket's bytes were moved there from elsewhere in its buffer.
+    pub(super) fn moved(&mut self, at: Range<u64>, socket: u64, offset: u64) {
+        self.clear(&at);
+        let front = Front {
+            at: at.start,
+            bytes: [0; FRONT],
+            length: 0,
+        };
+        let region = Region {
+            end: at.end,
+            socket,
+            offset,
+            front,
+        };
+        self.regions.insert(at.start, region);
+    }
+
     /// Bytes were sent from there. They are told in order, and known no longer: a pooler passes on each once.
     pub(super) fn sent(&mut self, at: Range<u64>, front: [u8; FRONT], tell: &mut impl FnMut(Origin)) {
         let front = Front::new(&at, front);

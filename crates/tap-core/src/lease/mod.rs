@@ -83,11 +83,23 @@ impl Poolers {
 
     /// A pooler's thread called the kernel on a socket.
     pub fn handle_transfer(&mut self, transfer: &Transfer) {
-        let Some(process) = self.processes.get_mut(&transfer.tgid) else {
-            self.orphans += 1;
+        match self.sockets.get(&transfer.cookie).copied() {
+            Some(owner) if owner == transfer.tgid => {}
+            Some(owner) => self.hand_over(transfer.cookie, owner, transfer.tgid),
+            None => self.orphans += 1,
+        }
+        // A thread's order counts all of its calls.
+        self.process(transfer.tgid).transfer(transfer);
+    }
+
+    /// Another process uses a socket from now on: a pooler that restarts passes its connections to its successor.
+    fn hand_over(&mut self, cookie: u64, from: u32, to: u32) {
+        let Some(owner) = self.processes.get_mut(&from) else {
             return;
         };
-        process.transfer(transfer);
+        let connection = owner.give(cookie);
+        self.process(to).take(cookie, connection);
+        self.sockets.insert(cookie, to);
     }
 
     /// A connection is over.
@@ -158,7 +170,7 @@ impl Poolers {
         decision
     }
 
-    /// Transfers of processes that were never announced.
+    /// Transfers on sockets that were never announced.
     #[must_use]
     pub fn orphans(&self) -> u64 {
         self.orphans

@@ -34,8 +34,47 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The type of the newest message that a receive began with; 0 is that of the startup packet.
     newest: u8,
+    buffer: Buffer,
     /// Bytes of it may lie in memory that nobody saw received. An answer that it got ends the doubt.
     unsure: bool,
+}
+
+/// A connection on its way to another process: one of the two.
+pub(super) struct Connection {
+    client: Option<Client>,
+    server: Option<Server>,
+}
+
+/// PgBouncer's buffer of a connection, as its receives show it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Buffer {
+    /// Where it begins; 0 before the first receive.
+    base: u64,
+    /// Behind the last byte that was received into it.
+    end: u64,
+    /// The offset of the byte behind that in the connection's stream.
+    offset: u64,
+}
+
+/// PgBouncer moves what is left of a packet to the front of its buffer if it is no longer than this (`SBUF_SMALL_PKT`).
+const MOVED_MAX: u64 = 64;
+
+impl Buffer {
+    /// It is about to receive at an address. What it has moved to before it did, and the offset of that.
+    fn receives_at(&mut self, address: u64) -> Option<(Range<u64>, u64)> {
+        let before = *self;
+        if address == before.end {
+            return None;
+        }
+        let moved = address.checked_sub(before.base).unwrap_or(u64::MAX);
+        if before.base == 0 || moved == 0 || moved > MOVED_MAX || moved > before.offset {
+            // Another buffer, or an empty one.
+            self.base = address;
+            return None;
+        }
+        self.end = address;
+        Some((before.base..address, before.offset - moved))
+    }
 }
 
 /// What a thread is at: the socket that it looked at last, and since when.
@@ -70,6 +109,26 @@ impl Process {
         }
         if let Some(server) = self.servers.get_mut(&cookie) {
             server.is_over = true;
+        }
+    }
+
+    /// Another process has a connection from now on.
+    pub(super) fn give(&mut self, cookie: u64) -> Connection {
+        Connection {
+            client: self.clients.remove(&cookie),
+            server: self.servers.remove(&cookie),
+        }
+    }
+
+    /// It is this one.
+    pub(super) fn take(&mut self, cookie: u64, connection: Connection) {
+        if let Some(mut client) = connection.client {
+            client.buffer = Buffer::default();
+            self.clients.insert(cookie, client);
+        }
+        if let Some(mut server) = connection.server {
+            server.buffer = Buffer::default();
+            self.servers.insert(cookie, server);
         }
     }
 
@@ -161,7 +220,16 @@ impl Process {
         let Some(client) = self.clients.get_mut(&transfer.cookie) else {
             return;
         };
-        if !takes_channel(&mut client.channel, transfer) || transfer.length == 0 {
+        if !takes_channel(&mut client.channel, transfer) {
+            return;
+        }
+        let buffer = client.buffer;
+        let buffer = self.look_at(buffer, transfer);
+        let Some(client) = self.clients.get_mut(&transfer.cookie) else {
+            return;
+        };
+        client.buffer = buffer;
+        if transfer.length == 0 {
             return;
         }
         let [newest, ..] = transfer.front;
@@ -182,10 +250,31 @@ impl Process {
         if was != server.channel {
             server.begin_anew();
         }
+        let buffer = server.buffer;
+        let buffer = self.look_at(buffer, transfer);
+        let Some(server) = self.servers.get_mut(&transfer.cookie) else {
+            return;
+        };
+        server.buffer = buffer;
         if transfer.length > 0 {
             server.read(transfer.offset, u64::from(transfer.length), transfer.at);
             self.put(transfer);
         }
+    }
+
+    /// What a receive says of where the connection's bytes lie.
+    fn look_at(&mut self, mut buffer: Buffer, transfer: &Transfer) -> Buffer {
+        if self.kind != Kind::PgBouncer || transfer.flags & TRANSFER_UNPROVEN != 0 || transfer.buffer == 0 {
+            return buffer;
+        }
+        if let Some((at, offset)) = buffer.receives_at(transfer.buffer) {
+            self.memory.moved(at, transfer.cookie, offset);
+        }
+        if transfer.length > 0 {
+            buffer.end = transfer.buffer.saturating_add(u64::from(transfer.length));
+            buffer.offset = transfer.offset.saturating_add(u64::from(transfer.length));
+        }
+        buffer
     }
 
     fn put(&mut self, transfer: &Transfer) {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use ebpf_abi::Channel;
 
-use super::alignment::Alignment;
+use super::{alignment::Alignment, process::Buffer};
 
 /// Pieces of either stream that wait for a question: those of a transaction of some thousand statements. The oldest are
 /// forgotten, and questions about them answered so.
@@ -53,6 +53,7 @@ pub(super) struct Server {
     /// Of a connection whose offsets are not those of the backend's end.
     pub(super) alignment: Option<Alignment>,
     mid_stream: bool,
+    pub(super) buffer: Buffer,
     written: VecDeque<Piece>,
     /// What is before these is not known any more, or never was.
     written_from: Option<u64>,
@@ -74,6 +75,7 @@ impl Server {
             channel: Channel::Socket as u8,
             alignment: (mid_stream && !counted).then(Alignment::default),
             mid_stream,
+            buffer: Buffer::default(),
             written: VecDeque::new(),
             written_from: (!mid_stream).then_some(0),
             written_to: 0,

@@ -23,6 +23,7 @@ struct Pooler {
     poolers: Poolers,
     order: u32,
     thread: u32,
+    process: u32,
     /// Bytes received and sent, by socket.
     counts: HashMap<u64, [u64; 2]>,
 }
@@ -39,6 +40,7 @@ impl Pooler {
             poolers,
             order: 0,
             thread: PROCESS,
+            process: PROCESS,
             counts: HashMap::new(),
         }
     }
@@ -59,7 +61,7 @@ impl Pooler {
             cookie,
             offset: *count,
             buffer,
-            tgid: PROCESS,
+            tgid: self.process,
             thread: self.thread,
             order: self.order,
             length,
@@ -193,6 +195,58 @@ fn a_pipeline_is_divided_by_what_is_asked() {
     assert_eq!(pooler.ask(0..15, 40), of(B, 0..15, By::Both));
     assert_eq!(pooler.ask(15..30, 66), of(B, 15..30, By::Both));
     assert_eq!(pooler.ask(30..45, 132), of(B, 30..45, By::Both));
+}
+
+#[test]
+fn what_is_left_is_moved_to_the_front_before_more_is_received() {
+    let mut pooler = Pooler::new(Kind::PgBouncer);
+    pooler.receive(B, BUFFERS[0], 30, QUERY);
+    pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+    pooler.answer(B, BUFFERS[1]);
+    // The second request waited; it is at the front now, where the first was.
+    pooler.call(
+        B,
+        Direction::Received,
+        BUFFERS[0] + 15,
+        0,
+        [0; FRONT],
+        TRANSFER_NONE,
+    );
+    pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+    pooler.answer(B, BUFFERS[1]);
+    assert_eq!(pooler.ask(0..15, 66), of(B, 0..15, By::Both));
+    assert_eq!(pooler.ask(15..30, 132), of(B, 15..30, By::Both));
+    // An answer whose end is moved.
+    pooler.receive(A, BUFFERS[0], 15, QUERY);
+    pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+    pooler.receive(SERVER, BUFFERS[1], 4096, ANSWER);
+    pooler.send(A, BUFFERS[1], 4066, ANSWER);
+    pooler.receive(SERVER, BUFFERS[1] + 30, 36, [7; FRONT]);
+    pooler.send(A, BUFFERS[1], 66, [8; FRONT]);
+    assert_eq!(pooler.ask(30..45, 132 + 4096), of(A, 0..15, By::Both));
+    assert_eq!(pooler.ask(30..45, 132 + 4096 + 36), of(A, 0..15, By::Both));
+}
+
+#[test]
+fn a_successor_takes_the_connections_over() {
+    let mut pooler = Pooler::new(Kind::PgBouncer);
+    pooler.receive(A, BUFFERS[0], 15, QUERY);
+    pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+    pooler.answer(A, BUFFERS[0]);
+    pooler.process = PROCESS + 1;
+    (pooler.thread, pooler.order) = (PROCESS + 1, 0);
+    pooler.poolers.handle_program(PROCESS + 1, Kind::PgBouncer);
+    pooler.receive(A, BUFFERS[1], 15, QUERY);
+    pooler.send(SERVER, BUFFERS[1], 15, QUERY);
+    pooler.answer(A, BUFFERS[1]);
+    pooler.poolers.handle_exit(PROCESS);
+    for number in 0..2 {
+        let from = number * 15;
+        assert_eq!(
+            pooler.ask(from..from + 15, 66 + number * 66),
+            of(A, from..from + 15, By::Both)
+        );
+    }
 }
 
 #[test]
