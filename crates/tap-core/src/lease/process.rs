@@ -32,8 +32,10 @@ pub(super) struct Client {
     channel: u8,
     /// Nothing more comes of it: it said goodbye, or its connection is over.
     pub(super) ended: bool,
-    /// The type of the newest message that a receive began with; 0 is that of the startup packet.
+    /// The first byte of the newest receive: the type of a message, where it begins one; 0 in a startup packet.
     newest: u8,
+    /// Bytes went between it and a server.
+    served: bool,
     buffer: Buffer,
     /// Bytes of it may lie in memory that nobody saw received. An answer that it got ends the doubt.
     unsure: bool,
@@ -307,7 +309,7 @@ impl Process {
         let turn = turn.filter(|_| at.is_some());
         let logs_in = at
             // Startup packets begin with a zero; passwords are of type p.
-            .is_some_and(|client| matches!(client.newest, 0 | b'p'));
+            .is_some_and(|client| !client.served && matches!(client.newest, 0 | b'p'));
         let piece = |range: Range<u64>, source: Source| Piece {
             range,
             source,
@@ -323,10 +325,12 @@ impl Process {
             return;
         };
         let mut offset = begins;
+        let mut of_client = None;
         self.memory.sent(place, transfer.front, &mut |origin: Origin| {
             let range = offset..offset + origin.length;
             offset = range.end;
             let from = origin.from.filter(|(socket, _)| clients.contains_key(socket));
+            of_client = from.map(|(client, _)| client).or(of_client);
             let source = match from {
                 Some((client, offset)) => Source::Client { client, offset },
                 None if is_sure && !origin.changed => Source::Own,
@@ -334,6 +338,9 @@ impl Process {
             };
             server.wrote(piece(range, source));
         });
+        if let Some(client) = of_client.and_then(|client| self.clients.get_mut(&client)) {
+            client.served = true;
+        }
     }
 
     fn sent_to_client(&mut self, transfer: &Transfer, turn: Option<u64>) {
@@ -360,7 +367,7 @@ impl Process {
                 };
                 if let Some(server) = servers.get_mut(&socket) {
                     by_memory = true;
-                    client.unsure = false;
+                    (client.unsure, client.served) = (false, true);
                     server.passed(Passed {
                         range: offset..offset + origin.length,
                         client: transfer.cookie,

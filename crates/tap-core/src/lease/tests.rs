@@ -347,6 +347,41 @@ fn a_request_written_anew_needs_turn_and_answer() {
 }
 
 #[test]
+fn what_is_asked_about_whoever_logs_in_is_the_poolers_own() {
+    let asked = |request: std::ops::Range<u64>, response_to| Asked {
+        request,
+        response_to: Some(response_to),
+        began: 0,
+        simple: false,
+        last: false,
+    };
+    let query = *b"P\0\0\0\x27\0SELECT use";
+    let mut pooler = Pooler::new(Kind::PgBouncer);
+    pooler.receive(A, BUFFERS[0], 60, *b"\0\0\0\x3c\0\x03\0\0user\0app");
+    pooler.send(SERVER, OWN, 80, query);
+    pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+    pooler.nothing(B);
+    assert_eq!(pooler.poolers.decide(SERVER, &asked(0..80, 66)), Decision::Own);
+    // Later on a receive may begin with anything.
+    pooler.receive(A, BUFFERS[0], 15, QUERY);
+    pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+    pooler.answer(A, BUFFERS[1]);
+    pooler.receive(A, BUFFERS[0], 60, [0; FRONT]);
+    pooler.send(SERVER, OWN, 80, query);
+    pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+    pooler.nothing(B);
+    assert_eq!(
+        candidates(pooler.poolers.decide(SERVER, &asked(95..175, 198))),
+        [A]
+    );
+    // It goes on to get answers: this one it did not ask for.
+    pooler.receive(A, BUFFERS[0], 15, QUERY);
+    pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+    pooler.answer(A, BUFFERS[1]);
+    assert_eq!(pooler.poolers.decide(SERVER, &asked(95..175, 198)), Decision::Own);
+}
+
+#[test]
 fn the_only_client_of_a_process_is_whose_it_is() {
     let mut pooler = Pooler::new(Kind::Pgpool);
     pooler.poolers.handle_close(B);
