@@ -216,15 +216,16 @@ fn rewritten(
         }
         (Kind::PgBouncer, None) if receiver == Some(Receiver::Nobody) => {
             // Of a client that goes on to get answers only what the pooler asked itself can be missing.
+            let is_open = |client: u64| process.clients.get(&client).is_some_and(|client| !client.ended);
             let goes_on = |client: u64| {
                 asked
                     .response_to
                     .is_some_and(|to| server.passed_later(client, to))
-                    && process.clients.get(&client).is_some_and(|client| !client.ended)
             };
             match request.turns.as_slice() {
                 [None] => Decision::Own,
-                [Some(client)] if goes_on(*client) => Decision::Own,
+                [Some(client)] if is_open(*client) && goes_on(*client) => Decision::Own,
+                [Some(client)] if is_open(*client) && !asked.last && !server.is_over => Decision::NotYet,
                 _ => undecided(
                     "the pooler's own, or a client's that was gone before the answer",
                     candidates,
