@@ -7,13 +7,14 @@
 
 mod flows;
 mod old_sessions;
+mod pooled;
 
 use std::{collections::HashMap, mem, sync::Arc};
 
 use attribution::Host;
 use ebpf_abi::{
     CgroupFact, CloseFact, EnvironmentFact, ExecFact, FactKind, OwnerFact, Record as _, SOCKET_MID_STREAM,
-    SegmentHeader, SocketFact, SocketRole, TaskFact,
+    SOCKET_POOLER, SegmentHeader, SocketFact, SocketRole, TaskFact,
 };
 use proto::v1;
 use recording::Record;
@@ -399,6 +400,9 @@ impl Witness {
     }
 
     fn socket(&mut self, fact: &SocketFact) {
+        if fact.flags & SOCKET_POOLER != 0 {
+            return self.pooler_socket(fact);
+        }
         if !self.servers.contains(fact.server) {
             let waiting: usize = self.undecided.values().map(Vec::len).sum();
             if let Some(kept) = self.undecided.get_mut(&fact.server)
