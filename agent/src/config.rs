@@ -12,6 +12,7 @@ use tap_core::{Named, Names};
 
 use crate::{
     capture::{AtReturn, Sizes, Tier},
+    facts::poolers::Poolers,
     limits,
 };
 
@@ -64,6 +65,10 @@ pub struct TapConfig {
     pub within: Option<String>,
     /// Whether it is told whose connections lead from this host to servers elsewhere.
     pub flows: bool,
+    /// Whether poolers of this host are followed, so that what they pass on is their clients'.
+    pub poolers: bool,
+    /// Names of executables that are poolers, too, beside the known ones.
+    pub pooler_programs: Vec<String>,
     /// `auto`, `a` or `b`: how sockets are tapped.
     pub tier: TierConfig,
     /// `auto`, `always` or `unconfined`: which servers may be probed at the return of a function, without which encrypted
@@ -252,6 +257,16 @@ const BESIDE_QUEUE_MIB: u64 = 448;
 const KEPT: u32 = 65_536;
 const KEPT_MOST: u32 = 1 << 20;
 
+/// Bytes of the ring for what poolers do with their sockets: 52,000 calls, half a second of a pooler that is busy on one
+/// processor.
+const TRANSFERS: u32 = 4 << 20;
+
+/// Where poolers are not followed: a page, the least that a ring can be.
+const NO_TRANSFERS: u32 = 4096;
+
+/// Programs that can be named as poolers.
+const POOLER_PROGRAMS: usize = 32;
+
 /// Variables that are looked for at the most, each through every environment.
 const RUN_VARIABLES: usize = 64;
 
@@ -275,6 +290,8 @@ impl Default for Config {
                 data_directories: Vec::new(),
                 within: None,
                 flows: true,
+                poolers: true,
+                pooler_programs: Vec::new(),
                 tier: TierConfig::Auto,
                 uretprobes: AtReturn::Auto,
                 ring_mib: None,
@@ -322,6 +339,17 @@ impl Config {
             facts,
             processes: self.limits.server_processes.unwrap_or(KEPT),
             connections: self.limits.client_connections.unwrap_or(KEPT),
+            transfers: if self.tap.poolers { TRANSFERS } else { NO_TRANSFERS },
+        }
+    }
+
+    /// Which programs are followed as poolers.
+    pub fn poolers(&self) -> Poolers {
+        let known = attribution::pooler_programs().map(str::to_owned);
+        let programs = known.chain(self.tap.pooler_programs.iter().cloned());
+        Poolers {
+            programs: programs.filter(|_| self.tap.poolers).collect(),
+            within: self.tap.within.clone(),
         }
     }
 
@@ -372,6 +400,18 @@ impl Config {
         if variables.len() > RUN_VARIABLES {
             let expected = "it must be 64 names at the most";
             return refuse("identity.run_variables", variables.len().to_string(), expected);
+        }
+        let is_program = |name: &String| {
+            (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+        };
+        let programs = &self.tap.pooler_programs;
+        if let Some(name) = programs.iter().find(|name| !is_program(name)) {
+            let expected = "it must be names of executables without their folder, 1 to 64 printable characters";
+            return refuse("tap.pooler_programs", format!("{name:?}"), expected);
+        }
+        if programs.len() > POOLER_PROGRAMS {
+            let expected = "it must be 32 names at the most";
+            return refuse("tap.pooler_programs", programs.len().to_string(), expected);
         }
         if let Some(mib) = self.tap.ring_mib.filter(|mib| !(1..=1024).contains(mib)) {
             return refuse("tap.ring_mib", mib.to_string(), "it must be 1 to 1024");

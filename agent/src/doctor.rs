@@ -29,6 +29,7 @@ const PREEMPTIBLE: (u32, u32) = (7, 0);
 const ALL: Wishes = Wishes {
     environments: 1,
     flows: 1,
+    poolers: 1,
 };
 
 /// Runs the command; the exit code is 1 if something that is needed is missing.
@@ -111,9 +112,10 @@ fn hooks(missing: &mut Vec<String>) {
             facts: 1 << 20,
             processes: 1 << 10,
             connections: 1 << 10,
+            transfers: 1 << 12,
         };
         let needed = tier == best;
-        match Tap::attach(sizes, Some(tier), AtReturn::Auto, ALL) {
+        match Tap::attach(sizes, Some(tier), AtReturn::Auto, ALL, std::iter::empty()) {
             Ok(tap) if needed => {
                 println!("  tier {tier}: loads and attaches; used by default");
                 println!(

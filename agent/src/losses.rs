@@ -20,10 +20,13 @@ pub const TARGETS_FULL: &str = "targets_full";
 /// Reason of the gap after which this host is looked at anew.
 pub const FACTS_LOST: &str = "facts_lost";
 
+/// Reason of the gap after which what poolers pass on is in doubt.
+pub const TRANSFERS_LOST: &str = "transfers_lost";
+
 /// Reason of the gap after which connections that the kernel does not count are in doubt.
 pub const PROGRAM_MISSED: &str = "program_missed";
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     (
         FACTS_LOST,
         |c| c.facts_lost,
@@ -48,6 +51,11 @@ const KINDS: [Kind; 6] = [
         "flows_full",
         |c| c.flows_full,
         "connections to servers elsewhere were not told, because too many waited: their clients are addresses there",
+    ),
+    (
+        TRANSFERS_LOST,
+        |c| c.transfers_lost,
+        "calls of poolers on their sockets could not be told: statements that passed through them may be unknown",
     ),
     (
         "plaintext_unplaced",

@@ -20,6 +20,7 @@ use std::{
 };
 
 use attribution::Host;
+use ebpf_abi::{Record as _, Transfer};
 use proto::v1::{self, event::Body};
 use tap_core::Settings;
 use tracing::{info, warn};
@@ -31,7 +32,7 @@ use crate::{
     control::{Order, ProcessStatus},
     facts::cgroups::Cgroups,
     limits::{self, CpuPace, CpuTime, MemoryWatch},
-    losses::{FACTS_LOST, Losses, PROGRAM_MISSED, TARGETS_FULL, Unmarked},
+    losses::{FACTS_LOST, Losses, PROGRAM_MISSED, TARGETS_FULL, TRANSFERS_LOST, Unmarked},
     metrics::Metrics,
     progress::{Former, Progress},
     record::Encoded,
@@ -51,6 +52,9 @@ const GATHER: Duration = Duration::from_millis(1);
 /// Segments taken before facts, counters and the stop flag are looked at again.
 const ROUND: usize = 4096;
 
+/// Calls of poolers taken at once: more than their ring holds, so that it is emptied, and yet not without end.
+const PASSED: u64 = 65_536;
+
 /// How often memory and losses are looked at: each look reads a file.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -60,6 +64,8 @@ pub struct Sources {
     pub segments: Ring,
     /// Processes and sockets.
     pub facts: Ring,
+    /// What poolers did with their sockets.
+    pub transfers: Ring,
     /// Attaches, and sees what only the privileged may.
     pub broker: Broker,
     /// The cgroups of this host.
@@ -179,6 +185,7 @@ impl MainLoop {
         let Sources {
             mut segments,
             mut facts,
+            mut transfers,
             broker,
             cgroups,
             boot,
@@ -228,7 +235,7 @@ impl MainLoop {
             // Read before the rings: what a stop finds in them is still recorded.
             let lost = running.broker.lost();
             let stopping = self.stop.load(Ordering::Relaxed) || lost.is_some();
-            let emptied = running.round(&mut segments, &mut facts);
+            let emptied = running.round(&mut segments, &mut facts, &mut transfers);
             while let Ok(order) = self.orders.try_recv() {
                 running.count();
                 self.metrics.queue(&self.outbox);
@@ -278,12 +285,13 @@ impl MainLoop {
 }
 
 impl Running {
-    /// Takes what is in the rings; returns whether both were seen empty.
-    fn round(&mut self, segments: &mut Ring, facts: &mut Ring) -> bool {
+    /// Takes what is in the rings; returns whether they were seen empty.
+    fn round(&mut self, segments: &mut Ring, facts: &mut Ring, transfers: &mut Ring) -> bool {
         let Self { witness, sink, .. } = self;
         let mut out = |event: &Encoded| sink.take(event);
         witness.begin_round();
         while facts.next(|fact| witness.fact(fact)) {}
+        let mut passed = take_transfers(witness, transfers);
         let mut taken = 0;
         let mut emptied = false;
         while taken < ROUND && !emptied {
@@ -295,11 +303,14 @@ impl Running {
                 taken += 1;
             });
         }
+        // What was read meanwhile was passed on meanwhile; and what ended has done all that it did.
+        passed += take_transfers(witness, transfers);
         if emptied {
             witness.end_round(&mut out);
         }
         witness.tell_flows(false, &mut out);
-        self.took_segments = taken > 0;
+        self.took_segments = taken > 0 || passed > 0;
+        self.metrics.transfers.fetch_add(passed, Ordering::Relaxed);
         let set = |metric: &AtomicU64, value: u64| metric.store(value, Ordering::Relaxed);
         let (segments, bytes) = witness.taken();
         set(&self.metrics.segments, segments);
@@ -378,6 +389,9 @@ impl Running {
             {
                 warn!("processes that were not noticed cannot be tapped: {problem:#}");
             }
+            if gap.reason == TRANSFERS_LOST {
+                self.witness.transfers_lost();
+            }
             if gap.reason == TARGETS_FULL {
                 self.unmarked.begin(now);
             }
@@ -419,6 +433,21 @@ impl Running {
             thread::sleep(rest);
         }
     }
+}
+
+/// Takes what poolers did, up to [`PASSED`] of it; returns how much.
+fn take_transfers(witness: &mut Witness, transfers: &mut Ring) -> u64 {
+    let mut taken = 0;
+    while taken < PASSED
+        && transfers.next(|transfer| {
+            if let Some(transfer) = Transfer::read(transfer) {
+                witness.transfer(&transfer);
+            }
+        })
+    {
+        taken += 1;
+    }
+    taken
 }
 
 fn announce(witness: &Witness) {

@@ -52,6 +52,8 @@ pub struct Metrics {
     pub segments: AtomicU64,
     /// Payload bytes in them.
     pub bytes: AtomicU64,
+    /// Calls of poolers on their sockets taken from their ring.
+    pub transfers: AtomicU64,
     /// Payload bytes discarded by pauses.
     pub paused_bytes: AtomicU64,
     /// Payload bytes discarded at the limit of memory.
@@ -109,6 +111,7 @@ impl Metrics {
             flows_full: load(&self.flows_full),
             ring_full_bytes: kernel(Reason::RingFullBytes),
             plaintext_unplaced: kernel(Reason::PlaintextUnplaced),
+            transfers_lost: kernel(Reason::TransfersLost),
         }
     }
 
@@ -181,6 +184,16 @@ impl Metrics {
                 "plaintext_unplaced",
                 "Calls of encryption functions whose connection is not known",
                 counters.plaintext_unplaced,
+            ),
+            (
+                "transfers",
+                "Calls of poolers on their sockets",
+                load(&self.transfers),
+            ),
+            (
+                "transfers_lost",
+                "Calls of poolers on their sockets that could not be told",
+                counters.transfers_lost,
             ),
             (
                 "paused_bytes",

@@ -51,7 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One line that says what is wrong and what to do.
 pub fn run() -> anyhow::Result<ExitCode> {
     let mut channel = Channel::new(std::io::stdin().as_fd().try_clone_to_owned()?, ANSWER_BYTES);
-    let (start, [segments, facts]) = receive(&mut channel)?;
+    let (start, [segments, facts, transfers]) = receive(&mut channel)?;
     // The broker takes signals one after the other and has them blocked; a program that is started inherits that.
     SigSet::all().thread_unblock()?;
     // Whatever becomes of the broker, this process delivers what it has and ends. The kernel tells from here on; if it is
@@ -67,6 +67,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let sources = Sources {
         segments,
         facts,
+        transfers,
         broker: Broker::new(channel),
         cgroups: Cgroups::read().within(start.config.tap.within.as_deref()),
         boot: run::boot_id().chars().take(8).collect(),
@@ -93,7 +94,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
 }
 
 /// What the broker hands over.
-fn receive(channel: &mut Channel) -> anyhow::Result<(Start, [Ring; 2])> {
+fn receive(channel: &mut Channel) -> anyhow::Result<(Start, [Ring; 3])> {
     const NOT_BY_HAND: &str = "this command is for `pgwitness-agent run`, which starts it";
     let until = Instant::now() + PATIENCE;
     loop {
@@ -104,7 +105,7 @@ fn receive(channel: &mut Channel) -> anyhow::Result<(Start, [Ring; 2])> {
                 let rings = rings
                     .collect::<Result<Vec<_>, _>>()
                     .context("the rings cannot be used")?;
-                let Ok(rings) = <[Ring; 2]>::try_from(rings) else {
+                let Ok(rings) = <[Ring; 3]>::try_from(rings) else {
                     bail!("the rings were not handed over");
                 };
                 return Ok((start, rings));

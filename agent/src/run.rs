@@ -110,6 +110,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let host = config.agent.host.clone().unwrap_or_else(identity::host_name);
+    let mut poolers = config.poolers();
     // First of all: whoever may not load programs should read that, and not that a folder cannot be made.
     let tap = Tap::attach(
         config.sizes(FACTS_RING),
@@ -118,9 +119,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Wishes {
             environments: u32::from(!config.identity.run_variables.is_empty()),
             flows: u32::from(config.tap.flows),
+            poolers: u32::from(config.tap.poolers),
         },
+        poolers.comms(),
     )
     .map_err(one_line)?;
+    if tap.tier == Tier::B {
+        poolers.programs.clear();
+    }
     let wanted = Wanted {
         data_directories: config.tap.data_directories.clone(),
         within: config.tap.within.clone(),
@@ -135,7 +141,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         broker: 0,
         broker_holds: Vec::new(),
     };
-    broker::serve::run(start, tap, wanted)
+    broker::serve::run(start, tap, wanted, poolers)
 }
 
 /// The kernel's verifier explains itself over many lines: those are for `doctor`.
@@ -287,6 +293,9 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     }
     if config.tap.flows && tier == Tier::B.to_string() {
         info!("whose connections lead from this host to servers elsewhere is not told: that takes tier A");
+    }
+    if config.tap.poolers && tier == Tier::B.to_string() {
+        info!("poolers of this host are not followed: that takes tier A");
     }
     let (orders, received) = mpsc::channel();
     let broker = sources.broker.clone();

@@ -8,6 +8,7 @@
 mod flows;
 mod old_sessions;
 mod pooled;
+mod recognised;
 
 use std::{collections::HashMap, mem, sync::Arc};
 
@@ -41,6 +42,8 @@ pub struct Witness {
     cgroups: Cgroups,
     connections: Connections,
     servers: Tapped,
+    /// Processes that pass statements on, with the names of their executables.
+    poolers: HashMap<u32, String>,
     broker: Broker,
     /// Processes of which it is not known yet whether they are servers, and the sockets that theirs used meanwhile.
     undecided: HashMap<u32, Vec<SocketFact>>,
@@ -112,6 +115,7 @@ impl Witness {
             cgroups,
             connections: Connections::new(broker.clone()),
             servers: Tapped::default(),
+            poolers: HashMap::new(),
             attributions: ByCookie::default(),
             encoder: Encoder::default(),
             sessions: 0,
@@ -131,6 +135,7 @@ impl Witness {
         };
         witness.processes.inventory(&mut witness.cgroups);
         witness.find_servers()?;
+        witness.find_poolers()?;
         Ok(witness)
     }
 
@@ -216,6 +221,7 @@ impl Witness {
                 let exec = ExecFact::read(bytes)?;
                 self.processes.executed(&exec, &mut self.cgroups);
                 self.consider(exec.task.tgid, &exec.task.comm);
+                self.no_pooler(exec.task.tgid);
             }
             FactKind::Exit => {
                 let task = TaskFact::read(bytes)?;
@@ -302,6 +308,7 @@ impl Witness {
                     self.emit(out);
                     self.process_ended(tgid, at, out);
                     self.server_ended(tgid);
+                    self.no_pooler(tgid);
                 }
                 End::Connection(close) => {
                     if self.tap.session(close.cookie).is_some() {
@@ -401,7 +408,10 @@ impl Witness {
 
     fn socket(&mut self, fact: &SocketFact) {
         if fact.flags & SOCKET_POOLER != 0 {
-            return self.pooler_socket(fact);
+            if self.is_pooler(fact) {
+                self.pooler_socket(fact);
+            }
+            return;
         }
         if !self.servers.contains(fact.server) {
             let waiting: usize = self.undecided.values().map(Vec::len).sum();

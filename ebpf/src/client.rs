@@ -146,19 +146,20 @@ pub fn meet(target: &mut Target, met: &Met) -> Option<bool> {
     Some(true)
 }
 
-struct About {
-    server: u32,
-    tgid: u32,
-    cookie: u64,
-    family: u16,
-    role: SocketRole,
-    flags: u8,
-    sequence: u32,
-    answer: u32,
+/// What of a [`SocketFact`] does not stand in the socket.
+pub struct About {
+    pub server: u32,
+    pub tgid: u32,
+    pub cookie: u64,
+    pub family: u16,
+    pub role: SocketRole,
+    pub flags: u8,
+    pub sequence: u32,
+    pub answer: u32,
 }
 
 #[inline(always)]
-fn tell(sock: Address, about: &About, room: &mut MaybeUninit<SocketFact>) -> Option<()> {
+pub fn tell(sock: Address, about: &About, room: &mut MaybeUninit<SocketFact>) -> Option<()> {
     let room = room.as_mut_ptr();
     // SAFETY: all bit patterns are valid, and every field but the unused end of the path is written here.
     let fact = unsafe { &mut *room };
@@ -193,7 +194,7 @@ fn tell(sock: Address, about: &About, room: &mut MaybeUninit<SocketFact>) -> Opt
 
 /// Whether the socket is one that a process of this host connects or connected with.
 #[inline(always)]
-fn is_connecting(sock: Address) -> bool {
+pub fn is_connecting(sock: Address) -> bool {
     // SAFETY: the value is only read, and at once.
     let Some(owner) = (unsafe { OWNERS.get(sock.0) }) else {
         return false;

@@ -12,9 +12,9 @@ use ebpf_abi::{Counter, FactKind, OwnerFact};
 
 use crate::{
     emit,
-    kernel::{Address, Place as _, offset},
+    kernel::{self, Address, Place as _, offset},
     maps::{OWNERS, Owner},
-    process, sockets,
+    pooler, process, sockets,
 };
 
 /// `enum` in `include/net/tcp_states.h`.
@@ -35,6 +35,9 @@ pub fn state_changed(ctx: &BtfTracePointContext) {
         }
         TCP_CLOSE => {
             let _ = OWNERS.remove(sock.0);
+            if kernel::follows_poolers() {
+                let _ = pooler::closed(ctx);
+            }
         }
         _ => {}
     }

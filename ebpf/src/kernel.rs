@@ -31,8 +31,11 @@ pub static LAYOUT: KernelLayout = KernelLayout {
     tcp_write_seq: 0,
     tcp_rcv_nxt: 0,
     tcp_snd_una: 0,
+    tcp_snd_nxt: 0,
     tcp_bytes_received: 0,
     tcp_bytes_acked: 0,
+    tcp_bytes_sent: 0,
+    tcp_bytes_retrans: 0,
     unix_addr: 0,
     unix_peer: 0,
     unix_address_len: 0,
@@ -91,6 +94,7 @@ pub static LAYOUT: KernelLayout = KernelLayout {
 pub static WISHES: Wishes = Wishes {
     environments: 0,
     flows: 0,
+    poolers: 0,
 };
 
 /// Whether environments are to be told.
@@ -105,6 +109,14 @@ pub fn tells_environments() -> bool {
 pub fn tells_flows() -> bool {
     // SAFETY: as above.
     unsafe { ptr::read_volatile(ptr::addr_of!(WISHES.flows)) != 0 }
+}
+
+/// Whether poolers are followed. Where they are not, the verifier never looks at what is behind it, so that a kernel may lack
+/// what that takes.
+#[inline(always)]
+pub fn follows_poolers() -> bool {
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(ptr::addr_of!(WISHES.poolers)) != 0 }
 }
 
 /// Offset of one member. Volatile, because the compiler sees only zeros.

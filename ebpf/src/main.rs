@@ -15,6 +15,7 @@ mod emit;
 mod kernel;
 mod maps;
 mod plaintext;
+mod pooler;
 mod process;
 mod sockets;
 mod tap;

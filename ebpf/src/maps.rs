@@ -1,10 +1,10 @@
 //! The maps that kernel and user space share, and the kernel side's own state of connecting sockets.
 
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray, RingBuf},
+    btf_maps::{HashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
-use ebpf_abi::{REASON_COUNTERS, Target};
+use ebpf_abi::{Client, REASON_COUNTERS, Target, Walk};
 
 /// Payload. Its size is set at load time.
 #[btf_map]
@@ -14,12 +14,32 @@ pub static SEGMENTS: RingBuf<u8, { 1 << 24 }> = RingBuf::new();
 #[btf_map]
 pub static FACTS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();
 
-/// Processes of PostgreSQL servers, by process id, each with the connection that it serves.
+/// What poolers did with their sockets. Its size is set at load time.
+#[btf_map]
+pub static TRANSFERS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();
+
+/// Processes of PostgreSQL servers, by process id, each with the connection that it serves; and processes of poolers.
 #[btf_map]
 pub static TARGETS: HashMap<u32, Target, 65536> = HashMap::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { REASON_COUNTERS as usize }> = PerCpuArray::new();
+
+/// Names by which programs are taken for poolers, as a task's name shows them. Filled at load time.
+#[btf_map]
+pub static POOLER_NAMES: HashMap<[u8; 16], u32, 64> = HashMap::new();
+
+/// Threads of poolers, by thread id, from their first call on a socket to their end.
+#[btf_map]
+pub static THREADS: HashMap<u32, Thread, 16384> = HashMap::new();
+
+/// Sockets of poolers. It goes with the socket.
+#[btf_map]
+pub static POOLED: SkStorage<Pooled> = SkStorage::new();
+
+/// Unix sockets that poolers had open when they were found running, by inode number: nobody counted what passed before.
+#[btf_map]
+pub static OLD_SOCKETS: HashMap<u64, u32, 65536> = HashMap::new();
 
 /// Who called `connect`, by the address of the `struct sock`, from then until the socket is closed.
 #[btf_map]
@@ -41,3 +61,40 @@ pub struct Owner {
     pub login_uid: u32,
     pub comm: [u8; 16],
 }
+
+/// A thread of a pooler.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Thread {
+    /// Records of it so far, those that were lost included.
+    pub order: u32,
+    pub reserved: u32,
+    /// Where the walk over the buffers of its call stands.
+    pub walk: Walk,
+}
+
+/// A socket of a pooler.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pooled {
+    pub client: Client,
+    pub stage: Stage,
+    /// Or'ed `SOCKET_…` flags that it is told with.
+    pub flags: u8,
+    pub reserved: [u8; 3],
+}
+
+/// What is known of a pooler's socket. A number: user space zeroes the value.
+pub type Stage = u32;
+
+/// It was not looked at.
+pub const NEW: Stage = 0;
+
+/// It is counted, and could not be told yet.
+pub const UNTOLD: Stage = 1;
+
+/// It is told.
+pub const TOLD: Stage = 2;
+
+/// It is nothing that statements go over.
+pub const OTHER: Stage = 3;

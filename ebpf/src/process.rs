@@ -16,13 +16,13 @@ use aya_ebpf::{
 };
 use ebpf_abi::{
     ARGS_MAX, Client, Counter, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind, PATH_MAX, ProbedCall,
-    TARGET_BORN_TAPPED, TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, TaskPlace, Walk,
+    TARGET_BORN_TAPPED, TARGET_POOLER, TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, TaskPlace, Walk,
 };
 
 use crate::{
     client, emit,
     kernel::{self, Address, Place as _, offset},
-    maps::TARGETS,
+    maps::{POOLER_NAMES, TARGETS, THREADS},
 };
 
 pub fn forked(ctx: &BtfTracePointContext) {
@@ -40,7 +40,7 @@ fn try_forked(parent: Address, child: Address) -> Option<()> {
     let parent_tgid: u32 = parent.read(offset!(task_tgid))?;
     // SAFETY: the copied value is used at once, so that a concurrent change cannot tear it.
     if let Some(target) = unsafe { TARGETS.get(parent_tgid) } {
-        let inherited = target.flags & (TARGET_PROBED_TLS | TARGET_PROBED_GSS);
+        let inherited = target.flags & (TARGET_PROBED_TLS | TARGET_PROBED_GSS | TARGET_POOLER);
         mark(tgid, target.server, TARGET_BORN_TAPPED | inherited);
     }
     emit::fact(&describe(child, FactKind::Fork)?);
@@ -57,8 +57,11 @@ fn try_executed(bprm: Address) -> Option<()> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // Marked by name here, so that the first query cannot be missed; the agent looks at the executable itself
     // and takes the mark back if it is no PostgreSQL server.
-    if is_postgres(&bpf_get_current_comm().ok()?) {
+    let name = bpf_get_current_comm().ok()?;
+    if is_postgres(&name) {
         mark(tgid, tgid, TARGET_BORN_TAPPED);
+    } else if kernel::follows_poolers() && is_pooler(&name) {
+        mark(tgid, tgid, TARGET_BORN_TAPPED | TARGET_POOLER);
     } else {
         let _ = TARGETS.remove(tgid);
     }
@@ -157,6 +160,9 @@ pub fn exited(ctx: &BtfTracePointContext) {
 
 #[inline(always)]
 fn try_exited(task: Address) -> Option<()> {
+    if kernel::follows_poolers() {
+        let _ = THREADS.remove(task.read::<u32>(offset!(task_pid))?);
+    }
     // `do_exit` has already counted this thread out: 0 means that the process is over, in whatever order its
     // threads ended.
     let signal = task.follow(offset!(task_signal))?;
@@ -265,6 +271,13 @@ pub fn cgroup_id(task: Address) -> Option<u64> {
         .follow(offset!(css_set_dfl_cgrp))?
         .follow(offset!(cgroup_kn))?
         .read(offset!(kernfs_node_id))
+}
+
+/// Whether a program is named like a pooler's; the agent looks at its executable.
+#[inline(always)]
+fn is_pooler(name: &[u8; 16]) -> bool {
+    // SAFETY: the value is not looked at.
+    unsafe { POOLER_NAMES.get(name).is_some() }
 }
 
 #[inline(always)]

@@ -1,9 +1,10 @@
 //! What a socket is: its ends, its namespace, its peer, and how far its streams have come.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use ebpf_abi::{PEER_CGROUP, PEER_CRED, PeerProcess, SocketFact, UNIX_PATH_MAX};
+use ebpf_abi::{PEER_CGROUP, PEER_CRED, PeerProcess, SocketFact, SocketRole, UNIX_PATH_MAX};
 
 use crate::{
+    client,
     kernel::{Address, Place, offset},
     process,
 };
@@ -81,6 +82,32 @@ pub fn sent(sock: Address) -> Option<(u64, u32)> {
     None
 }
 
+/// Which end of its connection a TCP socket is, by the kernel's counts: the one that connected has had its SYN acknowledged,
+/// which counts as a byte (RFC 9293), and the count of sent payload knows nothing of it.
+#[inline(always)]
+pub fn tcp_role(sock: Address) -> Option<SocketRole> {
+    if client::is_connecting(sock) {
+        return Some(SocketRole::Connected);
+    }
+    for _ in 0..4 {
+        let next: u32 = sock.read(offset!(tcp_snd_nxt))?;
+        let unacknowledged: u32 = sock.read(offset!(tcp_snd_una))?;
+        let acknowledged: u64 = sock.read(offset!(tcp_bytes_acked))?;
+        let sent: u64 = sock.read(offset!(tcp_bytes_sent))?;
+        let again: u64 = sock.read(offset!(tcp_bytes_retrans))?;
+        let still: u32 = sock.read(offset!(tcp_snd_una))?;
+        if still == unacknowledged && sock.read::<u32>(offset!(tcp_snd_nxt))? == next {
+            let passed = acknowledged.wrapping_add(u64::from(next.wrapping_sub(unacknowledged)));
+            return Some(match passed.wrapping_sub(sent.wrapping_sub(again)) {
+                0 => SocketRole::Accepted,
+                1 => SocketRole::Connected,
+                _ => SocketRole::Unknown,
+            });
+        }
+    }
+    None
+}
+
 /// Local port, and remote port as it stands in the socket.
 #[inline(always)]
 pub fn ports(sock: Address) -> Option<u32> {
@@ -89,12 +116,34 @@ pub fn ports(sock: Address) -> Option<u32> {
     Some(u32::from(local) << 16 | u32::from(remote))
 }
 
-/// Fills in path and peer of the accepting end of a Unix connection: it shares the name of the listener that it came
-/// from, while a connecting end has none.
+/// Whether a Unix socket has a name. The accepting end of a connection shares that of the listener that it came from, a
+/// connecting end has none.
+#[inline(always)]
+pub fn is_named(sock: Address) -> bool {
+    sock.follow(offset!(unix_addr)).is_some()
+}
+
+/// Inode number of a socket that a process holds.
+#[inline(always)]
+pub fn inode(sock: Address) -> Option<u64> {
+    sock.follow(offset!(sock_socket))?
+        .follow(offset!(socket_file))?
+        .follow(offset!(file_inode))?
+        .read(offset!(inode_ino))
+}
+
+/// Fills in peer of a Unix connection, the path of its accepting end, and the inode number of the connecting one.
 #[inline(always)]
 pub fn unix(sock: Address, fact: &mut SocketFact) {
     let _ = peer(sock, &mut fact.peer);
-    let Some(address) = sock.follow(offset!(unix_addr)) else {
+    let other = sock.follow(offset!(unix_peer));
+    let (accepting, connecting) = if is_named(sock) {
+        (Some(sock), other)
+    } else {
+        (other, Some(sock))
+    };
+    fact.client_inode = connecting.and_then(inode).unwrap_or(0);
+    let Some(address) = accepting.and_then(|sock| sock.follow(offset!(unix_addr))) else {
         return;
     };
     let Some(length) = address.read::<u32>(offset!(unix_address_len)) else {

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use ebpf_abi::{
     Channel, Client, Counter, Direction, MissingReason, PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT,
-    SegmentHeader, Target,
+    SegmentHeader, TARGET_POOLER, Target,
 };
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     connect, copy, emit,
     kernel::{self, Address, Place as _, Typed, offset},
     maps::TARGETS,
+    pooler,
     sockets::AF_UNIX,
 };
 
@@ -37,7 +38,8 @@ const GOODBYE: u64 = 128;
 pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
     // Every socket call on the host comes by here: what costs least first.
     let length: i32 = ctx.arg(1);
-    if length <= 0 {
+    // Of poolers it counts, too, that there was nothing.
+    if length <= 0 && !kernel::follows_poolers() {
         return;
     }
     let flags: i32 = ctx.arg(2);
@@ -46,8 +48,8 @@ pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
     }
     // SAFETY: the helper has no precondition.
     let task: *mut task_struct = unsafe { bpf_get_current_task_btf() };
-    let is_servers = try_transferred(ctx, task, direction, length as u32);
-    if is_servers == Some(false) && !is_receive(direction) {
+    let is_servers = try_transferred(ctx, task, direction, length);
+    if length > 0 && is_servers == Some(false) && !is_receive(direction) {
         let _ = introduced(ctx, task, length as u32);
     }
 }
@@ -58,7 +60,7 @@ fn try_transferred(
     ctx: &BtfTracePointContext,
     current: *mut task_struct,
     direction: Direction,
-    length: u32,
+    result: i32,
 ) -> Option<bool> {
     let task = Typed(current.cast_const().cast());
     let tgid: u32 = task.read(offset!(task_tgid))?;
@@ -67,6 +69,14 @@ fn try_transferred(
     };
     // SAFETY: the lookup proved the value; a process' entry is used by its own thread, and by nobody else at once.
     let target = unsafe { &mut *target };
+    if kernel::follows_poolers() && target.flags & TARGET_POOLER != 0 {
+        let _ = pooler::transferred(ctx, current, direction, result);
+        return Some(false);
+    }
+    if result <= 0 {
+        return None;
+    }
+    let length = result as u32;
     let thread: u32 = task.read(offset!(task_pid))?;
     // SAFETY: the helper takes the current task.
     let registers = Typed(unsafe { bpf_task_pt_regs(current) } as *const u8);

@@ -415,6 +415,7 @@ fn counters(f: &mut Fields<'_>, c: &v1::Counters) {
     f.always("flows_full", &c.flows_full);
     f.always("ring_full_bytes", &c.ring_full_bytes);
     f.always("plaintext_unplaced", &c.plaintext_unplaced);
+    f.always("transfers_lost", &c.transfers_lost);
 }
 
 fn attribution(f: &mut Fields<'_>, a: &v1::Attribution) {

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     capture::{Counters, Probes, Targets},
     facts::{
-        old_sockets::{Connection, OldSockets},
+        old_sockets::{Connection, OldSockets, sockets_of},
+        poolers::Poolers,
         servers::{Servers, Wanted},
     },
 };
@@ -26,6 +27,7 @@ pub(super) struct Answers {
     counters: Counters,
     probes: Probes,
     servers: Servers,
+    poolers: Poolers,
     old_sockets: OldSockets,
     names: Names,
     digests: Digests,
@@ -39,6 +41,7 @@ impl Answers {
         counters: Counters,
         probes: Probes,
         wanted: Wanted,
+        poolers: Poolers,
         names: Names,
         digests: Digests,
     ) -> Self {
@@ -47,6 +50,7 @@ impl Answers {
             counters,
             probes,
             servers: Servers::new(wanted),
+            poolers,
             old_sockets: OldSockets::default(),
             names,
             digests,
@@ -69,6 +73,11 @@ impl Answers {
                 Err(problem) => vec![Answer::Problem(problem.to_string())],
             },
             Request::Server { pid } => self.server(pid).into_iter().collect(),
+            Request::Poolers => match self.find_poolers() {
+                Ok(followed) => followed,
+                Err(problem) => vec![Answer::Problem(problem.to_string())],
+            },
+            Request::Pooler { pid } => self.pooler(pid).into_iter().collect(),
             Request::Counters => vec![self.counters()],
             Request::Holder {
                 backend,
@@ -158,6 +167,27 @@ impl Answers {
             .map(|server| Answer::Server(Server::from(server)))
     }
 
+    /// Marks the processes of poolers that run already.
+    fn find_poolers(&mut self) -> Result<Vec<Answer>, aya::maps::MapError> {
+        // Twice, for what an unmarked one forks meanwhile; marks are never overwritten.
+        for _ in 0..2 {
+            for pid in self.poolers.running() {
+                self.targets.mark_pooler(pid, || sockets_of(pid))?;
+            }
+        }
+        let running = self.poolers.running().into_iter();
+        Ok(running.filter_map(|pid| self.pooler(pid)).collect())
+    }
+
+    /// As with servers: marked by the kernel side, looked at here.
+    fn pooler(&mut self, pid: u32) -> Option<Answer> {
+        let program = self.poolers.program(pid);
+        if program.is_none() {
+            self.targets.unmark_server(pid);
+        }
+        program.map(|program| Answer::Pooler { pid, program })
+    }
+
     /// Puts the probes into a server's executable. Returns the flags of what of its encryption is read from now on.
     fn probe(&mut self, server: u32) -> u32 {
         let readable = self.probes.attach(server);
@@ -219,6 +249,8 @@ pub(super) fn seen(request: &Request) -> Option<Vec<Answer>> {
         | Request::Servers
         | Request::MarkAll
         | Request::Server { .. }
+        | Request::Poolers
+        | Request::Pooler { .. }
         | Request::Ended { .. }
         | Request::Counters
         | Request::User { .. }

@@ -139,6 +139,37 @@ impl Broker {
         Ok(server_in(parts))
     }
 
+    /// Has all poolers followed that run: process ids, and names of their executables.
+    ///
+    /// # Errors
+    ///
+    /// If a map is full, or no answer came.
+    pub fn poolers(&self) -> anyhow::Result<Vec<(u32, String)>> {
+        let answers = self.ask(Request::Poolers, ALL);
+        let answers = answers.map_err(|NoAnswer| anyhow::anyhow!("the broker does not answer"))?;
+        let mut poolers = Vec::new();
+        for answer in answers {
+            match answer {
+                Answer::Pooler { pid, program } => poolers.push((pid, program)),
+                Answer::Problem(problem) => anyhow::bail!("{problem}"),
+                _ => {}
+            }
+        }
+        Ok(poolers)
+    }
+
+    /// Name of the executable of a process that is named like a pooler, if it is one.
+    ///
+    /// # Errors
+    ///
+    /// If no answer came.
+    pub fn pooler(&self, pid: u32) -> Result<Option<String>, NoAnswer> {
+        match self.one(Request::Pooler { pid }, LONG)? {
+            Answer::Pooler { program, .. } => Ok(Some(program)),
+            _ => Ok(None),
+        }
+    }
+
     /// What was not known in time, and is now.
     pub fn late(&self) -> Vec<(u32, Option<Server>)> {
         let mut link = self.link();

@@ -29,7 +29,7 @@ pub const ANSWER_BYTES: usize = 128 << 10;
 /// Bytes of a command line that are passed on: more than is taken of one that is seen to begin.
 pub const COMMAND_LINE: usize = 4096;
 
-/// The first thing that the broker says, with the descriptors of both rings.
+/// The first thing that the broker says, with the descriptors of the three rings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Start {
     /// What is in effect.
@@ -72,6 +72,13 @@ pub enum Request {
     MarkAll,
     /// A process runs a program that is named like a server's: tap it if it is one. [`Answer::Server`], or nothing.
     Server {
+        /// The process.
+        pid: u32,
+    },
+    /// Follow all poolers that run and are not followed yet. [`Answer::Pooler`] for each that runs, or [`Answer::Problem`].
+    Poolers,
+    /// A process runs a program that is named like a pooler's: follow it if it is one. [`Answer::Pooler`], or nothing.
+    Pooler {
         /// The process.
         pid: u32,
     },
@@ -163,6 +170,13 @@ pub enum Answer {
     Problem(String),
     /// A server that is tapped.
     Server(Server),
+    /// A pooler that is followed.
+    Pooler {
+        /// Process id.
+        pid: u32,
+        /// Name of its executable.
+        program: String,
+    },
     /// Since the tap was attached.
     Counters {
         /// By the index of their `ebpf_abi::Counter`.

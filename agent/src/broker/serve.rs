@@ -33,7 +33,7 @@ use super::{
 use crate::{
     capture::{Tap, heap},
     confine,
-    facts::servers::Wanted,
+    facts::{poolers::Poolers, servers::Wanted},
     privilege,
 };
 
@@ -48,11 +48,12 @@ const LAST_PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// If it cannot be started, ends by a signal, or says what it never would.
-pub fn run(mut start: Start, tap: Tap, wanted: Wanted) -> anyhow::Result<ExitCode> {
+pub fn run(mut start: Start, tap: Tap, wanted: Wanted, poolers: Poolers) -> anyhow::Result<ExitCode> {
     let Tap {
         tier: _,
         segments,
         facts,
+        transfers,
         targets,
         counters,
         probes,
@@ -71,11 +72,12 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted) -> anyhow::Result<ExitCod
     let kept = privilege::kept(probes.take_admin());
     start.broker = std::process::id();
     start.broker_holds = kept.iter().map(|name| (*name).to_owned()).collect();
+    let rings = [segments.as_fd(), facts.as_fd(), transfers.as_fd()];
     channel
-        .send(&start, ANSWER_BYTES, &[segments.as_fd(), facts.as_fd()])
+        .send(&start, ANSWER_BYTES, &rings)
         .context("cannot hand over to the process that parses (is the configuration longer than 128 KiB?)")?;
     // From here on they are its own.
-    drop((segments, facts));
+    drop((segments, facts, transfers));
     confine::broker(&kept)?;
     // Reading the kernel's types took some 100 MiB for a moment.
     heap::trim();
@@ -84,6 +86,7 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted) -> anyhow::Result<ExitCod
         counters,
         probes,
         wanted,
+        poolers,
         Names::start()?,
         Digests::start()?,
     );

@@ -14,16 +14,17 @@ pub mod plaintext;
 pub mod seccomp;
 
 use std::{
+    collections::HashSet,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::Duration,
 };
 
 use aya::{
-    EbpfLoader,
+    Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
-use ebpf_abi::{KernelLayout, REASON_COUNTERS, Target, Wishes};
+use ebpf_abi::{KernelLayout, REASON_COUNTERS, TARGET_POOLER, Target, Wishes};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout},
     sys::resource::{Resource, setrlimit},
@@ -47,6 +48,8 @@ pub struct Sizes {
     pub processes: u32,
     /// Connections of this host's clients.
     pub connections: u32,
+    /// What poolers did with their sockets, in bytes.
+    pub transfers: u32,
 }
 
 /// Why the tap could not be attached; each says what to do.
@@ -89,6 +92,8 @@ pub struct Tap {
     pub segments: Ring,
     /// Processes and sockets.
     pub facts: Ring,
+    /// What poolers did with their sockets.
+    pub transfers: Ring,
     /// Which processes are tapped.
     pub targets: Targets,
     /// What was lost, and why.
@@ -99,7 +104,8 @@ pub struct Tap {
 
 impl Tap {
     /// Loads the programs and attaches all hooks of a tier; of the best that this kernel has, if none is wished.
-    /// `wishes`: what else is told.
+    /// `wishes`: what else is told; poolers are followed in tier A only, where the programs have one of the names `poolers`,
+    /// as tasks show them.
     ///
     /// # Errors
     ///
@@ -109,13 +115,18 @@ impl Tap {
         wished: Option<Tier>,
         at_return: AtReturn,
         wishes: Wishes,
+        poolers: impl Iterator<Item = [u8; 16]>,
     ) -> Result<Self, AttachError> {
         require_privilege()?;
         // Below Linux 5.11 maps count against this limit; newer kernels ignore it, so a refusal is no error.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let layout = LayoutValue(btf::kernel_layout()?);
-        let wishes = WishesValue(wishes);
         let types = aya::Btf::from_sys_fs().map_err(|error| refused(None, error))?;
+        let tier = wished.unwrap_or_else(|| Tier::of_this_kernel(&types));
+        let wishes = WishesValue(match tier {
+            Tier::A => wishes,
+            Tier::B => Wishes { poolers: 0, ..wishes },
+        });
         let mut programs = EbpfLoader::new()
             .btf(Some(&types))
             .override_global("LAYOUT", &layout, true)
@@ -124,29 +135,43 @@ impl Tap {
             .map_max_entries("FACTS", sizes.facts.next_power_of_two())
             .map_max_entries("TARGETS", sizes.processes)
             .map_max_entries("OWNERS", sizes.connections)
+            .map_max_entries("TRANSFERS", sizes.transfers.next_power_of_two())
             .load(OBJECT)
             .map_err(|error| refused(None, error))?;
-        let tier = wished.unwrap_or_else(|| Tier::of_this_kernel(&types));
+        let mut names: HashMap<_, [u8; 16], u32> = map_of(&mut programs, "POOLER_NAMES", HashMap::try_from)?;
+        for name in poolers {
+            names
+                .insert(name, 1_u32, 0)
+                .map_err(|error| refused(None, error))?;
+        }
         let multi = multi::exists(&types).then(|| plaintext::load_multi(OBJECT, &programs));
         for hook in tier.hooks() {
             hook.attach(&mut programs, &types)?;
         }
-        let mut map = |name: &str| {
-            programs
-                .take_map(name)
-                .ok_or_else(|| refused(None, format!("no map {name}")))
-        };
-        let (segments, facts, targets, counters) =
-            (map("SEGMENTS")?, map("FACTS")?, map("TARGETS")?, map("COUNTERS")?);
         Ok(Self {
             tier,
-            segments: Ring(RingBuf::try_from(segments).map_err(|error| refused(None, error))?),
-            facts: Ring(RingBuf::try_from(facts).map_err(|error| refused(None, error))?),
-            targets: Targets(HashMap::try_from(targets).map_err(|error| refused(None, error))?),
-            counters: Counters(PerCpuArray::try_from(counters).map_err(|error| refused(None, error))?),
+            segments: Ring(map_of(&mut programs, "SEGMENTS", RingBuf::try_from)?),
+            facts: Ring(map_of(&mut programs, "FACTS", RingBuf::try_from)?),
+            transfers: Ring(map_of(&mut programs, "TRANSFERS", RingBuf::try_from)?),
+            targets: Targets {
+                processes: map_of(&mut programs, "TARGETS", HashMap::try_from)?,
+                old_sockets: map_of(&mut programs, "OLD_SOCKETS", HashMap::try_from)?,
+            },
+            counters: Counters(map_of(&mut programs, "COUNTERS", PerCpuArray::try_from)?),
             probes: Probes::new(programs, multi, at_return),
         })
     }
+}
+
+/// Takes a map over from the loaded object.
+fn map_of<M>(
+    programs: &mut Ebpf,
+    name: &str,
+    typed: impl FnOnce(Map) -> Result<M, MapError>,
+) -> Result<M, AttachError> {
+    let map = programs.take_map(name);
+    let map = map.ok_or_else(|| refused(None, format!("no map {name}")))?;
+    typed(map).map_err(|error| refused(None, error))
 }
 
 /// A ring that the kernel side writes.
@@ -190,7 +215,11 @@ pub fn wait(rings: [&Ring; 2], timeout: Duration) {
 }
 
 /// The processes that are tapped.
-pub struct Targets(HashMap<MapData, u32, TargetValue>);
+pub struct Targets {
+    processes: HashMap<MapData, u32, TargetValue>,
+    /// Sockets that poolers had open when they were found, by inode number.
+    old_sockets: HashMap<MapData, u64, u32>,
+}
 
 impl Targets {
     /// Marks a process that was found running, unless the kernel side has marked it already. `probed` are the flags of
@@ -206,7 +235,7 @@ impl Targets {
             flags: probed,
             ..Target::default()
         });
-        match self.0.insert(tgid, target, NO_EXIST) {
+        match self.processes.insert(tgid, target, NO_EXIST) {
             Err(MapError::SyscallError(error))
                 if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
             {
@@ -220,17 +249,45 @@ impl Targets {
     /// there is no state of the kernel side's own that this could overwrite.
     pub fn probed(&mut self, server: u32, probed: u32) {
         const EXIST: u64 = 2;
-        if let Ok(TargetValue(mut target)) = self.0.get(&server, 0) {
+        if let Ok(TargetValue(mut target)) = self.processes.get(&server, 0) {
             target.flags |= probed;
             // It may have ended meanwhile.
-            let _ = self.0.insert(server, TargetValue(target), EXIST);
+            let _ = self.processes.insert(server, TargetValue(target), EXIST);
         }
     }
 
-    /// Takes the marks of a server's processes back.
+    /// Marks a pooler's process that was found running. `sockets` lists what it has open.
+    ///
+    /// What is used before the list is complete counts as old, what is not in it was opened since, with every byte of it seen.
+    ///
+    /// # Errors
+    ///
+    /// If the map of processes is full.
+    pub fn mark_pooler(
+        &mut self,
+        tgid: u32,
+        sockets: impl FnOnce() -> HashSet<u64>,
+    ) -> Result<(), MapError> {
+        /// As in the kernel side: all sockets are old.
+        const ALL: u64 = 0;
+        if self.processes.get(&tgid, 0).is_ok() {
+            return Ok(());
+        }
+        self.old_sockets.insert(ALL, 1, 0)?;
+        self.mark(tgid, tgid, TARGET_POOLER)?;
+        for inode in sockets() {
+            if self.old_sockets.insert(inode, 1, 0).is_err() {
+                // Without room for all of them, all that are met from here on count as old.
+                return Ok(());
+            }
+        }
+        self.old_sockets.remove(&ALL)
+    }
+
+    /// Takes the marks of a server's or pooler's processes back.
     pub fn unmark_server(&mut self, server: u32) {
         let marked: Vec<u32> = self
-            .0
+            .processes
             .iter()
             .filter_map(Result::ok)
             .filter(|(_, target)| target.0.server == server)
@@ -238,7 +295,7 @@ impl Targets {
             .collect();
         for tgid in marked {
             // It may have ended meanwhile.
-            let _ = self.0.remove(&tgid);
+            let _ = self.processes.remove(&tgid);
         }
     }
 }

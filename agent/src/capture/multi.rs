@@ -131,7 +131,12 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
 
 /// The descriptor of a map of one of the kinds that the object has.
 fn fd(map: &Map) -> Option<RawFd> {
-    let (Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data)) = map else {
+    let (Map::Array(data)
+    | Map::HashMap(data)
+    | Map::PerCpuArray(data)
+    | Map::RingBuf(data)
+    | Map::SkStorage(data)) = map
+    else {
         return None;
     };
     Some(data.fd().as_fd().as_raw_fd())

@@ -52,6 +52,16 @@ fn the_defaults_hold_and_bad_values_are_named() {
     let said = config.check().expect_err("no room at all").to_string();
     assert!(said.starts_with("limits.client_connections is 0:"), "{said}");
     let mut config = Config::default();
+    config.tap.pooler_programs = vec!["our-pooler".to_owned()];
+    assert_eq!(config.check(), Ok(()));
+    let programs = config.poolers().programs;
+    assert!(programs.contains(&"pgbouncer".to_owned()) && programs.contains(&"our-pooler".to_owned()));
+    config.tap.poolers = false;
+    assert!(config.poolers().programs.is_empty());
+    config.tap.pooler_programs = vec!["/usr/sbin/pgbouncer".to_owned()];
+    let said = config.check().expect_err("a path").to_string();
+    assert!(said.starts_with("tap.pooler_programs is "), "{said}");
+    let mut config = Config::default();
     config.agent.id = Some("Not A Name".to_owned());
     assert!(
         config

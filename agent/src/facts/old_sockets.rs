@@ -215,7 +215,7 @@ fn namespace_of(pid: u32) -> Option<u32> {
 }
 
 /// The sockets that a process has open; none if it is gone.
-fn sockets_of(pid: u32) -> HashSet<u64> {
+pub fn sockets_of(pid: u32) -> HashSet<u64> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return HashSet::new();
     };

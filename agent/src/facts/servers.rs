@@ -205,7 +205,7 @@ fn descends(mut pid: u32, from: u32, parents: &HashMap<u32, u32>) -> bool {
 }
 
 /// Path of a process' cgroup in the unified hierarchy.
-fn cgroup(pid: u32) -> Option<String> {
+pub(super) fn cgroup(pid: u32) -> Option<String> {
     let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
     let groups = process.cgroups().ok()?.0;
     let unified = groups.into_iter().find(|group| group.hierarchy == 0);

@@ -286,7 +286,8 @@ impl Witness {
             // At the end of the next round: its last segments may still wait.
             self.ends_of_round.push(End::Process { tgid, at: now });
         }
-        self.find_servers()
+        self.find_servers()?;
+        self.find_poolers()
     }
 
     /// Marks the processes of tapped servers that are not: there was no room for them.

@@ -24,5 +24,5 @@ pub use flow::{End, Joined, Match, WINDOW_NS, join};
 pub use peer::{Peer, attribute};
 pub use principal::{Attribution, Confidence, Hop, Host, Principal, PrincipalKind};
 pub use process::{CommandLine, Container, Namespaces, Process};
-pub use relay::Relay;
+pub use relay::{Relay, pooler_programs};
 pub use run::{DEFAULT_VARIABLES, VALUE_MAX, Variable, run_identity};

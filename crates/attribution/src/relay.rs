@@ -50,6 +50,12 @@ impl Relay {
     }
 }
 
+/// Names of the executables of poolers.
+pub fn pooler_programs() -> impl Iterator<Item = &'static str> {
+    let poolers = RELAYS.iter().filter(|(_, relay)| *relay == Relay::Pooler);
+    poolers.map(|(name, _)| *name)
+}
+
 fn is_named_like_a_server(process: &Process) -> bool {
     let program = process.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
     program.is_some_and(|name| name.starts_with("postgres") || name.starts_with("postmaster"))

@@ -24,7 +24,10 @@ pub enum Counter {
     ProbeMissed = 8,
     /// Calls of an encryption function by a process whose socket is not known.
     PlaintextUnplaced = 9,
+    /// Calls of poolers on their sockets that could not be told: the ring for them was full, or there was no room for what is
+    /// kept of a thread or a socket.
+    TransfersLost = 10,
 }
 
 /// How many counters there are.
-pub const REASON_COUNTERS: u32 = 10;
+pub const REASON_COUNTERS: u32 = 11;

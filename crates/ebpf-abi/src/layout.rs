@@ -31,8 +31,11 @@ pub struct KernelLayout {
     pub tcp_write_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_snd_una: u32,
+    pub tcp_snd_nxt: u32,
     pub tcp_bytes_received: u32,
     pub tcp_bytes_acked: u32,
+    pub tcp_bytes_sent: u32,
+    pub tcp_bytes_retrans: u32,
     pub unix_addr: u32,
     pub unix_peer: u32,
     pub unix_address_len: u32,
@@ -94,4 +97,6 @@ pub struct Wishes {
     pub environments: u32,
     /// Not 0: connections over which a client of PostgreSQL begins to speak are told, wherever they lead.
     pub flows: u32,
+    /// Not 0: processes of poolers are followed.
+    pub poolers: u32,
 }

@@ -1,4 +1,5 @@
-//! What the kernel side knows of a process that belongs to a PostgreSQL server, and of the client that it serves.
+//! What the kernel side knows of a process that belongs to a PostgreSQL server, and of the client that it serves; of one
+//! that belongs to a pooler it only knows that.
 
 /// Flag of [`Target`]: the kernel saw the process fork, so that every byte of its sockets was seen.
 pub const TARGET_BORN_TAPPED: u32 = 1;
@@ -11,6 +12,10 @@ pub const TARGET_PROBED_GSS: u32 = 8;
 
 /// Flag of [`Target`]: its client's socket could not be told at first, so that what is told later begins mid-stream.
 pub const TARGET_SOCKET_UNTOLD: u32 = 4;
+
+/// Flag of [`Target`]: it is no server's process but passes statements on. `server` is the process by which it was
+/// recognised; its sockets are kept elsewhere, because it has many.
+pub const TARGET_POOLER: u32 = 16;
 
 /// A process of a server. User space writes `server` and `flags`; the rest is the kernel side's own.
 #[repr(C)]

@@ -754,6 +754,9 @@ pub struct Counters {
     /// Connections to PostgreSQL servers elsewhere that were not told, because too many waited to be.
     #[prost(uint64, tag = "20")]
     pub flows_full: u64,
+    /// Calls of poolers on their sockets that could not be told: statements that passed through them may be without a name.
+    #[prost(uint64, tag = "21")]
+    pub transfers_lost: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentStart {
