@@ -406,7 +406,8 @@ impl Config {
         };
         let programs = &self.tap.pooler_programs;
         if let Some(name) = programs.iter().find(|name| !is_program(name)) {
-            let expected = "it must be names of executables without their folder, 1 to 64 printable characters";
+            let expected =
+                "it must be names of executables without their folder, 1 to 64 printable characters";
             return refuse("tap.pooler_programs", format!("{name:?}"), expected);
         }
         if programs.len() > POOLER_PROGRAMS {

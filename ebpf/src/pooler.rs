@@ -16,8 +16,8 @@ use aya_ebpf::{
 };
 use ebpf_abi::{
     BUFFERS_MAX, Channel, Client, CloseFact, Counter, Direction, FRONT, FactKind, LOST_RECEIVED, LOST_SENT,
-    SOCKET_MID_STREAM, SOCKET_POOLER, SOCKET_UNCOUNTED, SocketRole, TRANSFER_END,
-    TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer, Walk,
+    SOCKET_MID_STREAM, SOCKET_POOLER, SOCKET_UNCOUNTED, SocketRole, TRANSFER_END, TRANSFER_LOST,
+    TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer, Walk,
 };
 
 use crate::{
@@ -49,7 +49,11 @@ pub fn transferred(
     if typed.read::<u16>(offset!(sock_type))? != SOCK_STREAM {
         return None;
     }
-    let flags = if result > 0 { 0 } else { nothing(result, direction)? };
+    let flags = if result > 0 {
+        0
+    } else {
+        nothing(result, direction)?
+    };
     let length = if result > 0 { result as u32 } else { 0 };
     let task = Typed(current.cast_const().cast());
     let (tgid, id): (u32, u32) = (task.read(offset!(task_tgid))?, task.read(offset!(task_pid))?);
@@ -60,7 +64,12 @@ pub fn transferred(
     // SAFETY: `sk` is the tracepoint's own trusted argument; a new value is zeroed.
     let kept = unsafe {
         let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-        bpf_sk_storage_get(ptr::from_ref(&POOLED).cast_mut().cast(), sk, ptr::null_mut(), create)
+        bpf_sk_storage_get(
+            ptr::from_ref(&POOLED).cast_mut().cast(),
+            sk,
+            ptr::null_mut(),
+            create,
+        )
     };
     if kept.is_null() {
         // The number is used all the same, so that the hole shows.
@@ -113,7 +122,12 @@ pub fn transferred(
         if tcp.is_null() {
             return None;
         }
-        client::advance(&mut kept.client, Typed(tcp.cast_const().cast()), direction, length)?
+        client::advance(
+            &mut kept.client,
+            Typed(tcp.cast_const().cast()),
+            direction,
+            length,
+        )?
     };
     if kept.stage == UNTOLD {
         next(thread);
@@ -450,7 +464,8 @@ pub fn closed(ctx: &BtfTracePointContext) -> Option<()> {
     const SHUTDOWN_MASK: u8 = 3;
     let sk: *mut core::ffi::c_void = ctx.arg(0);
     // SAFETY: `sk` is the tracepoint's own trusted argument.
-    let kept = unsafe { bpf_sk_storage_get(ptr::from_ref(&POOLED).cast_mut().cast(), sk, ptr::null_mut(), 0) };
+    let kept =
+        unsafe { bpf_sk_storage_get(ptr::from_ref(&POOLED).cast_mut().cast(), sk, ptr::null_mut(), 0) };
     if kept.is_null() {
         return None;
     }

@@ -16,7 +16,8 @@ use aya_ebpf::{
 };
 use ebpf_abi::{
     ARGS_MAX, Client, Counter, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind, PATH_MAX, ProbedCall,
-    TARGET_BORN_TAPPED, TARGET_POOLER, TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, TaskPlace, Walk,
+    TARGET_BORN_TAPPED, TARGET_POOLER, TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, TaskPlace,
+    Walk,
 };
 
 use crate::{

@@ -138,13 +138,13 @@ impl Tap {
             .map_max_entries("TRANSFERS", sizes.transfers.next_power_of_two())
             .load(OBJECT)
             .map_err(|error| refused(None, error))?;
+        let multi = multi::exists(&types).then(|| plaintext::load_multi(OBJECT, &programs));
         let mut names: HashMap<_, [u8; 16], u32> = map_of(&mut programs, "POOLER_NAMES", HashMap::try_from)?;
         for name in poolers {
             names
                 .insert(name, 1_u32, 0)
                 .map_err(|error| refused(None, error))?;
         }
-        let multi = multi::exists(&types).then(|| plaintext::load_multi(OBJECT, &programs));
         for hook in tier.hooks() {
             hook.attach(&mut programs, &types)?;
         }
@@ -263,11 +263,7 @@ impl Targets {
     /// # Errors
     ///
     /// If the map of processes is full.
-    pub fn mark_pooler(
-        &mut self,
-        tgid: u32,
-        sockets: impl FnOnce() -> HashSet<u64>,
-    ) -> Result<(), MapError> {
+    pub fn mark_pooler(&mut self, tgid: u32, sockets: impl FnOnce() -> HashSet<u64>) -> Result<(), MapError> {
         /// As in the kernel side: all sockets are old.
         const ALL: u64 = 0;
         if self.processes.get(&tgid, 0).is_ok() {

@@ -10,7 +10,8 @@ impl Witness {
     /// Has the poolers followed that run already.
     pub(super) fn find_poolers(&mut self) -> anyhow::Result<()> {
         let running = self.broker.poolers()?;
-        self.poolers.retain(|pid, _| running.iter().any(|(running, _)| running == pid));
+        self.poolers
+            .retain(|pid, _| running.iter().any(|(running, _)| running == pid));
         for (pid, program) in running {
             self.recognised(pid, program);
         }
