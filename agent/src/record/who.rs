@@ -61,7 +61,7 @@ fn hop(hop: &Hop) -> v1::Hop {
         role: hop.relay.name().to_owned(),
         confidence: confidence(hop.confidence).into(),
         process: Some(process(&hop.process)),
-        session: String::new(),
+        session: hop.session.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

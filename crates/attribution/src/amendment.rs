@@ -237,6 +237,7 @@ mod tests {
                 role: "proxy".to_owned(),
                 confidence: Confidence::Observed.into(),
                 process: None,
+                session: String::new(),
             }],
             ..Default::default()
         }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::CgroupPath;
+use crate::{CgroupPath, Shown};
 
 /// A fact that an attribution rests on. [`Display`] has its words, as they stand in records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,24 @@ pub enum Fact {
     PutIn(u32),
     /// A former run of the agent recorded the `connect`.
     FormerRun,
+    /// A pooler passed it on for this client.
+    Leased {
+        /// The client's session at the pooler.
+        session: Arc<str>,
+        /// How that is known.
+        shown: Shown,
+    },
+    /// It is the pooler's own, or belongs to its connection.
+    PoolersOwn,
+    /// It may be this client's.
+    Candidate {
+        /// Its principal, or "unknown".
+        principal: Arc<str>,
+        /// Its session at the pooler.
+        session: Arc<str>,
+    },
+    /// So many more may have said it.
+    MoreCandidates(usize),
 }
 
 /// Both ends of a TCP connection, as somebody sees them.
@@ -113,7 +131,36 @@ impl Display for Fact {
                 "put into the container from outside: it does not descend from the first process there, {first}"
             ),
             Self::FormerRun => f.write_str("recorded by a former run of the agent"),
+            Self::Leased { session, shown } => leased(f, session, *shown),
+            Self::PoolersOwn => f.write_str("the pooler's own, or its connection's: no client's"),
+            Self::Candidate { principal, session } => {
+                write!(f, "may be of {principal}, the pooler's session {session}")
+            }
+            Self::MoreCandidates(more) => write!(f, "or of {more} more"),
         }
+    }
+}
+
+fn leased(f: &mut Formatter<'_>, session: &str, shown: Shown) -> fmt::Result {
+    match shown {
+        Shown::Both => write!(
+            f,
+            "the pooler sent the request from the memory into which it had received it in its session {session}, and the \
+             answer to that session from the memory into which it had received that"
+        ),
+        Shown::Request => write!(
+            f,
+            "the pooler sent the request from the memory into which it had received it in its session {session}; of the \
+             answer that was not seen"
+        ),
+        Shown::Answer => write!(
+            f,
+            "the pooler wrote the request anew right behind a receive in its session {session}, and the answer went there"
+        ),
+        Shown::Sole => write!(
+            f,
+            "the pooler's process had no client but that of its session {session}"
+        ),
     }
 }
 
@@ -204,6 +251,48 @@ mod tests {
                 "put into the container from outside: it does not descend from the first process there, 50",
             ),
             (Fact::FormerRun, "recorded by a former run of the agent"),
+            (
+                Fact::Leased {
+                    session: "b-7".into(),
+                    shown: Shown::Both,
+                },
+                "the pooler sent the request from the memory into which it had received it in its session b-7, and the \
+                 answer to that session from the memory into which it had received that",
+            ),
+            (
+                Fact::Leased {
+                    session: "b-7".into(),
+                    shown: Shown::Request,
+                },
+                "the pooler sent the request from the memory into which it had received it in its session b-7; of the \
+                 answer that was not seen",
+            ),
+            (
+                Fact::Leased {
+                    session: "b-7".into(),
+                    shown: Shown::Answer,
+                },
+                "the pooler wrote the request anew right behind a receive in its session b-7, and the answer went there",
+            ),
+            (
+                Fact::Leased {
+                    session: "b-7".into(),
+                    shown: Shown::Sole,
+                },
+                "the pooler's process had no client but that of its session b-7",
+            ),
+            (
+                Fact::PoolersOwn,
+                "the pooler's own, or its connection's: no client's",
+            ),
+            (
+                Fact::Candidate {
+                    principal: "spiffe://td/host/h/unit/a.service".into(),
+                    session: "b-7".into(),
+                },
+                "may be of spiffe://td/host/h/unit/a.service, the pooler's session b-7",
+            ),
+            (Fact::MoreCandidates(3), "or of 3 more"),
         ];
         for (fact, words) in facts {
             assert_eq!(fact.to_string(), words);

@@ -147,6 +147,7 @@ fn behind_relay(
         principal,
         confidence,
         process: Arc::clone(process),
+        session: None,
     };
     Attribution {
         hops: vec![hop],

@@ -61,7 +61,7 @@ pub struct Attribution {
     pub principal: Principal,
     /// How sure.
     pub confidence: Confidence,
-    /// "tcp-owner", "tcp-holder", "unix-peer-cred", "address" or "none".
+    /// "tcp-owner", "tcp-holder", "unix-peer-cred", "address", "lease", "pooler" or "none".
     pub method: &'static str,
     /// Why it is unknown; empty if it is not.
     pub reason: String,
@@ -84,6 +84,8 @@ pub struct Hop {
     pub confidence: Confidence,
     /// Its process.
     pub process: Arc<Process>,
+    /// Of a pooler: its session with the client whose statement it passed on, by the id that it has in records.
+    pub session: Option<Arc<str>>,
 }
 
 impl Principal {
