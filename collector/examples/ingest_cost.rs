@@ -267,6 +267,7 @@ fn query(seq: u64) -> v1::Query {
             request_to: place + 45,
             response_to: place + 51,
             continues: None,
+            ..Default::default()
         }),
         params: vec![v1::Param {
             oid: 23,

@@ -307,6 +307,8 @@ fn stream(f: &mut Fields<'_>, s: &v1::StreamRange) {
     f.always("request_to", &s.request_to);
     f.always("response_to", &s.response_to);
     f.optional("continues", s.continues);
+    f.optional("client_from", s.client_from);
+    f.optional("client_to", s.client_to);
 }
 
 /// The body of every kind but `query`.
@@ -461,6 +463,7 @@ fn asserted(f: &mut Fields<'_>, a: &v1::Asserted) {
         stale.extend(claim.possibly_stale.then(|| claim.says.clone()));
     }
     f.texts("possibly_stale", &stale);
+    f.texts("foreign", &a.foreign);
     f.text("unknown", &a.unknown);
 }
 

@@ -192,6 +192,10 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
         if let Some(continues) = query.continues {
             out.present(4, continues);
         }
+        if let Some(range) = &query.client {
+            out.present(5, range.start);
+            out.present(6, range.end);
+        }
     });
     for told in query.params.iter() {
         // Values are there only where the pipeline was told to keep them.

@@ -76,6 +76,8 @@ pub(super) fn query(query: &Query) -> v1::Query {
             request_to: query.request.end,
             response_to: query.response_to,
             continues: query.continues,
+            client_from: query.client.as_ref().map(|range| range.start),
+            client_to: query.client.as_ref().map(|range| range.end),
         }),
         param_count: u32::from(query.param_count),
         params: query.params.iter().map(param).collect(),
@@ -111,6 +113,7 @@ pub(super) fn asserted(asserted: &Asserted) -> v1::Asserted {
     v1::Asserted {
         claims: claims.collect(),
         unknown: asserted.unknown.unwrap_or_default().to_owned(),
+        foreign: asserted.foreign.iter().map(|says| says.to_string()).collect(),
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) fn answered(text: &str, tag: &str) -> Query {
         continues: None,
         request: 0..0,
         response_to: 0,
+        client: None,
     }
 }
 

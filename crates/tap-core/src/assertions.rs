@@ -21,8 +21,10 @@ pub struct Asserted {
     /// What the statement's own comment says, then what its session's settings say, the most trusted first.
     pub claims: Vec<Claim>,
     /// Why nobody knows whether a setting names an end user: "opened_before_attach", "gap", "text" (it was changed by a
-    /// statement that cannot be read), "expression" (to what the server computed), "encoding", "too_long".
+    /// statement that cannot be read), "expression" (to what the server computed), "encoding", "too_long"; behind a pooler "foreign" (another client named one).
     pub unknown: Option<&'static str>,
+    /// What settings say that another client of a pooler made, by [`Claim::says`]; filled by whoever knows leases.
+    pub foreign: Vec<Arc<str>>,
 }
 
 /// One thing that a client says about itself.

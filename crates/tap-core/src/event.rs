@@ -259,6 +259,8 @@ pub struct Query {
     pub request: Range<u64>,
     /// Where the answer ends in the backend stream.
     pub response_to: u64,
+    /// Where the request stands in the stream of the client that a pooler passed it on for; filled by whoever knows leases.
+    pub client: Option<Range<u64>>,
 }
 
 impl Query {

@@ -268,6 +268,7 @@ fn query(
         continues: exchange.continues,
         request: exchange.request.clone(),
         response_to: exchange.response_to,
+        client: None,
     })
 }
 

@@ -414,9 +414,13 @@ pub struct Asserted {
     /// Of several that say the same, the first counts.
     #[prost(message, repeated, tag = "1")]
     pub claims: ::prost::alloc::vec::Vec<Claim>,
-    /// Why it is not known whether an end user was named: "opened_before_attach", "gap", "text", "expression", "encoding", …
+    /// Why it is not known whether an end user was named: "opened_before_attach", "gap", "text", "expression", "encoding", "foreign", …
     #[prost(string, tag = "2")]
     pub unknown: ::prost::alloc::string::String,
+    /// What settings of the server's connection say that this client did not make: another client of the same pooler, or the
+    /// pooler. Keys as in Claim.says; the values are not theirs and are not told.
+    #[prost(string, repeated, tag = "3")]
+    pub foreign: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Claim {
@@ -586,6 +590,12 @@ pub struct StreamRange {
     /// Of an Execute that continues a suspended portal, and of the end of a replication stream: request_from of the first.
     #[prost(uint64, optional, tag = "4")]
     pub continues: ::core::option::Option<u64>,
+    /// Of a statement that a pooler passed on as it received it: where the request stands in the stream of the client's session
+    /// at the pooler, which is that of the last hop.
+    #[prost(uint64, optional, tag = "5")]
+    pub client_from: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub client_to: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionOpen {}

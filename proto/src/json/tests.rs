@@ -126,6 +126,7 @@ fn what_a_client_asserts_stands_beside_what_was_observed() {
                 claim("tenant", "t-1", false),
             ],
             unknown: String::new(),
+            foreign: vec!["tenant_before".to_owned()],
         });
     }
     let json = event("db1", &one);
@@ -136,7 +137,7 @@ fn what_a_client_asserts_stands_beside_what_was_observed() {
         json["attribution"]["asserted"],
         serde_json::json!({
             "end_user": "bob", "source": "set app.end_user", "set_by": {"request_from": 0, "index": 2},
-            "tenant": "t-1", "possibly_stale": ["end_user"],
+            "tenant": "t-1", "possibly_stale": ["end_user"], "foreign": ["tenant_before"],
         })
     );
     one.attribution = None;

@@ -80,6 +80,7 @@ fn queries() -> Vec<Query> {
         query.asserted = Some(Arc::new(tap_core::Asserted {
             claims: vec![claim("end_user", Some(by), true), claim("tenant", None, false)],
             unknown: Some("gap"),
+            foreign: vec!["tenant".into()],
         }));
     });
     change(|query| {
@@ -102,6 +103,7 @@ fn queries() -> Vec<Query> {
         query.transaction_final = Some(tap_core::Final::Committed);
         query.continues = Some(0);
         query.request = 10..300;
+        query.client = Some(0..290);
         query.function_oid = Some(0);
         query.rows_affected = Some(0);
         query.copy_bytes = Some(0);

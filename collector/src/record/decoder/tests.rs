@@ -88,6 +88,8 @@ fn own() -> v1::Event {
                 request_to: 2,
                 response_to: 3,
                 continues: Some(1),
+                client_from: Some(0),
+                client_to: Some(45),
             }),
             params: vec![v1::Param {
                 oid: 23,

@@ -118,5 +118,6 @@ pub(super) fn comment(words: &Words, query: &mut Query, names: &Tracked) {
     query.asserted = Some(Arc::new(Asserted {
         claims,
         unknown: unknown.filter(|_| !named),
+        foreign: Vec::new(),
     }));
 }
