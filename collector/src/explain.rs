@@ -115,6 +115,7 @@ fn explain(event: &Value) -> String {
     let container = &who["container"];
     line("container", words(container, &["name", "image", "runtime", "id"]));
     line("pod", words(&who["pod"], &["namespace", "name", "uid"]));
+    chain(&mut line, event);
     for hop in list(&who["hops"]) {
         let through = format!(
             "{} {}, {}",
@@ -126,6 +127,30 @@ fn explain(event: &Value) -> String {
         process(&mut line, "", &hop["process"]);
     }
     out
+}
+
+/// From the client to the backend, each with its own level; told where a pooler is on the way and the client is known.
+fn chain(line: &mut impl FnMut(&str, String), event: &Value) {
+    let who = &event["attribution"];
+    let hops = list(&who["hops"]);
+    let Some(first) = hops.iter().find(|hop| hop["session"].is_string()) else {
+        return;
+    };
+    let level = |of: &Value, confidence: &str, method: &str| {
+        with(", ", &text(&of[confidence])) + &with(" by ", &text(&of[method]))
+    };
+    let mut links = vec![text(&who["principal"]) + &level(first, "client_confidence", "client_method")];
+    links.extend(hops.iter().map(|hop| {
+        format!("{} {}", text(&hop["role"]), text(&hop["name"]))
+            + &level(hop, "confidence", "")
+            + &with(", its session ", &text(&hop["session"]))
+    }));
+    let session = &event["session"];
+    links.push(format!("backend {}", text(&session["backend_pid"])) + &level(who, "confidence", "method"));
+    for (number, link) in links.iter().enumerate() {
+        let name = if number == 0 { "chain" } else { "" };
+        line(name, format!("{}. {link}", number + 1));
+    }
 }
 
 /// What is expected of whoever it was, by the inventory that is in effect now.
@@ -225,6 +250,25 @@ mod tests {
         );
         for wrong in ["", "17", "db1", "db1-", "db1-x", "a' OR 1=1 --1", "db1-1; x"] {
             assert!(question(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_pooled_statement_has_a_chain_with_a_level_for_each_link() {
+        let event = json!({
+            "event_id": "db1-17", "kind": "query", "session": {"id": "s", "backend_pid": 4711},
+            "attribution": {"principal": "spiffe://x/unit/a.service", "confidence": "joined", "method": "lease",
+                "hops": [{"role": "pooler", "name": "spiffe://x/unit/p.service", "confidence": "observed", "session": "b-7",
+                    "client_confidence": "observed", "client_method": "tcp-owner"}]},
+        });
+        let told = explain(&event);
+        let lines: Vec<&str> = told.lines().map(str::trim).collect();
+        for expected in [
+            "chain      1. spiffe://x/unit/a.service, observed by tcp-owner",
+            "2. pooler spiffe://x/unit/p.service, observed, its session b-7",
+            "3. backend 4711, joined by lease",
+        ] {
+            assert!(lines.contains(&expected), "{expected:?} is not in\n{told}");
         }
     }
 

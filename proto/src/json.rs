@@ -476,6 +476,10 @@ fn hop(f: &mut Fields<'_>, h: &v1::Hop) {
     f.always("confidence", &confidence(h.confidence));
     f.node("process", h.process.as_ref(), process);
     f.text("session", &h.session);
+    if !h.session.is_empty() {
+        f.always("client_confidence", &confidence(h.client_confidence));
+        f.text("client_method", &h.client_method);
+    }
 }
 
 fn process(f: &mut Fields<'_>, p: &v1::Process) {

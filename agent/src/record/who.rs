@@ -56,12 +56,17 @@ fn confidence(confidence: Confidence) -> v1::Confidence {
 }
 
 fn hop(hop: &Hop) -> v1::Hop {
+    let client = hop.client.as_ref();
     v1::Hop {
         name: hop.principal.id.clone(),
         role: hop.relay.name().to_owned(),
         confidence: confidence(hop.confidence).into(),
         process: Some(process(&hop.process)),
-        session: hop.session.as_deref().unwrap_or_default().to_owned(),
+        session: client
+            .map(|client| client.session.to_string())
+            .unwrap_or_default(),
+        client_confidence: client.map_or(0, |client| confidence(client.confidence).into()),
+        client_method: client.map(|client| client.method.to_owned()).unwrap_or_default(),
     }
 }
 

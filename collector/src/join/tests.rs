@@ -393,8 +393,7 @@ fn a_relay_takes_the_place_of_an_address() {
                 name: unit("haproxy"),
                 role: "proxy".into(),
                 confidence: Confidence::Observed.into(),
-                process: None,
-                session: String::new(),
+                ..Default::default()
             }],
             ..Default::default()
         }),

@@ -236,8 +236,7 @@ mod tests {
                 name: "spiffe://td/host/lb/unit/haproxy.service".to_owned(),
                 role: "proxy".to_owned(),
                 confidence: Confidence::Observed.into(),
-                process: None,
-                session: String::new(),
+                ..Default::default()
             }],
             ..Default::default()
         }

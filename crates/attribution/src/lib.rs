@@ -24,7 +24,7 @@ pub use evidence::{Ends, Fact, Pair, Translated};
 pub use flow::{End, Joined, Match, WINDOW_NS, join};
 pub use peer::{Peer, attribute};
 pub use pooled::{Lease, Shown, pooler, through_pooler};
-pub use principal::{Attribution, Confidence, Hop, Host, Principal, PrincipalKind};
+pub use principal::{Attribution, Confidence, Hop, HopClient, Host, Principal, PrincipalKind};
 pub use process::{CommandLine, Container, Namespaces, Process};
 pub use relay::{Relay, pooler_programs};
 pub use run::{DEFAULT_VARIABLES, VALUE_MAX, Variable, run_identity};

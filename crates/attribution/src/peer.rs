@@ -147,7 +147,7 @@ fn behind_relay(
         principal,
         confidence,
         process: Arc::clone(process),
-        session: None,
+        client: None,
     };
     Attribution {
         hops: vec![hop],

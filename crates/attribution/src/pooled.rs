@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{Attribution, Confidence, Fact, Hop, Host, Principal, Process, Relay};
+use crate::{Attribution, Confidence, Fact, Hop, HopClient, Host, Principal, Process, Relay};
 
 /// The method of what is a client's.
 const LEASE: &str = "lease";
@@ -61,7 +61,7 @@ pub fn pooler(host: &Host, process: &Arc<Process>) -> Hop {
         principal: Principal::of_process(host, process).unwrap_or_else(|_| Principal::unknown()),
         confidence: Confidence::Observed,
         process: Arc::clone(process),
-        session: None,
+        client: None,
     }
 }
 
@@ -94,7 +94,11 @@ fn of_client(pooler: &Hop, client: &Attribution, session: &Arc<str>, shown: Show
         shown,
     });
     answer.hops.push(Hop {
-        session: Some(Arc::clone(session)),
+        client: Some(HopClient {
+            session: Arc::clone(session),
+            confidence: client.confidence,
+            method: client.method,
+        }),
         ..pooler.clone()
     });
     answer
@@ -241,10 +245,12 @@ mod tests {
             hop.principal.id,
             "spiffe://example.org/host/db1/unit/pgbouncer.service"
         );
-        assert_eq!(
-            (hop.confidence, hop.session.as_deref()),
-            (Confidence::Observed, Some("b-7"))
-        );
+        let behind = hop
+            .client
+            .as_ref()
+            .map(|client| (&*client.session, client.confidence, client.method));
+        assert_eq!(behind, Some(("b-7", Confidence::Observed, "tcp-owner")));
+        assert_eq!(hop.confidence, Confidence::Observed);
         let evidence: Vec<String> = answer.evidence.iter().map(Fact::to_string).collect();
         assert_eq!(evidence.len(), client.evidence.len() + 1);
         assert!(evidence[0].starts_with("connect() recorded"), "{evidence:?}");

@@ -84,8 +84,19 @@ pub struct Hop {
     pub confidence: Confidence,
     /// Its process.
     pub process: Arc<Process>,
-    /// Of a pooler: its session with the client whose statement it passed on, by the id that it has in records.
-    pub session: Option<Arc<str>>,
+    /// Of a pooler: the client whose statement it passed on.
+    pub client: Option<HopClient>,
+}
+
+/// The client of a pooler, by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopClient {
+    /// The pooler's session with it, by the id that it has in records.
+    pub session: Arc<str>,
+    /// How sure it is who that is.
+    pub confidence: Confidence,
+    /// How it is known, as [`Attribution::method`].
+    pub method: &'static str,
 }
 
 impl Principal {

@@ -44,6 +44,11 @@ pub struct Hop {
     /// Of a pooler: its own session with the client whose statement it passed on, by the id that such sessions have here.
     #[prost(string, tag = "5")]
     pub session: ::prost::alloc::string::String,
+    /// Of that client by itself: how sure it is who it is, and how that is known.
+    #[prost(enumeration = "Confidence", tag = "6")]
+    pub client_confidence: i32,
+    #[prost(string, tag = "7")]
+    pub client_method: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Process {
