@@ -291,7 +291,7 @@ impl Running {
         let mut out = |event: &Encoded| sink.take(event);
         witness.begin_round();
         while facts.next(|fact| witness.fact(fact)) {}
-        let mut passed = take_transfers(witness, transfers);
+        let mut passed = take_transfers(witness, transfers, facts);
         let mut taken = 0;
         let mut emptied = false;
         while taken < ROUND && !emptied {
@@ -304,10 +304,11 @@ impl Running {
             });
         }
         // What was read meanwhile was passed on meanwhile; and what ended has done all that it did.
-        passed += take_transfers(witness, transfers);
+        passed += take_transfers(witness, transfers, facts);
         if emptied {
             witness.end_round(&mut out);
         }
+        witness.tell_pooled(emptied, &mut out);
         witness.tell_flows(false, &mut out);
         self.took_segments = taken > 0 || passed > 0;
         self.metrics.transfers.fetch_add(passed, Ordering::Relaxed);
@@ -436,11 +437,14 @@ impl Running {
 }
 
 /// Takes what poolers did, up to [`PASSED`] of it; returns how much.
-fn take_transfers(witness: &mut Witness, transfers: &mut Ring) -> u64 {
+fn take_transfers(witness: &mut Witness, transfers: &mut Ring, facts: &mut Ring) -> u64 {
     let mut taken = 0;
     while taken < PASSED
         && transfers.next(|transfer| {
             if let Some(transfer) = Transfer::read(transfer) {
+                if !witness.knows_pooler_socket(transfer.cookie) {
+                    while facts.next(|fact| witness.fact(fact)) {}
+                }
                 witness.transfer(&transfer);
             }
         })

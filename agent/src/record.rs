@@ -75,7 +75,8 @@ fn session(facts: &SessionFacts, boot: &str) -> v1::Session {
     }
 }
 
-fn session_id(boot: &str, cookie: u64) -> String {
+/// How a connection is called in records.
+pub fn session_id(boot: &str, cookie: u64) -> String {
     format!("{boot}-{cookie:x}")
 }
 
@@ -166,4 +167,4 @@ fn gap(gap: &Gap) -> v1::Gap {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -62,6 +62,7 @@ pub struct Witness {
     old: OldSessions,
     flows: Flows,
     flows_skipped: flows::Skipped,
+    pooled: pooled::Pooled,
 }
 
 /// Why payload is discarded.
@@ -131,6 +132,7 @@ impl Witness {
             old: OldSessions::new(broker.clone()),
             flows: Flows::default(),
             flows_skipped: flows::Skipped::default(),
+            pooled: pooled::Pooled::new(),
             broker,
         };
         witness.processes.inventory(&mut witness.cgroups);
@@ -182,6 +184,9 @@ impl Witness {
             self.discard = why;
             self.tap.tell_discarded();
             self.emit(out);
+            if why.is_some() {
+                self.flush_pooled(out);
+            }
             self.tell_skipped_flows(out);
         }
     }
@@ -307,6 +312,7 @@ impl Witness {
                     self.tap.handle_exit(tgid, at);
                     self.emit(out);
                     self.process_ended(tgid, at, out);
+                    self.pooled.exited(tgid);
                     self.server_ended(tgid);
                     self.no_pooler(tgid);
                 }
@@ -315,6 +321,7 @@ impl Witness {
                         self.write(&Record::Close(close));
                     }
                     self.tap.handle_close(&close);
+                    self.pooled.closed(close.cookie);
                 }
             }
             self.emit(out);
@@ -329,24 +336,43 @@ impl Witness {
             if matches!(event.body, tap_core::Body::SessionOpen) {
                 self.sessions += 1;
             }
-            let attribution = self.attributions.get(&event.session.cookie);
-            match self.why_opaque(&event) {
-                None => out(self.encoder.encode(&event, attribution, self.clock, &self.boot)),
-                Some(why) => {
-                    let attribution = attribution.map(AsRef::as_ref);
-                    let mut told = record::event(&event, attribution, self.clock, &self.boot);
-                    if let Some(v1::event::Body::OpaqueSession(opaque)) = &mut told.body {
-                        opaque.reason = format!("{}: {why}", opaque.reason);
-                    }
-                    out(&Encoded::of(&told));
-                }
-            }
+            self.take(event, out);
         }
         for cookie in self.tap.take_closed() {
-            self.attributions.remove(&cookie);
-            self.encoder.forget(cookie);
-            self.connection_ended(cookie);
+            if self.pooled.holds(cookie) {
+                self.pooled.over_later(cookie);
+            } else {
+                self.session_over(cookie);
+            }
         }
+    }
+
+    /// Tells an event of a session, and who is behind it.
+    fn tell(
+        &mut self,
+        event: &tap_core::Event,
+        attribution: Option<&Arc<v1::Attribution>>,
+        out: &mut impl FnMut(&Encoded),
+    ) {
+        match self.why_opaque(event) {
+            None => out(self.encoder.encode(event, attribution, self.clock, &self.boot)),
+            Some(why) => {
+                let attribution = attribution.map(AsRef::as_ref);
+                let mut told = record::event(event, attribution, self.clock, &self.boot);
+                if let Some(v1::event::Body::OpaqueSession(opaque)) = &mut told.body {
+                    opaque.reason = format!("{}: {why}", opaque.reason);
+                }
+                out(&Encoded::of(&told));
+            }
+        }
+    }
+
+    /// A connection is over, and all of it is told.
+    fn session_over(&mut self, cookie: u64) {
+        self.attributions.remove(&cookie);
+        self.encoder.forget(cookie);
+        self.pooled.session_over(cookie);
+        self.connection_ended(cookie);
     }
 
     /// Why the server of a session that cannot be read is not probed, where that is the reason.
@@ -438,17 +464,8 @@ impl Witness {
         let Some(session) = self.tap.session(fact.cookie) else {
             return;
         };
-        let mut peer = self
-            .connections
-            .peer(fact, session, &mut self.processes, &mut self.cgroups);
-        if let attribution::Peer::UnixPeer { .. } = &peer
-            && fact.flags & SOCKET_MID_STREAM != 0
-            && fact.peer.start == 0
-        {
-            peer = attribution::Peer::Unknown {
-                reason: "the connection is older than the agent".to_owned(),
-            };
-        }
+        let session = session.clone();
+        let peer = self.peer_of(fact, &session);
         if let Some(fingerprint) = fact.fingerprint() {
             self.flows.met(fingerprint, fact.at);
         }
@@ -457,6 +474,7 @@ impl Witness {
         if named_before {
             answer.evidence.push(attribution::Fact::FormerRun);
         }
+        self.pooled.accepted(fact, &answer, self.old.round_began);
         self.attributions
             .insert(fact.cookie, Arc::new(record::attribution(&answer)));
     }

@@ -185,6 +185,7 @@ impl Running {
         self.sheds = false;
         self.discard();
         let Self { witness, sink, .. } = self;
+        witness.flush_pooled(&mut |event| sink.take(event));
         witness.tell_flows(true, &mut |event| sink.take(event));
     }
 }

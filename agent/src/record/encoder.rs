@@ -6,7 +6,7 @@
 
 mod template;
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use proto::v1::{self, definition::Kind};
 use tap_core::{Body, ByCookie, Column, Event, Query, SessionFacts};
@@ -32,18 +32,33 @@ const QUERY: u32 = 10;
 #[derive(Default)]
 pub struct Encoder {
     heads: ByCookie<Head>,
+    /// Parties of all heads beyond the newest of each.
+    more: usize,
     templates: Templates,
     out: Encoded,
 }
 
-/// What is in every event of a connection, until it changes.
+/// What is kept of a connection.
+#[derive(Default)]
 struct Head {
-    session: Arc<SessionFacts>,
-    attribution: Option<Arc<v1::Attribution>>,
-    party: Rc<Definition>,
+    /// Who speaks, the newest first: one, until that changes; behind a pooler as many as speak in turn.
+    parties: VecDeque<Party>,
     /// What its newest query began as, and its columns.
     newest: Option<(Rc<Template>, Arc<[Column]>)>,
 }
+
+/// What is in every event of a connection and a client.
+struct Party {
+    session: Arc<SessionFacts>,
+    attribution: Option<Arc<v1::Attribution>>,
+    definition: Rc<Definition>,
+}
+
+/// Clients of one server connection whose parties are kept: with more in turn, some are encoded anew.
+const PARTIES: usize = 64;
+
+/// Parties of all connections beyond their newest: each has one or two KiB.
+const PARTIES_IN_ALL: usize = 4_096;
 
 impl Encoder {
     /// Encodes an event of a connection.
@@ -54,9 +69,14 @@ impl Encoder {
         clock: Clock,
         boot: &str,
     ) -> &Encoded {
-        let head = Head::of(&mut self.heads, &event.session, attribution, boot);
+        if self.more > PARTIES_IN_ALL {
+            self.forget_parties();
+        }
+        let head = self.heads.entry(event.session.cookie).or_default();
         let encoded = &mut self.out;
-        encoded.party = Some(Rc::clone(&head.party));
+        let before = head.more();
+        encoded.party = Some(head.party(&event.session, attribution, boot));
+        self.more = self.more + head.more() - before;
         encoded.template = None;
         let mut out = Writer {
             bytes: std::mem::take(&mut encoded.bytes),
@@ -87,12 +107,22 @@ impl Encoder {
 
     /// A connection is over.
     pub fn forget(&mut self, cookie: u64) {
-        self.heads.remove(&cookie);
+        if let Some(head) = self.heads.remove(&cookie) {
+            self.more -= head.more();
+        }
+    }
+
+    fn forget_parties(&mut self) {
+        for head in self.heads.values_mut() {
+            head.parties.truncate(1);
+        }
+        self.more = 0;
     }
 
     /// Memory is short: what can be made anew is forgotten.
     pub fn forget_statements(&mut self) {
         self.templates = Templates::default();
+        self.forget_parties();
         for head in self.heads.values_mut() {
             head.newest = None;
         }
@@ -100,37 +130,67 @@ impl Encoder {
 }
 
 impl Head {
-    fn of<'a>(
-        heads: &'a mut ByCookie<Self>,
+    /// Parties beyond the newest.
+    fn more(&self) -> usize {
+        self.parties.len().saturating_sub(1)
+    }
+
+    /// Who speaks now.
+    fn party(
+        &mut self,
         facts: &Arc<SessionFacts>,
         attribution: Option<&Arc<v1::Attribution>>,
         boot: &str,
-    ) -> &'a mut Self {
-        let made = || {
-            let party = v1::Party {
-                session: Some(session(facts, boot)),
-                attribution: attribution.map(|attribution| v1::Attribution::clone(attribution)),
-            };
-            Self {
-                session: Arc::clone(facts),
-                attribution: attribution.cloned(),
-                party: Definition::new(&v1::Definition {
-                    kind: Some(Kind::Party(party)),
-                }),
-                newest: None,
+    ) -> Rc<Definition> {
+        if let Some(newest) = self.parties.front()
+            && newest.is_of(attribution)
+            && Arc::ptr_eq(&newest.session, facts)
+        {
+            return Rc::clone(&newest.definition);
+        }
+        let known = self
+            .parties
+            .iter()
+            .position(|party| party.is_of(attribution) && party.session == *facts);
+        let party = match known.and_then(|place| self.parties.remove(place)) {
+            Some(known) => known,
+            None => {
+                // What is known of a session changes; where one client alone speaks in it, what it was is past.
+                if self.parties.iter().all(|party| party.is_of(attribution)) {
+                    self.parties.clear();
+                }
+                Party::new(facts, attribution, boot)
             }
         };
-        let head = heads.entry(facts.cookie).or_insert_with(made);
-        // The reference held here keeps what it points to from being changed in place.
-        let same_attribution = match (&head.attribution, attribution) {
+        let definition = Rc::clone(&party.definition);
+        self.parties.truncate(PARTIES - 1);
+        self.parties.push_front(party);
+        definition
+    }
+}
+
+impl Party {
+    fn new(facts: &Arc<SessionFacts>, attribution: Option<&Arc<v1::Attribution>>, boot: &str) -> Self {
+        let party = v1::Party {
+            session: Some(session(facts, boot)),
+            attribution: attribution.map(|attribution| v1::Attribution::clone(attribution)),
+        };
+        Self {
+            session: Arc::clone(facts),
+            attribution: attribution.cloned(),
+            definition: Definition::new(&v1::Definition {
+                kind: Some(Kind::Party(party)),
+            }),
+        }
+    }
+
+    /// The reference held here keeps what it points to from being changed in place.
+    fn is_of(&self, attribution: Option<&Arc<v1::Attribution>>) -> bool {
+        match (&self.attribution, attribution) {
             (Some(known), Some(now)) => Arc::ptr_eq(known, now),
             (None, None) => true,
             _ => false,
-        };
-        if !Arc::ptr_eq(&head.session, facts) || !same_attribution {
-            *head = made();
         }
-        head
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) fn asserted(asserted: &Asserted) -> v1::Asserted {
     v1::Asserted {
         claims: claims.collect(),
         unknown: asserted.unknown.unwrap_or_default().to_owned(),
-        foreign: asserted.foreign.iter().map(|says| says.to_string()).collect(),
+        foreign: asserted.foreign.iter().map(ToString::to_string).collect(),
     }
 }
 

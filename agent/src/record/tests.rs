@@ -7,7 +7,7 @@ use tap_core::{ExchangeKind, Format, Outcome, Param, Phase, Query};
 
 use super::query::{meaning, param};
 
-pub(super) fn answered(text: &str, tag: &str) -> Query {
+pub(crate) fn answered(text: &str, tag: &str) -> Query {
     let mut interpreter = sql_meaning::Interpreter::new(1);
     Query {
         number: 1,

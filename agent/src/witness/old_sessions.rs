@@ -239,14 +239,19 @@ impl Witness {
     /// `complete`: what had been captured before this round has all been taken. `last`: the run ends.
     pub fn note_progress(&mut self, progress: &Progress, events: u64, complete: bool, last: bool) {
         let now = self.old.round_began;
-        let quiet = self.old.closed.is_empty() && !self.tap.was_touched();
+        let quiet = self.old.closed.is_empty() && !self.tap.was_touched() && !self.pooled.is_unnoted();
         let wait = if quiet { IDLE_NS } else { NOTE_NS };
         if !last && now < self.old.noted_at + wait {
             return;
         }
         self.old.noted_at = now;
         let mut notes: Vec<Note> = Vec::new();
-        for cookie in self.tap.take_touched() {
+        let touched = self.tap.take_touched().into_iter();
+        for cookie in self.pooled.take_unnoted().into_iter().chain(touched) {
+            if self.pooled.holds(cookie) {
+                self.pooled.note_later(cookie);
+                continue;
+            }
             let Some(told) = self.tap.told(cookie) else {
                 continue;
             };
@@ -256,7 +261,12 @@ impl Witness {
         }
         notes.extend(self.old.closed.drain(..).map(Note::Closed));
         let complete_at = if complete {
-            now.saturating_sub(UNDER_WAY_NS)
+            // What waits for a pooler was captured and is not told yet.
+            let told = self
+                .pooled
+                .oldest()
+                .map_or(now, |oldest| oldest.saturating_sub(1));
+            now.saturating_sub(UNDER_WAY_NS).min(told)
         } else {
             0
         };

@@ -278,3 +278,78 @@ fn what_changes_in_a_session_is_in_its_next_event() {
     Arc::make_mut(&mut session).login_role = Some("other".to_owned());
     assert_eq!(role(&session), "other");
 }
+
+/// A pooler's connection: its clients speak in turn, and each has a name of its own in the session.
+#[test]
+fn clients_in_turn_are_each_said_once_in_a_batch() {
+    let clients: Vec<(Arc<v1::Attribution>, Arc<SessionFacts>)> = (0..20)
+        .map(|number| {
+            let who = Arc::new(v1::Attribution {
+                principal: format!("spiffe://x/host/y/unit/{number}"),
+                ..v1::Attribution::default()
+            });
+            let mut session = facts(3);
+            Arc::make_mut(&mut session).application_name = Some(format!("app {number}"));
+            (who, session)
+        })
+        .collect();
+    let mut encoder = Encoder::default();
+    let clock = Clock::now();
+    let mut batch = Gathered::default();
+    let query = answered("select 1", "SELECT 1");
+    for turn in 0..400_usize {
+        let (who, session) = &clients[turn * 7 % clients.len()];
+        // As the pipeline makes them: facts that are equal and not the same.
+        let session = Arc::new(SessionFacts::clone(session));
+        let told = of(&session, Body::Query(Box::new(query.clone())));
+        let encoded = encoder.encode(&told, Some(who), clock, "boot");
+        if turn >= 200 {
+            batch.add(encoded);
+            continue;
+        }
+        let rule = v1::Event {
+            seq: 9,
+            ..event(&told, Some(who), clock, "boot")
+        };
+        assert_eq!(encoded.whole(9), Some(rule));
+    }
+    assert_eq!(
+        batch.contents.definitions().count(),
+        21,
+        "twenty clients and one statement"
+    );
+    assert_eq!((encoder.heads.len(), encoder.more), (1, 19));
+    encoder.forget(3);
+    assert_eq!((encoder.heads.len(), encoder.more), (0, 0));
+}
+
+#[test]
+fn parties_are_bounded_and_one_client_has_one() {
+    let mut encoder = Encoder::default();
+    let clock = Clock::now();
+    let who = |number: u32| {
+        Arc::new(v1::Attribution {
+            principal: format!("spiffe://x/host/y/unit/{number}"),
+            ..v1::Attribution::default()
+        })
+    };
+    for number in 0..200 {
+        let mut session = facts(3);
+        Arc::make_mut(&mut session).application_name = Some(number.to_string());
+        encoder.encode(&of(&session, Body::SessionOpen), None, clock, "boot");
+        assert_eq!(encoder.heads[&3].parties.len(), 1, "what it was is past");
+    }
+    for number in 0..20_000 {
+        let session = facts(u64::from(number % 100));
+        encoder.encode(
+            &of(&session, Body::SessionOpen),
+            Some(&who(number)),
+            clock,
+            "boot",
+        );
+        let more: usize = encoder.heads.values().map(Head::more).sum();
+        assert_eq!(more, encoder.more);
+        assert!(more <= PARTIES_IN_ALL + 1, "{more}");
+        assert!(encoder.heads.values().all(|head| head.parties.len() <= PARTIES));
+    }
+}
