@@ -2,6 +2,7 @@
 
 usage: orders_api.py PROGRAM SECONDS PAUSE ROUNDS   (connection settings come from the PG* environment)
 """
+import os
 import sys
 import time
 
@@ -12,6 +13,9 @@ tag = f"/* program={program} */"
 end = time.monotonic() + seconds
 done = 0
 with psycopg.connect(autocommit=True) as connection:
+    if os.environ.get("POOLED"):
+        # A pooler in transaction mode: nothing may stay behind in a connection.
+        connection.prepare_threshold = None
     while time.monotonic() < end and done < rounds:
         customer = 1 + done % 1000
         connection.execute(f"SELECT id, email FROM customers {tag} WHERE id = %s", (customer,)).fetchall()

@@ -302,6 +302,12 @@ impl Cluster {
         self.port
     }
 
+    /// The account that the server runs under, if not the caller's own.
+    #[must_use]
+    pub fn account(&self) -> Option<(Uid, Gid)> {
+        self.account
+    }
+
     /// The shared role's password.
     #[must_use]
     pub fn password(&self) -> &str {

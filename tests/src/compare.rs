@@ -30,7 +30,7 @@ pub struct Differences {
     pub wrong_outcome: u64,
     /// Recorded under another principal than the program that the log's comment names.
     pub wrong_principal: u64,
-    /// Recorded as unknown, or less surely than `observed`.
+    /// Recorded as unknown, or less surely than `observed`; through a pooler `joined`.
     pub unknown_principal: u64,
     /// Log sessions in which no comment names the program: the suite's own mistake.
     pub unwitnessed: u64,
@@ -90,6 +90,25 @@ pub struct Expected<'a> {
     pub units: &'a BTreeMap<String, String>,
     /// Whether texts are recorded in the clear. If not, statements are matched by order and command.
     pub texts: bool,
+    /// Programs that come through a pooler.
+    pub pooled: Option<Pooled<'a>>,
+}
+
+/// Programs that share a pooler's connections in transaction mode. The log's comments name the program of each statement; of
+/// one without a comment the others of its transaction do, which is one client's; the rest is the pooler's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Pooled<'a> {
+    /// Their names. What else there is comes straight to the server.
+    pub programs: &'a BTreeSet<String>,
+    /// The pooler's unit.
+    pub pooler: &'a str,
+}
+
+/// Who a statement is to be recorded under, and how sure that has to be.
+#[derive(Clone, Copy, Debug)]
+struct Named<'a> {
+    unit: Option<&'a str>,
+    confidence: &'static str,
 }
 
 /// Compares a log with a record (any order; rows of other roles must be gone from `recorded`).
@@ -187,14 +206,27 @@ fn compare_session(
         .iter()
         .filter_map(|s| program_of(&s.text))
         .collect();
-    let unit = match (
-        programs.len(),
-        programs.first().and_then(|name| expected.units.get(*name)),
-    ) {
-        (1, Some(unit)) => Some(unit.as_str()),
-        _ => None,
+    let pooled = expected
+        .pooled
+        .filter(|pooled| programs.iter().all(|name| pooled.programs.contains(*name)));
+    let named: Vec<Named<'_>> = match pooled {
+        Some(pooled) => named_each(session, expected.units, pooled.pooler),
+        None => {
+            let unit = match (
+                programs.len(),
+                programs.first().and_then(|name| expected.units.get(*name)),
+            ) {
+                (1, Some(unit)) => Some(unit.as_str()),
+                _ => None,
+            };
+            let observed = Named {
+                unit,
+                confidence: "observed",
+            };
+            vec![observed; session.statements.len()]
+        }
     };
-    if unit.is_none() && !session.statements.is_empty() {
+    if named.iter().any(|named| named.unit.is_none()) {
         differences.unwitnessed += 1;
         differences.note(|| format!("unwitnessed: session {} names {programs:?}", session.id));
     }
@@ -208,17 +240,19 @@ fn compare_session(
         .map(|request| key(&joined(request), expected.texts))
         .collect();
     for step in align(&theirs_keys, &our_keys, |theirs, ours| theirs == ours) {
-        let theirs = step.logged.and_then(|index| session.statements.get(index));
+        let theirs = step
+            .logged
+            .and_then(|index| session.statements.get(index).zip(named.get(index)));
         let ours = step.recorded.and_then(|index| ours.get(index));
         match (theirs, ours) {
-            (Some(theirs), Some(ours)) => {
+            (Some((theirs, named)), Some(ours)) => {
                 if !step.equal {
                     differences.wrong_text += 1;
                     differences.note(|| format!("text: log {:?}, record {:?}", theirs.text, joined(ours)));
                 }
-                compare_request(theirs, ours, unit, differences);
+                compare_request(theirs, ours, *named, differences);
             }
-            (Some(theirs), None) => {
+            (Some((theirs, _)), None) => {
                 differences.missing += 1;
                 differences.note(|| format!("missing: {:?} of session {}", theirs.text, session.id));
             }
@@ -231,15 +265,55 @@ fn compare_session(
     }
 }
 
+/// Statement by statement of a connection that several programs share.
+fn named_each<'a>(
+    session: &LoggedSession,
+    units: &'a BTreeMap<String, String>,
+    pooler: &'a str,
+) -> Vec<Named<'a>> {
+    let mut named = Vec::with_capacity(session.statements.len());
+    let mut rest = session.statements.as_slice();
+    while let Some(first) = rest.first() {
+        let is_end = |statement: &LoggedStatement| {
+            ["COMMIT", "ROLLBACK", "END", "ABORT"].contains(&key(&statement.text, false).as_str())
+        };
+        let length = if ["BEGIN", "START"].contains(&key(&first.text, false).as_str()) {
+            let end = rest.iter().position(is_end);
+            end.map_or(rest.len(), |end| end + 1)
+        } else {
+            1
+        };
+        let (transaction, behind) = rest.split_at(length.min(rest.len()));
+        let programs: BTreeSet<&str> = transaction.iter().filter_map(|s| program_of(&s.text)).collect();
+        let name = match (programs.len(), programs.first()) {
+            (0, _) if transaction.len() == 1 => Named {
+                unit: Some(pooler),
+                confidence: "observed",
+            },
+            (1, Some(program)) => Named {
+                unit: units.get(*program).map(String::as_str),
+                confidence: "joined",
+            },
+            _ => Named {
+                unit: None,
+                confidence: "joined",
+            },
+        };
+        named.extend(transaction.iter().map(|_| name));
+        rest = behind;
+    }
+    named
+}
+
 fn compare_request(
     theirs: &LoggedStatement,
     ours: &Request<'_>,
-    unit: Option<&str>,
+    Named { unit, confidence }: Named<'_>,
     differences: &mut Differences,
 ) {
     for event in ours {
         let principal = event.principal.as_deref().unwrap_or("unknown");
-        if principal == "unknown" || event.confidence.as_deref() != Some("observed") {
+        if principal == "unknown" || event.confidence.as_deref() != Some(confidence) {
             differences.unknown_principal += 1;
             differences.note(|| {
                 format!(
@@ -438,6 +512,7 @@ mod tests {
                 role: "app_user",
                 units: &units,
                 texts: true,
+                pooled: None,
             },
         );
         found.examples.clear();
@@ -485,6 +560,72 @@ mod tests {
         assert_eq!(unknown, only(|d| d.unknown_principal = 1));
         let unsure = differences(|events| events[0].confidence = Some("asserted".to_owned()));
         assert_eq!(unsure, only(|d| d.unknown_principal = 1));
+    }
+
+    /// Two programs over one connection, and the pooler's own word between them.
+    #[test]
+    fn behind_a_pooler_each_statement_has_a_program_of_its_own() {
+        let texts = [
+            ("SELECT 1 /* program=shop */", "shop", "joined"),
+            ("SET application_name='x'", "bouncer", "observed"),
+            ("BEGIN", "ledger", "joined"),
+            ("SELECT 2 /* program=ledger */", "ledger", "joined"),
+            ("COMMIT", "ledger", "joined"),
+            ("SELECT 3 /* program=shop */", "shop", "joined"),
+        ];
+        let logged = LoggedSession {
+            backend_pid: 7,
+            id: "a".to_owned(),
+            role: "app_user".to_owned(),
+            statements: texts
+                .iter()
+                .map(|(text, ..)| LoggedStatement {
+                    text: (*text).to_owned(),
+                    ..LoggedStatement::default()
+                })
+                .collect(),
+            ..LoggedSession::default()
+        };
+        let record: Vec<Recorded> = texts
+            .iter()
+            .map(|(text, program, confidence)| Recorded {
+                session_id: Some("x".to_owned()),
+                backend_pid: Some(7),
+                principal: Some(format!("spiffe://local/host/h/unit/{program}.service")),
+                confidence: Some((*confidence).to_owned()),
+                statement: Some((*text).to_owned()),
+                ..Recorded::default()
+            })
+            .collect();
+        let units: BTreeMap<String, String> = ["shop", "ledger"]
+            .map(|name| (name.to_owned(), format!("{name}.service")))
+            .into();
+        let programs: BTreeSet<String> = units.keys().cloned().collect();
+        let found = |record: &[Recorded]| {
+            let pooled = Pooled {
+                programs: &programs,
+                pooler: "bouncer.service",
+            };
+            compare(
+                std::slice::from_ref(&logged),
+                record,
+                Expected {
+                    role: "app_user",
+                    units: &units,
+                    texts: true,
+                    pooled: Some(pooled),
+                },
+            )
+        };
+        assert!(found(&record).none(), "{:?}", found(&record));
+        for (index, other) in [(0, 3), (1, 0), (2, 0), (4, 0), (5, 3)] {
+            let mut swapped = record.clone();
+            swapped[index].principal.clone_from(&record[other].principal);
+            assert_eq!(found(&swapped).wrong_principal, 1, "{index}");
+        }
+        let mut sure = record.clone();
+        sure[0].confidence = Some("observed".to_owned());
+        assert_eq!(found(&sure).unknown_principal, 1, "nobody saw both of its ends");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct LoggedSession {
     pub role: String,
     /// The database.
     pub database: String,
+    /// Where it came from: `127.0.0.1:50000`, `[local]`; all that the log, and pgAudit with it, knows of the client.
+    pub client: String,
     /// Time of the first line, nanoseconds since the Unix epoch (the log has milliseconds).
     pub started_ns: i64,
     /// What the server says of the connection's encryption when it lets the client in.
@@ -164,6 +166,7 @@ fn session_of(lines: Vec<Line>) -> LoggedSession {
         if !line.role.is_empty() {
             session.role.clone_from(&line.role);
             session.database.clone_from(&line.database);
+            session.client.clone_from(&line.client);
         }
         session.take(line);
     }
@@ -270,6 +273,8 @@ pub struct Line {
     pub database: String,
     /// The backend's process id.
     pub pid: u32,
+    /// `127.0.0.1:50000`, `[local]`.
+    pub client: String,
     /// csvlog's `session_id`.
     pub session: String,
     /// Its position in the session, from 1.
@@ -298,6 +303,7 @@ impl Line {
             role: text(column::USER_NAME),
             database: text(column::DATABASE_NAME),
             pid: text(column::PROCESS_ID).parse().context("process_id")?,
+            client: text(column::CONNECTION_FROM),
             session: text(column::SESSION_ID),
             number: text(column::SESSION_LINE_NUM)
                 .parse()
@@ -328,6 +334,7 @@ mod column {
     pub(super) const USER_NAME: usize = 1;
     pub(super) const DATABASE_NAME: usize = 2;
     pub(super) const PROCESS_ID: usize = 3;
+    pub(super) const CONNECTION_FROM: usize = 4;
     pub(super) const SESSION_ID: usize = 5;
     pub(super) const SESSION_LINE_NUM: usize = 6;
     pub(super) const COMMAND_TAG: usize = 7;

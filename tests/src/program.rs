@@ -53,6 +53,21 @@ impl Program {
         })
     }
 
+    /// Goes through a pooler in transaction mode from now on, whose sockets are there.
+    #[must_use]
+    pub fn through(mut self, folder: &Path, port: u16) -> Self {
+        for (key, value) in &mut self.environment {
+            match *key {
+                "PGPORT" => *value = port.to_string(),
+                "PGHOST" if self.route == Route::Unix => *value = folder.display().to_string(),
+                _ => {}
+            }
+        }
+        // As its operators are told to: what is prepared belongs to a connection to the server.
+        self.environment.push(("POOLED", "1".to_owned()));
+        self
+    }
+
     /// As in the comment of its statements.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of things and the figures; `trail` owns how they look.
 
+mod bouncer;
 mod trail;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +13,14 @@ use serde_json::json;
 
 use super::{Outcome, await_delivery, complete_log, figures, recorded};
 use crate::cluster::{APP_ROLE, Cluster, Witness};
-use crate::compare::{Expected, compare};
+use crate::compare::{Expected, Pooled, compare};
 use crate::csvlog;
 use crate::process::Process;
 use crate::program::{Program, Route};
 use crate::record::{Recorded, queries, query_live};
 use crate::screen::progress;
 use crate::tap::{Redaction, Tap};
+use bouncer::Bouncer;
 use trail::Trail;
 
 /// Runs the demo: until Ctrl-C, or with `once` until enough has happened. `quiet` prints the figures alone.
@@ -41,9 +43,15 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         tap.http_port()
     ));
 
-    let services = Services::new(&slice, &cluster)?;
+    let bouncer = Bouncer::start(&slice, &cluster).await?;
+    progress(&format!(
+        "PgBouncer in transaction mode on 127.0.0.1:{} (process {}): four of five programs come through it",
+        bouncer.port(),
+        bouncer.pid()
+    ));
+    let services = Services::new(&slice, &cluster, &bouncer)?;
     let trail = Trail::new();
-    progress("five programs log in as app_user: the database cannot tell them apart");
+    progress("five programs log in as app_user: the database cannot tell them apart, nor can pgAudit");
     let running = services.start(if once { RUN_SECONDS } else { A_DAY })?;
     if once {
         services.run_once(&cluster, running).await?;
@@ -51,6 +59,9 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         watch(&tap, &cluster, &trail, &services, running).await?;
     }
 
+    // The log is whole when all sessions are closed, the pooler's too.
+    let pooler = bouncer.unit().to_owned();
+    drop(bouncer);
     let logged = complete_log(&cluster.csvlog()).await?;
     let statements = logged
         .iter()
@@ -64,6 +75,11 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
     tap.stop().await?;
     let record = recorded(&tap)?;
     let units = services.units();
+    let programs = services.pooled();
+    let pooled = Some(Pooled {
+        programs: &programs,
+        pooler: &pooler,
+    });
     // Literals are redacted, so texts are not compared here: that is what the suite `local` does.
     let found = compare(
         &logged,
@@ -72,6 +88,7 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
             role: APP_ROLE,
             units: &units,
             texts: false,
+            pooled,
         },
     );
     let (verified, verdict) = tap.verify()?;
@@ -83,6 +100,7 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         .collect();
     if !quiet {
         trail.side_by_side(&logged, &record);
+        trail.pgaudit(&logged);
         trail.principals(&record);
         trail.verdict(&found, verified, &verdict);
     }
@@ -154,13 +172,16 @@ struct Services {
 }
 
 impl Services {
-    fn new(slice: &str, cluster: &Cluster) -> Result<Self> {
+    fn new(slice: &str, cluster: &Cluster, bouncer: &Bouncer) -> Result<Self> {
         let program = |name, route| Program::new(slice, name, cluster, route);
+        let pooled = |name, route| -> Result<Program> {
+            Ok(program(name, route)?.through(&bouncer.folder(), bouncer.port()))
+        };
         Ok(Self {
-            orders: program("orders-api", Route::Tcp)?,
-            ledger: program("ledger-bench", Route::Tcp)?,
-            nightly: program("nightly-job", Route::Unix)?,
-            backoffice: program("back-office", Route::Tcp)?,
+            orders: pooled("orders-api", Route::Tcp)?,
+            ledger: pooled("ledger-bench", Route::Tcp)?,
+            nightly: pooled("nightly-job", Route::Unix)?,
+            backoffice: pooled("back-office", Route::Tcp)?,
             probe: program("health-probe", Route::Unix)?,
         })
     }
@@ -182,6 +203,13 @@ impl Services {
             .collect()
     }
 
+    /// Those that come through the pooler.
+    fn pooled(&self) -> BTreeSet<String> {
+        [&self.orders, &self.ledger, &self.nightly, &self.backoffice]
+            .map(|program| program.name().to_owned())
+            .into()
+    }
+
     /// The three that live long, in the order of [`Services::all`].
     fn start(&self, seconds: u64) -> Result<Vec<Process>> {
         let script = format!(
@@ -191,7 +219,7 @@ impl Services {
         );
         let bench = self.ledger.pgbench(
             &script,
-            &["-M", "prepared", "-R", "30", "-T", &seconds.to_string()],
+            &["-M", "extended", "-R", "30", "-T", &seconds.to_string()],
         )?;
         let report = format!(
             "SELECT region, count(*) FROM customers {} GROUP BY region",
@@ -268,20 +296,40 @@ mod tests {
     use crate::compare::program_of;
 
     /// A record made from the log itself: what a faultless tap would have written.
-    fn mirror(logged: &[csvlog::LoggedSession], units: &BTreeMap<String, String>) -> Vec<Recorded> {
+    fn mirror(
+        logged: &[csvlog::LoggedSession],
+        units: &BTreeMap<String, String>,
+        pooled: &Pooled<'_>,
+    ) -> Vec<Recorded> {
         let mut record = Vec::new();
         for session in logged.iter().filter(|session| session.role == APP_ROLE) {
-            let Some(program) = session.statements.iter().find_map(|s| program_of(&s.text)) else {
-                continue;
-            };
-            record.extend(session.statements.iter().map(|statement| {
-                Recorded {
+            let mut of_transaction = None;
+            // From behind, because COMMIT says nothing of its program and what is before it does.
+            for (index, statement) in session.statements.iter().enumerate().rev() {
+                let word = statement.text.split(' ').next().unwrap_or_default();
+                let program = program_of(&statement.text).map(str::to_owned);
+                let inherits = ["BEGIN", "COMMIT"].contains(&word);
+                if word == "COMMIT" {
+                    let before = session.statements[..index].iter().rev();
+                    of_transaction = before.filter_map(|s| program_of(&s.text)).next();
+                }
+                let program = program.or_else(|| of_transaction.filter(|_| inherits).map(str::to_owned));
+                let is_pooled = program.as_ref().is_none_or(|name| pooled.programs.contains(name));
+                let unit = program
+                    .as_ref()
+                    .map_or(pooled.pooler, |name| units[name].as_str());
+                let confidence = if is_pooled && program.is_some() {
+                    "joined"
+                } else {
+                    "observed"
+                };
+                record.push(Recorded {
                     at_ns: statement.at_ns,
                     session_id: Some(session.id.clone()),
                     backend_pid: Some(session.backend_pid),
-                    principal: Some(format!("spiffe://local/host/db1/unit/{}", units[program])),
-                    confidence: Some("observed".to_owned()),
-                    method: Some("tcp-owner".to_owned()),
+                    principal: Some(format!("spiffe://local/host/db1/unit/{unit}")),
+                    confidence: Some(confidence.to_owned()),
+                    method: Some("made up".to_owned()),
                     command: statement.audited.first().map(|audited| audited.command.clone()),
                     statement: Some(statement.text.clone()),
                     outcome: Some(
@@ -296,9 +344,10 @@ mod tests {
                     rows_affected: statement.audited.first().map(|audited| audited.rows),
                     sqlstate: statement.sqlstate.clone(),
                     ..Recorded::default()
-                }
-            }));
+                });
+            }
         }
+        record.reverse();
         record
     }
 
@@ -311,15 +360,23 @@ mod tests {
         cluster.start().await.unwrap();
         cluster.prepare().await.unwrap();
         let slice = format!("pgwitness-demo-test-{}", std::process::id());
-        let services = Services::new(&slice, &cluster).unwrap();
+        let bouncer = Bouncer::start(&slice, &cluster).await.unwrap();
+        let services = Services::new(&slice, &cluster, &bouncer).unwrap();
         let running = services.start(2).unwrap();
         services.visit().await.unwrap();
         for (program, process) in services.all().into_iter().zip(running) {
             program.finish(process, Duration::from_secs(20)).await.unwrap();
         }
+        let pooler = bouncer.unit().to_owned();
+        drop(bouncer);
         let logged = complete_log(&cluster.csvlog()).await.unwrap();
         let units = services.units();
-        let record = mirror(&logged, &units);
+        let programs = services.pooled();
+        let pooled = Pooled {
+            programs: &programs,
+            pooler: &pooler,
+        };
+        let record = mirror(&logged, &units, &pooled);
         let found = compare(
             &logged,
             &record,
@@ -327,12 +384,14 @@ mod tests {
                 role: APP_ROLE,
                 units: &units,
                 texts: true,
+                pooled: Some(pooled),
             },
         );
         assert!(found.none(), "{found:?}");
         assert!(found.statements > 50, "{found:?}");
         let trail = Trail::new();
         trail.side_by_side(&logged, &record);
+        trail.pgaudit(&logged);
         trail.principals(&record);
         trail.verdict(&found, true, "OK: evidence verifies");
     }

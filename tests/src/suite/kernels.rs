@@ -144,6 +144,7 @@ async fn check(tier: Tier) -> Result<Map<String, Value>> {
             role: APP_ROLE,
             units: &units,
             texts: true,
+            pooled: None,
         },
     );
     let wrong_encryption = wrong_encryption(&tap, ours())?;

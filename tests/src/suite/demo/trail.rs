@@ -61,6 +61,40 @@ impl Trail {
         }
     }
 
+    /// All that pgAudit can say of who it was: role and address, which stand beside its lines in the log.
+    pub(super) fn pgaudit(&self, logged: &[LoggedSession]) {
+        let mut counts: BTreeMap<(&str, &str), (u64, BTreeSet<&str>)> = BTreeMap::new();
+        for session in logged.iter().filter(|session| session.role == APP_ROLE) {
+            let audited = session
+                .statements
+                .iter()
+                .map(|statement| statement.audited.len() as u64);
+            let host = session
+                .client
+                .rsplit_once(':')
+                .map_or(session.client.as_str(), |(host, _)| host);
+            let (lines, sessions) = counts.entry((&session.role, host)).or_default();
+            *lines += audited.sum::<u64>();
+            sessions.insert(&session.id);
+        }
+        println!();
+        println!("{}", self.screen.rule("what pgAudit can say of who it was"));
+        let heads = format!(
+            "{:>10} {:>9}  {}  client",
+            "statements",
+            "sessions",
+            cell("role", KNOWN)
+        );
+        println!("{}", self.screen.paint(Look::Dim, &heads));
+        for ((role, host), (statements, sessions)) in &counts {
+            println!(
+                "{statements:>10} {:>9}  {}  {host}",
+                sessions.len(),
+                cell(role, KNOWN)
+            );
+        }
+    }
+
     /// Who there was, in full, and how much each did.
     pub(super) fn principals(&self, record: &[Recorded]) {
         let mut counts: BTreeMap<(&str, String), (u64, u64)> = BTreeMap::new();

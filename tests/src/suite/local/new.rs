@@ -63,6 +63,7 @@ pub(super) async fn run(cell: &Cell, keep: bool) -> Result<Found> {
             role: APP_ROLE,
             units: &units,
             texts: true,
+            pooled: None,
         },
     );
     let sessions = ledger::judge_sessions(&logged, &ledger::read(&tap)?, APP_ROLE);
