@@ -184,9 +184,8 @@ impl Witness {
             self.discard = why;
             self.tap.tell_discarded();
             self.emit(out);
-            if why.is_some() {
-                self.flush_pooled(out);
-            }
+            // What was captured before is told before.
+            self.flush_pooled(out);
             self.tell_skipped_flows(out);
         }
     }
