@@ -26,8 +26,8 @@ use crate::{
     broker::{Broker, NoAnswer},
     clock::{self, Clock},
     facts::{
-        cgroups::Cgroups, connections::Connections, flows::Flows, processes::Processes, servers::Server,
-        tapped::Tapped,
+        cgroups::Cgroups, connections::Connections, flows::Flows, poolers::Pooler, processes::Processes,
+        servers::Server, tapped::Tapped,
     },
     record::{self, Encoded, Encoder},
     segment_file::SegmentFile,
@@ -42,8 +42,10 @@ pub struct Witness {
     cgroups: Cgroups,
     connections: Connections,
     servers: Tapped,
-    /// Processes that pass statements on, with the names of their executables.
-    poolers: HashMap<u32, String>,
+    /// Processes that pass statements on.
+    poolers: HashMap<u32, Pooler>,
+    /// Those that load their libraries: when they have, and which.
+    loading: Vec<(u64, u32)>,
     broker: Broker,
     /// Processes of which it is not known yet whether they are servers, and the sockets that theirs used meanwhile.
     undecided: HashMap<u32, Vec<SocketFact>>,
@@ -117,6 +119,7 @@ impl Witness {
             connections: Connections::new(broker.clone()),
             servers: Tapped::default(),
             poolers: HashMap::new(),
+            loading: Vec::new(),
             attributions: ByCookie::default(),
             encoder: Encoder::default(),
             sessions: 0,
@@ -226,6 +229,9 @@ impl Witness {
                 self.processes.executed(&exec, &mut self.cgroups);
                 self.consider(exec.task.tgid, &exec.task.comm);
                 self.no_pooler(exec.task.tgid);
+                if exec.is_pooler != 0 {
+                    self.pooler_began(exec.task.tgid, exec.task.at);
+                }
             }
             FactKind::Exit => {
                 let task = TaskFact::read(bytes)?;
@@ -300,6 +306,7 @@ impl Witness {
         let now = clock::boot_ns();
         self.old.round_began = now;
         self.tap.handle_time(now);
+        self.look_at_loaded(now);
     }
 
     /// The segment ring was seen empty in this round: what ended before it began is over.

@@ -14,7 +14,7 @@ use crate::{
     emit,
     kernel::{self, Address, Place as _, offset},
     maps::{OWNERS, Owner},
-    pooler, process, sockets,
+    pooled, process, sockets,
 };
 
 /// `enum` in `include/net/tcp_states.h`.
@@ -36,7 +36,7 @@ pub fn state_changed(ctx: &BtfTracePointContext) {
         TCP_CLOSE => {
             let _ = OWNERS.remove(sock.0);
             if kernel::follows_poolers() {
-                let _ = pooler::closed(ctx);
+                let _ = pooled::closed(ctx);
             }
         }
         _ => {}

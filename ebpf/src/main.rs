@@ -15,10 +15,13 @@ mod emit;
 mod kernel;
 mod maps;
 mod plaintext;
+mod pooled;
 mod pooler;
 mod process;
 mod sockets;
+mod ssl;
 mod tap;
+mod transfer;
 
 use aya_ebpf::{
     macros::{btf_tracepoint, raw_tracepoint, uprobe, uretprobe},
@@ -79,6 +82,41 @@ pub fn be_gssapi_write(ctx: ProbeContext) -> u32 {
 #[uretprobe]
 pub fn encryption_return(ctx: RetProbeContext) -> u32 {
     plaintext::returned(&ctx);
+    0
+}
+
+/// `int SSL_read(SSL *ssl, void *buf, int num)` of OpenSSL.
+#[uprobe]
+pub fn ssl_read(ctx: ProbeContext) -> u32 {
+    ssl::entered(&ctx, Direction::Received, false);
+    0
+}
+
+/// `int SSL_write(SSL *ssl, const void *buf, int num)`.
+#[uprobe]
+pub fn ssl_write(ctx: ProbeContext) -> u32 {
+    ssl::entered(&ctx, Direction::Sent, false);
+    0
+}
+
+/// `int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes)`.
+#[uprobe]
+pub fn ssl_read_ex(ctx: ProbeContext) -> u32 {
+    ssl::entered(&ctx, Direction::Received, true);
+    0
+}
+
+/// `int SSL_write_ex(SSL *s, const void *buf, size_t num, size_t *written)`.
+#[uprobe]
+pub fn ssl_write_ex(ctx: ProbeContext) -> u32 {
+    ssl::entered(&ctx, Direction::Sent, true);
+    0
+}
+
+/// The return of any of these four.
+#[uretprobe]
+pub fn ssl_return(ctx: RetProbeContext) -> u32 {
+    let _ = ssl::returned(&ctx);
     0
 }
 

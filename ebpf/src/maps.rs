@@ -33,6 +33,10 @@ pub static POOLER_NAMES: HashMap<[u8; 16], u32, 64> = HashMap::new();
 #[btf_map]
 pub static THREADS: HashMap<u32, Thread, 16384> = HashMap::new();
 
+/// Encrypted sessions of poolers.
+#[btf_map]
+pub static SESSIONS: HashMap<SessionKey, Session, 16384> = HashMap::new();
+
 /// Sockets of poolers. It goes with the socket.
 #[btf_map]
 pub static POOLED: SkStorage<Pooled> = SkStorage::new();
@@ -68,9 +72,52 @@ pub struct Owner {
 pub struct Thread {
     /// Records of it so far, those that were lost included.
     pub order: u32,
-    pub reserved: u32,
+    /// What the last call on a socket said that moved nothing, inside of `call`: `TRANSFER_…` flags.
+    pub said: u32,
+    /// The call of an encryption function that it is in.
+    pub call: Encrypting,
     /// Where the walk over the buffers of its call stands.
     pub walk: Walk,
+}
+
+/// A call of an encryption function that has not returned.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Encrypting {
+    /// The session that it was given (`SSL *`); 0 while there is no call.
+    pub session: u64,
+    /// The buffer for plaintext.
+    pub buffer: u64,
+    /// Where it will say how much there was; 0 if it returns that.
+    pub length: u64,
+    /// An `ebpf_abi::Direction`.
+    pub direction: u32,
+    pub reserved: u32,
+}
+
+/// An encrypted session, by process and address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SessionKey {
+    pub tgid: u64,
+    pub address: u64,
+}
+
+/// An encrypted session of a pooler.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Session {
+    /// Its connection.
+    pub cookie: u64,
+    /// Plaintext bytes received and sent.
+    pub received: u64,
+    /// As above.
+    pub sent: u64,
+    /// What was lost, as in `Client`.
+    pub lost: u8,
+    /// Not 0: its plaintext is told.
+    pub told: u8,
+    pub reserved: [u8; 6],
 }
 
 /// A socket of a pooler.
@@ -82,6 +129,8 @@ pub struct Pooled {
     /// Or'ed `SOCKET_…` flags that it is told with.
     pub flags: u8,
     pub reserved: [u8; 3],
+    /// The encrypted session over it; zeros if there is none.
+    pub session: SessionKey,
 }
 
 /// What is known of a pooler's socket. A number: user space zeroes the value.

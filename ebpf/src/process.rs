@@ -41,7 +41,11 @@ fn try_forked(parent: Address, child: Address) -> Option<()> {
     let parent_tgid: u32 = parent.read(offset!(task_tgid))?;
     // SAFETY: the copied value is used at once, so that a concurrent change cannot tear it.
     if let Some(target) = unsafe { TARGETS.get(parent_tgid) } {
-        let inherited = target.flags & (TARGET_PROBED_TLS | TARGET_PROBED_GSS | TARGET_POOLER);
+        // A pooler's probes are in one process, and not in those that it forks.
+        let inherited = match target.flags & TARGET_POOLER {
+            0 => target.flags & (TARGET_PROBED_TLS | TARGET_PROBED_GSS),
+            _ => TARGET_POOLER,
+        };
         mark(tgid, target.server, TARGET_BORN_TAPPED | inherited);
     }
     emit::fact(&describe(child, FactKind::Fork)?);
@@ -59,16 +63,20 @@ fn try_executed(bprm: Address) -> Option<()> {
     // Marked by name here, so that the first query cannot be missed; the agent looks at the executable itself
     // and takes the mark back if it is no PostgreSQL server.
     let name = bpf_get_current_comm().ok()?;
+    let mut marked = 0;
     if is_postgres(&name) {
-        mark(tgid, tgid, TARGET_BORN_TAPPED);
+        marked = TARGET_BORN_TAPPED;
     } else if kernel::follows_poolers() && is_pooler(&name) {
-        mark(tgid, tgid, TARGET_BORN_TAPPED | TARGET_POOLER);
-    } else {
+        marked = TARGET_BORN_TAPPED | TARGET_POOLER;
+    }
+    if marked == 0 {
         let _ = TARGETS.remove(tgid);
+    } else {
+        mark(tgid, tgid, marked);
     }
     // SAFETY: the helper has no precondition.
     let task = Address(unsafe { bpf_get_current_task() });
-    emit::fact_with(|room| describe_exec(task, bprm, room));
+    emit::fact_with(|room| describe_exec(task, bprm, marked, room));
     if kernel::tells_environments() {
         let _ = tell_environment(task, tgid);
     }
@@ -98,11 +106,11 @@ fn tell_environment(task: Address, tgid: u32) -> Option<()> {
 }
 
 #[inline(always)]
-fn describe_exec(task: Address, bprm: Address, room: &mut MaybeUninit<ExecFact>) -> Option<()> {
+fn describe_exec(task: Address, bprm: Address, marked: u32, room: &mut MaybeUninit<ExecFact>) -> Option<()> {
     // SAFETY: all bit patterns are valid, and every field but the unused ends of the texts is written here.
     let fact = unsafe { &mut *room.as_mut_ptr() };
     fact.task = describe(task, FactKind::Exec)?;
-    fact.reserved = 0;
+    fact.is_pooler = u32::from(marked & TARGET_POOLER != 0);
     fact.inode = bprm
         .follow(offset!(binprm_file))
         .and_then(|file| file.follow(offset!(file_inode)))

@@ -70,7 +70,7 @@ fn try_transferred(
     // SAFETY: the lookup proved the value; a process' entry is used by its own thread, and by nobody else at once.
     let target = unsafe { &mut *target };
     if kernel::follows_poolers() && target.flags & TARGET_POOLER != 0 {
-        let _ = pooler::transferred(ctx, current, direction, result);
+        let _ = pooler::transferred(ctx, current, target, direction, result);
         return Some(false);
     }
     if result <= 0 {

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use ebpf_abi::TARGET_PROBED_TLS;
+
 use super::{
     containers,
     digests::Digests,
@@ -181,11 +183,15 @@ impl Answers {
 
     /// As with servers: marked by the kernel side, looked at here.
     fn pooler(&mut self, pid: u32) -> Option<Answer> {
-        let program = self.poolers.program(pid);
-        if program.is_none() {
+        let Some(program) = self.poolers.program(pid) else {
             self.targets.unmark_server(pid);
+            return None;
+        };
+        let tls = self.probes.attach_pooler(pid);
+        if tls.is_none() {
+            self.targets.probed(pid, TARGET_PROBED_TLS);
         }
-        program.map(|program| Answer::Pooler { pid, program })
+        Some(Answer::Pooler { pid, program, tls })
     }
 
     /// Puts the probes into a server's executable. Returns the flags of what of its encryption is read from now on.
@@ -213,6 +219,9 @@ impl Answers {
         if self.servers.is_tapped(pid) && !self.servers.runs(pid) {
             self.probes.ended(pid);
             self.servers.ended(pid);
+        }
+        if self.poolers.program(pid).is_none() {
+            self.probes.pooler_ended(pid);
         }
     }
 

@@ -24,6 +24,7 @@ use crate::{
     capture::{KernelCounters, gauge::Skipped},
     facts::{
         old_sockets::{Connection, Held, NotHeld},
+        poolers::Pooler,
         servers::Server,
     },
 };
@@ -139,18 +140,18 @@ impl Broker {
         Ok(server_in(parts))
     }
 
-    /// Has all poolers followed that run: process ids, and names of their executables.
+    /// Has all poolers followed that run; each with its process id.
     ///
     /// # Errors
     ///
     /// If a map is full, or no answer came.
-    pub fn poolers(&self) -> anyhow::Result<Vec<(u32, String)>> {
+    pub fn poolers(&self) -> anyhow::Result<Vec<(u32, Pooler)>> {
         let answers = self.ask(Request::Poolers, ALL);
         let answers = answers.map_err(|NoAnswer| anyhow::anyhow!("the broker does not answer"))?;
         let mut poolers = Vec::new();
         for answer in answers {
             match answer {
-                Answer::Pooler { pid, program } => poolers.push((pid, program)),
+                Answer::Pooler { pid, program, tls } => poolers.push((pid, Pooler { program, tls })),
                 Answer::Problem(problem) => anyhow::bail!("{problem}"),
                 _ => {}
             }
@@ -158,14 +159,14 @@ impl Broker {
         Ok(poolers)
     }
 
-    /// Name of the executable of a process that is named like a pooler, if it is one.
+    /// Has a process followed that is named like a pooler, if it is one.
     ///
     /// # Errors
     ///
     /// If no answer came.
-    pub fn pooler(&self, pid: u32) -> Result<Option<String>, NoAnswer> {
+    pub fn pooler(&self, pid: u32) -> Result<Option<Pooler>, NoAnswer> {
         match self.one(Request::Pooler { pid }, LONG)? {
-            Answer::Pooler { program, .. } => Ok(Some(program)),
+            Answer::Pooler { program, tls, .. } => Ok(Some(Pooler { program, tls })),
             _ => Ok(None),
         }
     }

@@ -176,6 +176,8 @@ pub enum Answer {
         pid: u32,
         /// Name of its executable.
         program: String,
+        /// Whether its TLS connections are read, or why not.
+        tls: Why,
     },
     /// Since the tap was attached.
     Counters {

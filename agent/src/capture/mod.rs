@@ -10,6 +10,7 @@ pub mod handover;
 pub mod heap;
 pub mod hooks;
 mod multi;
+mod openssl;
 pub mod plaintext;
 pub mod seccomp;
 

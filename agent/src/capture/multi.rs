@@ -86,13 +86,14 @@ impl MultiPrograms {
         Ok(Self(programs))
     }
 
-    /// Attaches a program at an offset of a file, for all processes that run it, until the link is dropped.
+    /// Attaches a program at an offset of a file, for all processes that run it or for one of them, until the link is dropped.
     pub(super) fn attach(
         &self,
         name: &str,
         executable: &Path,
         offset: u64,
         at_return: bool,
+        process: Option<u32>,
     ) -> io::Result<OwnedFd> {
         let program = self.0.get(name).ok_or(io::ErrorKind::NotFound)?;
         let path = CString::new(executable.as_os_str().as_bytes())?;
@@ -106,6 +107,8 @@ impl MultiPrograms {
         multi.path = path.as_ptr() as u64;
         multi.offsets = offsets.as_ptr() as u64;
         multi.cnt = 1;
+        // 0: all.
+        multi.pid = process.unwrap_or(0);
         multi.flags = if at_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 };
         bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
     }

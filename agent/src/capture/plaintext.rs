@@ -8,6 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
     io,
+    num::NonZeroU32,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -29,6 +30,7 @@ use super::{
     gauge::Skipped,
     hooks::describe,
     multi::MultiPrograms,
+    openssl,
     seccomp::{self, Effect},
 };
 
@@ -118,6 +120,8 @@ pub struct Probes {
     at_return: AtReturn,
     /// What a probe at a return does to a process whose system calls are filtered.
     effect: Effect,
+    /// Those in poolers, by process.
+    pub(super) poolers: HashMap<u32, Vec<Link>>,
 }
 
 struct Attached {
@@ -127,7 +131,7 @@ struct Attached {
 }
 
 /// One probe in one file. Dropping a link of the new kind detaches it.
-enum Link {
+pub(super) enum Link {
     Multi(#[expect(dead_code, reason = "held for its drop")] OwnedFd),
     PerfEvent(&'static str, UProbeLinkId),
 }
@@ -147,7 +151,7 @@ impl Probes {
     ) -> Self {
         let mut probes = Self::load(programs, multi, at_return);
         probes.effect =
-            seccomp::effect(|executable, offset| probes.attach_one(AT_RETURN, offset, executable));
+            seccomp::effect(|executable, offset| probes.attach_one(AT_RETURN, offset, executable, None));
         if !probes.effect.is_harmless() {
             warn!(
                 "probes would or might end servers whose system calls are filtered ({:?}): see tap.uretprobes",
@@ -165,6 +169,7 @@ impl Probes {
             files: HashMap::new(),
             at_return,
             effect: Effect::Unknown(String::new()),
+            poolers: HashMap::new(),
         };
         match multi {
             Some(Ok(multi)) => {
@@ -221,7 +226,8 @@ impl Probes {
         }
         let mut links = Vec::new();
         let mut why = [None, None];
-        match offsets(&executable) {
+        let wanted: Vec<&str> = FUNCTIONS.iter().flat_map(|(_, names)| *names).collect();
+        match offsets(&executable, &wanted) {
             Err(problem) => return Readable::nothing(&problem),
             Ok(offsets) => {
                 for ((_, functions), why) in FUNCTIONS.iter().zip(&mut why) {
@@ -248,7 +254,7 @@ impl Probes {
     }
 
     /// Why a server must not be probed, if so.
-    fn harm(&self, server: u32) -> Option<String> {
+    pub(super) fn harm(&self, server: u32) -> Option<String> {
         let why = match (self.at_return, &self.effect) {
             (AtReturn::Always, _) => return None,
             (AtReturn::Unconfined, _) => "tap.uretprobes leaves those alone".to_owned(),
@@ -286,7 +292,7 @@ impl Probes {
         self.detach(over);
     }
 
-    fn detach(&mut self, links: Vec<Link>) {
+    pub(super) fn detach(&mut self, links: Vec<Link>) {
         for link in links {
             if let Link::PerfEvent(name, link) = link
                 && let Ok(program) = self.uprobe(name)
@@ -310,7 +316,7 @@ impl Probes {
                 .ok_or_else(|| format!("its executable has no function {function}"))?;
             for name in names(function) {
                 let link = self
-                    .attach_one(name, offset, executable)
+                    .attach_one(name, offset, executable, None)
                     .map_err(|problem| format!("the kernel refused a probe at {function}: {problem}"))?;
                 links.push(link);
             }
@@ -318,19 +324,28 @@ impl Probes {
         Ok(())
     }
 
-    fn attach_one(&mut self, name: &'static str, offset: u64, executable: &Path) -> Result<Link, String> {
+    pub(super) fn attach_one(
+        &mut self,
+        name: &'static str,
+        offset: u64,
+        executable: &Path,
+        process: Option<u32>,
+    ) -> Result<Link, String> {
         if let Some(multi) = &self.multi {
-            let link = multi.attach(name, executable, offset, name == AT_RETURN);
+            let at_return = name == AT_RETURN || name == openssl::AT_RETURN;
+            let link = multi.attach(name, executable, offset, at_return, process);
             return link.map(Link::Multi).map_err(|error| error.to_string());
         }
         if let Some(problem) = self.refused.get(name) {
             return Err(problem.clone());
         }
-        let link = self.uprobe(name)?.attach(
-            UProbeAttachLocation::AbsoluteOffset(offset),
-            executable,
-            UProbeScope::AllProcesses,
-        );
+        let scope = match process.and_then(NonZeroU32::new) {
+            Some(process) => UProbeScope::OneProcess(process),
+            None => UProbeScope::AllProcesses,
+        };
+        let link = self
+            .uprobe(name)?
+            .attach(UProbeAttachLocation::AbsoluteOffset(offset), executable, scope);
         Ok(Link::PerfEvent(name, link.map_err(describe)?))
     }
 
@@ -353,7 +368,7 @@ fn names(function: &'static str) -> [&'static str; 2] {
 
 fn all_names() -> impl Iterator<Item = &'static str> {
     let entries = FUNCTIONS.iter().flat_map(|(_, functions)| *functions);
-    std::iter::once(AT_RETURN).chain(entries)
+    std::iter::once(AT_RETURN).chain(entries).chain(openssl::names())
 }
 
 /// Longest executable that is read. Anybody can name a file like a server and run it, and what its headers say is held in
@@ -376,15 +391,15 @@ pub fn open_executable(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// File offsets of the functions that an executable exports.
-fn offsets(executable: &Path) -> Result<HashMap<String, u64>, String> {
+/// File offsets of functions that an executable or a library exports, or has under their names.
+pub(super) fn offsets(executable: &Path, wanted: &[&str]) -> Result<HashMap<String, u64>, String> {
     let unreadable = |problem: String| format!("its executable cannot be read: {problem}");
     let file = open_executable(executable).map_err(|error| unreadable(error.to_string()))?;
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache).map_err(|error| unreadable(error.to_string()))?;
-    let wanted: Vec<&str> = FUNCTIONS.iter().flat_map(|(_, names)| *names).collect();
     let mut found = HashMap::new();
-    for symbol in elf.dynamic_symbols().filter(ObjectSymbol::is_definition) {
+    let symbols = elf.dynamic_symbols().chain(elf.symbols());
+    for symbol in symbols.filter(ObjectSymbol::is_definition) {
         let Some(name) = symbol.name().ok().filter(|name| wanted.contains(name)) else {
             continue;
         };
@@ -407,6 +422,8 @@ mod tests {
 
     #[test]
     fn a_servers_functions_are_found_and_a_programs_are_not() {
+        let wanted: Vec<&str> = FUNCTIONS.iter().flat_map(|(_, names)| *names).collect();
+        let offsets = |path: &Path| offsets(path, &wanted);
         let server = Path::new("/usr/lib/postgresql/15/bin/postgres");
         if server.exists() {
             let offsets = offsets(server).expect("a server can be read");

@@ -3,9 +3,28 @@
 //! A pooler is of interest whichever server it leads to. Nothing in such a program says what it is, so that its name has to
 //! do; a program that takes such a name gets no name of its own for what it sends.
 
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
 
 use super::{cgroups::below, servers::cgroup};
+use crate::capture::plaintext::Why;
+
+/// A pooler that is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pooler {
+    /// Name of its executable.
+    pub program: String,
+    /// Whether its TLS connections are read, or why not.
+    pub tls: Why,
+}
+
+impl fmt::Display for Pooler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tls {
+            None => write!(f, "{}, TLS read", self.program),
+            Some(why) => write!(f, "{}, TLS not read: {why}", self.program),
+        }
+    }
+}
 
 /// Which programs are followed as poolers.
 #[derive(Clone, Debug, Default)]

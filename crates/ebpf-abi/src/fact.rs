@@ -150,8 +150,8 @@ pub struct ExecFact {
     pub args_length: u32,
     /// Length of the whole command line.
     pub args_original: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0: the process was marked as a pooler's, by its name.
+    pub is_pooler: u32,
     /// The executable as it was given to `execve`.
     pub path: [u8; PATH_MAX],
     /// The command line.

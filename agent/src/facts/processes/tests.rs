@@ -192,7 +192,7 @@ fn exec(task: TaskFact) -> ExecFact {
         path_length: 0,
         args_length: 0,
         args_original: 0,
-        reserved: 0,
+        is_pooler: 0,
         path: [0; ebpf_abi::PATH_MAX],
         args: [0; ebpf_abi::ARGS_MAX],
     }

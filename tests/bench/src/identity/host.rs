@@ -239,7 +239,7 @@ fn program(task: TaskFact, at: u64, arguments: Vec<u8>) -> ExecFact {
         path_length: 0,
         args_length: arguments.len().min(ARGS_MAX) as u32,
         args_original: arguments.len() as u32,
-        reserved: 0,
+        is_pooler: 0,
         path: [0; PATH_MAX],
         args: [0; ARGS_MAX],
     };
