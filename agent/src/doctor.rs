@@ -9,6 +9,7 @@ use crate::{
         AtReturn, AttachError, Sizes, Tap, Tier, btf,
         seccomp::{self, Effect},
     },
+    config::Config,
     confine,
     facts::{
         cgroups::Cgroups,
@@ -79,6 +80,7 @@ pub fn run(_: &Args) -> ExitCode {
     }
     hooks(&mut missing);
     servers();
+    poolers();
     if missing.is_empty() {
         println!("\nnothing is missing");
         return ExitCode::SUCCESS;
@@ -118,6 +120,9 @@ fn hooks(missing: &mut Vec<String>) {
         match Tap::attach(sizes, Some(tier), AtReturn::Auto, ALL, std::iter::empty()) {
             Ok(tap) if needed => {
                 println!("  tier {tier}: loads and attaches; used by default");
+                if tier == Tier::B {
+                    println!("  {:22} not followed: that takes tier A", "poolers");
+                }
                 println!(
                     "  {:22} {}",
                     "probes under seccomp",
@@ -150,6 +155,18 @@ fn of_confined(effect: &Effect) -> String {
             "not known ({why}): encrypted sessions of servers under seccomp stay opaque, unless tap.uretprobes is \
              \"always\""
         ),
+    }
+}
+
+fn poolers() {
+    println!("\npoolers");
+    let wanted = Config::default().poolers();
+    let running = wanted.running();
+    if running.is_empty() {
+        println!("  none is running, or none can be seen by this user");
+    }
+    for pid in running {
+        println!("  {pid:<8} {}", wanted.program(pid).unwrap_or_default());
     }
 }
 

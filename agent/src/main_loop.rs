@@ -323,6 +323,7 @@ impl Running {
         set(&self.metrics.flows_full, witness.flows_full());
         set(&self.metrics.sessions_open, witness.open_connections() as u64);
         set(&self.metrics.servers, witness.servers().iter().count() as u64);
+        set(&self.metrics.poolers, witness.poolers().count() as u64);
         set(&self.metrics.paused_bytes, witness.discarded(Discard::Paused));
         set(
             &self.metrics.memory_limit_bytes,

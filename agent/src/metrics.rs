@@ -52,6 +52,8 @@ pub struct Metrics {
     pub segments: AtomicU64,
     /// Payload bytes in them.
     pub bytes: AtomicU64,
+    /// Poolers that are followed.
+    pub poolers: AtomicU64,
     /// Calls of poolers on their sockets taken from their ring.
     pub transfers: AtomicU64,
     /// Payload bytes discarded by pauses.
@@ -242,6 +244,7 @@ impl Metrics {
         let standing = [
             ("sessions_open", "Sessions open now", &self.sessions_open),
             ("servers", "PostgreSQL servers tapped", &self.servers),
+            ("poolers", "Processes of poolers followed", &self.poolers),
             (
                 "queue_events",
                 "Events that wait for delivery",

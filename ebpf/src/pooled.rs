@@ -170,6 +170,11 @@ fn tell(kept: &Pooled, sock: Address, tgid: u32) -> bool {
     let Some(role) = role(kept, sock) else {
         return false;
     };
+    let (mut sequence, mut answer) = (0, 0);
+    if client.family != AF_UNIX {
+        sequence = client.copied_seq.wrapping_sub(client.received as u32);
+        answer = client.write_seq.wrapping_sub(client.sent as u32);
+    }
     let about = About {
         server: tgid,
         tgid,
@@ -181,8 +186,8 @@ fn tell(kept: &Pooled, sock: Address, tgid: u32) -> bool {
         },
         role,
         flags: kept.flags,
-        sequence: client.copied_seq.wrapping_sub(client.received as u32),
-        answer: client.write_seq.wrapping_sub(client.sent as u32),
+        sequence,
+        answer,
     };
     emit::fact_with(|room| client::tell(sock, &about, room))
 }

@@ -220,6 +220,20 @@ fn text(status: &Status) -> String {
     if status.servers.is_empty() {
         lines.push("  none".to_owned());
     }
+    lines.push("poolers".to_owned());
+    for pooler in &status.poolers {
+        lines.push(format!(
+            "  {:<8} {}  encryption: {}",
+            pooler.pid, pooler.program, pooler.encryption
+        ));
+    }
+    if status.poolers.is_empty() {
+        let none = match status.tier.as_str() {
+            "B" => "  not followed: that takes tier A",
+            _ => "  none",
+        };
+        lines.push(none.to_owned());
+    }
     lines.push("counters".to_owned());
     for (name, value) in &status.counters {
         lines.push(format!("  {name:<20} {value}"));
@@ -244,7 +258,7 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CollectorStatus, Paused, ProcessStatus, ServerStatus};
+    use super::super::{CollectorStatus, Paused, PoolerStatus, ProcessStatus, ServerStatus};
     use super::*;
 
     #[test]
@@ -264,6 +278,11 @@ mod tests {
                 data_directory: None,
                 encryption: "not read".to_owned(),
             }],
+            poolers: vec![PoolerStatus {
+                pid: 8,
+                program: "pgbouncer".to_owned(),
+                encryption: "TLS read".to_owned(),
+            }],
             processes: vec![ProcessStatus {
                 pid: 9,
                 role: "parses".to_owned(),
@@ -280,6 +299,7 @@ mod tests {
             "host        server",
             "ring        0.5 of 64 MiB",
             "  7        /usr/bin/postgres  data ?  encryption: not read",
+            "  8        pgbouncer  encryption: TLS read",
             "  ring_full            5",
             "process     9        parses: holds no capability",
         ] {
@@ -298,6 +318,10 @@ mod tests {
             said.contains("PAUSED since 2026-11-21T08:00:00Z by eve (uid 0), \"a\\n\\u{1b}[31m\": 12 bytes")
         );
         assert!(said.contains("NOT CONNECTED"), "{said}");
+        status.poolers.clear();
+        assert!(text(&status).contains("poolers\n  none\n"));
+        status.tier = "B".to_owned();
+        assert!(text(&status).contains("poolers\n  not followed"));
     }
 
     #[test]

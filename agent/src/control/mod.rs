@@ -71,6 +71,8 @@ pub struct Status {
     pub role: String,
     /// Servers that are tapped.
     pub servers: Vec<ServerStatus>,
+    /// Poolers that are followed.
+    pub poolers: Vec<PoolerStatus>,
     /// Sessions that are open.
     pub sessions_open: u64,
     /// The ring for payload.
@@ -116,6 +118,17 @@ pub struct ServerStatus {
     /// Its data directory, where that is known.
     pub data_directory: Option<String>,
     /// How its encrypted sessions are read, or why not.
+    pub encryption: String,
+}
+
+/// A pooler that is followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolerStatus {
+    /// Process id.
+    pub pid: u32,
+    /// Name of its executable.
+    pub program: String,
+    /// How its encrypted connections are read, or why not.
     pub encryption: String,
 }
 

@@ -3,7 +3,7 @@
 //! A pooler is of interest whichever server it leads to. Nothing in such a program says what it is, so that its name has to
 //! do; a program that takes such a name gets no name of its own for what it sends.
 
-use std::{fmt, fs, path::Path};
+use std::{fs, path::Path};
 
 use super::{cgroups::below, servers::cgroup};
 use crate::capture::plaintext::Why;
@@ -17,11 +17,12 @@ pub struct Pooler {
     pub tls: Why,
 }
 
-impl fmt::Display for Pooler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Pooler {
+    /// How its encrypted connections are read, in words.
+    pub fn encryption(&self) -> String {
         match &self.tls {
-            None => write!(f, "{}, TLS read", self.program),
-            Some(why) => write!(f, "{}, TLS not read: {why}", self.program),
+            None => "TLS read".to_owned(),
+            Some(why) => format!("TLS not read ({why})"),
         }
     }
 }

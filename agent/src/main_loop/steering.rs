@@ -13,7 +13,8 @@ use crate::{
     capture::{Ring, plaintext::Readable},
     clock::{Clock, boot_ns},
     control::{
-        Answer, CollectorStatus, Fill, Paused, ProcessStatus, Request, Resumed, ServerStatus, Status, Who,
+        Answer, CollectorStatus, Fill, Paused, PoolerStatus, ProcessStatus, Request, Resumed, ServerStatus,
+        Status, Who,
     },
     limits,
     witness::Discard,
@@ -138,6 +139,7 @@ impl Running {
             tier: self.tier.clone(),
             paused: self.pause.as_ref().map(|pause| self.paused(pause)),
             servers,
+            poolers: self.poolers(),
             sessions_open: self.witness.open_connections() as u64,
             ring: Fill {
                 used: segments.used().unwrap_or(0),
@@ -163,6 +165,17 @@ impl Running {
                 batches_acknowledged: load(&self.metrics.batches_acknowledged),
             }),
         }
+    }
+
+    fn poolers(&self) -> Vec<PoolerStatus> {
+        let poolers = self.witness.poolers().map(|(pid, pooler)| PoolerStatus {
+            pid,
+            program: pooler.program.clone(),
+            encryption: pooler.encryption(),
+        });
+        let mut poolers: Vec<PoolerStatus> = poolers.collect();
+        poolers.sort_by_key(|pooler| pooler.pid);
+        poolers
     }
 
     fn processes_now(&self) -> Vec<ProcessStatus> {

@@ -68,7 +68,11 @@ impl Witness {
 
     fn recognised(&mut self, pid: u32, pooler: Pooler) {
         if self.poolers.get(&pid) != Some(&pooler) {
-            info!("following a pooler: {pid} ({pooler})");
+            info!(
+                "following a pooler: {pid} ({}, {})",
+                pooler.program,
+                pooler.encryption()
+            );
         }
         self.poolers.insert(pid, pooler);
     }
