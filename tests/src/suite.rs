@@ -9,6 +9,8 @@ pub mod identity;
 pub mod kernels;
 pub mod local;
 pub mod loss;
+pub mod pooled;
+pub mod pooler;
 pub mod survive;
 pub mod wire;
 

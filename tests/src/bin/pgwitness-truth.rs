@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgwitness_tests::route::Route;
-use pgwitness_tests::suite::{Outcome, demo, evasion, identity, kernels, local, loss, survive, wire};
+use pgwitness_tests::suite::{Outcome, demo, evasion, identity, kernels, local, loss, pooler, survive, wire};
 use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -106,6 +106,27 @@ enum Suite {
         /// Only this part (can be given several times).
         #[arg(long, value_name = "NAME")]
         part: Vec<String>,
+    },
+    /// Two hundred clients share one role over five server connections: each statement goes back to who sent it.
+    Pooler {
+        /// Every part, and half a million statements.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what was written in place.
+        #[arg(long)]
+        keep: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
+        /// Folder with poolers of other distributions.
+        #[arg(long, value_name = "DIR")]
+        poolers: Option<PathBuf>,
+        /// Why there is no such folder.
+        #[arg(long, value_name = "REASON")]
+        poolers_missing: Option<String>,
     },
     /// Clients of many kinds against servers of several versions: text, parameters, rows and outcome.
     Wire {
@@ -223,6 +244,23 @@ async fn run(suite: Suite) -> Result<Outcome> {
             keep,
             part,
         } => (loss::run(full, &part, keep).await?, json),
+        Suite::Pooler {
+            full,
+            json,
+            keep,
+            part,
+            poolers,
+            poolers_missing,
+        } => {
+            let plan = pooler::Plan {
+                full,
+                keep,
+                parts: part,
+                poolers,
+                poolers_missing,
+            };
+            (pooler::run(&plan).await?, json)
+        }
         Suite::Wire {
             full,
             json,

@@ -1,0 +1,417 @@
+//! What each part of the suite needs: a server, a pooler before it, clients of several programs, and a tap.
+//!
+//! Owns all of it, and the end: everything is delivered, the tap is stopped, and witnesses and record are compared.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::bouncer_log::{self, BouncerLog};
+use super::journal::Journals;
+use super::judge::{Expected, Findings, judge};
+use super::poolers::{self, Poolers, Setup};
+use super::server_log::sessions;
+use super::{record, truth};
+use crate::cluster::{APP_ROLE, Cluster, DATABASE, Witness, free_port, server_binaries};
+use crate::csvlog;
+use crate::process::Process;
+use crate::route::Route;
+use crate::screen::progress;
+use crate::suite::pooled::{FIRST_TICKET, Kind};
+use crate::suite::settle;
+use crate::tap::{Settings, Tap, Tier, sibling};
+use crate::unit::Unit;
+
+/// How one reaches the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Unix,
+    Tcp,
+}
+
+/// Everything of one part. Dropped from the top: clients, pooler, tap, server, folders, cgroups.
+#[derive(Debug)]
+pub(super) struct Scene {
+    clients: Vec<Process>,
+    pub(super) pooler: Option<Process>,
+    pub(super) tap: Option<Tap>,
+    cluster: Cluster,
+    home: TempDir,
+    units: Vec<(String, Unit)>,
+    pooler_unit: Unit,
+    pooler_port: u16,
+    run: String,
+    setup: Setup,
+    poolers: Poolers,
+    started: u64,
+}
+
+/// How many clients of each program, and what they do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) kind: Kind,
+    /// Processes of each program that come by TCP, and connections of each.
+    pub(super) tcp: (u64, u64),
+    /// Processes of each program that come over a Unix socket, a connection each.
+    pub(super) unix: u64,
+    /// Units of work of each connection.
+    pub(super) units: u64,
+    /// Or for how long.
+    pub(super) seconds: u64,
+    /// Units before a client connects anew.
+    pub(super) per_connection: u64,
+    /// Whether each program names itself: the pooler then sets that name again and again.
+    pub(super) named: bool,
+    /// Clients of each program that die in the middle.
+    pub(super) doomed: u64,
+}
+
+impl Scene {
+    /// A server that answers. Neither pooler nor tap.
+    pub(super) async fn open(setup: Setup, poolers: &Poolers) -> Result<Self> {
+        let routes: &[Route] = if setup.tls { &[Route::Tls] } else { &[] };
+        let mut cluster = Cluster::init_for(server_binaries()?, Witness::Full, routes)?;
+        let home = TempDir::with_prefix("pgwitness-pooler-")?;
+        let owner = fs::metadata(cluster.data())?;
+        nix::unistd::chown(home.path(), Some(owner.uid().into()), Some(owner.gid().into()))?;
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
+        for name in ["run", "pool", "journal"] {
+            let folder = home.path().join(name);
+            fs::create_dir(&folder)?;
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o1777))?;
+        }
+        configure(&cluster, &home.path().join("run"))?;
+        cluster.start().await?;
+        cluster.prepare().await?;
+        let admin = cluster.superuser(DATABASE).await?;
+        admin
+            .batch_execute(&schema())
+            .await
+            .context("making the pooled tables")?;
+        let run = format!("pgwitness-pooler-{}", std::process::id());
+        let mut units = Vec::new();
+        for program in PROGRAMS {
+            units.push((program.to_owned(), Unit::create(&run, program)?));
+        }
+        Ok(Self {
+            clients: Vec::new(),
+            pooler: None,
+            tap: None,
+            pooler_unit: Unit::create(&run, POOLER)?,
+            pooler_port: free_port()?,
+            cluster,
+            home,
+            units,
+            run,
+            setup,
+            poolers: poolers.clone(),
+            started: 0,
+        })
+    }
+
+    pub(super) async fn start_tap(&mut self) -> Result<()> {
+        self.tap = Some(Tap::start(&self.cluster.data(), Settings::clear(Tier::Auto)).await?);
+        Ok(())
+    }
+
+    pub(super) async fn start_pooler(&mut self) -> Result<()> {
+        let mut command = poolers::command(self, &self.setup, &self.pooler_unit, &self.poolers)?;
+        let said = self.home.path().join(SAID);
+        let file = File::options().create(true).append(true).open(&said)?;
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .current_dir(self.home.path());
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let mut process = Process::start("the pooler", &mut command, Signal::SIGINT)?;
+        let deadline = Instant::now() + PATIENCE;
+        // A connection would be a client: only look whether the port is taken.
+        while std::net::TcpListener::bind(("127.0.0.1", self.pooler_port)).is_ok() {
+            if process.ended()?.is_some() || Instant::now() > deadline {
+                bail!("the pooler does not listen; it said: {}", tail(&said));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.pooler = Some(process);
+        Ok(())
+    }
+
+    pub(super) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(super) fn server_port(&self) -> u16 {
+        self.cluster.port()
+    }
+
+    pub(super) fn pooler_port(&self) -> u16 {
+        self.pooler_port
+    }
+
+    pub(super) fn pooler_name(&self) -> &'static str {
+        POOLER
+    }
+
+    /// Certificates of the server; the pooler runs under its account and shows the same.
+    pub(super) fn certificates(&self) -> PathBuf {
+        self.cluster.socket_folder().join("tls")
+    }
+
+    /// User and group that server and pooler run under.
+    pub(super) fn account(&self) -> (u32, u32) {
+        fs::metadata(self.cluster.data()).map_or((0, 0), |data| (data.uid(), data.gid()))
+    }
+
+    /// Starts the clients of every program.
+    pub(super) fn start_clients(&mut self, load: &Load) -> Result<()> {
+        let program = sibling("truth-pooled")?;
+        let said = File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join(SAID))?;
+        for (name, unit) in &self.units {
+            let tcp = (0..load.tcp.0).map(|_| (Way::Tcp, load.tcp.1, false));
+            let unix = (0..load.unix).map(|_| (Way::Unix, 1, false));
+            let doomed = (0..load.doomed).map(|number| match number % 2 {
+                0 => (Way::Tcp, 1, true),
+                _ => (Way::Unix, 1, true),
+            });
+            for (way, connections, doom) in tcp.chain(unix).chain(doomed) {
+                self.started += 1;
+                let mut command = unit.command(&program);
+                command
+                    .env_clear()
+                    .envs(environment(&self.home, self.pooler_port, way));
+                if self.setup.tls {
+                    command.envs(self.cluster.client_environment(Route::Tls));
+                    command.env("PGPORT", self.pooler_port.to_string());
+                    command.env("PATH", "/usr/bin:/bin");
+                }
+                for (key, value) in [
+                    ("CONNECTIONS", connections),
+                    ("UNITS", if load.seconds > 0 { u64::MAX } else { load.units }),
+                    ("SECONDS", load.seconds),
+                    ("PER_CONNECTION", load.per_connection),
+                    ("DOOM", u64::from(doom)),
+                    ("SEED", self.started),
+                ] {
+                    command.env(key, value.to_string());
+                }
+                command.env("PROGRAM", name).env("KIND", load.kind.name());
+                if load.named {
+                    command.env("NAMED", "1");
+                }
+                command
+                    .stdin(Stdio::null())
+                    .stdout(said.try_clone()?)
+                    .stderr(said.try_clone()?);
+                self.clients
+                    .push(Process::start("a client", &mut command, Signal::SIGKILL)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A program that keeps no journal: its texts carry its mark (`/* m=NAME.; */`).
+    pub(super) fn start_program(&mut self, name: &str, program: &Path, arguments: &[&str]) -> Result<()> {
+        let unit = Unit::create(&self.run, name)?;
+        let mut command = unit.command(program);
+        // One of an address: over the Unix socket the pooler's log knows it by its process.
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(environment(&self.home, self.pooler_port, Way::Unix));
+        let said = File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join(SAID))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+        self.clients
+            .push(Process::start(name, &mut command, Signal::SIGKILL)?);
+        self.units.push((name.to_owned(), unit));
+        Ok(())
+    }
+
+    /// A client program of the server's version.
+    pub(super) fn client_binary(&self, name: &str) -> PathBuf {
+        self.cluster.client_binary(name)
+    }
+
+    /// Waits for the end of all clients.
+    pub(super) async fn clients_end(&mut self) -> Result<()> {
+        for mut client in self.clients.drain(..) {
+            client.wait(CLIENTS_PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether any client is still at work.
+    pub(super) fn busy(&mut self) -> bool {
+        self.clients
+            .iter_mut()
+            .any(|client| matches!(client.ended(), Ok(None)))
+    }
+
+    /// What clients and pooler complained about: the last of it.
+    pub(super) fn said(&self) -> String {
+        tail(&self.home.path().join(SAID))
+    }
+
+    /// Waits for everything, stops the tap and compares.
+    pub(super) async fn finish(mut self, expected: Expected, keep: bool) -> Result<(Findings, String)> {
+        self.clients_end().await?;
+        if let Some(mut pooler) = self.pooler.take() {
+            pooler.stop(Signal::SIGINT, PATIENCE).await?;
+        }
+        self.log_is_complete().await?;
+        let tap = self.tap.as_mut().context("there is no tap")?;
+        settle(tap).await?;
+        tap.stop().await?;
+        let (verified, verdict) = tap.verify()?;
+        ensure!(verified, "the evidence does not verify: {verdict}");
+        self.cluster.stop().await?;
+        let outcome = self.compare(&expected);
+        if keep && let Some(tap) = self.tap.take() {
+            let kept = tap.keep();
+            fs::copy(self.cluster.csvlog(), kept.join("server.csv"))?;
+            let status = Command::new("cp")
+                .arg("-r")
+                .arg(self.home.path())
+                .arg(kept.join("scene"))
+                .status();
+            status.context("keeping the witnesses")?;
+            progress(&format!("  kept: {}", kept.display()));
+        }
+        outcome
+    }
+
+    fn compare(&self, expected: &Expected) -> Result<(Findings, String)> {
+        let tap = self.tap.as_ref().context("there is no tap")?;
+        let began = Instant::now();
+        let journals = Journals::read(&self.home.path().join("journal"))?;
+        let lines = csvlog::lines(&fs::read(self.cluster.csvlog()).context("reading the server's log")?)?;
+        let mut sessions = sessions(lines);
+        sessions.retain(|session| session.role == APP_ROLE);
+        let log = self.pooler_log()?;
+        let truth = truth::assemble(&journals, &sessions, log.as_ref());
+        let recorded = record::read(tap)?;
+        let (requests, of_none) = record::by_session(recorded, &sessions);
+        let mut findings = judge(&journals, &sessions, &truth, &requests, expected);
+        findings.extra += of_none;
+        let note = format!(
+            "{} clients' connections, {} server connections, {} of the pooler's log; witnesses: {} by log, {} by anchor, \
+             {} by both; compared in {} s",
+            journals.connections.len(),
+            sessions
+                .iter()
+                .filter(|session| !session.statements.is_empty())
+                .count(),
+            log.map_or(0, |log| log.servers.len()),
+            truth.by_log,
+            truth.by_anchor,
+            truth.confirmed,
+            began.elapsed().as_secs()
+        );
+        Ok((findings, note))
+    }
+
+    fn pooler_log(&self) -> Result<Option<BouncerLog>> {
+        if !self.setup.logged {
+            return Ok(None);
+        }
+        let text =
+            fs::read(self.home.path().join(format!("{POOLER}.log"))).context("reading the pooler's log")?;
+        Ok(Some(bouncer_log::parse(&String::from_utf8_lossy(&text))))
+    }
+
+    async fn log_is_complete(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = fs::read(self.cluster.csvlog())?;
+            let opened = count(&text, b"connection authorized: user=app_user");
+            let closed = count(&text, b"disconnection: session time");
+            if closed >= opened || Instant::now() > deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+fn count(text: &[u8], what: &[u8]) -> usize {
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| line.windows(what.len()).any(|part| part == what))
+        .count()
+}
+
+fn environment(home: &TempDir, port: u16, way: Way) -> Vec<(&'static str, String)> {
+    let host = match way {
+        Way::Unix => home.path().join("pool").display().to_string(),
+        Way::Tcp => "127.0.0.1".to_owned(),
+    };
+    vec![
+        ("PGHOST", host),
+        ("PGPORT", port.to_string()),
+        ("PGUSER", APP_ROLE.to_owned()),
+        ("PGDATABASE", DATABASE.to_owned()),
+        ("JOURNAL", home.path().join("journal").display().to_string()),
+    ]
+}
+
+/// Nobody needs a password here: what a client may do is not what is asked.
+fn configure(cluster: &Cluster, sockets: &Path) -> Result<()> {
+    let data = cluster.data();
+    let path = data.join("postgresql.conf");
+    let mut text = fs::read_to_string(&path)?;
+    text += &format!(
+        "unix_socket_directories = '{}, {}'\n",
+        cluster.socket_folder().display(),
+        sockets.display()
+    );
+    fs::write(path, text)?;
+    let hba = format!(
+        "local all postgres trust\nlocal all {APP_ROLE} trust\nhost all {APP_ROLE} 127.0.0.1/32 trust\n"
+    );
+    fs::write(data.join("pg_hba.conf"), hba).context("writing pg_hba.conf")
+}
+
+/// The server logs each ticket that it hands out; who gets it knows it from the answer.
+fn schema() -> String {
+    format!(
+        "SET ROLE {APP_ROLE}; CREATE TABLE same (id int PRIMARY KEY, v text NOT NULL);
+         INSERT INTO same SELECT g, 'the same for everybody' FROM generate_series(1, 100) g;
+         CREATE TABLE sink (n int, t text);
+         CREATE SEQUENCE tickets START {FIRST_TICKET};
+         CREATE FUNCTION ticket() RETURNS bigint LANGUAGE plpgsql AS $$
+           DECLARE n bigint := nextval('tickets'); BEGIN RAISE LOG 'ticket %', n; RETURN n; END $$;
+         RESET ROLE;"
+    )
+}
+
+fn tail(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .get(lines.len().saturating_sub(12)..)
+        .unwrap_or_default()
+        .join("\n")
+}
+
+/// The principals that share one role.
+const PROGRAMS: [&str; 8] = [
+    "orders", "billing", "search", "worker", "reports", "mailer", "imports", "batch",
+];
+/// The pooler's own unit.
+pub(super) const POOLER: &str = "pooler";
+const SAID: &str = "said.log";
+const PATIENCE: Duration = Duration::from_secs(60);
+const CLIENTS_PATIENCE: Duration = Duration::from_secs(1_200);
