@@ -1,10 +1,12 @@
 //! `cargo xtask`: everything that people and CI run, one subcommand a file. `main` only wires.
 
+mod apt;
 mod bench;
 mod build;
 mod demo;
 mod fuzz;
 mod kernels;
+mod poolers;
 mod proto;
 mod regress;
 mod servers;

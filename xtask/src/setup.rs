@@ -15,7 +15,7 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "gcc",
     "haproxy",
     "iproute2",
@@ -29,6 +29,7 @@ const PACKAGES: [&str; 18] = [
     "openssh-server",
     "openssl",
     "pgbouncer",
+    "pgpool2",
     "postgresql",
     "python3-psycopg",
     "runc",

@@ -21,7 +21,7 @@ struct Check {
     run: fn() -> anyhow::Result<()>,
 }
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     Check {
         name: "formatting",
         run: formatting,
@@ -61,6 +61,10 @@ const CHECKS: [Check; 11] = [
     Check {
         name: "truth --suite identity",
         run: || suite(&["identity", "--json"]),
+    },
+    Check {
+        name: "truth --suite pooler",
+        run: pooler,
     },
     Check {
         name: "truth --suite wire",
@@ -150,6 +154,13 @@ fn lints() -> anyhow::Result<()> {
 
 fn tests() -> anyhow::Result<()> {
     step::run(linting().args(["test", "--workspace", "--locked"]))
+}
+
+fn pooler() -> anyhow::Result<()> {
+    let mut command = Command::new(target().join("debug").join("pgwitness-truth"));
+    command.args(["pooler", "--json"]);
+    truth::pooler_folders(&mut command);
+    step::run(&mut command)
 }
 
 fn wire() -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 
-use crate::{build, regress, servers, setup, step};
+use crate::{build, poolers, regress, servers, setup, step};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
-    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `wire` (can be given several times)
+    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `pooler`, `wire` (can be given several times)
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
     /// The way that every program of the suite `wire` takes: unix, tcp, tls, gss [default: each its own]
@@ -48,6 +48,9 @@ enum Suite {
     /// Services, people, containers, short lives, reused pids, passed sockets and relays: every client gets its own
     /// name; `--full` is more than 20,000 connections
     Identity,
+    /// Two hundred clients share one role over five connections of a pooler: each statement goes back to who sent it;
+    /// `--full` is half a million of them, through every pooler in every mode
+    Pooler,
     /// Clients of many kinds: every statement, its parameters, rows and outcome; `--full` is every server version
     Wire,
 }
@@ -64,6 +67,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Suite::Loss => parts("loss", args, &mut command),
         Suite::Evasion => parts("evasion", args, &mut command),
         Suite::Identity => parts("identity", args, &mut command),
+        Suite::Pooler => {
+            parts("pooler", args, &mut command);
+            pooler_folders(&mut command);
+        }
         Suite::Wire => wire(args, &mut command),
     }
     command.args(args.json.then_some("--json"));
@@ -79,6 +86,14 @@ fn parts(suite: &str, args: &Args, command: &mut Command) {
     for part in &args.part {
         command.args(["--part", part]);
     }
+}
+
+/// Poolers of another distribution than this machine's.
+pub(crate) fn pooler_folders(command: &mut Command) {
+    match poolers::ensure() {
+        Ok(folder) => command.arg("--poolers").arg(folder),
+        Err(reason) => command.args(["--poolers-missing", &format!("{reason:#}")]),
+    };
 }
 
 /// Short: only what the distribution brings. Full: the servers of other versions too.

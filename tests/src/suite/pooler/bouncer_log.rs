@@ -6,8 +6,8 @@
 //! What is read (objects.c, server.c and client.c of PgBouncer): `login attempt` names a client's object and address,
 //! `new connection to server (from …)` a server connection's own port. `S-…: read pkt='Z'` is a `ReadyForQuery` of the
 //! server; if a request of a client's is answered with it, `C-…: query time` follows at once, before any other packet is
-//! read. A pipelining client has that line for the first of its answers only; until `S-…: release_server` the connection
-//! is lent to that same client. What is answered outside of any lease is the pooler's own.
+//! read; a pipelining client has that line for the last of its answers only, before `S-…: release_server`. What the pooler
+//! asks on its own account is announced (`varcache_apply: SET …`), or answered with nobody named before the release.
 
 use std::collections::HashMap;
 
@@ -41,8 +41,6 @@ pub(super) struct Server {
     pub(super) port: Option<u16>,
     /// For each `ReadyForQuery` behind the login what it answers, or none if that is the pooler's own.
     pub(super) answers: Vec<Option<Answer>>,
-    /// Whose it was when it ended, if it was lent then.
-    pub(super) lent_at_end: Option<usize>,
 }
 
 /// Which of a client's requests is answered.
@@ -68,11 +66,6 @@ pub(super) fn parse(text: &str) -> BouncerLog {
         state.line(rest);
     }
     state.settle();
-    for live in state.live.values() {
-        if let Some(server) = state.log.servers.get_mut(live.index) {
-            server.lent_at_end = live.lent;
-        }
-    }
     state.log
 }
 
@@ -90,7 +83,10 @@ struct State {
 
 struct Live {
     index: usize,
-    lent: Option<usize>,
+    /// Answers since the last one that was told to be somebody's: positions in the server's list.
+    pending: Vec<usize>,
+    /// The next answer is to what the pooler asked itself.
+    own: bool,
     logged_in: bool,
 }
 
@@ -115,15 +111,32 @@ impl State {
                 self.answered.push(0);
             }
         } else if what.starts_with("query time") {
-            let client = self.clients.get(object).copied();
-            if let Some(server) = &self.ready
-                && let Some(live) = self.live.get_mut(server)
-            {
-                live.lent = client;
-                self.settle();
+            let server = self.ready.clone();
+            self.settle();
+            if let (Some(server), Some(client)) = (server, self.clients.get(object).copied()) {
+                self.name(&server, client);
             }
         } else if what.starts_with("read pkt") {
             self.settle();
+        }
+    }
+
+    /// The last answer, and those before it that nobody was named for, are this client's.
+    fn name(&mut self, server: &str, client: usize) {
+        let Some(live) = self.live.get_mut(server) else {
+            return;
+        };
+        let (Some(server), Some(count)) = (
+            self.log.servers.get_mut(live.index),
+            self.answered.get_mut(client),
+        ) else {
+            return;
+        };
+        for place in live.pending.drain(..) {
+            if let Some(answer) = server.answers.get_mut(place) {
+                *answer = Some(Answer { client, nth: *count });
+                *count += 1;
+            }
         }
     }
 
@@ -134,7 +147,8 @@ impl State {
                 object.to_owned(),
                 Live {
                     index: self.log.servers.len(),
-                    lent: None,
+                    pending: Vec::new(),
+                    own: false,
                     logged_in: false,
                 },
             );
@@ -159,31 +173,31 @@ impl State {
         } else if what.starts_with("release_server") {
             self.settle();
             if let Some(live) = self.live.get_mut(object) {
-                live.lent = None;
+                live.own = false;
+                live.pending.clear();
+            }
+        } else if what.starts_with("varcache_apply: SET") {
+            self.settle();
+            if let Some(live) = self.live.get_mut(object) {
+                live.own = true;
             }
         } else if what.starts_with("closing because") {
             self.settle();
-            if let Some(live) = self.live.remove(object)
-                && let Some(server) = self.log.servers.get_mut(live.index)
-            {
-                server.lent_at_end = live.lent;
-            }
+            self.live.remove(object);
         }
     }
 
-    /// Nobody was named for the last `ReadyForQuery`: it is for whom the connection is lent to, or the pooler's own.
+    /// Notes the last `ReadyForQuery`: nobody's, until somebody is named.
     fn settle(&mut self) {
         let Some(object) = self.ready.take() else { return };
-        if let Some(live) = self.live.get(&object)
+        if let Some(live) = self.live.get_mut(&object)
             && live.logged_in
             && let Some(server) = self.log.servers.get_mut(live.index)
         {
-            let answer = live.lent.map(|client| {
-                let count = self.answered.get_mut(client);
-                let nth = count.map_or(0, |count| std::mem::replace(count, *count + 1));
-                Answer { client, nth }
-            });
-            server.answers.push(answer);
+            if !std::mem::take(&mut live.own) {
+                live.pending.push(server.answers.len());
+            }
+            server.answers.push(None);
         }
     }
 }
@@ -230,13 +244,13 @@ mod tests {
             "S-0x9: shop/app@127.0.0.1:6699 read pkt='Z', len=6",
             "resync(11): done=40, parse=40, recv=40",
             "C-0x1: shop/app@127.0.0.1:33612 read pkt='Q' len=14",
+            // Two that were sent at once.
+            "S-0x9: shop/app@127.0.0.1:6699 read pkt='Z', len=6",
+            "S-0x9: shop/app@127.0.0.1:6699 read pkt='T', len=6",
             "S-0x9: shop/app@127.0.0.1:6699 read pkt='Z', len=6",
             "S-0x9: shop/app@127.0.0.1:6699 pop_outstanding_request: popped S, still outstanding 0, skip 0",
             "C-0x1: shop/app@127.0.0.1:33612 query time: 447 us",
             "C-0x1: shop/app@127.0.0.1:33612 transaction time: 447 us",
-            "S-0x9: shop/app@127.0.0.1:6699 read pkt='T', len=6",
-            // The second of two that were sent at once.
-            "S-0x9: shop/app@127.0.0.1:6699 read pkt='Z', len=6",
             "S-0x9: shop/app@127.0.0.1:6699 release_server: new state=12",
             "S-0x9: shop/app@127.0.0.1:6699 read pkt='Z', len=6",
             "C-0x2: shop/app@unix(4411):6700 query time: 9 us",
@@ -258,7 +272,6 @@ mod tests {
             [Server {
                 port: Some(42648),
                 answers: vec![None, answer(0, 0), answer(0, 1), answer(1, 0)],
-                lent_at_end: Some(1),
             }]
         );
     }

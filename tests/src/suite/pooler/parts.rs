@@ -43,6 +43,7 @@ const BOUNCER: Setup = Setup {
     program: Program::Bouncer,
     mode: "transaction",
     logged: true,
+    checks: false,
     tls: false,
     way: Way::Tcp,
 };
@@ -67,6 +68,7 @@ pub(super) const PARTS: [Part; 10] = [
         name: "transaction-plain",
         setup: Setup {
             logged: false,
+            checks: true,
             way: Way::Unix,
             ..BOUNCER
         },

@@ -32,6 +32,8 @@ pub(super) struct Setup {
     pub(super) mode: &'static str,
     /// Whether it writes down each answer.
     pub(super) logged: bool,
+    /// Whether it asks the server something before it lends a connection.
+    pub(super) checks: bool,
     /// TLS on both of its sides.
     pub(super) tls: bool,
     /// How it reaches the server.
@@ -128,12 +130,13 @@ fn bouncer_configuration(scene: &Scene, setup: &Setup) -> String {
         "[databases]\n{DATABASE} = host={host} port={server} dbname={DATABASE} user={APP_ROLE}\n[pgbouncer]\n\
          listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {home}/pool\nauth_type = any\n\
          pool_mode = {mode}\ndefault_pool_size = {SERVERS}\nmax_client_conn = 2000\nserver_reset_query = DISCARD ALL\n\
-         server_check_query = SELECT 'check'\nserver_check_delay = 1\npidfile = {home}/{name}.pid\n\
+         server_check_query = SELECT 'check'\nserver_check_delay = {check}\npidfile = {home}/{name}.pid\n\
          logfile = {home}/{name}.log\nlog_stats = 0\n",
         server = scene.server_port(),
         port = scene.pooler_port(),
         mode = setup.mode,
         name = scene.pooler_name(),
+        check = if setup.checks { 0 } else { 30 },
     );
     if setup.logged {
         text += "verbose = 3\n";

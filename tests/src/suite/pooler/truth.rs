@@ -382,7 +382,6 @@ mod tests {
                     answer(0, 2),
                     answer(0, 3),
                 ],
-                lent_at_end: None,
             }],
         };
         let truth = assemble(&journals, &sessions, Some(&log));
