@@ -12,6 +12,9 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
@@ -203,15 +206,13 @@ impl Connection {
             std::thread::sleep(Duration::from_micros(200));
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?;
         }
-        if batch.cancel {
-            std::thread::sleep(Duration::from_millis(30));
-            self.cancel_now()?;
-        }
+        let cancelled = batch.cancel.then(|| Cancelling::start(&self.cancel));
         self.slow = batch.slow;
         for number in first..self.groups {
             self.answer(number)?;
         }
         self.slow = false;
+        drop(cancelled);
         Ok(())
     }
 
@@ -242,16 +243,6 @@ impl Connection {
         }
     }
 
-    fn cancel_now(&mut self) -> Result<()> {
-        let mut channel = Channel::open()?;
-        let mut request = vec![0, 0, 0, 16, 4, 210, 22, 46];
-        request.extend(&self.cancel);
-        channel.write_all(&request)?;
-        // The other end closes it.
-        drop(channel.read(&mut [0; 1]));
-        Ok(())
-    }
-
     fn message(&mut self) -> Result<(u8, Vec<u8>)> {
         loop {
             if let Some(head) = self.buffer.first_chunk::<5>() {
@@ -274,6 +265,42 @@ impl Connection {
             }
             self.buffer.extend(piece.get(..count).unwrap_or_default());
         }
+    }
+}
+
+/// Asks again and again for the cancel of what was sent, until it is answered: a request that still waits in the pooler
+/// cannot be cancelled.
+struct Cancelling {
+    answered: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Cancelling {
+    fn start(key: &[u8]) -> Self {
+        let answered = Arc::new(AtomicBool::new(false));
+        let (until, mut request) = (Arc::clone(&answered), vec![0, 0, 0, 16, 4, 210, 22, 46]);
+        request.extend(key);
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(30));
+                let Ok(mut channel) = Channel::open() else { continue };
+                // The other end closes it.
+                if channel.write_all(&request).is_ok() {
+                    drop(channel.read(&mut [0; 1]));
+                }
+            }
+        });
+        Self {
+            answered,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Cancelling {
+    fn drop(&mut self) {
+        self.answered.store(true, Ordering::Relaxed);
+        drop(self.thread.take().map(JoinHandle::join));
     }
 }
 

@@ -264,7 +264,7 @@ impl Random {
             ],
             86 if self.below(8) == 0 => vec![Batch {
                 cancel: true,
-                ..Batch::simple(format!("SELECT pg_sleep(20) /* {MARK} */"))
+                ..Batch::simple(format!("SELECT pg_sleep(5) /* {MARK} */"))
             }],
             86..=92 => vec![Batch::simple(format!("{SAME} /* {MARK} */"))],
             _ => vec![Batch::of([Group::Extended(vec![step(
