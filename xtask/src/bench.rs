@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// `overhead`: only this workload (can be given several times)
     #[arg(long, value_name = "NAME")]
     workload: Vec<String>,
-    /// `overhead`: how often everything is measured
+    /// `overhead`, `pooler`: how often everything is measured
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
     /// `overhead`: agent and collector on a processor of their own
@@ -46,6 +46,8 @@ enum Bench {
     Soak,
     /// Fifty thousand processes held by the agent: what they take, and how fast a socket's owner gets its name
     Identity,
+    /// What it costs to follow a pooler's statements: the agent a statement, and the pooler's throughput
+    Pooler,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -68,6 +70,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .args(args.pinned.then_some("--pinned"))
         }
         Bench::Identity => command.arg("identity"),
+        Bench::Pooler => {
+            command.arg("pooler");
+            programs(&mut command)?
+                .args([
+                    "--build",
+                    "agent: release; collector: dev, hot crates at opt-level 3",
+                ])
+                .args(flag("--rounds", args.rounds))
+        }
         Bench::Soak => {
             command.arg("soak");
             programs(&mut command)?.args(flag("--minutes", args.minutes))

@@ -8,6 +8,7 @@ mod decode;
 mod figures;
 mod identity;
 mod overhead;
+mod pooled;
 mod soak;
 mod tape;
 
@@ -39,6 +40,8 @@ enum Bench {
     Soak(soak::Args),
     /// Fifty thousand processes held by the agent: what they take, and how fast a socket's owner gets its name
     Identity(identity::Args),
+    /// What it costs to follow a pooler's statements: the agent a statement, and the pooler's throughput
+    Pooler(pooled::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Bench::Overhead(args) => to_the_end(overhead::run(&args)),
         Bench::Soak(args) => to_the_end(soak::run(&args)),
         Bench::Identity(args) => identity::run(&args),
+        Bench::Pooler(args) => to_the_end(pooled::run(&args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -283,7 +283,9 @@ impl Cancelling {
         let thread = std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(30));
-                let Ok(mut channel) = Channel::open() else { continue };
+                let Ok(mut channel) = Channel::open() else {
+                    continue;
+                };
                 // The other end closes it.
                 if channel.write_all(&request).is_ok() {
                     drop(channel.read(&mut [0; 1]));

@@ -26,7 +26,7 @@ use crate::figures::machine;
 pub(crate) use account::Parties;
 use load::Told;
 pub(crate) use load::{Clients, Workload};
-use pooler::Pooler;
+pub(crate) use pooler::{Pool, Pooler};
 use report::{Kernel, Results};
 use server::LOGGED_ROLE;
 pub(crate) use server::{Access, Server};
@@ -62,6 +62,12 @@ pub(crate) struct Args {
 /// With two seconds a measurement, all workloads take about a quarter of an hour.
 const ROUNDS: usize = 7;
 const SECONDS: u64 = 2;
+
+/// A connection for each client.
+const SESSIONS: Pool = Pool {
+    mode: "session",
+    size: 150,
+};
 
 /// A way to audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +125,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     progress("two servers with the same data, one of them with pgAudit");
     let plain = Server::start(parties.watched("server")?, false).await?;
     let pooler = match Pooler::program() {
-        Some(program) => Some(Pooler::start(&program, parties.watched("pooler")?, &plain).await?),
+        Some(program) => Some(Pooler::start(&program, parties.watched("pooler")?, &plain, SESSIONS).await?),
         None => None,
     };
     let bench = Bench {

@@ -1,4 +1,4 @@
-//! PgBouncer in the path, in session mode: the least that any proxy costs, audit not yet included.
+//! PgBouncer in the path. In session mode: the least that any proxy costs, audit not yet included.
 
 use std::{
     fs::{self, File},
@@ -27,6 +27,15 @@ pub(crate) struct Pooler {
     pub(crate) port: u16,
 }
 
+/// How it lends its connections.
+#[derive(Clone, Copy)]
+pub(crate) struct Pool {
+    /// `session`, `transaction`.
+    pub(crate) mode: &'static str,
+    /// Connections to the server.
+    pub(crate) size: u32,
+}
+
 /// Where Debian puts it, and where else it may be.
 const PROGRAMS: [&str; 3] = [
     "/usr/sbin/pgbouncer",
@@ -46,7 +55,7 @@ impl Pooler {
     }
 
     /// Starts it before a server.
-    pub(crate) async fn start(program: &Path, account: Account, server: &Server) -> Result<Self> {
+    pub(crate) async fn start(program: &Path, account: Account, server: &Server, pool: Pool) -> Result<Self> {
         let folder = TempDir::with_prefix("pgwitness-pooler-")?;
         let port = free_port()?;
         let cluster = server.cluster();
@@ -57,8 +66,10 @@ impl Pooler {
             &configuration,
             format!(
                 "[databases]\n{DATABASE} = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-                 listen_port = {port}\nunix_socket_dir =\nauth_type = md5\nauth_file = {users}\npool_mode = session\n\
-                 default_pool_size = 150\nmax_client_conn = 150\n",
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = md5\nauth_file = {users}\npool_mode = {mode}\n\
+                 default_pool_size = {size}\nmax_client_conn = 150\n",
+                mode = pool.mode,
+                size = pool.size,
                 server = cluster.port(),
                 users = users.display(),
             ),
