@@ -221,6 +221,12 @@ impl Processes {
         candidates.next().is_none().then(|| Arc::clone(&first.process))
     }
 
+    /// The process that has this pid now, as far as facts have told.
+    pub fn newest(&self, pid: u32) -> Option<Arc<Process>> {
+        let newest = self.by_pid.get(&pid)?.last()?;
+        newest.ended.is_none().then(|| Arc::clone(&newest.process))
+    }
+
     /// When the process that has this pid now began, in clock ticks since boot; `None` if there is none.
     pub fn start_of(&self, pid: u32) -> Option<u64> {
         let entries = self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice);

@@ -246,6 +246,9 @@ impl Witness {
     /// Tells what is decided by now. `caught_up`: all that was captured before this round has been taken, so that what waits
     /// for too long is given up.
     pub fn tell_pooled(&mut self, caught_up: bool, out: &mut impl FnMut(&Encoded)) {
+        for tgid in self.pooled.book.to_be_named(self.old.round_began) {
+            self.name_pooler(tgid);
+        }
         self.tell_waiting(caught_up, false, out);
     }
 
@@ -296,13 +299,18 @@ impl Witness {
 
     /// A process turns out to be a pooler.
     fn pooler_program(&mut self, tgid: u32) {
-        if self.pooled.book.is_tapped(tgid) {
-            return;
+        if !self.pooled.book.is_tapped(tgid) {
+            self.name_pooler(tgid);
         }
-        let process = self
-            .processes
-            .living(tgid, &mut self.cgroups)
+    }
+
+    fn name_pooler(&mut self, tgid: u32) {
+        let living = self.processes.living(tgid, &mut self.cgroups);
+        // A broker that is short of processor time gives no answer.
+        let process = living
+            .or_else(|| self.processes.newest(tgid))
             .map(|process| self.processes.completed(process));
+        self.pooled.names.forget();
         let hop = match process {
             Some(process) => {
                 let kind = book::kind(&process);
@@ -311,7 +319,7 @@ impl Witness {
             }
             None => book::nameless(tgid),
         };
-        self.pooled.book.add_program(tgid, hop);
+        self.pooled.book.add_program(tgid, hop, self.old.round_began);
     }
 
     /// A client of a pooler: named as a server's would be.

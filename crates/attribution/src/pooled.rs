@@ -88,6 +88,9 @@ fn of_client(pooler: &Hop, client: &Attribution, session: &Arc<str>, shown: Show
     answer.confidence = confidence;
     if confidence == Confidence::None {
         answer.principal = Principal::unknown();
+        if answer.reason.is_empty() {
+            "nothing is known of the pooler's process".clone_into(&mut answer.reason);
+        }
     }
     answer.evidence.push(Fact::Leased {
         session: Arc::clone(session),
@@ -368,7 +371,13 @@ mod tests {
             connected(process(73, Some("/system.slice/lb.service"), "/usr/sbin/haproxy")),
             attribute(&host(), &Peer::Address([10, 0, 0, 5].into())),
         ];
-        let poolers = [bouncer(), pooler(&host(), &process(21, None, "/usr/bin/odyssey"))];
+        let nameless = Hop {
+            principal: Principal::unknown(),
+            confidence: Confidence::None,
+            ..bouncer()
+        };
+        let odyssey = pooler(&host(), &process(21, None, "/usr/bin/odyssey"));
+        let poolers = [bouncer(), odyssey, nameless];
         let id = session("b-1");
         for hop in &poolers {
             for client in &clients {
@@ -379,8 +388,16 @@ mod tests {
                         shown,
                     };
                     let answer = through_pooler(hop, &lease);
-                    assert_eq!(answer.principal, client.principal);
+                    if hop.confidence == Confidence::None {
+                        assert_eq!(answer.principal, Principal::unknown());
+                    } else {
+                        assert_eq!(answer.principal, client.principal);
+                    }
                     assert!(answer.confidence <= client.confidence);
+                    assert_eq!(
+                        answer.principal == Principal::unknown(),
+                        !answer.reason.is_empty()
+                    );
                     assert_eq!(
                         answer.principal == Principal::unknown(),
                         answer.confidence == Confidence::None

@@ -22,6 +22,9 @@ pub(super) const SOCKETS: usize = 65_536;
 /// Processes of poolers; some have one for each client.
 const PROGRAMS: usize = 4_096;
 
+/// How long a process of which nothing was known is left alone, in nanoseconds: each look may take 50 ms.
+const AGAIN_NS: u64 = 500_000_000;
+
 /// Attributions that are kept made.
 const MADE: usize = 16_384;
 
@@ -84,6 +87,8 @@ struct Server {
 
 struct Program {
     hop: Hop,
+    /// In nanoseconds since boot.
+    looked_at: u64,
     is_over: bool,
 }
 
@@ -108,11 +113,28 @@ impl Book {
         self.programs.get(&tgid).is_some_and(|program| !program.is_over)
     }
 
-    pub(super) fn add_program(&mut self, tgid: u32, hop: Hop) {
+    /// Processes of which nothing was known when they were looked at, and it is time to look again.
+    pub(super) fn to_be_named(&self, now: u64) -> Vec<u32> {
+        let is_due = |program: &Program| {
+            let is_nameless = program.hop.confidence == Confidence::None && !program.is_over;
+            is_nameless && program.looked_at.saturating_add(AGAIN_NS) <= now
+        };
+        let programs = self.programs.iter();
+        programs
+            .filter_map(|(tgid, program)| is_due(program).then_some(*tgid))
+            .collect()
+    }
+
+    pub(super) fn add_program(&mut self, tgid: u32, hop: Hop, looked_at: u64) {
         if self.programs.len() >= PROGRAMS {
             self.programs.retain(|_, program| !program.is_over);
         }
-        self.programs.insert(tgid, Program { hop, is_over: false });
+        let program = Program {
+            hop,
+            looked_at,
+            is_over: false,
+        };
+        self.programs.insert(tgid, program);
     }
 
     pub(super) fn add_client(
@@ -290,6 +312,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// Something else is known of a pooler.
+    pub(super) fn forget(&mut self) {
+        self.made.clear();
+    }
+
     pub(super) fn of(&mut self, route: &Route, book: &Book) -> Arc<v1::Attribution> {
         if let Some(made) = self.made.get(route) {
             return Arc::clone(made);

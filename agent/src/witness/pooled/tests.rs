@@ -114,7 +114,7 @@ impl Scene {
     fn program(&mut self, tgid: u32, unit_name: &str) {
         let process = unit(tgid, unit_name, "/usr/sbin/pgbouncer");
         let hop = attribution::pooler(&host(), &process);
-        self.pooled.book.add_program(tgid, hop);
+        self.pooled.book.add_program(tgid, hop, 0);
         self.pooled.tracker.handle_program(tgid, Kind::PgBouncer);
     }
 
