@@ -9,8 +9,8 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use ebpf_abi::{
-    Channel, Counter, Direction, FRONT, SOCKET_MID_STREAM, SOCKET_PROBED_TLS, TARGET_PROBED_TLS,
-    TRANSFER_END, TRANSFER_NONE, TRANSFER_UNPROVEN, Target, Transfer,
+    Channel, Counter, Direction, SOCKET_MID_STREAM, SOCKET_PROBED_TLS, TARGET_PROBED_TLS, TRANSFER_END,
+    TRANSFER_NONE, TRANSFER_UNPROVEN, Target,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     maps::{OTHER, Pooled, SESSIONS, Session, SessionKey, Thread},
     pooled::{self, Met},
     sockets::{AF_INET, AF_INET6, AF_UNIX},
-    transfer::{self, Buffer},
+    transfer::{self, About, Buffer},
 };
 
 const SOCK_STREAM: u16 = 1;
@@ -128,17 +128,12 @@ fn followed(returned: &Returned, target: &Target, thread: *mut Thread) -> Option
     let known = call.direction().is_some_and(|way| way as u8 == direction as u8)
         && call::file_of(task, call.descriptor) == Some(kept.client.file)
         && call.begin(walk).is_some();
-    let record = Transfer {
+    let about = About {
         // SAFETY: the helper has no precondition.
         at: unsafe { bpf_ktime_get_boot_ns() },
         cookie: kept.client.cookie,
-        offset: position,
-        buffer: 0,
         tgid: returned.tgid,
         thread: returned.thread,
-        order: 0,
-        length,
-        front: [0; FRONT],
         direction: direction as u8,
         channel: Channel::Socket as u8,
         flags: if known {
@@ -146,18 +141,17 @@ fn followed(returned: &Returned, target: &Target, thread: *mut Thread) -> Option
         } else {
             returned.flags | TRANSFER_UNPROVEN
         },
-        reserved: [0; 5],
+    };
+    let buffer = Buffer {
+        at: if known { transfer::first_buffer(thread) } else { 0 },
+        length,
+        offset: position,
     };
     let lost = &mut kept.client.lost;
-    if known && length > 0 {
-        transfer::each_buffer(lost, thread, &record);
+    if known && length > 0 && transfer::is_vectored(thread) {
+        transfer::each_buffer(lost, thread, &about, &buffer);
     } else {
-        let buffer = Buffer {
-            at: if known { transfer::first_buffer(thread) } else { 0 },
-            length,
-            offset: position,
-        };
-        transfer::give(lost, thread, &record, &buffer);
+        transfer::give(lost, thread, &about, &buffer);
     }
     Some(())
 }

@@ -8,13 +8,13 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns},
     programs::{ProbeContext, RetProbeContext},
 };
-use ebpf_abi::{Channel, Counter, Direction, FRONT, TARGET_POOLER, TRANSFER_END, TRANSFER_NONE, Transfer};
+use ebpf_abi::{Channel, Counter, Direction, TARGET_POOLER, TRANSFER_END, TRANSFER_NONE};
 
 use crate::{
     call::read_user,
     emit,
     maps::{Encrypting, SESSIONS, SessionKey, TARGETS},
-    transfer::{self, Buffer},
+    transfer::{self, About, Buffer},
 };
 
 /// `int f(SSL *session, void *buffer, int length)`, or `int f_ex(SSL *, void *, size_t length, size_t *done)`, is entered.
@@ -81,17 +81,12 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     if session.told == 0 {
         return None;
     }
-    let record = Transfer {
+    let about = About {
         // SAFETY: the helper has no precondition.
         at: unsafe { bpf_ktime_get_boot_ns() },
         cookie: session.cookie,
-        offset: 0,
-        buffer: 0,
         tgid: (ids >> 32) as u32,
         thread: ids as u32,
-        order: 0,
-        length: 0,
-        front: [0; FRONT],
         direction: call.direction as u8,
         channel: Channel::Tls as u8,
         flags: match (length, said & TRANSFER_END) {
@@ -99,13 +94,12 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
             (0, _) => TRANSFER_END,
             _ => 0,
         },
-        reserved: [0; 5],
     };
     let buffer = Buffer {
         at: call.buffer,
         length,
         offset,
     };
-    transfer::give(&mut session.lost, thread, &record, &buffer);
+    transfer::give(&mut session.lost, thread, &about, &buffer);
     Some(())
 }

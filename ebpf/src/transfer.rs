@@ -1,6 +1,6 @@
 //! Writing what poolers did: a record for each buffer of a call, numbered by thread.
 
-use core::ptr;
+use core::{mem::offset_of, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_RB_NO_WAKEUP},
@@ -51,7 +51,7 @@ pub fn next(thread: *mut Thread) -> u32 {
 
 /// One record for each buffer of the call. The position is read back from the map in every turn, as in `copy`.
 #[inline(always)]
-pub fn each_buffer(lost: &mut u8, thread: *mut Thread, transfer: &Transfer) {
+pub fn each_buffer(lost: &mut u8, thread: *mut Thread, about: &About, whole: &Buffer) {
     // SAFETY: a lookup proved the value.
     let walk = unsafe { &raw mut (*thread).walk };
     for turn in 0..=BUFFERS_MAX {
@@ -63,10 +63,10 @@ pub fn each_buffer(lost: &mut u8, thread: *mut Thread, transfer: &Transfer) {
             vectors,
             done,
         } = unsafe { ptr::read_volatile(walk) };
-        if done >= u64::from(transfer.length) {
+        if done >= u64::from(whole.length) {
             return;
         }
-        let behind = transfer.length - done as u32;
+        let behind = whole.length - done as u32;
         let (mut at, mut size) = (base, behind);
         if left == 0 {
             let next = if vectors == 0 || turn == BUFFERS_MAX {
@@ -92,24 +92,31 @@ pub fn each_buffer(lost: &mut u8, thread: *mut Thread, transfer: &Transfer) {
             let buffer = Buffer {
                 at,
                 length: size,
-                offset: transfer.offset + done,
+                offset: whole.offset + done,
             };
-            give(lost, thread, transfer, &buffer);
+            give(lost, thread, about, &buffer);
         }
         // SAFETY: as above.
         unsafe { ptr::write_volatile(&raw mut (*walk).done, done + u64::from(size)) };
     }
 }
 
-/// Address of the first buffer of a call that moved nothing.
+/// Whether a call has several buffers.
+#[inline(always)]
+pub fn is_vectored(thread: *mut Thread) -> bool {
+    // SAFETY: a lookup proved the value.
+    unsafe { (*thread).walk.left == 0 }
+}
+
+/// Address of the first buffer of a call.
 #[inline(always)]
 pub fn first_buffer(thread: *mut Thread) -> u64 {
     // SAFETY: a lookup proved the value.
     let walk = unsafe { &(*thread).walk };
-    if walk.left != 0 {
-        return walk.base;
+    if is_vectored(thread) {
+        return read_user(walk.vector).unwrap_or(0);
     }
-    read_user(walk.vector).unwrap_or(0)
+    walk.base
 }
 
 /// Bytes that lie together.
@@ -121,14 +128,25 @@ pub struct Buffer {
     pub offset: u64,
 }
 
+/// A call, as all of its records tell it.
+pub struct About {
+    /// When it returned.
+    pub at: u64,
+    pub cookie: u64,
+    pub tgid: u32,
+    pub thread: u32,
+    pub direction: u8,
+    pub channel: u8,
+    pub flags: u8,
+}
+
 /// Writes a record. `lost` is what was lost of its connection.
 #[inline(always)]
-pub fn give(lost: &mut u8, thread: *mut Thread, about: &Transfer, buffer: &Buffer) {
-    let &Buffer { at, length, offset } = buffer;
+pub fn give(lost: &mut u8, thread: *mut Thread, about: &About, buffer: &Buffer) {
     let here = flag(about.direction == Direction::Received as u8);
     let order = next(thread);
     let Some(mut entry) = TRANSFERS.reserve_untyped::<Transfer>(0) else {
-        if length > 0 {
+        if buffer.length > 0 {
             *lost |= here;
         }
         emit::count(Counter::TransfersLost, 1);
@@ -139,38 +157,64 @@ pub fn give(lost: &mut u8, thread: *mut Thread, about: &Transfer, buffer: &Buffe
         flags |= TRANSFER_LOST;
         *lost &= !here;
     }
-    if length > 0 && at == 0 {
-        flags |= TRANSFER_UNPROVEN;
-    }
     let room = entry.as_mut_ptr();
     // SAFETY: the ring gave room for a whole record.
     unsafe {
-        *room = Transfer {
-            buffer: at,
-            offset,
-            order,
-            length,
-            flags,
-            ..*about
-        };
-    }
-    if length > 0 && at != 0 {
-        // Masked behind the compiler's back, so that the verifier sees a bound which that cannot reason away.
-        let mut bounded = core::hint::black_box(length) & (2 * FRONT as u32 - 1);
-        if length > FRONT as u32 || bounded > FRONT as u32 {
-            bounded = FRONT as u32;
+        (*room).at = about.at;
+        (*room).cookie = about.cookie;
+        (*room).offset = buffer.offset;
+        (*room).buffer = buffer.at;
+        (*room).tgid = about.tgid;
+        (*room).thread = about.thread;
+        (*room).order = order;
+        (*room).length = buffer.length;
+        clear_front(room);
+        if buffer.length > 0 && !copy_front(room, buffer) {
+            (*room).buffer = 0;
+            clear_front(room);
+            flags |= TRANSFER_UNPROVEN;
         }
-        // SAFETY: the record has room for that many bytes, and the helper copies with fault handling.
-        unsafe {
-            if bpf_probe_read_user((&raw mut (*room).front).cast(), bounded, at as *const _) != 0 {
-                emit::count(Counter::CopyFault, 1);
-                (*room).buffer = 0;
-                (*room).front = [0; FRONT];
-                (*room).flags = flags | TRANSFER_UNPROVEN;
-            }
-        }
+        let ends = [about.direction, about.channel, flags, 0, 0, 0, 0, 0];
+        (&raw mut (*room).direction)
+            .cast::<u64>()
+            .write_volatile(u64::from_ne_bytes(ends));
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// In words, and volatile: the compiler would write it byte by byte, in a loop.
+#[inline(always)]
+unsafe fn clear_front(room: *mut Transfer) {
+    const _: () = assert!(offset_of!(Transfer, front) % 8 == 0 && FRONT == 16);
+    const _: () = assert!(offset_of!(Transfer, direction) + 8 == size_of::<Transfer>());
+    // SAFETY: the caller has room for a record, aligned like all in a ring.
+    unsafe {
+        let words = (&raw mut (*room).front).cast::<u64>();
+        words.write_volatile(0);
+        words.add(1).write_volatile(0);
+    }
+}
+
+/// Copies the first bytes of a buffer. False if its address is not known, or there is nothing.
+#[inline(always)]
+unsafe fn copy_front(room: *mut Transfer, buffer: &Buffer) -> bool {
+    if buffer.at == 0 {
+        return false;
+    }
+    // Masked behind the compiler's back, so that the verifier sees a bound which that cannot reason away.
+    let mut bounded = core::hint::black_box(buffer.length) & (2 * FRONT as u32 - 1);
+    if buffer.length > FRONT as u32 || bounded > FRONT as u32 {
+        bounded = FRONT as u32;
+    }
+    // SAFETY: the record has room for that many bytes, and the helper copies with fault handling.
+    let copied = unsafe {
+        let front = (&raw mut (*room).front).cast();
+        bpf_probe_read_user(front, bounded, buffer.at as *const _)
+    };
+    if copied != 0 {
+        emit::count(Counter::CopyFault, 1);
+    }
+    copied == 0
 }
 
 /// Bytes passed in this direction that are not told: the next record says so.
