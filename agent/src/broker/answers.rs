@@ -140,6 +140,7 @@ impl Answers {
 
     /// Marks the processes of tapped servers that are not.
     fn mark_all(&mut self) -> Result<(), aya::maps::MapError> {
+        self.mark_poolers()?;
         // Twice, for what an unmarked postmaster forks meanwhile.
         for _ in 0..2 {
             for (server, family) in self.servers.running() {
@@ -171,14 +172,19 @@ impl Answers {
 
     /// Marks the processes of poolers that run already.
     fn find_poolers(&mut self) -> Result<Vec<Answer>, aya::maps::MapError> {
+        self.mark_poolers()?;
+        let running = self.poolers.running().into_iter();
+        Ok(running.filter_map(|pid| self.pooler(pid)).collect())
+    }
+
+    fn mark_poolers(&mut self) -> Result<(), aya::maps::MapError> {
         // Twice, for what an unmarked one forks meanwhile; marks are never overwritten.
         for _ in 0..2 {
             for pid in self.poolers.running() {
                 self.targets.mark_pooler(pid, || sockets_of(pid))?;
             }
         }
-        let running = self.poolers.running().into_iter();
-        Ok(running.filter_map(|pid| self.pooler(pid)).collect())
+        Ok(())
     }
 
     /// As with servers: marked by the kernel side, looked at here.
