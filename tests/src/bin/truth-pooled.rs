@@ -355,4 +355,4 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes a read of a slow reader.
 const SLOW: usize = 2048;
 /// How often the pooler may be away.
-const REFUSALS: u32 = 600;
+const REFUSALS: u32 = 200;

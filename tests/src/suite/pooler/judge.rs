@@ -15,8 +15,8 @@ use super::truth::{Owner, Truth};
 /// What is to be found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Expected {
-    /// Ends of the principal of the pooler itself.
-    pub(super) pooler: String,
+    /// Ends of the principals of the poolers themselves.
+    pub(super) poolers: Vec<String>,
     /// Whether statements may be missing: an agent was not there all the time.
     pub(super) lossy: bool,
     /// Whether another process stands between client and pooler, under the client's principal.
@@ -277,8 +277,7 @@ impl Judged<'_> {
         let right = match self.owner {
             Owner::Client(_) => client.map(|client| unit(&client.program)),
             Owner::Program(program) => Some(unit(program)),
-            Owner::Pooler => Some(self.expected.pooler.clone()),
-            Owner::Unsure => None,
+            Owner::Pooler | Owner::Unsure => None,
         };
         let principal = name(one);
         if principal == "unknown" {
@@ -290,8 +289,6 @@ impl Judged<'_> {
             if !principal.ends_with(right.as_str()) {
                 findings.wrong_principal += 1;
                 findings.example("wrong principal", || self.describe(one));
-            } else if *self.owner == Owner::Pooler {
-                findings.own_named += 1;
             } else if let (Some(client), Some(pid)) = (client, one.pid)
                 && !self.expected.relayed
                 && pid != client.pid
@@ -299,10 +296,19 @@ impl Judged<'_> {
                 findings.wrong_process += 1;
                 findings.example("wrong process", || self.describe(one));
             }
-        } else if principal.ends_with(&self.expected.pooler) {
-            // Somebody's, whoever that is; but no client's statement is the pooler's own.
-            findings.wrong_principal += 1;
-            findings.example("wrong principal", || self.describe(one));
+        } else {
+            // A client's, whoever that is, is no pooler's own, and the other way round.
+            let is_pooler = self
+                .expected
+                .poolers
+                .iter()
+                .any(|pooler| principal.ends_with(pooler.as_str()));
+            if is_pooler == (*self.owner == Owner::Pooler) {
+                findings.own_named += u64::from(is_pooler);
+            } else {
+                findings.wrong_principal += 1;
+                findings.example("wrong principal", || self.describe(one));
+            }
         }
         let Some(end_user) = &one.end_user else { return };
         let program = match (self.owner, client) {
@@ -399,8 +405,9 @@ fn name(one: &Recorded) -> &str {
 
 /// A reason without the numbers and names that are different each time.
 fn general(reason: &str) -> String {
-    let front = reason.split([':', '(']).next().unwrap_or(reason);
-    front
+    let (front, rest) = reason.split_once(" (").unwrap_or((reason, ""));
+    let behind = rest.split_once(')').map_or(rest, |(_, behind)| behind);
+    format!("{front}{behind}")
         .split(' ')
         .filter(|word| !word.bytes().any(|byte| byte.is_ascii_digit()))
         .collect::<Vec<_>>()

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::Plan;
 use super::judge::{Expected, Findings};
 use super::poolers::{Poolers, Program, Setup};
-use super::scene::{Load, POOLER, Scene, Way};
+use super::scene::{INNER, Load, POOLER, Scene, Way};
 use crate::suite::pooled::{Kind, SAME};
 
 /// One part.
@@ -45,6 +45,7 @@ const BOUNCER: Setup = Setup {
     logged: true,
     checks: false,
     tls: false,
+    chained: false,
     way: Way::Tcp,
 };
 
@@ -61,7 +62,7 @@ const TRANSACTION: Part = Part {
     share: Some(JOINED),
 };
 
-pub(super) const PARTS: [Part; 10] = [
+pub(super) const PARTS: [Part; 11] = [
     TRANSACTION,
     // No log that changes its pace; names that it has to set; clients that come, go and die.
     Part {
@@ -154,6 +155,18 @@ pub(super) const PARTS: [Part; 10] = [
         ..TRANSACTION
     },
     Part {
+        name: "chain",
+        short: false,
+        setup: Setup {
+            logged: false,
+            chained: true,
+            ..BOUNCER
+        },
+        units: (10, 120),
+        named: true,
+        ..TRANSACTION
+    },
+    Part {
         name: "attach",
         short: false,
         setup: Setup {
@@ -183,7 +196,7 @@ pub(super) const PARTS: [Part; 10] = [
 pub(super) async fn run(part: &Part, plan: &Plan, poolers: &Poolers) -> Result<(Findings, Expected, String)> {
     let mut scene = Scene::open(part.setup, poolers).await?;
     let expected = Expected {
-        pooler: format!("/unit/{POOLER}.service"),
+        poolers: [POOLER, INNER].map(|name| format!("/unit/{name}.service")).into(),
         lossy: part.event != Event::Nothing,
         relayed: part.setup.tls,
         share: part.share,

@@ -36,6 +36,8 @@ pub(super) struct Setup {
     pub(super) checks: bool,
     /// TLS on both of its sides.
     pub(super) tls: bool,
+    /// Another one of its kind stands between it and the server, in transaction mode, with fewer connections yet.
+    pub(super) chained: bool,
     /// How it reaches the server.
     pub(super) way: Way,
 }
@@ -87,15 +89,37 @@ impl Poolers {
     }
 }
 
-/// The command that becomes the pooler, in its unit.
-pub(super) fn command(scene: &Scene, setup: &Setup, unit: &Unit, poolers: &Poolers) -> Result<Command> {
+/// One pooler of a scene: where it is, and what stands behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Of its unit, its files, and the folder of its socket.
+    pub(super) name: &'static str,
+    /// Where it listens.
+    pub(super) port: u16,
+    /// The folder with the socket of what is behind it, below the scene's.
+    pub(super) behind: &'static str,
+    /// The port of that.
+    pub(super) behind_port: u16,
+    /// Connections to it: always fewer than clients.
+    pub(super) size: u32,
+}
+
+/// The command that becomes a pooler, in its unit.
+pub(super) fn command(
+    scene: &Scene,
+    setup: &Setup,
+    place: Place,
+    unit: &Unit,
+    poolers: &Poolers,
+) -> Result<Command> {
     let (uid, gid) = scene.account();
     let home = scene.home();
     if !setup.program.is_bouncer() {
-        return pgpool_command(scene, setup, unit);
+        return pgpool_command(scene, setup, place, unit);
     }
-    let file = home.join(format!("{}.ini", scene.pooler_name()));
-    fs::write(&file, bouncer_configuration(scene, setup)).context("writing the pooler's configuration")?;
+    let file = home.join(format!("{}.ini", place.name));
+    fs::write(&file, bouncer_configuration(scene, setup, place))
+        .context("writing the pooler's configuration")?;
     if setup.program == Program::Bouncer {
         let mut command = unit.command(Path::new("/usr/bin/setpriv"));
         command.args([
@@ -120,22 +144,23 @@ pub(super) fn command(scene: &Scene, setup: &Setup, unit: &Unit, poolers: &Poole
     Ok(command)
 }
 
-fn bouncer_configuration(scene: &Scene, setup: &Setup) -> String {
+fn bouncer_configuration(scene: &Scene, setup: &Setup, place: Place) -> String {
     let home = scene.home().display();
     let host = match setup.way {
-        Way::Unix => format!("{home}/run"),
+        Way::Unix => format!("{home}/{}", place.behind),
         Way::Tcp => "127.0.0.1".to_owned(),
     };
     let mut text = format!(
         "[databases]\n{DATABASE} = host={host} port={server} dbname={DATABASE} user={APP_ROLE}\n[pgbouncer]\n\
-         listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {home}/pool\nauth_type = any\n\
-         pool_mode = {mode}\ndefault_pool_size = {SERVERS}\nmax_client_conn = 2000\nserver_reset_query = DISCARD ALL\n\
+         listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {home}/{name}\nauth_type = any\n\
+         pool_mode = {mode}\ndefault_pool_size = {size}\nmax_client_conn = 2000\nserver_reset_query = DISCARD ALL\n\
          server_check_query = SELECT 'check'\nserver_check_delay = {check}\npidfile = {home}/{name}.pid\n\
          logfile = {home}/{name}.log\nlog_stats = 0\n",
-        server = scene.server_port(),
-        port = scene.pooler_port(),
+        server = place.behind_port,
+        port = place.port,
+        size = place.size,
         mode = setup.mode,
-        name = scene.pooler_name(),
+        name = place.name,
         check = if setup.checks { 0 } else { 30 },
     );
     if setup.logged {
@@ -149,7 +174,7 @@ fn bouncer_configuration(scene: &Scene, setup: &Setup) -> String {
         let file = |name: &str| folder.join(name).display().to_string();
         text += &format!(
             "client_tls_sslmode = require\nclient_tls_key_file = {key}\nclient_tls_cert_file = {cert}\n\
-             server_tls_sslmode = verify-ca\nserver_tls_ca_file = {authority}\n",
+             client_tls_ca_file = {authority}\nserver_tls_sslmode = verify-ca\nserver_tls_ca_file = {authority}\n",
             key = file("server.key"),
             cert = file("server.crt"),
             authority = file("ca.crt"),
@@ -158,26 +183,27 @@ fn bouncer_configuration(scene: &Scene, setup: &Setup) -> String {
     text
 }
 
-fn pgpool_command(scene: &Scene, setup: &Setup, unit: &Unit) -> Result<Command> {
+fn pgpool_command(scene: &Scene, setup: &Setup, place: Place, unit: &Unit) -> Result<Command> {
     let (uid, gid) = scene.account();
     let home = scene.home();
     let host = match setup.way {
-        Way::Unix => home.join("run").display().to_string(),
+        Way::Unix => home.join(place.behind).display().to_string(),
         Way::Tcp => "127.0.0.1".to_owned(),
     };
     let text = format!(
-        "backend_clustering_mode = 'raw'\nlisten_addresses = '127.0.0.1'\nport = {port}\nsocket_dir = '{home}/pool'\n\
-         pcp_port = {pcp}\npcp_socket_dir = '{home}/pool'\nbackend_hostname0 = '{host}'\nbackend_port0 = {server}\n\
-         backend_weight0 = 1\nnum_init_children = {SERVERS}\nmax_pool = 1\nenable_pool_hba = off\n\
+        "backend_clustering_mode = 'raw'\nlisten_addresses = '127.0.0.1'\nport = {port}\nsocket_dir = '{home}/{name}'\n\
+         pcp_port = {pcp}\npcp_socket_dir = '{home}/{name}'\nbackend_hostname0 = '{host}'\nbackend_port0 = {server}\n\
+         backend_weight0 = 1\nnum_init_children = {size}\nmax_pool = 1\nenable_pool_hba = off\n\
          reserved_connections = 0\nlisten_backlog_multiplier = 100\nconnection_cache = on\n\
          pid_file_name = '{home}/{name}.pid'\nlogdir = '{home}'\nwork_dir = '{home}'\n\
          memory_cache_enabled = off\nhealth_check_period = 0\nsr_check_period = 0\nfailover_on_backend_error = off\n\
          load_balance_mode = off\nlog_destination = 'stderr'\n",
-        port = scene.pooler_port(),
+        port = place.port,
+        size = place.size,
         pcp = crate::cluster::free_port()?,
         home = home.display(),
-        server = scene.server_port(),
-        name = scene.pooler_name(),
+        server = place.behind_port,
+        name = place.name,
     );
     let file = home.join("pgpool.conf");
     fs::write(&file, text).context("writing the pooler's configuration")?;
@@ -216,5 +242,3 @@ fn installed(places: &[&str]) -> Result<PathBuf> {
 const WITHIN: &str =
     r#"mkdir -p "$1$2" && mount --bind "$2" "$1$2" && exec chroot --userspec="$3" --groups= "$1" "$4" "$5""#;
 const BOUNCER: &str = "/usr/sbin/pgbouncer";
-/// Connections to the server: always fewer than clients.
-const SERVERS: u32 = 5;

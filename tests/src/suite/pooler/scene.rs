@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::bouncer_log::{self, BouncerLog};
 use super::journal::Journals;
 use super::judge::{Expected, Findings, judge};
-use super::poolers::{self, Poolers, Setup};
+use super::poolers::{self, Place, Poolers, Setup};
 use super::server_log::sessions;
 use super::{record, truth};
 use crate::cluster::{APP_ROLE, Cluster, DATABASE, Witness, free_port, server_binaries};
@@ -40,12 +40,15 @@ pub(super) enum Way {
 pub(super) struct Scene {
     clients: Vec<Process>,
     pub(super) pooler: Option<Process>,
+    inner: Option<Process>,
     pub(super) tap: Option<Tap>,
     cluster: Cluster,
     home: TempDir,
     units: Vec<(String, Unit)>,
     pooler_unit: Unit,
+    inner_unit: Unit,
     pooler_port: u16,
+    inner_port: u16,
     run: String,
     setup: Setup,
     poolers: Poolers,
@@ -81,7 +84,7 @@ impl Scene {
         let owner = fs::metadata(cluster.data())?;
         nix::unistd::chown(home.path(), Some(owner.uid().into()), Some(owner.gid().into()))?;
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
-        for name in ["run", "pool", "journal"] {
+        for name in ["run", POOLER, INNER, "journal"] {
             let folder = home.path().join(name);
             fs::create_dir(&folder)?;
             fs::set_permissions(folder, fs::Permissions::from_mode(0o1777))?;
@@ -102,9 +105,12 @@ impl Scene {
         Ok(Self {
             clients: Vec::new(),
             pooler: None,
+            inner: None,
             tap: None,
             pooler_unit: Unit::create(&run, POOLER)?,
+            inner_unit: Unit::create(&run, INNER)?,
             pooler_port: free_port()?,
+            inner_port: free_port()?,
             cluster,
             home,
             units,
@@ -121,7 +127,36 @@ impl Scene {
     }
 
     pub(super) async fn start_pooler(&mut self) -> Result<()> {
-        let mut command = poolers::command(self, &self.setup, &self.pooler_unit, &self.poolers)?;
+        let server = Place {
+            name: POOLER,
+            port: self.pooler_port,
+            behind: "run",
+            behind_port: self.cluster.port(),
+            size: SERVERS,
+        };
+        let mut outer = server;
+        if self.setup.chained {
+            if self.inner.is_none() {
+                let place = Place {
+                    name: INNER,
+                    port: self.inner_port,
+                    size: FEWER,
+                    ..server
+                };
+                self.inner = Some(self.started(place, &self.inner_unit).await?);
+            }
+            outer = Place {
+                behind: INNER,
+                behind_port: self.inner_port,
+                ..server
+            };
+        }
+        self.pooler = Some(self.started(outer, &self.pooler_unit).await?);
+        Ok(())
+    }
+
+    async fn started(&self, place: Place, unit: &Unit) -> Result<Process> {
+        let mut command = poolers::command(self, &self.setup, place, unit, &self.poolers)?;
         let said = self.home.path().join(SAID);
         let file = File::options().create(true).append(true).open(&said)?;
         command
@@ -135,30 +170,17 @@ impl Scene {
         let mut process = Process::start("the pooler", &mut command, Signal::SIGINT)?;
         let deadline = Instant::now() + PATIENCE;
         // A connection would be a client: only look whether the port is taken.
-        while std::net::TcpListener::bind(("127.0.0.1", self.pooler_port)).is_ok() {
+        while std::net::TcpListener::bind(("127.0.0.1", place.port)).is_ok() {
             if process.ended()?.is_some() || Instant::now() > deadline {
                 bail!("the pooler does not listen; it said: {}", tail(&said));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.pooler = Some(process);
-        Ok(())
+        Ok(process)
     }
 
     pub(super) fn home(&self) -> &Path {
         self.home.path()
-    }
-
-    pub(super) fn server_port(&self) -> u16 {
-        self.cluster.port()
-    }
-
-    pub(super) fn pooler_port(&self) -> u16 {
-        self.pooler_port
-    }
-
-    pub(super) fn pooler_name(&self) -> &'static str {
-        POOLER
     }
 
     /// Certificates of the server; the pooler runs under its account and shows the same.
@@ -269,7 +291,7 @@ impl Scene {
     /// Waits for everything, stops the tap and compares.
     pub(super) async fn finish(mut self, expected: Expected, keep: bool) -> Result<(Findings, String)> {
         self.clients_end().await?;
-        if let Some(mut pooler) = self.pooler.take() {
+        for mut pooler in self.pooler.take().into_iter().chain(self.inner.take()) {
             pooler.stop(Signal::SIGINT, PATIENCE).await?;
         }
         self.log_is_complete().await?;
@@ -355,7 +377,7 @@ fn count(text: &[u8], what: &[u8]) -> usize {
 
 fn environment(home: &TempDir, port: u16, way: Way) -> Vec<(&'static str, String)> {
     let host = match way {
-        Way::Unix => home.path().join("pool").display().to_string(),
+        Way::Unix => home.path().join(POOLER).display().to_string(),
         Way::Tcp => "127.0.0.1".to_owned(),
     };
     vec![
@@ -412,6 +434,11 @@ const PROGRAMS: [&str; 8] = [
 ];
 /// The pooler's own unit.
 pub(super) const POOLER: &str = "pooler";
+/// That of the one behind it.
+pub(super) const INNER: &str = "inner";
+/// Connections to the server: always fewer than clients.
+const SERVERS: u32 = 5;
+const FEWER: u32 = 3;
 const SAID: &str = "said.log";
 const PATIENCE: Duration = Duration::from_secs(60);
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(1_200);

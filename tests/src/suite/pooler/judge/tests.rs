@@ -67,7 +67,7 @@ fn scene() -> Scene {
 
 fn expected() -> Expected {
     Expected {
-        pooler: "/unit/pooler.service".to_owned(),
+        poolers: vec!["/unit/pooler.service".to_owned()],
         share: Some(0.999),
         ..Expected::default()
     }
@@ -139,7 +139,8 @@ fn unknown_needs_a_reason_and_counts_against_the_share() {
     (one.principal, one.confidence) = (Some("unknown".to_owned()), Some("none".to_owned()));
     let found = scene.judge();
     assert_eq!((found.unknown_without_reason, found.unknown), (1, 0));
-    scene.recorded(0).reason = Some("several clients may have sent it: a, b".to_owned());
+    scene.recorded(0).reason =
+        Some("passed on by a pooler (pgbouncer, unit/p 1): several clients may have sent it".to_owned());
     let found = scene.judge();
     assert_eq!(
         (
