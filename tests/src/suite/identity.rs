@@ -11,7 +11,7 @@ mod journal;
 mod judge;
 mod logins;
 mod many;
-mod networks;
+pub(in crate::suite) mod networks;
 mod nodes;
 mod old;
 mod relays;

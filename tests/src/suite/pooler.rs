@@ -5,6 +5,7 @@
 //! logs, and the pooler's own log; see `truth`, and docs/truth.md for why they hold.
 
 mod bouncer_log;
+mod hosts;
 mod journal;
 mod judge;
 mod parts;

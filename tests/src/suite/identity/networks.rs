@@ -11,14 +11,14 @@ use nix::sched::{CloneFlags, setns};
 
 /// Namespaces with names of this run.
 #[derive(Debug)]
-pub(super) struct Networks {
+pub(in crate::suite) struct Networks {
     prefix: String,
     made: Vec<String>,
 }
 
 impl Networks {
     /// None yet.
-    pub(super) fn new() -> Self {
+    pub(in crate::suite) fn new() -> Self {
         Self {
             prefix: format!("pgwi{}", std::process::id()),
             made: Vec::new(),
@@ -26,7 +26,7 @@ impl Networks {
     }
 
     /// Makes one, with nothing but loopback in it.
-    pub(super) fn add(&mut self, name: &str) -> Result<()> {
+    pub(in crate::suite) fn add(&mut self, name: &str) -> Result<()> {
         let full = self.name(name);
         ip(&["netns", "add", &full])?;
         self.made.push(full);
@@ -34,32 +34,36 @@ impl Networks {
     }
 
     /// Its name for `ip netns`.
-    pub(super) fn name(&self, name: &str) -> String {
+    pub(in crate::suite) fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
     /// The file that stands for it (ip-netns(8)).
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::suite) fn path(&self, name: &str) -> PathBuf {
         Path::new("/run/netns").join(self.name(name))
     }
 
     /// `ip` within one.
-    pub(super) fn ip(&self, name: &str, arguments: &[&str]) -> Result<()> {
+    pub(in crate::suite) fn ip(&self, name: &str, arguments: &[&str]) -> Result<()> {
         ip(&[&["-n", &self.name(name)], arguments].concat())
     }
 
     /// Any command within one.
-    pub(super) fn run(&self, name: &str, arguments: &[&str]) -> Result<()> {
+    pub(in crate::suite) fn run(&self, name: &str, arguments: &[&str]) -> Result<()> {
         ip(&[&["netns", "exec", &self.name(name)], arguments].concat())
     }
 
     /// Makes one a router.
-    pub(super) fn forward(&self, name: &str) -> Result<()> {
+    pub(in crate::suite) fn forward(&self, name: &str) -> Result<()> {
         self.run(name, &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])
     }
 
     /// A wire from one to the other. Its ends are called as where they lead to; each gets an address, if one is given.
-    pub(super) fn wire(&self, one: (&str, Option<&str>), other: (&str, Option<&str>)) -> Result<()> {
+    pub(in crate::suite) fn wire(
+        &self,
+        one: (&str, Option<&str>),
+        other: (&str, Option<&str>),
+    ) -> Result<()> {
         let (here, there) = (self.name(one.0), self.name(other.0));
         ip(&[
             "-n", &here, "link", "add", other.0, "type", "veth", "peer", "name", one.0, "netns", &there,
@@ -74,7 +78,11 @@ impl Networks {
     }
 
     /// Does something as a thread of that namespace. What is started there stays there.
-    pub(super) async fn within<T>(&self, name: &str, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    pub(in crate::suite) async fn within<T>(
+        &self,
+        name: &str,
+        work: impl AsyncFnOnce() -> Result<T>,
+    ) -> Result<T> {
         let own = File::open("/proc/thread-self/ns/net").context("opening the own network namespace")?;
         let other = File::open(self.path(name)).with_context(|| format!("opening the namespace {name}"))?;
         // One thread runs the suite: nothing else can run elsewhere meanwhile by mistake, or move away.

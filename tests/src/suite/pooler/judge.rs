@@ -190,6 +190,7 @@ pub(super) fn judge(
                 });
                 continue;
             };
+            let mut right = true;
             for one in &request.statements {
                 let judged = Judged {
                     journals,
@@ -198,11 +199,11 @@ pub(super) fn judge(
                     said,
                     owner,
                 };
-                judged.judge(one, &mut findings);
+                right &= judged.judge(one, &mut findings);
             }
             // One request has one client.
             if let Some(one) = request.statements.first() {
-                judged_request(one, owner, said, &mut findings);
+                judged_request(one, owner, said, right, &mut findings);
                 if *owner == Owner::Unsure && name(one) != "unknown" {
                     unsure.push((one, said));
                 }
@@ -231,7 +232,7 @@ fn count(findings: &mut Findings, said: &Said, owner: &Owner) {
 }
 
 /// Counted once a request.
-fn judged_request(one: &Recorded, owner: &Owner, said: &Said, findings: &mut Findings) {
+fn judged_request(one: &Recorded, owner: &Owner, said: &Said, right: bool, findings: &mut Findings) {
     let named = name(one) != "unknown";
     if *owner == Owner::Pooler {
         return;
@@ -243,6 +244,9 @@ fn judged_request(one: &Recorded, owner: &Owner, said: &Said, findings: &mut Fin
     if named {
         findings.principals.insert(name(one).to_owned());
         findings.audited_named += u64::from(said.audited);
+        if !right {
+            return;
+        }
         let sure = matches!(one.confidence.as_deref(), Some("joined" | "observed"));
         *if sure {
             &mut findings.joined
@@ -268,7 +272,9 @@ struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    fn judge(&self, one: &Recorded, findings: &mut Findings) {
+    /// Whether its name is not wrong.
+    fn judge(&self, one: &Recorded, findings: &mut Findings) -> bool {
+        let wrong = findings.wrong_principal;
         let client = match self.owner {
             Owner::Client(index) => self.journals.connections.get(*index),
             _ => None,
@@ -310,7 +316,10 @@ impl Judged<'_> {
                 findings.example("wrong principal", || self.describe(one));
             }
         }
-        let Some(end_user) = &one.end_user else { return };
+        let is_right = findings.wrong_principal == wrong;
+        let Some(end_user) = &one.end_user else {
+            return is_right;
+        };
         let program = match (self.owner, client) {
             (_, Some(client)) => Some(client.program.as_str()),
             (Owner::Unsure, _) => principal
@@ -326,6 +335,7 @@ impl Judged<'_> {
                 format!("end user {end_user}: {}", self.describe(one))
             });
         }
+        is_right
     }
 
     fn describe(&self, one: &Recorded) -> String {

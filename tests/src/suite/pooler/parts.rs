@@ -46,6 +46,7 @@ const BOUNCER: Setup = Setup {
     checks: false,
     tls: false,
     chained: false,
+    apart: false,
     way: Way::Tcp,
 };
 
@@ -62,7 +63,7 @@ const TRANSACTION: Part = Part {
     share: Some(JOINED),
 };
 
-pub(super) const PARTS: [Part; 11] = [
+pub(super) const PARTS: [Part; 12] = [
     TRANSACTION,
     // No log that changes its pace; names that it has to set; clients that come, go and die.
     Part {
@@ -167,6 +168,17 @@ pub(super) const PARTS: [Part; 11] = [
         ..TRANSACTION
     },
     Part {
+        name: "hosts",
+        short: false,
+        setup: Setup {
+            logged: false,
+            apart: true,
+            ..BOUNCER
+        },
+        units: (10, 60),
+        ..TRANSACTION
+    },
+    Part {
         name: "attach",
         short: false,
         setup: Setup {
@@ -206,8 +218,8 @@ pub(super) async fn run(part: &Part, plan: &Plan, poolers: &Poolers) -> Result<(
     }
     scene.start_pooler().await?;
     let load = load(part, plan.full);
-    scene.start_clients(&load)?;
-    if part.setup.program != Program::Pgpool && !part.setup.tls {
+    scene.start_clients(&load).await?;
+    if part.setup.program != Program::Pgpool && !part.setup.tls && !part.setup.apart {
         programs(&mut scene, part, plan.full)?;
     }
     match part.event {

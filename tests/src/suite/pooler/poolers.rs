@@ -38,6 +38,8 @@ pub(super) struct Setup {
     pub(super) tls: bool,
     /// Another one of its kind stands between it and the server, in transaction mode, with fewer connections yet.
     pub(super) chained: bool,
+    /// The pooler and its clients are on another host than the server, with an agent of its own.
+    pub(super) apart: bool,
     /// How it reaches the server.
     pub(super) way: Way,
 }
@@ -148,7 +150,7 @@ fn bouncer_configuration(scene: &Scene, setup: &Setup, place: Place) -> String {
     let home = scene.home().display();
     let host = match setup.way {
         Way::Unix => format!("{home}/{}", place.behind),
-        Way::Tcp => "127.0.0.1".to_owned(),
+        Way::Tcp => scene.server_address().to_owned(),
     };
     let mut text = format!(
         "[databases]\n{DATABASE} = host={host} port={server} dbname={DATABASE} user={APP_ROLE}\n[pgbouncer]\n\

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::bouncer_log::{self, BouncerLog};
+use super::hosts::{CLIENTS_HOST, Hosts, SERVERS_ADDRESS, SERVERS_HOST};
 use super::journal::Journals;
 use super::judge::{Expected, Findings, judge};
 use super::poolers::{self, Place, Poolers, Setup};
@@ -25,7 +26,7 @@ use crate::route::Route;
 use crate::screen::progress;
 use crate::suite::pooled::{FIRST_TICKET, Kind};
 use crate::suite::settle;
-use crate::tap::{Settings, Tap, Tier, sibling};
+use crate::tap::{Agent, Settings, Tap, Tier, sibling};
 use crate::unit::Unit;
 
 /// How one reaches the other.
@@ -42,9 +43,12 @@ pub(super) struct Scene {
     pub(super) pooler: Option<Process>,
     inner: Option<Process>,
     pub(super) tap: Option<Tap>,
+    /// Of the pooler's host, if that is another than the server's.
+    other: Option<Agent>,
     cluster: Cluster,
     home: TempDir,
     units: Vec<(String, Unit)>,
+    hosts: Option<Hosts>,
     pooler_unit: Unit,
     inner_unit: Unit,
     pooler_port: u16,
@@ -90,14 +94,24 @@ impl Scene {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o1777))?;
         }
         configure(&cluster, &home.path().join("run"))?;
-        cluster.start().await?;
+        let mut run = format!("pgwitness-pooler-{}", std::process::id());
+        let mut hosts = None;
+        if setup.apart {
+            let apart = Hosts::make(&run)?;
+            let start = async || cluster.start().await;
+            apart.networks.within(SERVERS_HOST, start).await?;
+            apart.take_server(&cluster)?;
+            run = apart.run(CLIENTS_HOST);
+            hosts = Some(apart);
+        } else {
+            cluster.start().await?;
+        }
         cluster.prepare().await?;
         let admin = cluster.superuser(DATABASE).await?;
         admin
             .batch_execute(&schema())
             .await
             .context("making the pooled tables")?;
-        let run = format!("pgwitness-pooler-{}", std::process::id());
         let mut units = Vec::new();
         for program in PROGRAMS {
             units.push((program.to_owned(), Unit::create(&run, program)?));
@@ -107,6 +121,7 @@ impl Scene {
             pooler: None,
             inner: None,
             tap: None,
+            other: None,
             pooler_unit: Unit::create(&run, POOLER)?,
             inner_unit: Unit::create(&run, INNER)?,
             pooler_port: free_port()?,
@@ -114,6 +129,7 @@ impl Scene {
             cluster,
             home,
             units,
+            hosts,
             run,
             setup,
             poolers: poolers.clone(),
@@ -122,7 +138,17 @@ impl Scene {
     }
 
     pub(super) async fn start_tap(&mut self) -> Result<()> {
-        self.tap = Some(Tap::start(&self.cluster.data(), Settings::clear(Tier::Auto)).await?);
+        let settings = |host: &str| match &self.hosts {
+            Some(hosts) => hosts.settings(host),
+            None => Settings::clear(Tier::Auto),
+        };
+        let tap = Tap::start(&self.cluster.data(), settings(SERVERS_HOST)).await?;
+        if self.hosts.is_some() {
+            let mut other = tap.another_agent(CLIENTS_HOST, settings(CLIENTS_HOST))?;
+            other.start().await?;
+            self.other = Some(other);
+        }
+        self.tap = Some(tap);
         Ok(())
     }
 
@@ -167,12 +193,25 @@ impl Scene {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
+        self.there(async || self.listening(command, &said, place.port).await)
+            .await
+    }
+
+    /// On the clients' and the pooler's host.
+    async fn there<T>(&self, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        match &self.hosts {
+            Some(hosts) => hosts.networks.within(CLIENTS_HOST, work).await,
+            None => work().await,
+        }
+    }
+
+    async fn listening(&self, mut command: Command, said: &Path, port: u16) -> Result<Process> {
         let mut process = Process::start("the pooler", &mut command, Signal::SIGINT)?;
         let deadline = Instant::now() + PATIENCE;
         // A connection would be a client: only look whether the port is taken.
-        while std::net::TcpListener::bind(("127.0.0.1", place.port)).is_ok() {
+        while std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             if process.ended()?.is_some() || Instant::now() > deadline {
-                bail!("the pooler does not listen; it said: {}", tail(&said));
+                bail!("the pooler does not listen; it said: {}", tail(said));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -181,6 +220,14 @@ impl Scene {
 
     pub(super) fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// Where the pooler reaches the server by TCP.
+    pub(super) fn server_address(&self) -> &'static str {
+        match self.hosts {
+            Some(_) => SERVERS_ADDRESS,
+            None => "127.0.0.1",
+        }
     }
 
     /// Certificates of the server; the pooler runs under its account and shows the same.
@@ -194,7 +241,21 @@ impl Scene {
     }
 
     /// Starts the clients of every program.
-    pub(super) fn start_clients(&mut self, load: &Load) -> Result<()> {
+    pub(super) async fn start_clients(&mut self, load: &Load) -> Result<()> {
+        let mut commands = self.commands(load)?;
+        let start = async || {
+            let started = commands.iter_mut();
+            started
+                .map(|command| Process::start("a client", command, Signal::SIGKILL))
+                .collect::<Result<Vec<_>>>()
+        };
+        let started = self.there(start).await?;
+        self.clients.extend(started);
+        Ok(())
+    }
+
+    fn commands(&mut self, load: &Load) -> Result<Vec<Command>> {
+        let mut commands = Vec::new();
         let program = sibling("truth-pooled")?;
         let said = File::options()
             .create(true)
@@ -236,11 +297,10 @@ impl Scene {
                     .stdin(Stdio::null())
                     .stdout(said.try_clone()?)
                     .stderr(said.try_clone()?);
-                self.clients
-                    .push(Process::start("a client", &mut command, Signal::SIGKILL)?);
+                commands.push(command);
             }
         }
-        Ok(())
+        Ok(commands)
     }
 
     /// A program that keeps no journal: its texts carry its mark (`/* m=NAME.; */`).
@@ -297,6 +357,9 @@ impl Scene {
         self.log_is_complete().await?;
         let tap = self.tap.as_mut().context("there is no tap")?;
         settle(tap).await?;
+        if let Some(other) = &mut self.other {
+            other.stop().await?;
+        }
         tap.stop().await?;
         let (verified, verdict) = tap.verify()?;
         ensure!(verified, "the evidence does not verify: {verdict}");
@@ -395,13 +458,13 @@ fn configure(cluster: &Cluster, sockets: &Path) -> Result<()> {
     let path = data.join("postgresql.conf");
     let mut text = fs::read_to_string(&path)?;
     text += &format!(
-        "unix_socket_directories = '{}, {}'\n",
+        "unix_socket_directories = '{}, {}'\nlisten_addresses = '*'\n",
         cluster.socket_folder().display(),
         sockets.display()
     );
     fs::write(path, text)?;
     let hba = format!(
-        "local all postgres trust\nlocal all {APP_ROLE} trust\nhost all {APP_ROLE} 127.0.0.1/32 trust\n"
+        "local all postgres trust\nlocal all {APP_ROLE} trust\nhost all {APP_ROLE} 0.0.0.0/0 trust\n"
     );
     fs::write(data.join("pg_hba.conf"), hba).context("writing pg_hba.conf")
 }

@@ -111,7 +111,7 @@ fn two_names_that_were_exchanged_are_two_wrong_ones() {
         (one.principal, one.pid) = (Some(name.to_owned()), Some(pid));
     }
     let found = scene.judge();
-    assert_eq!(found.wrong_principal, 2);
+    assert_eq!((found.wrong_principal, found.joined), (2, 2));
     assert!(!found.none(&expected()));
 }
 
