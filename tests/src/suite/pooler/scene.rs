@@ -48,7 +48,6 @@ pub(super) struct Scene {
     cluster: Cluster,
     home: TempDir,
     units: Vec<(String, Unit)>,
-    hosts: Option<Hosts>,
     pooler_unit: Unit,
     inner_unit: Unit,
     pooler_port: u16,
@@ -57,6 +56,8 @@ pub(super) struct Scene {
     setup: Setup,
     poolers: Poolers,
     started: u64,
+    // Behind all units.
+    hosts: Option<Hosts>,
 }
 
 /// How many clients of each program, and what they do.
