@@ -36,6 +36,8 @@ pub(super) enum Who {
     NamedOrUnknown(String),
     /// Unknown, passed on by a relay of this kind.
     BehindRelay(&'static str),
+    /// Passed on by a pooler that is followed: the principal ends in this, and is joined.
+    Pooled(String),
     /// The principal ends in this, and is inferred.
     Inferred(String),
     /// A client of another host with an agent.
@@ -251,7 +253,7 @@ fn connection(findings: &mut Findings, expected: &Expected, line: &Line, events:
             _ if line.backend != event.backend() && line.backend != 0 && !expected.pooled => {
                 Some(Complaint::Session)
             }
-            Who::Named(end) | Who::NamedOrUnknown(end) | Who::Inferred(end) => {
+            Who::Named(end) | Who::NamedOrUnknown(end) | Who::Inferred(end) | Who::Pooled(end) => {
                 let is_named = said.principal != UNKNOWN;
                 if is_named && !said.principal.ends_with(end.as_str()) {
                     Some(Complaint::Principal)
@@ -421,6 +423,7 @@ fn may_be(who: &Who, confidence: &str) -> bool {
         Who::Named(_) | Who::BehindRelay(_) => confidence == "observed",
         Who::NamedOrUnknown(_) => matches!(confidence, "observed" | "joined" | "inferred"),
         Who::Inferred(_) => confidence == "inferred",
+        Who::Pooled(_) => confidence == "joined",
         Who::Elsewhere { .. } => matches!(confidence, "joined" | "inferred"),
     }
 }

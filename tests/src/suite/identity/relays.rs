@@ -1,4 +1,5 @@
-//! Programs that pass on what somebody else says: whoever they are, they are never the one who said it.
+//! Programs that pass on what somebody else says: whoever they are, they are never the one who said it. Behind a pooler it is
+//! known who was.
 //!
 //! Owns a proxy, a tunnel, a pooler and another server's backend in between, each in a unit of its own.
 
@@ -39,9 +40,14 @@ pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
             };
             running.push(scene.listening(relay.name, command, port).await?);
             let case = format!("{}-{}", relay.name, way.name());
+            let pooled = relay.kind == "pooler";
+            let who = match pooled {
+                true => Who::Pooled("/unit/behind.service".to_owned()),
+                false => Who::BehindRelay(relay.kind),
+            };
             let expected = Expected {
-                pooled: relay.kind == "pooler",
-                ..Expected::of(Who::BehindRelay(relay.kind))
+                pooled,
+                ..Expected::of(who)
             };
             scene.expect(&case, rounds, expected);
             let client = scene.program("client")?;
