@@ -103,6 +103,7 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::AgentPause(_) => "agent_pause",
         Body::AgentResume(_) => "agent_resume",
         Body::FlowOwner(_) => "flow_owner",
+        Body::PoolerClient(_) => "pooler_client",
         Body::Amendment(_) => "attribution",
     }
 }
@@ -368,6 +369,7 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.always("bytes_discarded", &r.bytes_discarded);
             f.text("reason", &r.reason);
         }
+        Body::PoolerClient(client) => f.text("pooler", &client.pooler),
         Body::FlowOwner(flow) => {
             f.node("client", flow.client.as_ref(), endpoint);
             f.node("server", flow.server.as_ref(), endpoint);

@@ -1,8 +1,9 @@
-//! Connections that lead from this host to servers elsewhere, as they are told.
+//! Connections that are no sessions of a server of this host, as they are told: those that lead to servers elsewhere, and those
+//! of poolers' clients.
 
 use attribution::Attribution;
 use proto::v1;
-use tap_core::Endpoint;
+use tap_core::{Endpoint, SessionFacts};
 
 use super::{attribution, endpoint};
 use crate::{clock::Clock, facts::flows::Flow};
@@ -23,5 +24,27 @@ pub fn flow_owner(flow: &Flow, answer: &Attribution, clock: Clock) -> v1::Event 
         attribution: Some(attribution(answer)),
         body: Some(v1::event::Body::FlowOwner(body)),
         ..v1::Event::default()
+    }
+}
+
+/// A client of a pooler, first heard of `at` (nanoseconds since boot). Whether its connection is encrypted nobody looked at.
+pub fn pooler_client(
+    session: &SessionFacts,
+    answer: &Attribution,
+    pooler: &str,
+    at: u64,
+    clock: Clock,
+    boot: &str,
+) -> v1::Event {
+    let body = v1::PoolerClient {
+        pooler: pooler.to_owned(),
+    };
+    v1::Event {
+        session: Some(v1::Session {
+            encryption: v1::Encryption::Unknown.into(),
+            ..super::session(session, boot)
+        }),
+        attribution: Some(attribution(answer)),
+        ..super::own_event(at, clock, v1::event::Body::PoolerClient(body))
     }
 }

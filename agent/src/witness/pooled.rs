@@ -14,6 +14,7 @@ mod session;
 use std::collections::{HashMap, HashSet};
 
 use ebpf_abi::{SOCKET_MID_STREAM, SocketFact, SocketRole, TRANSFER_END, Transfer};
+use proto::v1;
 use tap_core::{
     ByCookie,
     lease::{End, Poolers},
@@ -41,6 +42,9 @@ const EVENTS: usize = 65_536;
 /// Bytes that they take, about.
 const BYTES: usize = 32 << 20;
 
+/// Clients that wait to be told, while the agent is paused; those beyond keep the name of their address.
+const STRANGERS: usize = 16_384;
+
 /// What is known of poolers, and what waits for them.
 pub(super) struct Pooled {
     tracker: Poolers,
@@ -58,6 +62,8 @@ pub(super) struct Pooled {
     bytes: usize,
     /// Sessions of which progress is to be noted as soon as nothing of them waits.
     unnoted: HashSet<u64>,
+    /// Clients that another host's agent may know better, to be told.
+    strangers: Vec<v1::Event>,
 }
 
 impl Pooled {
@@ -73,6 +79,7 @@ impl Pooled {
             events: 0,
             bytes: 0,
             unnoted: HashSet::new(),
+            strangers: Vec::new(),
         }
     }
 
@@ -258,6 +265,11 @@ impl Witness {
     }
 
     fn tell_waiting(&mut self, caught_up: bool, give_up: bool, out: &mut impl FnMut(&Encoded)) {
+        if self.discard != Some(super::Discard::Paused) {
+            for stranger in std::mem::take(&mut self.pooled.strangers) {
+                out(&Encoded::of(&stranger));
+            }
+        }
         for cookie in std::mem::take(&mut self.pooled.waiting) {
             self.tell_session(cookie, caught_up, give_up, out);
             if self.pooled.holds(cookie) {
@@ -335,6 +347,14 @@ impl Witness {
             self.flows.met(fingerprint, fact.at);
         }
         let who = attribution::attribute(&self.host, &peer);
+        let pooler = self.pooled.book.name(fact.tgid);
+        let told = record::pooler_client(&session, &who, &pooler, fact.at, self.clock, &self.boot);
+        let may_be_joined = told.session.as_ref().zip(told.attribution.as_ref());
+        if may_be_joined.is_some_and(|(session, who)| attribution::may_be_joined(session, who))
+            && self.pooled.strangers.len() < STRANGERS
+        {
+            self.pooled.strangers.push(told);
+        }
         let id = record::session_id(&self.boot, fact.cookie);
         self.pooled
             .book

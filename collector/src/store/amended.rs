@@ -13,6 +13,7 @@ use datafusion::{
         datatypes::{DataType, Int32Type},
     },
     common::{Result, ScalarValue, exec_err},
+    functions::expr_fn::coalesce,
     logical_expr::{ColumnarValue, Expr, Volatility, create_udf},
     prelude::{col, lit},
 };
@@ -63,7 +64,9 @@ impl Amended {
                 Volatility::Immutable,
                 Arc::new(find),
             );
-            function.call(vec![col("agent"), col("session_id"), col("confidence")])
+            // A pooled statement has the name of its client's session.
+            let session = coalesce(vec![col("client_session"), col("session_id")]);
+            function.call(vec![col("agent"), session, col("confidence")])
         });
         Self { view, place }
     }

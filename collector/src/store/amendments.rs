@@ -203,7 +203,15 @@ impl Inner {
 /// An attribution without what no column shows.
 pub(super) fn stripped(mut attribution: v1::Attribution) -> v1::Attribution {
     attribution.evidence.clear();
-    attribution.hops.clear();
+    // Of hops columns show the poolers that were followed.
+    attribution.hops.retain(|hop| !hop.session.is_empty());
+    for hop in &mut attribution.hops {
+        *hop = v1::Hop {
+            name: std::mem::take(&mut hop.name),
+            session: std::mem::take(&mut hop.session),
+            ..v1::Hop::default()
+        };
+    }
     if let Some(process) = &mut attribution.process {
         process.ancestry.clear();
     }

@@ -121,7 +121,11 @@ impl Shown {
         if self.amendments.is_empty() || recorded.is_some_and(|recorded| recorded.confidence == observed) {
             return None;
         }
-        self.amendments.find(agent, &session?.id).map(Amends)
+        let session = match recorded.and_then(attribution::client_session) {
+            Some(client) => client,
+            None => &session?.id,
+        };
+        self.amendments.find(agent, session).map(Amends)
     }
 
     /// The principal that columns show for it.
@@ -144,6 +148,9 @@ impl Shown {
         let by = self.amendments.event_id(amends).unwrap_or_default();
         let (_, amendment) = self.event(entry, seq)?;
         let attribution = amendment.attribution.unwrap_or_default();
+        let recorded = event.attribution.as_ref();
+        let through = recorded.and_then(|recorded| attribution::through(recorded, &attribution));
+        let attribution = through.unwrap_or(attribution);
         let amended = Amended {
             by: &by,
             attribution: &attribution,

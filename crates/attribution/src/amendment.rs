@@ -120,6 +120,33 @@ pub fn amended(session: &Account<'_>, flow: &Account<'_>, how: Match) -> Option<
     })
 }
 
+/// The session that an event's name rests on, where that is not the event's own: the pooler's with the client whose
+/// statement it passed on.
+#[must_use]
+pub fn client_session(recorded: &v1::Attribution) -> Option<&str> {
+    let pooler = recorded.hops.last()?;
+    Some(pooler.session.as_str()).filter(|session| !session.is_empty())
+}
+
+/// What a statement is called whose client, by itself, has another name by now; `None` if no pooler passed it on.
+#[must_use]
+pub fn through(recorded: &v1::Attribution, client: &v1::Attribution) -> Option<v1::Attribution> {
+    client_session(recorded)?;
+    let confidence = Confidence::try_from(client.confidence).unwrap_or(Confidence::None);
+    let mut through = client.clone();
+    through.confidence = confidence.min(Confidence::Joined).into();
+    // The last is that the pooler passed it on.
+    through.evidence.extend(recorded.evidence.last().cloned());
+    through.hops.extend(recorded.hops.iter().cloned().map(|mut hop| {
+        if !hop.session.is_empty() {
+            hop.client_confidence = client.confidence;
+            hop.client_method.clone_from(&client.method);
+        }
+        hop
+    }));
+    Some(through)
+}
+
 /// The attribution as it was recorded, behind an amendment that no longer holds: `claims` hosts or workloads have told,
 /// under different names, that the connection is theirs.
 #[must_use]
@@ -361,5 +388,47 @@ mod tests {
         }
         let alone = End::of(Some(&endpoint("10.0.0.1", 1)), None, Some(0), 1).expect("an end");
         assert!(alone.server.ip().is_unspecified() && alone.fingerprint.is_none());
+    }
+
+    #[test]
+    fn a_pooled_statement_is_called_as_its_client_is_by_now() {
+        let pooled = v1::Attribution {
+            evidence: vec![
+                "the connection comes from 10.0.0.5".to_owned(),
+                "passed on".to_owned(),
+            ],
+            hops: vec![
+                relay().hops.remove(0),
+                v1::Hop {
+                    name: "pgbouncer".to_owned(),
+                    session: "b-7".to_owned(),
+                    client_confidence: Confidence::Inferred.into(),
+                    client_method: "address".to_owned(),
+                    ..Default::default()
+                },
+            ],
+            method: "lease".to_owned(),
+            ..address_only()
+        };
+        assert_eq!(client_session(&pooled), Some("b-7"));
+        let client = join(&address_only(), &unit(), Match::Fingerprint).expect("it says more");
+        let shown = through(&pooled, &client).expect("a pooler passed it on");
+        assert_eq!(
+            (&shown.principal, shown.confidence),
+            (&client.principal, client.confidence)
+        );
+        assert_eq!(shown.process, unit().process);
+        assert_eq!(shown.evidence.last().map(String::as_str), Some("passed on"));
+        assert_eq!(shown.hops.len(), 2);
+        let pooler = &shown.hops[1];
+        assert_eq!(
+            (pooler.session.as_str(), pooler.client_method.as_str()),
+            ("b-7", METHOD)
+        );
+        assert_eq!(pooler.client_confidence, i32::from(Confidence::Joined));
+        for straight in [address_only(), relay()] {
+            assert_eq!(client_session(&straight), None);
+            assert_eq!(through(&straight, &client), None);
+        }
     }
 }

@@ -16,7 +16,8 @@ mod relay;
 mod run;
 
 pub use amendment::{
-    Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, may_be_joined, says_more, taken_back,
+    Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, client_session, may_be_joined, says_more, taken_back,
+    through,
 };
 pub use cgroup::{CgroupPath, Placement, placement};
 pub use descent::{Ancestor, Descent, First};

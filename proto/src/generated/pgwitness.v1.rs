@@ -264,7 +264,7 @@ pub struct Event {
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -304,6 +304,8 @@ pub mod event {
         FlowOwner(super::FlowOwner),
         #[prost(message, tag = "25")]
         Amendment(super::Amendment),
+        #[prost(message, tag = "26")]
+        PoolerClient(super::PoolerClient),
     }
 }
 /// What several events of a batch say alike, said once.
@@ -619,6 +621,14 @@ pub struct FlowOwner {
     /// Inode number of the client's network namespace.
     #[prost(uint32, tag = "4")]
     pub network_namespace: u32,
+}
+/// A client of a pooler on this host, which another host's agent may know better. The event's session is the pooler's with it (its
+/// backend the pooler's process), by the id that hops of its statements name; its attribution is who it is by itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolerClient {
+    /// The pooler's principal.
+    #[prost(string, tag = "1")]
+    pub pooler: ::prost::alloc::string::String,
 }
 /// A collector's word: from its start on, this session is the event's attribution's. Events say what was known when they were
 /// recorded; answers show this.

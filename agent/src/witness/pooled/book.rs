@@ -137,6 +137,11 @@ impl Book {
         self.programs.insert(tgid, program);
     }
 
+    /// What a pooler is called.
+    pub(super) fn name(&self, tgid: u32) -> String {
+        self.hop(tgid).principal.id
+    }
+
     pub(super) fn add_client(
         &mut self,
         cookie: u64,

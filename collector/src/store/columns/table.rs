@@ -114,6 +114,19 @@ pub(in crate::store) const COLUMNS: &[(&str, Column)] = &[
         Column::Party(Get::Text(|p| attribution(p).and_then(|a| text(&a.reason)))),
     ),
     (
+        "pooler",
+        Column::Party(Get::Text(|p| {
+            let hop = attribution(p)?.hops.last().filter(|hop| !hop.session.is_empty());
+            hop.and_then(|hop| text(&hop.name))
+        })),
+    ),
+    (
+        "client_session",
+        Column::Party(Get::Text(|p| {
+            attribution(p).and_then(::attribution::client_session)
+        })),
+    ),
+    (
         "pid",
         Column::Party(Get::Number(|p| {
             attribution(p).and_then(|a| known(a.process.as_ref()?.pid.into()))

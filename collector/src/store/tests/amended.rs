@@ -280,3 +280,70 @@ async fn a_million_amendments() {
         ask("SELECT count(*), sum(rows) FROM queries").await
     );
 }
+
+/// A statement that a pooler passed on is called as its client's session at the pooler is.
+#[tokio::test]
+async fn a_pooled_statement_is_its_clients_by_its_newest_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Arc::new(Shelf::default());
+    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    store.show_events_of(shelf.clone());
+    store.believe(OWN).await.unwrap();
+    let pooled = |seq, client: &str| {
+        let mut event = remote(seq);
+        if let Some(attribution) = &mut event.attribution {
+            attribution.method = "lease".into();
+            attribution.evidence = vec!["passed on".into()];
+            attribution.hops = vec![v1::Hop {
+                name: "spiffe://td/host/h/unit/pgbouncer.service".into(),
+                role: "pooler".into(),
+                confidence: v1::Confidence::Observed.into(),
+                session: client.into(),
+                ..Default::default()
+            }];
+        }
+        event
+    };
+    put(
+        &store,
+        &shelf,
+        0,
+        "a",
+        vec![pooled(1, "boot-c1"), pooled(2, "boot-c2"), remote(3)],
+    )
+    .await;
+    put(
+        &store,
+        &shelf,
+        1,
+        OWN,
+        vec![amendment(1, "a", "boot-c1", SHOP, 71)],
+    )
+    .await;
+    for sealed in [false, true] {
+        if sealed {
+            store.seal().await.unwrap();
+        }
+        let found = rows(
+            &store,
+            "SELECT seq, principal, client_session, pooler, amended_by FROM queries ORDER BY seq",
+        )
+        .await;
+        let bouncer = "spiffe://td/host/h/unit/pgbouncer.service";
+        assert_eq!(
+            json!(found),
+            json!([
+                [1, SHOP, "boot-c1", bouncer, "collector-x-1"],
+                [2, ADDRESS, "boot-c2", bouncer, null],
+                [3, ADDRESS, null, null, null],
+            ])
+        );
+        let event = rows(&store, "SELECT event FROM events WHERE agent = 'a' AND seq = 1").await;
+        let event: Value = serde_json::from_str(event[0][0].as_str().unwrap()).unwrap();
+        let who = &event["attribution"];
+        assert_eq!(who["principal"], SHOP);
+        assert_eq!(who["hops"][0]["session"], "boot-c1");
+        assert_eq!(who["hops"][0]["client_method"], "flow-owner");
+        assert_eq!(who["recorded"]["principal"], ADDRESS);
+    }
+}
