@@ -121,6 +121,9 @@ pub struct KeptSession {
     /// Who the kernel saw connect.
     #[prost(message, optional, tag = "12")]
     pub owner: Option<KeptOwner>,
+    /// It is a pooler's with a client, and no backend's: nothing is told of it.
+    #[prost(bool, tag = "13")]
+    pub of_pooler: bool,
 }
 
 /// The process that the kernel saw connect over TCP.

@@ -4,6 +4,7 @@
 //! Separate from the witness' flow of facts and segments, because all of it looks backwards: at `/proc` and at what a
 //! former run left in the state folder.
 
+mod clients;
 mod kept;
 
 use std::{
@@ -19,7 +20,7 @@ use tap_core::{
     Title, session_facts,
 };
 
-use self::kept::{address, owner_fact, port, socket_fact};
+use self::kept::{address, kept_owner, owner_fact, port, socket_fact};
 use super::{End, Witness};
 use crate::{
     broker::Broker,
@@ -58,6 +59,10 @@ pub(super) struct OldSessions {
     /// What is kept of open connections.
     kept: HashMap<u64, KeptSession>,
     closed: Vec<u64>,
+    /// Clients of poolers that a former run knew and that were not heard of again.
+    clients: HashMap<u64, KeptSession>,
+    /// Those that are to be kept for the next one.
+    new_clients: Vec<Note>,
     /// Ports that servers were seen to listen on.
     listening: HashSet<(u32, u16)>,
     noted_at: u64,
@@ -76,6 +81,8 @@ impl OldSessions {
             owners: HashMap::new(),
             kept: HashMap::new(),
             closed: Vec::new(),
+            clients: HashMap::new(),
+            new_clients: Vec::new(),
             listening: HashSet::new(),
             noted_at: 0,
             round_began: 0,
@@ -109,6 +116,7 @@ impl Witness {
         }
         self.old.former = former.run;
         self.old.left = former.connections;
+        self.go_on_with_clients();
         let sessions = self.old.left.values().filter_map(|kept| kept.session.as_ref());
         self.old.backends_left = sessions.map(|session| session.backend_pid).collect();
         let gone: Vec<u64> = self
@@ -192,15 +200,7 @@ impl Witness {
 
     /// Who connected is kept for the next run.
     pub(super) fn keep_owner(&mut self, cookie: u64, peer: &Peer) {
-        if let Peer::TcpOwner { process, netns, .. } = peer {
-            let owner = KeptOwner {
-                pid: process.pid,
-                start: process.start_ns,
-                cgroup_id: process.cgroup_id,
-                uid: process.uid,
-                netns: *netns,
-                login_uid: process.login_uid,
-            };
+        if let Some(owner) = kept_owner(peer) {
             self.old.owners.insert(cookie, owner);
         }
     }
@@ -209,6 +209,7 @@ impl Witness {
     pub(super) fn process_ended(&mut self, tgid: u32, at: u64, out: &mut impl FnMut(&Encoded)) {
         self.old.titles.ended(tgid);
         self.old.listening.retain(|(server, _)| *server != tgid);
+        self.clients_ended(tgid);
         if !self.old.backends_left.remove(&tgid) {
             return;
         }
@@ -259,6 +260,8 @@ impl Witness {
                 notes.push(Note::Open(Box::new(Kept::new(cookie, &told, session))));
             }
         }
+        notes.append(&mut self.old.new_clients);
+        self.old.closed.extend(self.pooled.take_ended());
         notes.extend(self.old.closed.drain(..).map(Note::Closed));
         let complete_at = if complete {
             // What waits for a pooler was captured and is not told yet.
@@ -387,6 +390,7 @@ impl Witness {
                 Endpoint::Unix(path) => kept_name(Some(path)).unwrap_or_default(),
                 Endpoint::Inet(..) => String::new(),
             },
+            of_pooler: false,
             login_role: kept_name(facts.login_role.as_ref()),
             database: kept_name(facts.database.as_ref()),
             owner: self.old.owners.get(&cookie).copied(),

@@ -151,6 +151,11 @@ impl Pooled {
         std::mem::take(&mut self.unnoted)
     }
 
+    /// Clients' connections that ended since this was last asked.
+    pub(super) fn take_ended(&mut self) -> Vec<u64> {
+        self.book.take_ended()
+    }
+
     /// When the oldest event began that waits.
     pub(super) fn oldest(&self) -> Option<u64> {
         let sessions = self.waiting.iter().filter_map(|cookie| self.sessions.get(cookie));
@@ -342,11 +347,16 @@ impl Witness {
             return;
         }
         let session = session_facts(fact);
+        let was_seen = self.find_client(fact);
         let peer = self.peer_of(fact, &session);
+        self.keep_client(fact, &session, &peer);
         if let Some(fingerprint) = fact.fingerprint() {
             self.flows.met(fingerprint, fact.at);
         }
-        let who = attribution::attribute(&self.host, &peer);
+        let mut who = attribution::attribute(&self.host, &peer);
+        if was_seen {
+            who.evidence.push(attribution::Fact::FormerRun);
+        }
         let pooler = self.pooled.book.name(fact.tgid);
         let told = record::pooler_client(&session, &who, &pooler, fact.at, self.clock, &self.boot);
         let may_be_joined = told.session.as_ref().zip(told.attribution.as_ref());

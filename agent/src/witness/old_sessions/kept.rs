@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use attribution::Peer;
 use ebpf_abi::{OwnerFact, SOCKET_MID_STREAM, SocketFact, SocketRole, UNIX_PATH_MAX};
 use tap_core::Endpoint;
 
@@ -58,6 +59,21 @@ pub(super) fn socket_fact(cookie: u64, at: u64, session: &KeptSession) -> Socket
         path_length: u32::try_from(session.path.len().min(UNIX_PATH_MAX)).unwrap_or(0),
         path: copied(session.path.as_bytes()),
     }
+}
+
+/// Who the kernel saw connect, as it is kept.
+pub(super) fn kept_owner(peer: &Peer) -> Option<KeptOwner> {
+    let Peer::TcpOwner { process, netns, .. } = peer else {
+        return None;
+    };
+    Some(KeptOwner {
+        pid: process.pid,
+        start: process.start_ns,
+        cgroup_id: process.cgroup_id,
+        uid: process.uid,
+        netns: *netns,
+        login_uid: process.login_uid,
+    })
 }
 
 /// The record of a `connect`, as the kernel side made it in a former run.

@@ -101,6 +101,8 @@ pub(super) struct Book {
     leading: HashMap<Key, Vec<u64>>,
     programs: HashMap<u32, Program>,
     gone: VecDeque<u64>,
+    /// Clients' among them since it was last asked.
+    ended: Vec<u64>,
 }
 
 impl Book {
@@ -217,6 +219,9 @@ impl Book {
             return false;
         }
         self.gone.push_back(cookie);
+        if self.clients.contains_key(&cookie) && self.ended.len() < SOCKETS {
+            self.ended.push(cookie);
+        }
         while self.gone.len() > GONE {
             if let Some(oldest) = self.gone.pop_front()
                 && !self.is_open(oldest)
@@ -225,6 +230,11 @@ impl Book {
             }
         }
         true
+    }
+
+    /// Clients' connections that ended since this was last asked.
+    pub(super) fn take_ended(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.ended)
     }
 
     fn is_open(&self, cookie: u64) -> bool {
