@@ -10,6 +10,7 @@ use ebpf_abi::{KernelLayout, Wishes};
 #[unsafe(no_mangle)]
 pub static LAYOUT: KernelLayout = KernelLayout {
     sock_family: 0,
+    sock_state: 0,
     sock_daddr: 0,
     sock_rcv_saddr: 0,
     sock_dport: 0,

@@ -204,18 +204,37 @@ pub fn closed(ctx: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     // SAFETY: the helper gave a value of this type.
-    let kept = unsafe { &*kept };
-    if kept.stage != TOLD {
-        return None;
-    }
+    let kept = unsafe { &mut *kept };
     let sock = Address::of(sk.cast_const());
     let is_held = sock.follow(offset!(sock_socket)).is_some();
     if is_held && sock.read::<u8>(offset!(sock_shutdown))? & SHUTDOWN_MASK != SHUTDOWN_MASK {
         return None;
     }
+    over(kept);
+    Some(())
+}
+
+/// A call found the end of a socket: nothing more can come if the connection is no more.
+#[inline(always)]
+pub fn ended(kept: &mut Pooled, sock: Address) -> Option<()> {
+    /// `include/net/tcp_states.h`
+    const TCP_CLOSE: u8 = 7;
+    if kept.client.family != AF_UNIX && sock.read::<u8>(offset!(sock_state))? == TCP_CLOSE {
+        over(kept);
+    }
+    Some(())
+}
+
+/// Tells that a connection is over, once.
+#[inline(always)]
+fn over(kept: &mut Pooled) {
     if kept.session.address != 0 {
         let _ = SESSIONS.remove(kept.session);
     }
+    if kept.stage != TOLD {
+        return;
+    }
+    kept.stage = OTHER;
     let client = &kept.client;
     emit::fact(&CloseFact {
         kind: FactKind::Close as u32,
@@ -230,5 +249,4 @@ pub fn closed(ctx: &BtfTracePointContext) -> Option<()> {
         plain_received: client.plain_received,
         plain_sent: client.plain_sent,
     });
-    Some(())
 }

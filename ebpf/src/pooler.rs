@@ -153,6 +153,9 @@ fn followed(returned: &Returned, target: &Target, thread: *mut Thread) -> Option
     } else {
         transfer::give(lost, thread, &about, &buffer);
     }
+    if returned.flags & TRANSFER_END != 0 {
+        let _ = pooled::ended(kept, Address::of(sk.cast_const()));
+    }
     Some(())
 }
 

@@ -51,6 +51,7 @@ fn layout(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
     };
     Ok(KernelLayout {
         sock_family: at("sock", "__sk_common.skc_family")?,
+        sock_state: at("sock", "__sk_common.skc_state")?,
         sock_daddr: at("sock", "__sk_common.skc_daddr")?,
         sock_rcv_saddr: at("sock", "__sk_common.skc_rcv_saddr")?,
         sock_dport: at("sock", "__sk_common.skc_dport")?,

@@ -12,6 +12,8 @@ pub mod hooks;
 mod multi;
 mod openssl;
 pub mod plaintext;
+#[cfg(test)]
+mod pooler_tests;
 pub mod seccomp;
 
 use std::{

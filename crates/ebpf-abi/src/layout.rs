@@ -10,6 +10,7 @@
 )]
 pub struct KernelLayout {
     pub sock_family: u32,
+    pub sock_state: u32,
     pub sock_daddr: u32,
     pub sock_rcv_saddr: u32,
     pub sock_dport: u32,
