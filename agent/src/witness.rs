@@ -197,6 +197,7 @@ impl Witness {
     pub fn forget(&mut self) {
         self.tap.forget();
         self.encoder.forget_statements();
+        self.pooled.forget();
     }
 
     /// Payload bytes discarded since the start.

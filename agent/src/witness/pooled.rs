@@ -162,6 +162,11 @@ impl Pooled {
         sessions.flat_map(Session::starts).min()
     }
 
+    /// Memory is short: what can be made anew is forgotten.
+    pub(super) fn forget(&mut self) {
+        self.names.forget();
+    }
+
     /// A connection of a pooler is over.
     pub(super) fn closed(&mut self, cookie: u64) {
         if self.book.gone(cookie) {

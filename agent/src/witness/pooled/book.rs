@@ -25,8 +25,8 @@ const PROGRAMS: usize = 4_096;
 /// How long a process of which nothing was known is left alone, in nanoseconds: each look may take 50 ms.
 const AGAIN_NS: u64 = 500_000_000;
 
-/// Attributions that are kept made.
-const MADE: usize = 16_384;
+/// Attributions that are kept made: each has some KiB.
+const MADE: usize = 4_096;
 
 /// What both ends of a connection have in common, and no other connection has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -327,7 +327,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Something else is known of a pooler.
+    /// They can be made anew; have to be, where something else is known of a pooler.
     pub(super) fn forget(&mut self) {
         self.made.clear();
     }
