@@ -101,12 +101,15 @@ impl Judge {
     pub fn of_event(&self, event: &v1::Event, amended: Option<&v1::Attribution>) -> Option<Arc<Verdict>> {
         let session = event.session.as_ref().filter(|session| !session.id.is_empty())?;
         let attribution = amended.or(event.attribution.as_ref());
+        // A pooled statement comes from the pooler's address, whoever sent it.
+        let is_pooled = attribution.and_then(attribution::client_session).is_some();
+        let client = session.client.as_ref().filter(|_| !is_pooled);
         let time = i64::try_from(event.ts_start_ns).ok().filter(|time| *time != 0);
         Some(self.verdict(&Asked {
             principal: attribution.and_then(|attribution| text(&attribution.principal)),
             role: text(&session.login_role),
             database: text(&session.database),
-            address: session.client.as_ref().and_then(|client| text(&client.addr)),
+            address: client.and_then(|client| text(&client.addr)),
             day: time.map(day),
         }))
     }
@@ -283,6 +286,36 @@ mod tests {
             judge.verdict(&asked("spiffe://x/a", &n.to_string()));
         }
         assert!(judge.answers.lock().unwrap().len() <= KEPT_ANSWERS);
+    }
+
+    #[test]
+    fn a_pooled_statement_is_not_judged_by_the_poolers_address() {
+        let judge = judge();
+        let mut event = v1::Event {
+            ts_start_ns: 1_782_777_600_000_000_000,
+            session: Some(v1::Session {
+                id: "b-1".into(),
+                login_role: "app".into(),
+                client: Some(v1::Endpoint {
+                    addr: "192.168.0.1".into(),
+                    port: 50_000,
+                }),
+                ..Default::default()
+            }),
+            attribution: Some(v1::Attribution {
+                principal: "spiffe://x/a".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(judge.of_event(&event, None).unwrap().mark, "unexpected");
+        if let Some(attribution) = &mut event.attribution {
+            attribution.hops.push(v1::Hop {
+                session: "b-7".into(),
+                ..Default::default()
+            });
+        }
+        assert_eq!(judge.of_event(&event, None).unwrap().mark, "expected");
     }
 
     #[test]

@@ -49,8 +49,9 @@ const COLUMNS: [(&str, Of); 2] = [
 ];
 
 /// What is judged; whose session it is decides whether anything is.
-const JUDGED: [&str; 6] = [
+const JUDGED: [&str; 7] = [
     "session_id",
+    "client_session",
     "principal",
     "login_role",
     "database",
@@ -80,7 +81,7 @@ fn function(name: &str, of: Of, judge: Arc<Judge>) -> ScalarUDF {
 
 fn judged(judge: &Judge, of: Of, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     let arguments = ColumnarValue::values_to_arrays(arguments)?;
-    let [sessions, principals, roles, databases, addresses, times] = arguments.as_slice() else {
+    let [sessions, clients, principals, roles, databases, addresses, times] = arguments.as_slice() else {
         return exec_err!("a mark takes {} columns", JUDGED.len());
     };
     let [principals, roles, databases, addresses] =
@@ -97,7 +98,8 @@ fn judged(judge: &Judge, of: Of, arguments: &[ColumnarValue]) -> Result<Columnar
             principal: text(principals, row),
             role: text(roles, row),
             database: text(databases, row),
-            address: text(addresses, row),
+            // Of a pooled statement that is the pooler's.
+            address: text(addresses, row).filter(|_| clients.is_null(row)),
             day: times.is_valid(row).then(|| day(times.value(row))),
         };
         let verdict = known.entry(asked).or_insert_with(|| judge.verdict(&asked));
