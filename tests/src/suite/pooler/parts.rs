@@ -35,7 +35,7 @@ enum Event {
     Nothing,
     /// The tap comes later than the clients.
     Attach,
-    /// Pooler and agent are reloaded, paused, killed and started.
+    /// Pooler and agent are reloaded, paused, replaced, killed and started.
     Restarts,
 }
 
@@ -289,12 +289,12 @@ fn programs(scene: &mut Scene, part: &Part, full: bool) -> Result<()> {
 
 /// What operators do, and what happens to them.
 async fn restarts(scene: &mut Scene, full: bool) -> Result<()> {
-    for round in 0..if full { 12_u32 } else { 3 } {
+    for round in 0..if full { 20_u32 } else { 5 } {
         tokio::time::sleep(Duration::from_millis(u64::from(900 + 137 * (round % 5)))).await;
         if !scene.busy() {
             break;
         }
-        match round % 3 {
+        match round % 5 {
             0 => {
                 // Reload, then the pooler dies and is started again.
                 let pooler = scene.pooler.as_mut().context("no pooler is running")?;
@@ -308,6 +308,13 @@ async fn restarts(scene: &mut Scene, full: bool) -> Result<()> {
                 tap.agent.kill().await?;
                 tokio::time::sleep(Duration::from_millis(400)).await;
                 tap.agent.start().await?;
+            }
+            2 => scene.succeed().await?,
+            3 => {
+                for command in ["PAUSE", "RELOAD", "RESUME"] {
+                    scene.console(command)?;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
             _ => {
                 let tap = scene.tap.as_mut().context("there is no tap")?;

@@ -104,6 +104,8 @@ pub(super) struct Place {
     pub(super) behind_port: u16,
     /// Connections to it: always fewer than clients.
     pub(super) size: u32,
+    /// It takes sockets and clients over from the one that runs (`pgbouncer -R`).
+    pub(super) successor: bool,
 }
 
 /// The command that becomes a pooler, in its unit.
@@ -131,7 +133,10 @@ pub(super) fn command(
             &gid.to_string(),
             "--clear-groups",
         ]);
-        command.arg(bouncer()?).arg(file);
+        command
+            .arg(bouncer()?)
+            .args(place.successor.then_some("-R"))
+            .arg(file);
         return Ok(command);
     }
     // The scene's folder has the same path inside.

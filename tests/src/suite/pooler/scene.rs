@@ -154,12 +154,39 @@ impl Scene {
     }
 
     pub(super) async fn start_pooler(&mut self) -> Result<()> {
+        self.pooler = Some(self.another_pooler(false).await?);
+        Ok(())
+    }
+
+    /// A pooler that takes over what the one before has, which ends by itself.
+    pub(super) async fn succeed(&mut self) -> Result<()> {
+        let successor = self.another_pooler(true).await?;
+        let mut before = self.pooler.replace(successor).context("no pooler is running")?;
+        before.wait(PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Says something to the pooler's console.
+    pub(super) fn console(&self, command: &str) -> Result<()> {
+        let output = Command::new(self.client_binary("psql"))
+            .env_clear()
+            .envs(environment(&self.home, self.pooler_port, Way::Unix))
+            .args(["-XAtq", "-d", "pgbouncer", "-c", command])
+            .output()
+            .context("running psql")?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{command} failed: {said}");
+        Ok(())
+    }
+
+    async fn another_pooler(&mut self, successor: bool) -> Result<Process> {
         let server = Place {
             name: POOLER,
             port: self.pooler_port,
             behind: "run",
             behind_port: self.cluster.port(),
             size: SERVERS,
+            successor,
         };
         let mut outer = server;
         if self.setup.chained {
@@ -178,8 +205,7 @@ impl Scene {
                 ..server
             };
         }
-        self.pooler = Some(self.started(outer, &self.pooler_unit).await?);
-        Ok(())
+        self.started(outer, &self.pooler_unit).await
     }
 
     async fn started(&self, place: Place, unit: &Unit) -> Result<Process> {
