@@ -8,7 +8,7 @@ use ebpf_abi::{
     TRANSFER_END, TRANSFER_NONE, Transfer, UNIX_PATH_MAX,
 };
 use proptest::prelude::*;
-use tap_core::lease::{Asked, By, Decision, End, Kind, Poolers};
+use tap_core::lease::{Asked, By, Coded, Decision, End, Kind, Poolers, Portion, Traffic, decide};
 
 const PROCESS: u32 = 7_119;
 const FIRST_CLIENT: u64 = 100;
@@ -53,6 +53,9 @@ struct Pooler {
     truths: Vec<Truth>,
     /// Calls that are not told.
     lose: Vec<bool>,
+    /// After so many calls what is known is handed on, if it ever is.
+    hand_on_after: Option<u32>,
+    portions: HashMap<u64, Vec<Portion>>,
 }
 
 impl Pooler {
@@ -84,6 +87,8 @@ impl Pooler {
             idle: (0..servers).map(|server| FIRST_SERVER + server).collect(),
             truths: Vec::new(),
             lose,
+            hand_on_after: None,
+            portions: HashMap::new(),
         }
     }
 
@@ -123,6 +128,62 @@ impl Pooler {
         if !is_lost {
             self.poolers.handle_transfer(&transfer);
         }
+        if self
+            .hand_on_after
+            .is_some_and(|after| self.order.is_multiple_of(after))
+        {
+            self.hand_on();
+        }
+    }
+
+    /// All that is known goes into a record, and is read from there.
+    fn hand_on(&mut self) {
+        for server in FIRST_SERVER..FIRST_CLIENT {
+            if let Some((_, portion)) = self.poolers.drain(server) {
+                let bare = Portion {
+                    written: Vec::new(),
+                    passed: Vec::new(),
+                    ended: Vec::new(),
+                    ..portion.clone()
+                };
+                let read = Coded::of(&portion).pieces(bare);
+                assert_eq!(read, Some(portion.clone()));
+                self.portions.entry(server).or_default().push(portion);
+            }
+        }
+    }
+
+    /// What is decided of everything where it was seen.
+    fn decided_here(mut self) -> Vec<Decision> {
+        let truths = std::mem::take(&mut self.truths);
+        let decide = |truth: &Truth| self.poolers.decide(truth.server, &last(&truth.asked));
+        truths.iter().map(decide).collect()
+    }
+
+    /// The same from what was handed on: all of it, or as little as `least` that begins before the statement.
+    fn decided_elsewhere(&self, kind: Kind, least: bool) -> Vec<Decision> {
+        let decide = |truth: &Truth| {
+            let portions = self.portions.get(&truth.server).map_or(&[][..], Vec::as_slice);
+            let begins = |portion: &Portion| portion.begins_before(&truth.asked);
+            let from = portions
+                .iter()
+                .rposition(begins)
+                .filter(|_| least)
+                .unwrap_or_default();
+            let mut traffic = Traffic::default();
+            let mut ended = Vec::new();
+            for portion in portions.iter().skip(from) {
+                traffic.absorb(portion);
+                ended.extend_from_slice(&portion.ended);
+            }
+            decide(
+                kind,
+                &traffic,
+                |client| !ended.contains(&client),
+                &last(&truth.asked),
+            )
+        };
+        self.truths.iter().map(decide).collect()
     }
 
     fn buffer(&mut self, of_server: bool) -> u64 {
@@ -285,6 +346,13 @@ impl Pooler {
     }
 }
 
+fn last(asked: &Asked) -> Asked {
+    Asked {
+        last: true,
+        ..asked.clone()
+    }
+}
+
 fn socket(cookie: u64, mid_stream: bool) -> SocketFact {
     SocketFact {
         kind: FactKind::Socket as u32,
@@ -341,6 +409,35 @@ proptest! {
         let mut pooler = Pooler::new(manner, kind, clients, 2, false, Vec::new());
         pooler.play(&steps, clients, 2);
         pooler.judge(0);
+    }
+
+    #[test]
+    fn whoever_decides_later_and_elsewhere_decides_the_same(
+        steps in steps(),
+        clients in 1_u64..12,
+        after in 1_u32..60,
+        lose in prop::collection::vec(prop::bool::weighted(0.02), 0..300),
+        kind in 0_usize..3,
+    ) {
+        let (manner, kind) = [
+            (Manner::Buffers, Kind::PgBouncer),
+            (Manner::Places, Kind::Other),
+            (Manner::Copies, Kind::Pgpool),
+        ][kind];
+        let play = |hand_on_after| {
+            let mut pooler = Pooler::new(manner, kind, clients, 2, false, lose.clone());
+            pooler.hand_on_after = hand_on_after;
+            pooler.play(&steps, clients, 2);
+            pooler.hand_on();
+            pooler
+        };
+        let (whole, pieces) = (play(None), play(Some(after)));
+        let mut here = Pooler::new(manner, kind, clients, 2, false, lose.clone());
+        here.play(&steps, clients, 2);
+        let here = here.decided_here();
+        prop_assert_eq!(&whole.decided_elsewhere(kind, false), &here);
+        prop_assert_eq!(&pieces.decided_elsewhere(kind, false), &here);
+        prop_assert_eq!(&pieces.decided_elsewhere(kind, true), &here);
     }
 
     #[test]

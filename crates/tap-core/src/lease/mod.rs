@@ -9,7 +9,6 @@
 //! pooler's connection to a server and the backend's session are one stream, whose offsets are equal at both ends.
 
 mod alignment;
-mod decision;
 mod memory;
 mod process;
 mod server;
@@ -18,22 +17,10 @@ use std::collections::{HashMap, VecDeque};
 
 use ebpf_abi::{SOCKET_MID_STREAM, SOCKET_UNCOUNTED, SocketFact, Transfer};
 
-pub use self::decision::{Asked, By, Decision, Leased};
+pub use ::lease::{Asked, By, Coded, Decision, Kind, Leased, Portion, Traffic, decide};
+
 use self::process::Process;
 use crate::cookies::ByCookie;
-
-/// What is known of how a pooler works.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// One thread; sends from the buffer into which it received (`libusual`'s mbuf, `sbuf.c`); from 1.21 on it writes anew what
-    /// clients prepare.
-    PgBouncer,
-    /// A process for each client at a time, which copies.
-    Pgpool,
-    /// Nothing.
-    #[default]
-    Other,
-}
 
 /// Which end of its connection a pooler is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,21 +140,42 @@ impl Poolers {
         let Some(connection) = process.servers.get_mut(&server) else {
             return unknown();
         };
-        let aligned = match decision::aligned(connection, asked) {
+        let aligned = match connection.aligned(asked) {
             Ok(aligned) => aligned,
             Err(decision) => return decision,
         };
-        let Some(connection) = process.servers.get(&server) else {
-            return unknown();
-        };
-        let decision = decision::decide(process, connection, &aligned);
-        if decision != Decision::NotYet
-            && let Some(connection) = process.servers.get_mut(&server)
-        {
+        let clients = &process.clients;
+        let lives = |client: u64| clients.get(&client).is_some_and(|client| !client.ended);
+        let decision = decide(process.kind, &connection.traffic, lives, &aligned);
+        if decision != Decision::NotYet {
             let answered = aligned.response_to.map_or(0, |to| to.saturating_sub(1));
-            connection.forget(aligned.request.start, answered);
+            connection.traffic.forget(aligned.request.start, answered);
         }
         decision
+    }
+
+    /// Takes out what became known of the pooler's socket `server` since it was last taken out, for whoever decides
+    /// elsewhere; and what program the pooler is. `None` where nothing did, or where its offsets are not those of the other end.
+    /// Whoever asks this of a connection does not ask [`Self::decide`] about it.
+    pub fn drain(&mut self, server: u64) -> Option<(Kind, Portion)> {
+        let process = self.process_of(server)?;
+        let connection = process.servers.get_mut(&server)?;
+        if connection.alignment.is_some() {
+            return None;
+        }
+        let clients = &process.clients;
+        let ended = |client: u64| clients.get(&client).is_none_or(|client| client.ended);
+        let is_news = connection.traffic.pieces() > 0 || connection.traffic.is_over();
+        is_news.then(|| (process.kind, connection.traffic.drain(ended)))
+    }
+
+    /// Pieces that wait to be drained.
+    #[must_use]
+    pub fn undrained(&mut self, server: u64) -> usize {
+        let server = self
+            .process_of(server)
+            .and_then(|process| process.servers.get(&server));
+        server.map_or(0, |server| server.traffic.pieces())
     }
 
     /// Transfers on sockets that were never announced.
@@ -192,10 +200,7 @@ impl Poolers {
 }
 
 fn unknown() -> Decision {
-    Decision::Undecided {
-        reason: "the pooler's end of the connection is not known",
-        candidates: Vec::new(),
-    }
+    Decision::undecided("the pooler's end of the connection is not known", [])
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@ use std::{collections::HashMap, ops::Range};
 
 use ebpf_abi::{Channel, Direction, TRANSFER_END, TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer};
 
+use lease::{Passed, Piece, Source};
+
 use super::{
     End, Kind,
     memory::{Memory, Origin},
-    server::{Passed, Piece, Server, Source},
+    server::Server,
 };
 use crate::cookies::ByCookie;
 
@@ -110,7 +112,7 @@ impl Process {
             client.ended = true;
         }
         if let Some(server) = self.servers.get_mut(&cookie) {
-            server.is_over = true;
+            server.traffic.end();
         }
     }
 
@@ -142,7 +144,7 @@ impl Process {
             client.ended = true;
         }
         for server in self.servers.values_mut() {
-            server.is_over = true;
+            server.traffic.end();
         }
     }
 
@@ -368,9 +370,10 @@ impl Process {
                 if let Some(server) = servers.get_mut(&socket) {
                     by_memory = true;
                     (client.unsure, client.served) = (false, true);
-                    server.passed(Passed {
+                    server.blocked = false;
+                    server.traffic.passed(Passed {
                         range: offset..offset + origin.length,
-                        client: transfer.cookie,
+                        client: Some(transfer.cookie),
                         by_memory: true,
                     });
                 }
@@ -380,7 +383,7 @@ impl Process {
             && transfer.length > 0
             && let Some(server) = at_server.and_then(|socket| servers.get_mut(&socket))
         {
-            server.passed_somehow(transfer.cookie);
+            server.blocked &= !server.traffic.passed_somehow(transfer.cookie);
         }
     }
 

@@ -8,14 +8,9 @@
 //! | other memory, right behind a receive from C | C | C's: the pooler wrote it anew |
 //! | other memory | nobody | the pooler's own |
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
-use super::{
-    Kind,
-    alignment::{Found, Statement},
-    process::Process,
-    server::{Piece, Receiver, Server, Source},
-};
+use crate::{Kind, Piece, Receiver, Source, Traffic};
 
 /// What is asked of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,47 +88,19 @@ struct Request {
     unseen: bool,
 }
 
-/// The question in the pooler's own offsets.
-pub(super) fn aligned<'a>(server: &mut Server, asked: &'a Asked) -> Result<Cow<'a, Asked>, Decision> {
-    let Some(alignment) = &mut server.alignment else {
-        return Ok(Cow::Borrowed(asked));
-    };
-    let found = match asked.response_to {
-        Some(response_to) => alignment.look(&Statement {
-            request: (asked.request.start, asked.request.end),
-            response_to,
-            began: asked.began,
-        }),
-        None => Found::Nothing,
-    };
-    match found {
-        Found::Shift(shift) => {
-            let of_pooler = |offset: u64| offset.wrapping_add(shift.request);
-            Ok(Cow::Owned(Asked {
-                request: of_pooler(asked.request.start)..of_pooler(asked.request.end),
-                response_to: asked.response_to.map(|to| to.wrapping_add(shift.response)),
-                ..asked.clone()
-            }))
-        }
-        Found::NotYet if !asked.last && !server.is_over => Err(Decision::NotYet),
-        Found::NotYet | Found::Nothing => Err(undecided(
-            "the connection is older than the tap on it, and its bytes are not aligned yet",
-            [],
-        )),
-    }
-}
-
-pub(super) fn decide(process: &Process, server: &Server, asked: &Asked) -> Decision {
+/// Whose a statement is, by what is known of the connection that it was sent over. `lives` says of which clients more may come.
+#[must_use]
+pub fn decide(kind: Kind, server: &Traffic, lives: impl Fn(u64) -> bool, asked: &Asked) -> Decision {
     if asked.request.is_empty() || !server.knows(asked.request.start) {
-        return undecided(
+        return Decision::undecided(
             "the pooler's connection to the server is older than the tap on it",
             [],
         );
     }
-    let over = asked.last || server.is_over;
+    let over = asked.last || server.is_over();
     let Some(pieces) = server.written(&asked.request) else {
         return if over {
-            undecided("the pooler was not seen to send it", [])
+            Decision::undecided("the pooler was not seen to send it", [])
         } else {
             Decision::NotYet
         };
@@ -145,12 +112,13 @@ pub(super) fn decide(process: &Process, server: &Server, asked: &Asked) -> Decis
         Some(None) if over => None,
         Some(None) => return Decision::NotYet,
     };
-    join(process, server, asked, &request, receiver)
+    join(kind, server, &lives, asked, &request, receiver)
 }
 
 fn join(
-    process: &Process,
-    server: &Server,
+    kind: Kind,
+    server: &Traffic,
+    lives: &impl Fn(u64) -> bool,
     asked: &Asked,
     request: &Request,
     receiver: Option<Receiver>,
@@ -164,24 +132,24 @@ fn join(
         Decision::Client(Leased { client, range, by })
     };
     match (request.by_memory.as_slice(), to_client) {
-        _ if request.unseen => undecided(
+        _ if request.unseen => Decision::undecided(
             "not all of what the pooler did was seen",
             to_client.map(|to| to.0),
         ),
         // Another program may use one place for all its connections.
-        ([client], _) if process.kind != Kind::PgBouncer && !request.is_turn_of(*client) => undecided(
+        ([client], _) if kind != Kind::PgBouncer && !request.is_turn_of(*client) => Decision::undecided(
             "the pooler was not at the client from whose memory it sent the request",
             to_client.map(|to| to.0).into_iter().chain([*client]),
         ),
         ([client], Some((to, true))) if *client == to => leased(to, By::Both),
         ([client], Some((to, false))) if *client == to => leased(to, By::Request),
-        ([client], Some((to, _))) => undecided(
+        ([client], Some((to, _))) => Decision::undecided(
             "the request came from one client and the answer went to another",
             [*client, to],
         ),
         ([client], None) => leased(*client, By::Request),
-        ([], to) => rewritten(process, server, asked, request, to, receiver),
-        (several, _) => undecided(
+        ([], to) => rewritten(kind, server, lives, asked, request, to, receiver),
+        (several, _) => Decision::undecided(
             "several clients' bytes are in the request",
             several.iter().copied(),
         ),
@@ -190,24 +158,27 @@ fn join(
 
 /// No byte of the request came from where a client's had been received.
 fn rewritten(
-    process: &Process,
-    server: &Server,
+    kind: Kind,
+    server: &Traffic,
+    lives: &impl Fn(u64) -> bool,
     asked: &Asked,
     request: &Request,
     to: Option<(u64, bool)>,
     receiver: Option<Receiver>,
 ) -> Decision {
     let candidates = request.turns.iter().flatten().copied();
-    match (process.kind, to) {
+    match (kind, to) {
         (Kind::PgBouncer, Some((client, true))) if request.is_turn_of(client) => {
             leased_anew(client, By::Answer)
         }
         (Kind::Pgpool, Some((client, _))) if request.is_soles(client) => leased_anew(client, By::Sole),
-        (_, Some((client, _))) => undecided(
+        (_, Some((client, _))) => Decision::undecided(
             "the pooler wrote the request itself, and was not at the client that got the answer",
             candidates.chain([client]),
         ),
-        (_, None) if request.unsure => undecided("not all of what the pooler did was seen", candidates),
+        (_, None) if request.unsure => {
+            Decision::undecided("not all of what the pooler did was seen", candidates)
+        }
         // It writes anew what clients prepare, never a query string.
         (Kind::PgBouncer, None)
             if receiver == Some(Receiver::Nobody) && (asked.simple || request.logs_in) =>
@@ -216,7 +187,6 @@ fn rewritten(
         }
         (Kind::PgBouncer, None) if receiver == Some(Receiver::Nobody) => {
             // Of a client that goes on to get answers only what the pooler asked itself can be missing.
-            let is_open = |client: u64| process.clients.get(&client).is_some_and(|client| !client.ended);
             let goes_on = |client: u64| {
                 asked
                     .response_to
@@ -224,15 +194,15 @@ fn rewritten(
             };
             match request.turns.as_slice() {
                 [None] => Decision::Own,
-                [Some(client)] if is_open(*client) && goes_on(*client) => Decision::Own,
-                [Some(client)] if is_open(*client) && !asked.last && !server.is_over => Decision::NotYet,
-                _ => undecided(
+                [Some(client)] if lives(*client) && goes_on(*client) => Decision::Own,
+                [Some(client)] if lives(*client) && !asked.last && !server.is_over() => Decision::NotYet,
+                _ => Decision::undecided(
                     "the pooler's own, or a client's that was gone before the answer",
                     candidates,
                 ),
             }
         }
-        _ => undecided(
+        _ => Decision::undecided(
             "the pooler wrote the request itself, and nobody got the answer",
             candidates,
         ),
@@ -247,16 +217,20 @@ fn leased_anew(client: u64, by: By) -> Decision {
     })
 }
 
-fn undecided(reason: &'static str, candidates: impl IntoIterator<Item = u64>) -> Decision {
-    let mut named = Vec::new();
-    for candidate in candidates.into_iter().take(CANDIDATES) {
-        if !named.contains(&candidate) {
-            named.push(candidate);
+impl Decision {
+    /// Not known, and why; of the candidates the first few are named, each once.
+    #[must_use]
+    pub fn undecided(reason: &'static str, candidates: impl IntoIterator<Item = u64>) -> Self {
+        let mut named = Vec::new();
+        for candidate in candidates.into_iter().take(CANDIDATES) {
+            if !named.contains(&candidate) {
+                named.push(candidate);
+            }
         }
-    }
-    Decision::Undecided {
-        reason,
-        candidates: named,
+        Self::Undecided {
+            reason,
+            candidates: named,
+        }
     }
 }
 
@@ -270,7 +244,7 @@ impl Request {
                     let before = asked.start.saturating_sub(piece.range.start);
                     let behind = piece.range.end.saturating_sub(asked.end);
                     let length = piece.range.end - piece.range.start;
-                    let range = offset + before..offset + length - behind;
+                    let range = offset.saturating_add(before)..offset.saturating_add(length - behind);
                     if request.by_memory.is_empty() {
                         request.range = range;
                     } else {
