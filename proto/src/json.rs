@@ -105,6 +105,7 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::FlowOwner(_) => "flow_owner",
         Body::PoolerClient(_) => "pooler_client",
         Body::Amendment(_) => "attribution",
+        Body::PoolerTraffic(_) => "pooler_traffic",
     }
 }
 
@@ -382,14 +383,42 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.texts("inputs", &amended.inputs);
             f.number("join_version", amended.join_version.into());
             f.text("match", &amended.r#match);
+            let numbers: Vec<u64> = summed(&amended.events).collect();
+            f.optional("events", (!numbers.is_empty()).then_some(numbers));
         }
+        Body::PoolerTraffic(traffic) => pooler_traffic(f, traffic),
         Body::Transaction(t) => {
             f.number("seq", t.seq);
             f.always("final", final_name(t.r#final).as_deref().unwrap_or("unknown"));
             f.always("statements", &t.statements);
         }
-        // The first carries nothing, the other two stand elsewhere: as `loss`, and in the event itself.
+        // The first carries nothing, the others stand elsewhere: as `loss`, and in the event itself.
         Body::SessionOpen(_) | Body::Gap(_) | Body::Query(_) => {}
+    }
+}
+
+/// The numbers of an [`v1::Amendment`]'s events, which are recorded as differences.
+pub fn summed(differences: &[u64]) -> impl Iterator<Item = u64> {
+    differences.iter().scan(0_u64, |sum, difference| {
+        *sum = sum.saturating_add(*difference);
+        Some(*sum)
+    })
+}
+
+fn pooler_traffic(f: &mut Fields<'_>, t: &v1::PoolerTraffic) {
+    f.node("client", t.client.as_ref(), endpoint);
+    f.node("server", t.server.as_ref(), endpoint);
+    f.text("fingerprint", &fingerprint(t.fingerprint));
+    f.text("connection", &t.connection);
+    f.text("program", &t.program);
+    f.always("first", &t.first);
+    f.optional("written_from", t.written_from);
+    f.always("passed_from", &t.passed_from);
+    f.always("settled_to", &t.settled_to);
+    f.always("over", &t.over);
+    f.texts("clients", &t.clients);
+    for (key, numbers) in [("ended", &t.ended), ("written", &t.written), ("passed", &t.passed)] {
+        f.optional(key, (!numbers.is_empty()).then_some(numbers));
     }
 }
 

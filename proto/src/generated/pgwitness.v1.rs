@@ -264,7 +264,7 @@ pub struct Event {
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -306,6 +306,8 @@ pub mod event {
         Amendment(super::Amendment),
         #[prost(message, tag = "26")]
         PoolerClient(super::PoolerClient),
+        #[prost(message, tag = "27")]
+        PoolerTraffic(super::PoolerTraffic),
     }
 }
 /// What several events of a batch say alike, said once.
@@ -622,32 +624,88 @@ pub struct FlowOwner {
     #[prost(uint32, tag = "4")]
     pub network_namespace: u32,
 }
-/// A client of a pooler on this host, which another host's agent may know better. The event's session is the pooler's with it (its
-/// backend the pooler's process), by the id that hops of its statements name; its attribution is who it is by itself.
+/// A client of a pooler on this host, which another host's agent may know better, or whose statements go to a server elsewhere. The
+/// event's session is the pooler's with it (its backend the pooler's process), by the id that hops of its statements name; its
+/// attribution is who it is by itself.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PoolerClient {
     /// The pooler's principal.
     #[prost(string, tag = "1")]
     pub pooler: ::prost::alloc::string::String,
 }
-/// A collector's word: from its start on, this session is the event's attribution's. Events say what was known when they were
-/// recorded; answers show this.
+/// What a pooler on this host did with a connection to a server that is not on it, since the last such event of the connection:
+/// whose bytes it wrote there, and to whom it passed what it read. The event's attribution is the pooler's own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolerTraffic {
+    /// The pooler's end, and the server's, as this host saw them.
+    #[prost(message, optional, tag = "1")]
+    pub client: ::core::option::Option<Endpoint>,
+    #[prost(message, optional, tag = "2")]
+    pub server: ::core::option::Option<Endpoint>,
+    /// As in Session.
+    #[prost(fixed64, optional, tag = "3")]
+    pub fingerprint: ::core::option::Option<u64>,
+    /// The connection's id, in the form of Session.id.
+    #[prost(string, tag = "4")]
+    pub connection: ::prost::alloc::string::String,
+    /// "pgbouncer", "pgpool" or "other".
+    #[prost(string, tag = "5")]
+    pub program: ::prost::alloc::string::String,
+    /// This is the first event of the connection since the agent started.
+    #[prost(bool, tag = "6")]
+    pub first: bool,
+    /// All that was written from this offset on is told; absent: nothing is known.
+    #[prost(uint64, optional, tag = "7")]
+    pub written_from: ::core::option::Option<u64>,
+    /// To whom all that was read from this offset on was passed is told.
+    #[prost(uint64, tag = "8")]
+    pub passed_from: u64,
+    /// What was read up to this offset was passed on, or will not be.
+    #[prost(uint64, tag = "9")]
+    pub settled_to: u64,
+    /// The connection is over.
+    #[prost(bool, tag = "10")]
+    pub over: bool,
+    /// Sessions of the clients that are named, by the id that `pooler_client` events say; the numbers below are places among these.
+    #[prost(string, repeated, tag = "11")]
+    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of those, the ones of which nothing more comes.
+    #[prost(uint64, repeated, tag = "12")]
+    pub ended: ::prost::alloc::vec::Vec<u64>,
+    /// For each piece of what was written: its length times 64, and what it is (bits 0-1: a client's 0, the pooler's own 1, not
+    /// sure 2, not seen 3; 4: the thread was at that client; 8: it was at another; 16: that one was logging in; 32: the process
+    /// had one client only). Behind a client's: the client times 2, and 1 if it goes on where that client's piece before ended
+    /// (the first: at 0), else the offset in its stream. Then the client that the thread was at, and the only one, where said.
+    #[prost(uint64, repeated, tag = "13")]
+    pub written: ::prost::alloc::vec::Vec<u64>,
+    /// For each piece that was passed on: its distance from the end of the one before (the first: from `passed_from`), zigzag; its
+    /// length times 4, and 2 if it was sent from where it had been received, 1 if it is known to whom; then that client.
+    #[prost(uint64, repeated, tag = "14")]
+    pub passed: ::prost::alloc::vec::Vec<u64>,
+}
+/// A collector's word: this session, or these statements, are the event's attribution's. Events say what was known when they
+/// were recorded; answers show this.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Amendment {
     #[prost(string, tag = "1")]
     pub agent_id: ::prost::alloc::string::String,
+    /// Absent where `events` names statements.
     #[prost(string, tag = "2")]
     pub session: ::prost::alloc::string::String,
-    /// The events that it rests on, the session's first; their ids.
+    /// The events that it rests on; their ids. Of a session: its own first. Of statements: those of the pooler's host.
     #[prost(string, repeated, tag = "3")]
     pub inputs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Of the rules that made it.
     #[prost(uint32, tag = "4")]
     pub join_version: u32,
-    /// "fingerprint" (exact), "translated" (exact; the client's address was translated on the way) or "pair" (addresses, ports
-    /// and time alone).
+    /// Of a session: "fingerprint" (exact), "translated" (exact; the client's address was translated on the way), "pair" (addresses,
+    /// ports and time alone) or "several" (what was said before is taken back, of its statements, too). Of statements: "lease" (a
+    /// client's), "own" (the pooler's own) or "undecided".
     #[prost(string, tag = "5")]
     pub r#match: ::prost::alloc::string::String,
+    /// Numbers of the agent's events that it is of, ascending: the first, then the difference to the one before.
+    #[prost(uint64, repeated, tag = "6")]
+    pub events: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionClose {
