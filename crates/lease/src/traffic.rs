@@ -318,19 +318,28 @@ impl Traffic {
         }
     }
 
-    /// Puts a portion behind those that came before; where something lies between, what was before is forgotten.
+    /// Puts a portion behind those that came before; what lies between was not seen.
     pub fn absorb(&mut self, portion: &Portion) {
         if portion.is_first {
             *self = Self::default();
         }
-        if portion.written_from != Some(self.written_to) || self.written_from.is_none() {
-            self.written.clear();
-            self.written_from = portion.written_from;
-            self.written_to = portion.written_from.unwrap_or_default();
+        let is_fresh = !std::mem::replace(&mut self.is_told, true);
+        match portion.written_from {
+            Some(from) if self.written_from.is_some() && from >= self.written_to => {
+                if from > self.written_to {
+                    self.jump(from, false);
+                }
+            }
+            from => {
+                self.written.clear();
+                self.written_from = from;
+                self.written_to = from.unwrap_or_default();
+            }
         }
-        if portion.passed_from > self.known_to() {
-            self.passed.clear();
+        if is_fresh {
             self.passed_from = portion.passed_from;
+        } else if portion.passed_from > self.known_to() {
+            self.unseen(self.known_to()..portion.passed_from);
         }
         for piece in &portion.written {
             self.wrote(piece.clone());
