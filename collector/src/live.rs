@@ -107,7 +107,7 @@ impl Live {
             let party = record.party.as_ref();
             let attribution = party.and_then(|party| party.attribution.as_ref());
             let session = party.and_then(|party| party.session.as_ref());
-            let amends = shown.amends(&events.agent, session, attribution);
+            let amends = shown.amends(&events.agent, record.seq, session, attribution);
             let principal = match amends {
                 Some(amends) => shown.principal(amends),
                 None => attribution.map(|attribution| attribution.principal.clone()),

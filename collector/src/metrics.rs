@@ -36,7 +36,7 @@ pub struct Metrics {
     pub queries: Counter,
     /// Amendments made.
     pub amendments: Counter,
-    /// Ends of connections that were forgotten before the other end was told of.
+    /// Ends of connections, and statements, that were forgotten before the other end was told of.
     pub join_forgotten: Counter,
     /// Ends of connections that were not taken in: too large, or too many of one connection.
     pub join_refused: Counter,
@@ -118,7 +118,7 @@ impl Default for Metrics {
         );
         registry.register(
             "join_forgotten",
-            "Ends of connections forgotten before the other end was told of",
+            "Ends of connections, and statements, forgotten before the other end was told of",
             metrics.join_forgotten.clone(),
         );
         registry.register(

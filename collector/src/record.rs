@@ -1,7 +1,7 @@
 //! Events as the store takes them in: what its columns say, with everything that repeats kept once.
 //!
 //! Owns the way from an encoded event to a [`Record`]. What a batch defines once is decoded once and shared. Refuses to
-//! be the whole event: what no column shows (parameters, result columns, places in the stream) is checked and left in
+//! be the whole event: what no column shows (parameters, result columns) is checked and left in
 //! the evidence log, where the JSON form of an event is made from.
 
 mod decoder;
@@ -70,6 +70,19 @@ pub struct Execution {
     pub transaction: Option<Transaction>,
     /// Who the client said is behind it; `None` or empty if it named nobody.
     pub end_user: Option<CompactString>,
+    /// Where it stands; no column shows it.
+    pub place: Place,
+}
+
+/// Where a statement stands in the connection's two streams; all zero where that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Where the request begins.
+    pub request_from: u64,
+    /// Where it ends.
+    pub request_to: u64,
+    /// Where the answer ends; 0: there was none.
+    pub response_to: u64,
 }
 
 /// The columns' part of a `Result`.
@@ -163,6 +176,11 @@ impl From<v1::Query> for Execution {
                 end: transaction.r#final,
             }),
             end_user: query.asserted.take().map(|asserted| named(&asserted).into()),
+            place: query.stream.take().map_or_else(Place::default, |stream| Place {
+                request_from: stream.request_from,
+                request_to: stream.request_to,
+                response_to: stream.response_to,
+            }),
             template: Arc::new(shared(query)),
         }
     }

@@ -57,6 +57,8 @@ pub struct Report {
     pub amendments: u64,
     /// Of those, made by rules that this version does not have: not made again.
     pub amendments_not_checked: u64,
+    /// Statements named by what a pooler's host saw, each decided again from the events that its amendment names.
+    pub amended_statements: u64,
     /// The first thing that is wrong.
     pub wrong: Option<Wrong>,
 }
@@ -99,6 +101,7 @@ pub fn verify(evidence: &Path, kept: Option<&[u8]>) -> Report {
         Ok((scanned, checked)) => Report {
             amendments: checked.amendments,
             amendments_not_checked: checked.of_other_rules,
+            amended_statements: checked.statements,
             ok: true,
             origin: scanned.origin.origin,
             agents: scanned.keys.len() as u64,
@@ -133,6 +136,12 @@ impl Report {
             text += &format!(
                 "  {} sessions were named by what two hosts saw; each follows from the events that it names\n",
                 self.amendments - self.amendments_not_checked
+            );
+        }
+        if self.amended_statements > 0 {
+            text += &format!(
+                "  {} statements were named by what a pooler's host saw; each follows from the events that name it\n",
+                self.amended_statements
             );
         }
         if self.amendments_not_checked > 0 {

@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use evidence::Chain;
+use lease::{Kind, Passed, Piece, Source, Traffic};
 use pgwitness_collector::log::{Log, LogOptions, Originator};
 use prost::Message;
 use proto::v1::{self, Event, Hello, Upload, delivery_client::DeliveryClient, event::Body, receipt, upload};
@@ -300,6 +301,7 @@ async fn two_agents_make_one_name_whatever_happens_in_between() {
             inputs: vec!["db-3".to_owned(), "web-1".to_owned()],
             join_version: 1,
             r#match: "fingerprint".to_owned(),
+            events: Vec::new(),
         })),
         ..Default::default()
     };
@@ -381,24 +383,11 @@ async fn an_amendment_that_does_not_follow_is_found() {
             inputs: vec!["db-2".to_owned(), "web-1".to_owned()],
             join_version: 1,
             r#match: how.to_owned(),
+            events: Vec::new(),
         })),
         ..Event::default()
     };
-    // By whoever has the collector's key.
-    let options = LogOptions {
-        name: None,
-        checkpoint_interval: Duration::from_millis(20),
-        segment_bytes: 1 << 20,
-    };
-    let opened = Log::open(&data, options, std::sync::Arc::default()).unwrap();
-    drop(opened.durable);
-    let mut originator = Originator::enrol(&opened.log).await.unwrap();
-    originator
-        .say(vec![amendment(flow(1, 101).attribution, "translated")])
-        .await
-        .unwrap();
-    opened.log.close().await;
-    opened.ended.await.unwrap().unwrap();
+    say(&data, vec![amendment(flow(1, 101).attribution, "translated")]).await;
     let report = verified(&data);
     let what = report["wrong"]["what"].as_str().unwrap();
     assert!(
@@ -406,6 +395,212 @@ async fn an_amendment_that_does_not_follow_is_found() {
             && what.contains("the connection of event web-1 is another one"),
         "{report}"
     );
+}
+
+/// A pooler's end of a connection, of which each statement is answered before the next: the clients that sent them.
+fn traffic(fingerprint: u64, from: u64, clients: &[Option<u64>]) -> Event {
+    let mut traffic = Traffic::new(true);
+    traffic.jump(from * REQUEST, false);
+    for (n, client) in (from..).zip(clients) {
+        let range = n * REQUEST..(n + 1) * REQUEST;
+        traffic.wrote(Piece {
+            range: range.clone(),
+            source: client.map_or(Source::Own, |client| Source::Client {
+                client,
+                offset: range.start,
+            }),
+            turn: *client,
+            sole: None,
+            logs_in: false,
+        });
+        traffic.read(n * ANSWER, ANSWER);
+        if client.is_some() {
+            traffic.passed(Passed {
+                range: n * ANSWER..(n + 1) * ANSWER,
+                client: *client,
+                by_memory: true,
+            });
+        }
+        traffic.settle();
+    }
+    let mut portion = traffic.drain(|_| false);
+    portion.is_first = from == 0;
+    portion.passed_from = from * ANSWER;
+    let mut pooler = flow(0, 0).attribution.unwrap();
+    pooler.principal = "spiffe://td/host/pool/unit/pgbouncer.service".to_owned();
+    Event {
+        ts_start_ns: AT,
+        attribution: Some(pooler),
+        body: Some(Body::PoolerTraffic(v1::PoolerTraffic {
+            fingerprint: Some(fingerprint),
+            connection: format!("p-s{fingerprint}"),
+            ..attribution::pooler_traffic(Kind::PgBouncer, &portion, |client| format!("p-{client}"))
+        })),
+        ..Default::default()
+    }
+}
+
+const REQUEST: u64 = 15;
+const ANSWER: u64 = 66;
+
+fn client(n: u64) -> Event {
+    Event {
+        session: Some(v1::Session {
+            id: format!("p-{n}"),
+            ..Default::default()
+        }),
+        body: Some(Body::PoolerClient(v1::PoolerClient::default())),
+        ..flow(n, 0)
+    }
+}
+
+/// The `n`th statement over the pooler's connection.
+fn pooled(n: u64, fingerprint: u64) -> Event {
+    let mut event = statement(n, fingerprint);
+    if let Some(session) = &mut event.session {
+        session.id = format!("b-{fingerprint}");
+    }
+    if let Some(Body::Query(query)) = &mut event.body {
+        query.protocol = v1::Protocol::Simple.into();
+        query.stream = Some(v1::StreamRange {
+            request_from: n * REQUEST,
+            request_to: (n + 1) * REQUEST,
+            response_to: (n + 1) * ANSWER,
+            ..Default::default()
+        });
+    }
+    event
+}
+
+#[tokio::test]
+async fn statements_through_a_pooler_on_another_host_are_their_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path());
+    let (mut db, mut pool) = (Agent::new("db", 1), Agent::new("pool", 2));
+    let whose = [None, Some(1), Some(2), Some(1)];
+    let clients = |from: usize| whose[from..from + 2].to_vec();
+    // Statements first, then what the pooler did; the collector is killed in between, and once they have met.
+    db.deliver(&collector, vec![pooled(0, 77), pooled(1, 77)])
+        .await
+        .unwrap();
+    let data = collector.kill();
+    let collector = Collector::start(&data);
+    pool.deliver(
+        &collector,
+        vec![client(1), client(2), traffic(77, 0, &clients(0))],
+    )
+    .await
+    .unwrap();
+    let named = |n: usize| {
+        format!(
+            "SELECT principal, method, confidence, pooler, client_session, event FROM queries WHERE rows = {n} AND amended_by IS NOT NULL"
+        )
+    };
+    let (took, row) = collector.wait_for(&named(1)).await;
+    println!("searchable {took:?} after the later side's acknowledgement");
+    let bouncer = "spiffe://td/host/pool/unit/pgbouncer.service";
+    assert_eq!(row["principal"], "spiffe://td/host/web/unit/s1.service");
+    assert_eq!(
+        (&row["method"], &row["confidence"]),
+        (&json!("lease"), &json!("joined"))
+    );
+    assert_eq!(
+        (&row["pooler"], &row["client_session"]),
+        (&json!(bouncer), &json!("p-1"))
+    );
+    let event: Value = serde_json::from_str(row["event"].as_str().unwrap()).unwrap();
+    assert_eq!(event["attribution"]["hops"][0]["session"], "p-1");
+    assert_eq!(
+        event["attribution"]["recorded"]["principal"],
+        "spiffe://td/addr/10.0.0.1"
+    );
+    // What the pooler did first; the collector is killed over it.
+    pool.deliver(&collector, vec![traffic(77, 2, &clients(2))])
+        .await
+        .unwrap();
+    let data = collector.kill();
+    let collector = Collector::start(&data);
+    db.deliver(&collector, vec![pooled(2, 77), pooled(3, 77)])
+        .await
+        .unwrap();
+    collector.wait_for(&named(3)).await;
+    let all = "SELECT rows AS n, principal, method FROM queries ORDER BY rows";
+    let unit = |n: u64| format!("spiffe://td/host/web/unit/s{n}.service");
+    let expected = [
+        json!({"n": 0, "principal": bouncer, "method": "pooler"}),
+        json!({"n": 1, "principal": unit(1), "method": "lease"}),
+        json!({"n": 2, "principal": unit(2), "method": "lease"}),
+        json!({"n": 3, "principal": unit(1), "method": "lease"}),
+    ];
+    assert_eq!(collector.ask(all), expected);
+    let each_once =
+        "SELECT count(*) AS n FROM events WHERE kind = 'attribution' AND agent = 'collector-test'";
+    assert_eq!(collector.ask(each_once), [json!({"n": 4})]);
+    // The same from the folder, and it can be decided again.
+    let data = collector.kill();
+    assert_eq!(answer(&["--data", data.to_str().unwrap()], all), expected);
+    let report = verified(&data);
+    assert!(
+        report["ok"] == true && report["amended_statements"] == 4,
+        "{report}"
+    );
+}
+
+#[tokio::test]
+async fn a_statement_that_is_given_to_another_client_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path());
+    let (mut db, mut pool) = (Agent::new("db", 1), Agent::new("pool", 2));
+    db.deliver(&collector, vec![pooled(0, 77)]).await.unwrap();
+    pool.deliver(&collector, vec![client(1), client(2), traffic(77, 0, &[Some(1)])])
+        .await
+        .unwrap();
+    collector
+        .wait_for("SELECT principal FROM queries WHERE method = 'lease'")
+        .await;
+    let data = collector.kill();
+    assert!(verified(&data)["ok"] == true);
+    let whose = attribution::Whose::Client {
+        session: "p-2",
+        attribution: &client(2).attribution.unwrap(),
+        by: lease::By::Both,
+    };
+    let pooler = traffic(77, 0, &[Some(1)]).attribution.unwrap();
+    let forged = Event {
+        attribution: Some(attribution::leased(("pool", "db"), &pooler, whose)),
+        body: Some(Body::Amendment(v1::Amendment {
+            agent_id: "db".to_owned(),
+            inputs: vec!["pool-2".to_owned(), "pool-3".to_owned()],
+            join_version: attribution::LEASE_VERSION,
+            r#match: "lease".to_owned(),
+            events: vec![1],
+            ..Default::default()
+        })),
+        ..Event::default()
+    };
+    say(&data, vec![forged]).await;
+    let report = verified(&data);
+    let what = report["wrong"]["what"].as_str().unwrap();
+    assert!(
+        what.contains("amendment collector-test-2 does not follow from its inputs")
+            && what.contains("is another client's"),
+        "{report}"
+    );
+}
+
+/// Says something in the collector's own chain, as whoever has its key could.
+async fn say(data: &Path, events: Vec<Event>) {
+    let options = LogOptions {
+        name: None,
+        checkpoint_interval: Duration::from_millis(20),
+        segment_bytes: 1 << 20,
+    };
+    let opened = Log::open(data, options, std::sync::Arc::default()).unwrap();
+    drop(opened.durable);
+    let mut originator = Originator::enrol(&opened.log).await.unwrap();
+    originator.say(events).await.unwrap();
+    opened.log.close().await;
+    opened.ended.await.unwrap().unwrap();
 }
 
 /// The chain of the first statement tells of both ends.

@@ -4,11 +4,14 @@
 //! the events that are its inputs, which lie in the same log. Refuses to say that nothing else fitted: what was known when
 //! it was made is not in the log, only what it rests on.
 
+mod leases;
+
 use std::{collections::HashMap, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use attribution::{
-    Account, End, JOIN_VERSION, Joined, Match, TAKEN_BACK, amended, join, may_be_joined, taken_back,
+    Account, End, JOIN_VERSION, Joined, LEASE_VERSION, Match, TAKEN_BACK, amended, join, may_be_joined,
+    taken_back,
 };
 use evidence::OpenedBatch;
 use proto::{
@@ -25,6 +28,8 @@ pub(crate) struct Checked {
     pub(crate) amendments: u64,
     /// Of those, made by rules that this version does not have.
     pub(crate) of_other_rules: u64,
+    /// Statements that were named by what a pooler's host saw.
+    pub(crate) statements: u64,
 }
 
 /// Makes every amendment of a folder again; the first that does not follow is what is wrong.
@@ -44,13 +49,23 @@ pub(crate) fn check(evidence: &Path, contents: &Contents) -> Result<Checked, Wro
             let Some(Body::Amendment(amendment)) = &event.body else {
                 continue;
             };
-            checked.amendments += 1;
-            if amendment.join_version != JOIN_VERSION {
+            let of_statements = amendment.join_version == LEASE_VERSION;
+            if of_statements {
+                checked.statements += amendment.events.len() as u64;
+            } else {
+                checked.amendments += 1;
+            }
+            if !of_statements && amendment.join_version != JOIN_VERSION {
                 checked.of_other_rules += 1;
                 continue;
             }
             let attribution = event.attribution.clone().unwrap_or_default();
-            library.follows(amendment, &attribution).map_err(|error| {
+            let follows = if of_statements {
+                library.statements_follow(&batch.header.agent_id, amendment, &attribution)
+            } else {
+                library.follows(amendment, &attribution)
+            };
+            follows.map_err(|error| {
                 let id = json::event_id(&batch.header.agent_id, seq);
                 wrong(format!(
                     "amendment {id} does not follow from its inputs: {error:#}"

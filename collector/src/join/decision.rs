@@ -313,6 +313,7 @@ fn event(
             inputs,
             join_version: JOIN_VERSION,
             r#match: how.to_owned(),
+            events: Vec::new(),
         })),
         ..v1::Event::default()
     }

@@ -22,6 +22,7 @@
 
 mod check;
 mod decision;
+mod leases;
 mod shelf;
 
 use std::{
@@ -49,6 +50,7 @@ use crate::{
 };
 pub(crate) use check::check;
 use decision::Waiting;
+use leases::Leases;
 
 /// The join.
 pub struct Joiner {
@@ -57,6 +59,7 @@ pub struct Joiner {
     amendments: Arc<Amendments>,
     metrics: Arc<Metrics>,
     waiting: Mutex<Waiting>,
+    leases: Mutex<Leases>,
     /// Something may have met.
     due: Notify,
     stopped: AtomicBool,
@@ -102,6 +105,7 @@ impl Joiner {
             amendments,
             metrics,
             waiting: Mutex::default(),
+            leases: Mutex::default(),
             due: Notify::new(),
             stopped: AtomicBool::new(false),
         }
@@ -114,7 +118,11 @@ impl Joiner {
 
     /// Takes in the log entry `log_index`, which became durable.
     pub fn see(&self, log_index: u64, records: &Records) {
-        let foreign = self.take_in(log_index, records);
+        self.see_at(log_index, records, log::unix_ns());
+    }
+
+    fn see_at(&self, log_index: u64, records: &Records, now: u64) {
+        let foreign = self.take_in(log_index, records, now);
         if foreign > 0 {
             self.metrics.alarm(Alarm::ForeignAmendment);
             tracing::error!(
@@ -127,32 +135,77 @@ impl Joiner {
     }
 
     /// Takes in a log entry; gives how many amendments in it are not the collector's own.
-    fn take_in(&self, log_index: u64, records: &Records) -> u64 {
+    fn take_in(&self, log_index: u64, records: &Records, now: u64) -> u64 {
         // What was said stands before anything else is decided about it.
         self.amendments.take(log_index, records);
         let own = *records.agent == *self.own;
         let mut foreign = 0;
         let mut waiting = self.waiting();
+        let mut leases = self.leases();
         let mut parties = Parties::default();
         for record in &records.records {
+            self.see_party(&mut waiting, &mut parties, &records.agent, record);
             let body = match &record.body {
-                Body::Other(body) => Some(body.as_ref()),
-                _ => None,
+                Body::Other(body) => body.as_ref(),
+                Body::Query(query) => {
+                    if let Some(party) = parties.pooled(record) {
+                        let simple = query.template.protocol == i32::from(v1::Protocol::Simple);
+                        leases.see_statement(&records.agent, party, record.seq, &query.place, simple, now);
+                    }
+                    continue;
+                }
+                Body::Unknown => continue,
             };
             match body {
-                Some(event::Body::FlowOwner(flow)) => {
-                    self.see_flow(&mut waiting, &records.agent, record, flow);
+                event::Body::FlowOwner(flow) => self.see_flow(&mut waiting, &records.agent, record, flow),
+                event::Body::PoolerTraffic(_) | event::Body::PoolerClient(_) => {
+                    self.see_pooler(&mut leases, &records.agent, record, body, now);
                 }
-                Some(event::Body::Amendment(of)) if own => waiting.was_told(&of.agent_id, &of.session),
-                Some(event::Body::Amendment(_)) => foreign += 1,
-                _ => self.see_party(&mut waiting, &mut parties, &records.agent, record),
+                event::Body::Amendment(of) if own => {
+                    waiting.was_told(&of.agent_id, &of.session);
+                    let party = record.party.as_ref();
+                    if let Some(attribution) = party.and_then(|party| party.attribution.as_ref()) {
+                        leases.see_amended(&of.agent_id, &of.session, record.seq, attribution);
+                    }
+                }
+                event::Body::Amendment(_) => foreign += 1,
+                _ => {}
             }
         }
-        self.metrics.join_forgotten.inc_by(waiting.forget_excess());
-        if waiting.is_due() {
+        let forgotten = waiting.forget_excess() + leases.forget_excess();
+        self.metrics.join_forgotten.inc_by(forgotten);
+        if waiting.is_due() || leases.is_due() {
             self.due.notify_one();
         }
         foreign
+    }
+
+    /// What a pooler's host tells.
+    fn see_pooler(
+        &self,
+        leases: &mut Leases,
+        agent: &Arc<str>,
+        record: &Record,
+        body: &event::Body,
+        now: u64,
+    ) {
+        let Some(party) = &record.party else { return };
+        let Some(attribution) = &party.attribution else {
+            return;
+        };
+        let taken = match (body, &party.session) {
+            (event::Body::PoolerTraffic(of), _) if of.connection.len() <= MAX_SESSION_ID_BYTES => {
+                leases.see_traffic(agent, record.seq, of, attribution)
+            }
+            (event::Body::PoolerClient(_), Some(session)) if session.id.len() <= MAX_SESSION_ID_BYTES => {
+                let may_be_amended = may_be_joined(session, attribution);
+                leases.see_client(agent, record.seq, &session.id, attribution, may_be_amended, now)
+            }
+            _ => false,
+        };
+        if !taken {
+            self.metrics.join_refused.inc();
+        }
     }
 
     fn see_flow(&self, waiting: &mut Waiting, agent: &Arc<str>, record: &Record, flow: &v1::FlowOwner) {
@@ -241,7 +294,7 @@ impl Joiner {
             let records = decoder.decode(&opened);
             let records = records.map_err(|reason| anyhow!("entry {log_index} of the log: {reason}"))?;
             // Whatever is wrong with it was told when it came.
-            self.take_in(log_index, &records);
+            self.take_in(log_index, &records, log::unix_ns());
         }
         Ok(())
     }
@@ -266,7 +319,8 @@ impl Joiner {
 
     async fn say_what_met(self: Arc<Self>, mut originator: Originator) -> anyhow::Result<()> {
         loop {
-            self.due.notified().await;
+            // Statements wait for a time, too.
+            _ = tokio::time::timeout(TICK, self.due.notified()).await;
             // A storm of sessions shares batches and fsyncs.
             tokio::time::sleep(GATHER).await;
             loop {
@@ -284,8 +338,15 @@ impl Joiner {
 
     /// The next amendments, not more than go into one batch.
     fn decide(&self, now: u64) -> Vec<v1::Event> {
-        self.waiting()
-            .decide(&self.amendments, now, BATCH_EVENTS, BATCH_BYTES)
+        let mut events = self
+            .waiting()
+            .decide(&self.amendments, now, BATCH_EVENTS, BATCH_BYTES);
+        events.extend(self.leases().decide(&self.own, &self.amendments, now));
+        events
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -299,6 +360,8 @@ impl Joiner {
 struct Parties {
     newest: Option<*const v1::Party>,
     seen: HashMap<*const v1::Party, ()>,
+    /// The newest one that was looked at for statements, and its fingerprint where a pooler may be behind it.
+    looked_at: Option<(*const v1::Party, Option<u64>)>,
 }
 
 impl Parties {
@@ -309,6 +372,29 @@ impl Parties {
             return None;
         }
         Some(party)
+    }
+
+    /// The party of a statement that a pooler on another host may have passed on, and the connection's fingerprint.
+    fn pooled<'a>(&mut self, record: &'a Record) -> Option<(u64, &'a Arc<v1::Party>)> {
+        let party = record.party.as_ref()?;
+        let place = Arc::as_ptr(party);
+        let fingerprint = match self.looked_at {
+            Some((newest, fingerprint)) if newest == place => fingerprint,
+            _ => {
+                let fingerprint = match (&party.session, &party.attribution) {
+                    (Some(session), Some(attribution))
+                        if session.id.len() <= MAX_SESSION_ID_BYTES
+                            && may_be_joined(session, attribution) =>
+                    {
+                        session.fingerprint.filter(|known| *known != 0)
+                    }
+                    _ => None,
+                };
+                self.looked_at = Some((place, fingerprint));
+                fingerprint
+            }
+        };
+        Some((fingerprint?, party))
     }
 }
 
@@ -325,6 +411,9 @@ const MAX_ATTRIBUTION_BYTES: usize = 64 << 10;
 
 /// Newest part of the log that is read again at a start.
 const RECALLED_BYTES: u64 = 256 << 20;
+
+/// How often what waits for a time is looked at.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How long what has met waits for others to share a batch.
 const GATHER: Duration = Duration::from_millis(50);

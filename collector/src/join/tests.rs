@@ -5,6 +5,7 @@ use proto::v1::{Confidence, PrincipalKind};
 use super::*;
 
 mod cost;
+mod leases;
 
 const AT: u64 = 1_795_225_200_000_000_000;
 const OWN: &str = "collector-x";
@@ -16,6 +17,7 @@ struct Place {
     metrics: Arc<Metrics>,
     entries: u64,
     said: u64,
+    now: u64,
 }
 
 impl Place {
@@ -32,6 +34,7 @@ impl Place {
             metrics,
             entries,
             said,
+            now: AT,
         }
     }
 
@@ -42,13 +45,14 @@ impl Place {
 
     fn see(&mut self, agent: &str, events: Vec<v1::Event>) {
         let records = Records::of(agent, 1, events);
-        self.joiner.see(self.entries, &records);
+        self.joiner.see_at(self.entries, &records, self.now);
         self.entries += 1;
     }
 
     /// What is decided now; it goes into the log.
     fn told(&mut self) -> Vec<(v1::Amendment, v1::Attribution)> {
-        let mut events = self.joiner.decide(AT);
+        self.now += 1_000_000_000;
+        let mut events = self.joiner.decide(self.now);
         for event in &mut events {
             self.said += 1;
             event.seq = self.said;

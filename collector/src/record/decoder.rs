@@ -17,7 +17,7 @@ use proto::{
 };
 
 use super::{
-    Body, Execution, Outcome, Record, Records, Transaction, named, shared, take_tag,
+    Body, Execution, Outcome, Place, Record, Records, Transaction, named, shared, take_tag,
     wire::{Value, walk},
 };
 
@@ -183,6 +183,7 @@ fn execution(query: &[u8], template: &Arc<v1::Query>, tag: &CompactString) -> Op
         result: None,
         transaction: None,
         end_user: None,
+        place: Place::default(),
     };
     walk(query, |field, value| {
         match (field, value) {
@@ -199,9 +200,15 @@ fn execution(query: &[u8], template: &Arc<v1::Query>, tag: &CompactString) -> Op
             })?,
             (4, Value::Bytes(result)) => once(&mut execution.result, outcome(result)?)?,
             (5, Value::Bytes(of)) => once(&mut execution.transaction, transaction(of)?)?,
-            (6, Value::Bytes(stream)) => walk(stream, |field, value| match (field, value) {
-                (1..=4, Value::Number(_)) => Some(()),
-                _ => None,
+            (6, Value::Bytes(stream)) => walk(stream, |field, value| {
+                match (field, value) {
+                    (1, Value::Number(from)) => execution.place.request_from = from,
+                    (2, Value::Number(to)) => execution.place.request_to = to,
+                    (3, Value::Number(to)) => execution.place.response_to = to,
+                    (4..=6, Value::Number(_)) => {}
+                    _ => return None,
+                }
+                Some(())
             })?,
             (8, Value::Bytes(param)) => walk(param, |field, value| match (field, value) {
                 (1..=4 | 6..=7, Value::Number(_)) => Some(()),

@@ -1,4 +1,4 @@
-//! Columns of amended sessions: what stands in place of what was recorded.
+//! Columns of amended sessions and statements: what stands in place of what was recorded.
 //!
 //! Owns the way from a row to its amendment and from there to the values that SQL sees. A row's amendment is looked up
 //! once; where there are no amendments at all, nothing is. What one kernel saw at both ends is never replaced. Refuses to
@@ -31,6 +31,8 @@ const REPLACED: &[&str] = &[
     "confidence",
     "method",
     "reason",
+    "pooler",
+    "client_session",
     "pid",
     "exe",
     "uid",
@@ -39,6 +41,9 @@ const REPLACED: &[&str] = &[
     "cgroup",
     "command_line",
 ];
+
+/// Of these, what was recorded stays where an amendment does not say: a client's own host knows nothing of the pooler behind it.
+const KEPT: &[&str] = &["pooler", "client_session"];
 
 /// The column that names the amendment.
 const AMENDED_BY: &str = "amended_by";
@@ -59,14 +64,14 @@ impl Amended {
             let text = DataType::Utf8;
             let function = create_udf(
                 "amendment",
-                vec![text.clone(), text.clone(), text],
+                vec![text.clone(), text.clone(), text, DataType::Int64],
                 DataType::Int32,
                 Volatility::Immutable,
                 Arc::new(find),
             );
             // A pooled statement has the name of its client's session.
             let session = coalesce(vec![col("client_session"), col("session_id")]);
-            function.call(vec![col("agent"), session, col("confidence")])
+            function.call(vec![col("agent"), session, col("confidence"), col("seq")])
         });
         Self { view, place }
     }
@@ -89,7 +94,11 @@ impl Amended {
             Volatility::Immutable,
             Arc::new(replace),
         );
-        function.call(vec![place.clone(), col(name)]).alias(name)
+        let replaced = function.call(vec![place.clone(), col(name)]);
+        if KEPT.contains(&name) {
+            return coalesce(vec![replaced, col(name)]).alias(name);
+        }
+        replaced.alias(name)
     }
 
     /// Id of the event that amends a row's session.
@@ -112,10 +121,15 @@ impl Amended {
 
 fn find(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     let arguments = ColumnarValue::values_to_arrays(arguments)?;
-    let [agents, sessions, confidences] = arguments.as_slice() else {
-        return exec_err!("amendment takes an agent, a session and a confidence");
+    let [agents, sessions, confidences, seqs] = arguments.as_slice() else {
+        return exec_err!("amendment takes an agent, a session, a confidence and a number");
     };
-    let found = view.find_all(agents.as_string(), sessions.as_string(), confidences.as_string());
+    let found = view.find_all(
+        agents.as_string(),
+        sessions.as_string(),
+        confidences.as_string(),
+        seqs.as_primitive(),
+    );
     Ok(ColumnarValue::Array(Arc::new(found)))
 }
 

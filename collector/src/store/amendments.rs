@@ -1,22 +1,26 @@
-//! What sessions are called by now: the collector's own amendments, in memory.
+//! What sessions and statements are called by now: the collector's own amendments, in memory.
 //!
-//! Owns which amendment stands for a session at the moment of a question, and of its attribution what columns show. Only the
+//! Owns which amendment stands for a session, or for a statement of one, at the moment of a question, and of its attribution what columns show. Only the
 //! collector's own chain counts: whoever else sends such events has them recorded, and not believed. Refuses to be the
 //! record: it is filled from the store's files and from the log, and the whole attribution is read from there.
 //!
 //! Memory: some 110 bytes an amendment, and what columns show of it, which most share with others of the same workload,
-//! once (some 300 bytes).
+//! once (some 300 bytes). Six bytes a statement that has an amendment of its own; of the newest 32 million such statements:
+//! older ones are shown as their session is.
+
+mod statements;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use compact_str::CompactString;
 use datafusion::{
-    arrow::array::{Int32Array, StringArray},
+    arrow::array::{Int32Array, Int64Array, StringArray},
     common::HashMap,
 };
 use prost::Message;
 use proto::v1::{self, event};
 
+use self::statements::Statements;
 use crate::record::{Body, Records};
 
 /// All amendments, the newest of each session in front.
@@ -31,6 +35,10 @@ struct Inner {
     originator: Option<Arc<str>>,
     /// By agent and session, the newest amendment's place in `list`.
     newest: HashMap<Arc<str>, HashMap<CompactString, u32>>,
+    /// By agent, the newest amendment of each statement.
+    statements: HashMap<Arc<str>, Statements>,
+    /// By agent and session, the newest one behind which no older one of a statement holds.
+    taken_back: HashMap<Arc<str>, HashMap<CompactString, u32>>,
     list: Vec<Entry>,
     /// What columns show of an attribution, encoded, but for the process id.
     faces: Vec<Arc<[u8]>>,
@@ -55,6 +63,10 @@ pub(super) struct Stored {
     pub(super) agent: String,
     pub(super) session: CompactString,
     pub(super) attribution: v1::Attribution,
+    /// As in `Amendment.events`.
+    pub(super) events: Box<[u64]>,
+    /// Names of the session's statements are taken back.
+    pub(super) takes_back: bool,
 }
 
 impl Amendments {
@@ -82,6 +94,8 @@ impl Amendments {
                         agent: amendment.agent_id.clone(),
                         session: amendment.session.as_str().into(),
                         attribution: attribution.clone(),
+                        events: amendment.events.as_slice().into(),
+                        takes_back: amendment.r#match == attribution::POOLERS,
                     });
                 }
             }
@@ -110,6 +124,22 @@ impl Amendments {
         let inner = self.read();
         let newest = inner.newest.get(agent)?.get(session)?;
         inner.shown(*newest)
+    }
+
+    /// Whether a statement has an amendment of its own.
+    #[must_use]
+    pub fn is_amended(&self, agent: &str, seq: u64) -> bool {
+        let inner = self.read();
+        let statements = inner.statements.get(agent);
+        statements.is_some_and(|statements| statements.get(seq).is_some())
+    }
+
+    /// Whether names of a session's statements were taken back.
+    #[must_use]
+    pub fn is_taken_back(&self, agent: &str, session: &str) -> bool {
+        let inner = self.read();
+        let sessions = inner.taken_back.get(agent);
+        sessions.is_some_and(|sessions| sessions.contains_key(session))
     }
 
     /// How many there are.
@@ -146,6 +176,27 @@ impl Inner {
         }
         let pid = one.attribution.process.as_ref().map_or(0, |process| process.pid);
         let face = self.face(one.attribution);
+        if !one.events.is_empty() {
+            let statements = match self.statements.get_mut(one.agent.as_str()) {
+                Some(statements) => statements,
+                None => self.statements.entry(one.agent.into()).or_default(),
+            };
+            for seq in proto::json::summed(&one.events) {
+                statements.insert(seq, place);
+            }
+            self.list.push(Entry {
+                log_index: one.log_index,
+                seq: one.seq,
+                face,
+                pid,
+                before: None,
+            });
+            return;
+        }
+        if one.takes_back {
+            let agent = self.taken_back.entry(one.agent.as_str().into()).or_default();
+            agent.insert(one.session.clone(), place);
+        }
         let sessions = match self.newest.get_mut(one.agent.as_str()) {
             Some(sessions) => sessions,
             None => self.newest.entry(one.agent.into()).or_default(),
@@ -190,6 +241,16 @@ impl Inner {
         v1::Attribution::decode(self.faces.get(face as usize)?.as_ref()).ok()
     }
 
+    /// The amendment of a statement itself, among the first `seen`.
+    fn of_statement(&self, agent: &str, session: &str, seq: u64, seen: u32) -> Option<u32> {
+        let place = self.statements.get(agent)?.get(seq)?;
+        let taken_back = self
+            .taken_back
+            .get(agent)
+            .and_then(|sessions| sessions.get(session));
+        (place < seen && taken_back.is_none_or(|behind| place > *behind)).then_some(place)
+    }
+
     /// Of a session's amendments the newest among the first `seen`.
     fn standing(&self, sessions: &HashMap<CompactString, u32>, session: &str, seen: u32) -> Option<u32> {
         let mut place = *sessions.get(session)?;
@@ -232,10 +293,11 @@ impl View {
         self.seen == 0
     }
 
-    /// The amendment that stands for a session.
-    pub(super) fn find(&self, agent: &str, session: &str) -> Option<u32> {
+    /// The amendment that stands for an event of a session: its own, else the session's.
+    pub(super) fn find(&self, agent: &str, session: &str, seq: u64) -> Option<u32> {
         let inner = self.all.read();
-        inner.standing(inner.newest.get(agent)?, session, self.seen)
+        let own = inner.of_statement(agent, session, seq, self.seen);
+        own.or_else(|| inner.standing(inner.newest.get(agent)?, session, self.seen))
     }
 
     /// The same for many, but for those whose own kernel saw both ends.
@@ -244,21 +306,33 @@ impl View {
         agents: &StringArray,
         sessions: &StringArray,
         confidences: &StringArray,
+        seqs: &Int64Array,
     ) -> Int32Array {
         let inner = self.all.read();
-        let mut of: Option<(&str, Option<&HashMap<CompactString, u32>>)> = None;
-        let rows = agents.iter().zip(sessions).zip(confidences);
-        let found = rows.map(|((agent, session), confidence)| {
+        struct Of<'a> {
+            agent: &'a str,
+            has_statements: bool,
+            sessions: Option<&'a HashMap<CompactString, u32>>,
+        }
+        let mut of: Option<Of<'_>> = None;
+        let rows = agents.iter().zip(sessions).zip(confidences).zip(seqs);
+        let found = rows.map(|(((agent, session), confidence), seq)| {
             let (agent, session) = (agent?, session?);
             if confidence == Some(OBSERVED) {
                 return None;
             }
-            let sessions = match of {
-                Some((newest, sessions)) if newest == agent => sessions,
-                _ => of.insert((agent, inner.newest.get(agent))).1,
+            let of = match &mut of {
+                Some(known) if known.agent == agent => known,
+                other => other.insert(Of {
+                    agent,
+                    has_statements: inner.statements.contains_key(agent),
+                    sessions: inner.newest.get(agent),
+                }),
             };
-            inner
-                .standing(sessions?, session, self.seen)
+            let own = seq
+                .filter(|_| of.has_statements)
+                .and_then(|seq| inner.of_statement(agent, session, seq.cast_unsigned(), self.seen));
+            own.or_else(|| inner.standing(of.sessions?, session, self.seen))
                 .map(u32::cast_signed)
         });
         found.collect()

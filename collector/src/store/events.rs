@@ -106,14 +106,20 @@ impl Shown {
         }
         let name = u128::from_be_bytes(name.try_into().context("not the name of an event")?);
         let (agent, event) = self.event((name >> 64) as u64, name as u64)?;
-        let amends = self.amends(&agent, event.session.as_ref(), event.attribution.as_ref());
+        let amends = self.amends(
+            &agent,
+            event.seq,
+            event.session.as_ref(),
+            event.attribution.as_ref(),
+        );
         self.form(&agent, &event, amends).map(Some)
     }
 
-    /// What stands for a session that was recorded so; nothing where one kernel saw both its ends.
+    /// What stands for an event of a session that was recorded so; nothing where one kernel saw both its ends.
     pub(crate) fn amends(
         &self,
         agent: &str,
+        seq: u64,
         session: Option<&v1::Session>,
         recorded: Option<&v1::Attribution>,
     ) -> Option<Amends> {
@@ -125,7 +131,7 @@ impl Shown {
             Some(client) => client,
             None => &session?.id,
         };
-        self.amendments.find(agent, session).map(Amends)
+        self.amendments.find(agent, session, seq).map(Amends)
     }
 
     /// The principal that columns show for it.

@@ -21,8 +21,20 @@ pub(super) struct Manner {
     pub(super) tx_final: Option<i32>,
     pub(super) gap_reason: CompactString,
     pub(super) end_user: CompactString,
-    /// Agent and session that an amendment is of.
-    pub(super) amends: Option<Box<(CompactString, CompactString)>>,
+    /// What an amendment is of.
+    pub(super) amends: Option<Box<Amends>>,
+}
+
+/// What an amendment is of.
+#[derive(Debug, Default, Hash, PartialEq, Eq)]
+pub(super) struct Amends {
+    pub(super) agent: CompactString,
+    /// Empty if it is of statements.
+    pub(super) session: CompactString,
+    /// As in `Amendment.events`.
+    pub(super) events: Box<[u64]>,
+    /// Names of the session's statements are taken back.
+    pub(super) takes_back: bool,
 }
 
 impl Manner {
@@ -60,10 +72,12 @@ impl Manner {
                     manner.gap_reason = opaque.reason.as_str().into();
                 }
                 event::Body::Amendment(of) => {
-                    manner.amends = Some(Box::new((
-                        of.agent_id.as_str().into(),
-                        of.session.as_str().into(),
-                    )));
+                    manner.amends = Some(Box::new(Amends {
+                        agent: of.agent_id.as_str().into(),
+                        session: of.session.as_str().into(),
+                        events: of.events.as_slice().into(),
+                        takes_back: of.r#match == attribution::POOLERS,
+                    }));
                 }
                 _ => {}
             },

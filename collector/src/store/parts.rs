@@ -22,13 +22,13 @@ use proto::v1;
 use super::{
     amendments::{Stored, stripped},
     columns::{COLUMNS, Column, Get, NARROWING, SOUGHT},
-    manner::Manner,
+    manner::{Amends, Manner},
 };
 
 /// The columns that hold whole parts, behind all others.
 pub(super) const PARTY: &str = "party";
 const TEMPLATE: &str = "template";
-const MANNER: &str = "manner";
+pub(super) const MANNER: &str = "manner";
 
 /// What a file has.
 pub(super) fn file_schema() -> SchemaRef {
@@ -110,10 +110,15 @@ struct MannerInFile {
     amends_agent: String,
     #[prost(string, tag = "11")]
     amends_session: String,
+    #[prost(uint64, repeated, tag = "12")]
+    amends_events: Vec<u64>,
+    #[prost(bool, tag = "13")]
+    takes_back: bool,
 }
 
 impl From<&Manner> for MannerInFile {
     fn from(manner: &Manner) -> Self {
+        let amends = manner.amends.as_ref();
         Self {
             encryption: manner.encryption,
             tag: manner.tag.to_string(),
@@ -124,14 +129,10 @@ impl From<&Manner> for MannerInFile {
             tx_final: manner.tx_final,
             gap_reason: manner.gap_reason.to_string(),
             end_user: manner.end_user.to_string(),
-            amends_agent: manner
-                .amends
-                .as_ref()
-                .map_or_else(String::new, |of| of.0.to_string()),
-            amends_session: manner
-                .amends
-                .as_ref()
-                .map_or_else(String::new, |of| of.1.to_string()),
+            amends_agent: amends.map_or_else(String::new, |of| of.agent.to_string()),
+            amends_session: amends.map_or_else(String::new, |of| of.session.to_string()),
+            amends_events: amends.map_or_else(Vec::new, |of| of.events.to_vec()),
+            takes_back: amends.is_some_and(|of| of.takes_back),
         }
     }
 }
@@ -149,8 +150,14 @@ impl From<MannerInFile> for Manner {
             tx_final: manner.tx_final,
             gap_reason: manner.gap_reason.into(),
             end_user: manner.end_user.into(),
-            amends: (!manner.amends_session.is_empty())
-                .then(|| Box::new((manner.amends_agent.into(), manner.amends_session.into()))),
+            amends: (!manner.amends_agent.is_empty()).then(|| {
+                Box::new(Amends {
+                    agent: manner.amends_agent.into(),
+                    session: manner.amends_session.into(),
+                    events: manner.amends_events.into(),
+                    takes_back: manner.takes_back,
+                })
+            }),
         }
     }
 }
@@ -224,31 +231,36 @@ fn decoded<T: Message + Default>(encoded: &BinaryArray, used: &[usize]) -> Resul
     used.iter().map(decode).collect()
 }
 
-/// The amendments among rows of a file; columns: number, log entry, agent and session that it is of, party.
+/// The amendments among rows of a file; columns: number, log entry, party, manner.
 pub(super) fn amendments(rows: &RecordBatch, into: &mut Vec<Stored>) -> Result<()> {
-    let [seqs, entries, agents, sessions, parties] = rows.columns() else {
-        return exec_err!("an amendment is five columns");
+    let [seqs, entries, parties, manners] = rows.columns() else {
+        return exec_err!("an amendment is four columns");
     };
     let (seqs, entries) = (
         seqs.as_primitive::<Int64Type>(),
         entries.as_primitive::<Int64Type>(),
     );
-    let (agents, sessions) = (agents.as_string::<i32>(), sessions.as_string::<i32>());
-    let parties = cast(parties, &DataType::Binary)?;
-    let parties = parties.as_binary::<i32>();
+    let (parties, manners) = (
+        cast(parties, &DataType::Binary)?,
+        cast(manners, &DataType::Binary)?,
+    );
+    let (parties, manners) = (parties.as_binary::<i32>(), manners.as_binary::<i32>());
+    let external = |error: prost::DecodeError| DataFusionError::External(Box::new(error));
     for row in 0..rows.num_rows() {
-        if parties.is_null(row) {
+        if parties.is_null(row) || manners.is_null(row) {
             continue;
         }
-        let party = v1::Party::decode(parties.value(row));
-        let party = party.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let party = v1::Party::decode(parties.value(row)).map_err(external)?;
+        let manner = MannerInFile::decode(manners.value(row)).map_err(external)?;
         if let Some(attribution) = party.attribution {
             into.push(Stored {
                 log_index: entries.value(row).cast_unsigned(),
                 seq: seqs.value(row).cast_unsigned(),
-                agent: agents.value(row).to_owned(),
-                session: sessions.value(row).into(),
+                agent: manner.amends_agent,
+                session: manner.amends_session.into(),
                 attribution,
+                events: manner.amends_events.into(),
+                takes_back: manner.takes_back,
             });
         }
     }

@@ -95,7 +95,11 @@ impl Store {
                     .eq(lit("attribution"))
                     .and(col("agent").eq(lit(originator))),
             )?
-            .select(columns.chain([col(parts::PARTY)]).collect::<Vec<_>>())?;
+            .select(
+                columns
+                    .chain([col(parts::PARTY), col(parts::MANNER)])
+                    .collect::<Vec<_>>(),
+            )?;
         let mut batches = rows.execute_stream().await?;
         let mut stored = Vec::new();
         while let Some(batch) = batches.next().await {
@@ -106,8 +110,8 @@ impl Store {
     }
 }
 
-/// The columns of a file that say what an amendment is of, in the order that [`parts::amendments`] takes them in.
-const AMENDMENT: &[&str] = &["seq", "log_index", "amends_agent", "amends_session"];
+/// The columns of a file that say which event an amendment is, in the order that [`parts::amendments`] takes them in.
+const AMENDMENT: &[&str] = &["seq", "log_index"];
 
 fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_information_schema(true);

@@ -8,12 +8,14 @@ mod cgroup;
 mod descent;
 mod evidence;
 mod flow;
+mod leased;
 mod peer;
 mod pooled;
 mod principal;
 mod process;
 mod relay;
 mod run;
+mod traffic;
 
 pub use amendment::{
     Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, client_session, may_be_joined, says_more, taken_back,
@@ -23,9 +25,11 @@ pub use cgroup::{CgroupPath, Placement, placement};
 pub use descent::{Ancestor, Descent, First};
 pub use evidence::{Ends, Fact, Pair, Translated};
 pub use flow::{End, Joined, Match, WINDOW_NS, join};
+pub use leased::{LEASE, LEASE_VERSION, OWN, POOLERS, UNDECIDED, Whose, leased};
 pub use peer::{Peer, attribute};
 pub use pooled::{Lease, Shown, pooler, through_pooler};
 pub use principal::{Attribution, Confidence, Hop, HopClient, Host, Principal, PrincipalKind};
 pub use process::{CommandLine, Container, Namespaces, Process};
 pub use relay::{Relay, pooler_programs};
 pub use run::{DEFAULT_VARIABLES, VALUE_MAX, Variable, run_identity};
+pub use traffic::{pooler_traffic, portion};

@@ -272,11 +272,11 @@ pub(in crate::store) const COLUMNS: &[(&str, Column)] = &[
     ("events_missing", Column::Number(|r| gap(r)?.events_missing)),
     (
         "amends_agent",
-        Column::Manner(Get::Text(|m| m.amends.as_ref().and_then(|of| text(&of.0)))),
+        Column::Manner(Get::Text(|m| m.amends.as_ref().and_then(|of| text(&of.agent)))),
     ),
     (
         "amends_session",
-        Column::Manner(Get::Text(|m| m.amends.as_ref().and_then(|of| text(&of.1)))),
+        Column::Manner(Get::Text(|m| m.amends.as_ref().and_then(|of| text(&of.session)))),
     ),
 ];
 

@@ -40,6 +40,7 @@ fn amendment(seq: u64, agent: &str, session: &str, principal: &str, pid: u32) ->
             inputs: vec!["a-1".into(), "web-1".into()],
             join_version: 1,
             r#match: "fingerprint".into(),
+            events: Vec::new(),
         })),
         ..Default::default()
     }
