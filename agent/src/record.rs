@@ -14,7 +14,7 @@ use self::query::how;
 pub use self::{
     encoded::{Encoded, Gathered},
     encoder::Encoder,
-    flow::{flow_owner, pooler_client},
+    flow::{flow_owner, pooler_client, pooler_client_again, pooler_traffic},
     who::attribution,
 };
 use crate::clock::Clock;

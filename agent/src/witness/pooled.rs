@@ -9,6 +9,7 @@
 
 mod book;
 mod claims;
+mod elsewhere;
 mod session;
 
 use std::collections::{HashMap, HashSet};
@@ -23,6 +24,7 @@ use tap_core::{
 
 use self::{
     book::{Book, Key, Names},
+    elsewhere::Elsewhere,
     session::Session,
 };
 use super::Witness;
@@ -64,6 +66,8 @@ pub(super) struct Pooled {
     unnoted: HashSet<u64>,
     /// Clients that another host's agent may know better, to be told.
     strangers: Vec<v1::Event>,
+    /// Connections to servers that are not on this host.
+    elsewhere: Elsewhere,
 }
 
 impl Pooled {
@@ -80,6 +84,7 @@ impl Pooled {
             bytes: 0,
             unnoted: HashSet::new(),
             strangers: Vec::new(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -233,6 +238,7 @@ impl Witness {
             let key = Key::of(&fact);
             self.pooled.book.add_server(fact.cookie, fact.tgid, key);
             self.pooled.tracker.handle_socket(&fact, End::Server);
+            self.pooled.elsewhere.leads(&fact, self.old.round_began);
             let session = key.and_then(|key| self.pooled.accepted.get(&key).copied());
             if let Some(cookie) = session {
                 let now = self.old.round_began;
@@ -280,6 +286,7 @@ impl Witness {
                 out(&Encoded::of(&stranger));
             }
         }
+        self.tell_elsewhere(give_up, out);
         for cookie in std::mem::take(&mut self.pooled.waiting) {
             self.tell_session(cookie, caught_up, give_up, out);
             if self.pooled.holds(cookie) {
@@ -365,9 +372,16 @@ impl Witness {
         let pooler = self.pooled.book.name(fact.tgid);
         let told = record::pooler_client(&session, &who, &pooler, fact.at, self.clock, &self.boot);
         let may_be_joined = told.session.as_ref().zip(told.attribution.as_ref());
-        if may_be_joined.is_some_and(|(session, who)| attribution::may_be_joined(session, who))
-            && self.pooled.strangers.len() < STRANGERS
-        {
+        let is_stranger = may_be_joined
+            .is_some_and(|(session, who)| attribution::may_be_joined(session, who))
+            && self.pooled.strangers.len() < STRANGERS;
+        if let Some(session) = &told.session {
+            let since = is_stranger.then_some(self.old.round_began);
+            self.pooled
+                .elsewhere
+                .has_client(fact.cookie, session.clone(), since);
+        }
+        if is_stranger {
             self.pooled.strangers.push(told);
         }
         let id = record::session_id(&self.boot, fact.cookie);

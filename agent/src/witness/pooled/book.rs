@@ -295,12 +295,12 @@ impl Book {
         }
     }
 
-    fn hop(&self, tgid: u32) -> Hop {
+    pub(super) fn hop(&self, tgid: u32) -> Hop {
         let program = self.programs.get(&tgid);
         program.map_or_else(|| nameless(tgid), |program| program.hop.clone())
     }
 
-    fn client(&self, cookie: u64) -> Option<(&Attribution, &Arc<str>)> {
+    pub(super) fn client(&self, cookie: u64) -> Option<(&Attribution, &Arc<str>)> {
         let client = self.clients.get(&cookie)?;
         Some((&client.who, &client.session))
     }

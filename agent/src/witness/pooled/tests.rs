@@ -52,7 +52,7 @@ fn named(name: &str) -> Attribution {
     }
 }
 
-fn socket(cookie: u64, tgid: u32, role: SocketRole, numbers: (u32, u32)) -> SocketFact {
+pub(super) fn socket(cookie: u64, tgid: u32, role: SocketRole, numbers: (u32, u32)) -> SocketFact {
     SocketFact {
         kind: FactKind::Socket as u32,
         tgid,
