@@ -417,7 +417,11 @@ fn pooler_traffic(f: &mut Fields<'_>, t: &v1::PoolerTraffic) {
     f.always("settled_to", &t.settled_to);
     f.always("over", &t.over);
     f.texts("clients", &t.clients);
-    for (key, numbers) in [("ended", &t.ended), ("written", &t.written), ("passed", &t.passed)] {
+    for (key, numbers) in [
+        ("ended", &t.ended),
+        ("written", &t.written),
+        ("passed", &t.passed),
+    ] {
         f.optional(key, (!numbers.is_empty()).then_some(numbers));
     }
 }

@@ -215,9 +215,7 @@ fn every_kind_has_its_own_node() {
             ..Default::default()
         }),
         Body::PoolerTraffic(v1::PoolerTraffic::default()),
-        Body::PoolerClient(v1::PoolerClient {
-            pooler: "p".into(),
-        }),
+        Body::PoolerClient(v1::PoolerClient { pooler: "p".into() }),
     ];
     for body in bodies {
         let one = v1::Event {
