@@ -43,7 +43,7 @@ pub static POOLED: SkStorage<Pooled> = SkStorage::new();
 
 /// Unix sockets that poolers had open when they were found running, by inode number: nobody counted what passed before.
 #[btf_map]
-pub static OLD_SOCKETS: HashMap<u64, u32, 65536> = HashMap::new();
+pub static OLD_SOCKETS: HashMap<u64, u32, 16384> = HashMap::new();
 
 /// Who called `connect`, by the address of the `struct sock`, from then until the socket is closed.
 #[btf_map]

@@ -55,6 +55,12 @@ pub struct Sizes {
     pub transfers: u32,
 }
 
+/// Threads of poolers, their encrypted connections, and the sockets that they had open when they were found: as many as are
+/// kept at once. Some 120 bytes each.
+const THREADS: u32 = 16_384;
+const SESSIONS: u32 = 16_384;
+const OLD_SOCKETS: u32 = 16_384;
+
 /// Why the tap could not be attached; each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -130,6 +136,8 @@ impl Tap {
             Tier::A => wishes,
             Tier::B => Wishes { poolers: 0, ..wishes },
         });
+        // Room is taken when they are made: none where there is nothing to keep.
+        let of_poolers = |entries| if wishes.0.poolers == 0 { 1 } else { entries };
         let mut programs = EbpfLoader::new()
             .btf(Some(&types))
             .override_global("LAYOUT", &layout, true)
@@ -139,6 +147,9 @@ impl Tap {
             .map_max_entries("TARGETS", sizes.processes)
             .map_max_entries("OWNERS", sizes.connections)
             .map_max_entries("TRANSFERS", sizes.transfers.next_power_of_two())
+            .map_max_entries("THREADS", of_poolers(THREADS))
+            .map_max_entries("SESSIONS", of_poolers(SESSIONS))
+            .map_max_entries("OLD_SOCKETS", of_poolers(OLD_SOCKETS))
             .load(OBJECT)
             .map_err(|error| refused(None, error))?;
         let multi = multi::exists(&types).then(|| plaintext::load_multi(OBJECT, &programs));
