@@ -81,15 +81,22 @@ pub fn through_pooler(pooler: &Hop, lease: &Lease<'_>) -> Attribution {
 }
 
 fn of_client(pooler: &Hop, client: &Attribution, session: &Arc<str>, shown: Shown) -> Attribution {
-    // A chain is as sure as its weakest link; a lease is what two observations say together.
-    let confidence = client.confidence.min(pooler.confidence).min(Confidence::Joined);
+    // A chain is as sure as its weakest link; a lease is what two observations say together. What the pooler is called, if that
+    // is not known, says nothing of whose the bytes are.
+    let is_named = pooler.principal != Principal::unknown();
+    let link = if is_named {
+        pooler.confidence
+    } else {
+        Confidence::Joined
+    };
+    let confidence = client.confidence.min(link).min(Confidence::Joined);
     let mut answer = client.clone();
     answer.method = LEASE;
     answer.confidence = confidence;
     if confidence == Confidence::None {
         answer.principal = Principal::unknown();
         if answer.reason.is_empty() {
-            "nothing is known of the pooler's process".clone_into(&mut answer.reason);
+            "nothing is known of the pooler's client".clone_into(&mut answer.reason);
         }
     }
     answer.evidence.push(Fact::Leased {
@@ -388,11 +395,8 @@ mod tests {
                         shown,
                     };
                     let answer = through_pooler(hop, &lease);
-                    if hop.confidence == Confidence::None {
-                        assert_eq!(answer.principal, Principal::unknown());
-                    } else {
-                        assert_eq!(answer.principal, client.principal);
-                    }
+                    // Also behind one that has no name itself.
+                    assert_eq!(answer.principal, client.principal);
                     assert!(answer.confidence <= client.confidence);
                     assert_eq!(
                         answer.principal == Principal::unknown(),

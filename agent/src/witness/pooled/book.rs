@@ -99,6 +99,8 @@ pub(super) struct Book {
     servers: ByCookie<Server>,
     /// Connections to servers by what they have in common with the other end.
     leading: HashMap<Key, Vec<u64>>,
+    /// Clients' connections by the same.
+    ends: HashMap<Key, u64>,
     programs: HashMap<u32, Program>,
     gone: VecDeque<u64>,
     /// Clients' among them since it was last asked.
@@ -160,6 +162,9 @@ impl Book {
             is_over: false,
         };
         self.clients.insert(cookie, client);
+        if let Some(key) = key {
+            self.ends.insert(key, cookie);
+        }
         self.make_room();
     }
 
@@ -190,6 +195,11 @@ impl Book {
             self.leading.entry(key).or_default().push(cookie);
         }
         self.make_room();
+    }
+
+    /// Whether a pooler of this host is at the other end of a connection.
+    pub(super) fn ends_here(&self, key: Key) -> bool {
+        self.ends.contains_key(&key)
     }
 
     /// The connection that leads to an end; `None` if there is none, or several could be meant.
@@ -267,7 +277,12 @@ impl Book {
     }
 
     fn forget(&mut self, cookie: u64) {
-        self.clients.remove(&cookie);
+        let client = self.clients.remove(&cookie);
+        if let Some(key) = client.and_then(|client| client.key)
+            && self.ends.get(&key) == Some(&cookie)
+        {
+            self.ends.remove(&key);
+        }
         if let Some(server) = self.servers.remove(&cookie) {
             self.leads_no_more(server.key, cookie);
         }

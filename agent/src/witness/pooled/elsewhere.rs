@@ -103,13 +103,14 @@ impl Pooled {
         let Self {
             tracker,
             accepted,
+            book,
             elsewhere,
             ..
         } = self;
-        // A server of this host has it: what its statements are is decided here.
+        // A server of this host has it, or another pooler, which goes on to one: what its statements are is decided here.
         elsewhere
             .servers
-            .retain(|_, led| !accepted.contains_key(&led.key));
+            .retain(|_, led| !accepted.contains_key(&led.key) && !book.ends_here(led.key));
         let due = elsewhere.servers.iter().filter(|(cookie, led)| {
             let is_ripe = last || now >= led.since.saturating_add(HOLD_NS);
             let is_time = last || now >= led.told.saturating_add(TELL_NS);
@@ -198,6 +199,20 @@ mod tests {
         }
         assert_eq!(pooled.due_elsewhere(5 + HOLD_NS, false), [2]);
         assert_eq!(pooled.due_elsewhere(0, true), [2]);
+        // Another pooler of this host, which goes on to a server.
+        let who = attribution::attribute(
+            &attribution::Host {
+                trust_domain: "td".into(),
+                name: "h".into(),
+            },
+            &attribution::Peer::Unknown {
+                reason: "x".to_owned(),
+            },
+        );
+        pooled
+            .book
+            .add_client(8, 9, Key::of(&fact(2, 11)), "b-8".into(), who);
+        assert!(pooled.due_elsewhere(0, true).is_empty());
     }
 
     #[test]

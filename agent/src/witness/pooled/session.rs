@@ -119,6 +119,11 @@ impl Pooled {
         self.events = self.events.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(held.bytes);
         let Some(route) = route else {
+            // A pooler that is not followed: whose a setting is nobody knows.
+            if let Body::Query(query) = &mut held.event.body {
+                let asserted = query.asserted.take();
+                query.asserted = asserted.and_then(|all| session.turns.own(&all, Whose::Unknown));
+            }
             return Some((held.event, None));
         };
         if let Body::Query(query) = &mut held.event.body {
@@ -187,7 +192,13 @@ impl Pooled {
         let mut route = Route::new();
         let mut own_range = None;
         loop {
-            let leased = match self.tracker.decide(server, &asked) {
+            // What another pooler in between spreads over its connections does not come in its own order.
+            let decision = if route.is_empty() {
+                self.tracker.decide(server, &asked)
+            } else {
+                self.tracker.look(server, &asked)
+            };
+            let leased = match decision {
                 Decision::NotYet => return Way::NotYet,
                 Decision::Own => {
                     route.push((pooler, Leg::Own));

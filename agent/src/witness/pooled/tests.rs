@@ -436,6 +436,26 @@ fn a_chain_is_followed_hop_by_hop() {
         ],
         "from the client to the server"
     );
+    // Statements that the second one spreads over its connections are not asked about in the first one's order.
+    scene.ask(FRONT_POOLER, SHOP, OUTER_SERVER);
+    scene.reply(FRONT_POOLER, SHOP, OUTER_SERVER);
+    for from in [15, 0, 15] {
+        let asked = tap_core::lease::Asked {
+            request: from..from + 15,
+            response_to: None,
+            began: 0,
+            simple: true,
+            last: false,
+        };
+        let decision = scene.pooled.tracker.look(OUTER_SERVER, &asked);
+        assert!(
+            matches!(&decision, tap_core::lease::Decision::Client(leased) if leased.client == SHOP),
+            "{from}: {decision:?}"
+        );
+    }
+    scene.pass(POOLER, INNER, SERVER);
+    scene.statement(|_| {});
+    assert_eq!(scene.who(), lease("shop"));
     // What the one in front says itself is that one's.
     scene.statement(|_| {});
     scene.call(FRONT_POOLER, OUTER_SERVER, Direction::Sent, OWN, 15);

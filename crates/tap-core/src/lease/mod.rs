@@ -134,6 +134,16 @@ impl Poolers {
     /// Whose the statement is that was sent over the pooler's socket `server`. To be asked in the order of the stream: what
     /// lies before a statement that was decided is forgotten.
     pub fn decide(&mut self, server: u64, asked: &Asked) -> Decision {
+        self.ask(server, asked, true)
+    }
+
+    /// The same in any order, and nothing is forgotten for it: statements of one connection that another pooler spread over
+    /// several of its own.
+    pub fn look(&mut self, server: u64, asked: &Asked) -> Decision {
+        self.ask(server, asked, false)
+    }
+
+    fn ask(&mut self, server: u64, asked: &Asked, forgets: bool) -> Decision {
         let Some(process) = self.process_of(server) else {
             return unknown();
         };
@@ -147,7 +157,7 @@ impl Poolers {
         let clients = &process.clients;
         let lives = |client: u64| clients.get(&client).is_some_and(|client| !client.ended);
         let decision = decide(process.kind, &connection.traffic, lives, &aligned);
-        if decision != Decision::NotYet {
+        if forgets && decision != Decision::NotYet {
             let answered = aligned.response_to.map_or(0, |to| to.saturating_sub(1));
             connection.traffic.forget(aligned.request.start, answered);
         }
