@@ -160,7 +160,7 @@ fn bouncer_configuration(scene: &Scene, setup: &Setup, place: Place) -> String {
     let mut text = format!(
         "[databases]\n{DATABASE} = host={host} port={server} dbname={DATABASE} user={APP_ROLE}\n[pgbouncer]\n\
          listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {home}/{name}\nauth_type = any\n\
-         pool_mode = {mode}\ndefault_pool_size = {size}\nmax_client_conn = 2000\nserver_reset_query = DISCARD ALL\n\
+         pool_mode = {mode}\nadmin_users = {APP_ROLE}, pgbouncer\ndefault_pool_size = {size}\nmax_client_conn = 2000\nserver_reset_query = DISCARD ALL\n\
          server_check_query = SELECT 'check'\nserver_check_delay = {check}\npidfile = {home}/{name}.pid\n\
          logfile = {home}/{name}.log\nlog_stats = 0\n",
         server = place.behind_port,
