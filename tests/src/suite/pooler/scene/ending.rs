@@ -20,7 +20,11 @@ use crate::suite::settle;
 
 impl Scene {
     /// Waits for everything, stops the tap and compares.
-    pub(super) async fn finish(mut self, expected: Expected, keep: bool) -> Result<(Findings, String)> {
+    pub(in crate::suite::pooler) async fn finish(
+        mut self,
+        expected: Expected,
+        keep: bool,
+    ) -> Result<(Findings, String)> {
         self.clients_end().await?;
         for mut pooler in self.pooler.take().into_iter().chain(self.inner.take()) {
             pooler.stop(Signal::SIGINT, PATIENCE).await?;
