@@ -21,8 +21,8 @@ pub(super) struct Recorded {
     /// Nanoseconds since the Unix epoch.
     pub(super) start_ns: u64,
     pub(super) end_ns: u64,
-    session_id: Option<String>,
-    backend_pid: Option<u32>,
+    pub(super) session_id: Option<String>,
+    pub(super) backend_pid: Option<u32>,
     pub(super) principal: Option<String>,
     pub(super) confidence: Option<String>,
     pub(super) method: Option<String>,
@@ -31,9 +31,9 @@ pub(super) struct Recorded {
     pub(super) pid: Option<u32>,
     /// Whom the client says it speaks for.
     pub(super) end_user: Option<String>,
-    statement: Option<String>,
-    protocol: Option<String>,
-    statement_index: Option<u32>,
+    pub(super) statement: Option<String>,
+    pub(super) protocol: Option<String>,
+    pub(super) statement_index: Option<u32>,
 }
 
 /// What one request of a session became: the statements of a string, or one Execute.

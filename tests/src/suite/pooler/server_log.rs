@@ -28,7 +28,8 @@ pub(super) struct Said {
     pub(super) failed: bool,
     /// Whether pgAudit has a line for it.
     pub(super) audited: bool,
-    executed: bool,
+    /// Logged as `execute …`.
+    pub(super) executed: bool,
 }
 
 /// The sessions of a log, by the beginning of each.
