@@ -66,7 +66,7 @@ pub enum By {
     Request,
     /// The pooler wrote the request anew, right behind a receive from the client; the answer went to the client.
     Answer,
-    /// The process had no other client.
+    /// The process had no other client, and the request begins as what that had just said; the answer went to it.
     Sole,
 }
 
@@ -268,8 +268,10 @@ impl Request {
         !self.turns.is_empty() && self.turns.iter().all(|turn| *turn == Some(client))
     }
 
+    /// The request begins as what the process' only client had just said; what follows it may have been cut otherwise.
     fn is_soles(&self, client: u64) -> bool {
-        !self.soles.is_empty() && self.soles.iter().all(|sole| *sole == Some(client))
+        let all = self.soles.iter().flatten().all(|sole| *sole == client);
+        self.soles.first() == Some(&Some(client)) && all
     }
 }
 

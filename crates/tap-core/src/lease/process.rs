@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use ebpf_abi::{Channel, Direction, TRANSFER_END, TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer};
+use ebpf_abi::{
+    Channel, Direction, FRONT, TRANSFER_END, TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer,
+};
 
 use lease::{Passed, Piece, Source};
 
@@ -36,6 +38,8 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The first byte of the newest receive: the type of a message, where it begins one; 0 in a startup packet.
     newest: u8,
+    /// How the newest receive began, and its length, until the same was sent to a server.
+    said: Option<([u8; FRONT], u32)>,
     /// Bytes went between it and a server.
     served: bool,
     buffer: Buffer,
@@ -238,6 +242,7 @@ impl Process {
         }
         let [newest, ..] = transfer.front;
         client.newest = newest;
+        client.said = Some((transfer.front, transfer.length));
         // Terminate, alone: nothing follows it.
         client.ended |= newest == b'X' && transfer.length == 5;
         self.put(transfer);
@@ -292,7 +297,7 @@ impl Process {
     }
 
     fn sent_to_server(&mut self, transfer: &Transfer, turn: Option<u64>) {
-        let sole = self.sole_client();
+        let sole = self.sole_client().filter(|client| self.says(*client, transfer));
         let Some(server) = self.servers.get_mut(&transfer.cookie) else {
             return;
         };
@@ -385,6 +390,20 @@ impl Process {
         {
             server.blocked &= !server.traffic.passed_somehow(transfer.cookie);
         }
+    }
+
+    /// Whether what is sent begins as what the client has just said: a pooler that copies says other things on its own
+    /// account, and its client's startup packet was none of them.
+    fn says(&mut self, client: u64, sent: &Transfer) -> bool {
+        let said = self
+            .clients
+            .get_mut(&client)
+            .and_then(|client| client.said.take());
+        said.is_some_and(|(front, length)| {
+            let both = front.iter().zip(&sent.front);
+            both.take(length.min(sent.length) as usize)
+                .all(|(said, sent)| said == sent)
+        })
     }
 
     /// The only client that the process has.

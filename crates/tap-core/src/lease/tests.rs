@@ -396,6 +396,23 @@ fn the_only_client_of_a_process_is_whose_it_is() {
     pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
     pooler.send(A, OWN, 66, ANSWER);
     assert_eq!(pooler.ask(0..15, 66), of(A, 0..0, By::Sole));
+    // What it sets up for the client while that logs in; then it greets the client.
+    pooler.receive(A, BUFFERS[0], 60, *b"\0\0\0\x3c\0\x03\0\0user\0app");
+    pooler.send(SERVER, OWN, 31, SET);
+    pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+    pooler.send(A, OWN, 400, *b"R\0\0\0\x08\0\0\0\0S\0\0\0\x16a\0");
+    pooler.nothing(SERVER);
+    assert_eq!(candidates(pooler.ask(15..46, 132)), [A]);
+    // The same again, which the client did not say twice.
+    pooler.receive(A, BUFFERS[0], 15, QUERY);
+    for from in [46, 61] {
+        pooler.send(SERVER, OWN, 15, QUERY);
+        pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+        pooler.send(A, OWN, 66, ANSWER);
+        let is_the_clients =
+            pooler.ask(from..from + 15, 132 + (from - 46) / 15 * 66 + 66) == of(A, 0..0, By::Sole);
+        assert_eq!(is_the_clients, from == 46);
+    }
 }
 
 #[test]
