@@ -387,6 +387,33 @@ fn what_is_asked_about_whoever_logs_in_is_the_poolers_own() {
 }
 
 #[test]
+fn an_answer_that_passed_unseen_is_not_the_poolers() {
+    let prepared = Asked {
+        request: 0..20,
+        response_to: Some(66),
+        began: 0,
+        simple: false,
+        last: true,
+    };
+    let mut pooler = Pooler::new(Kind::PgBouncer);
+    pooler.receive(A, BUFFERS[0], 40, *b"P\0\0\0\x27name\0select");
+    pooler.nothing(A);
+    pooler.send(SERVER, OWN, 20, *b"B\0\0\0\x13\0PGBOUNCER_");
+    // The answer, and that A got it.
+    pooler.order += 2;
+    for (cookie, direction) in [(SERVER, Direction::Received), (A, Direction::Sent)] {
+        pooler.counts.entry(cookie).or_default()[direction as usize] += 66;
+    }
+    for _ in 0..2 {
+        pooler.receive(A, BUFFERS[0], 15, QUERY);
+        pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+        pooler.answer(A, BUFFERS[1]);
+    }
+    assert_eq!(candidates(pooler.poolers.decide(SERVER, &prepared)), [A]);
+    assert_eq!(pooler.ask(35..50, 198), of(A, 55..70, By::Both));
+}
+
+#[test]
 fn the_only_client_of_a_process_is_whose_it_is() {
     let mut pooler = Pooler::new(Kind::Pgpool);
     pooler.poolers.handle_close(B);
