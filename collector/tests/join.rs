@@ -462,6 +462,16 @@ fn pooled(n: u64, fingerprint: u64) -> Event {
     }
     if let Some(Body::Query(query)) = &mut event.body {
         query.protocol = v1::Protocol::Simple.into();
+        // What some client of the pooler has set in the server's connection.
+        query.asserted = Some(v1::Asserted {
+            claims: vec![v1::Claim {
+                says: proto::json::END_USER.to_owned(),
+                value: "billing".to_owned(),
+                source: "set app.end_user".to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
         query.stream = Some(v1::StreamRange {
             request_from: n * REQUEST,
             request_to: (n + 1) * REQUEST,
@@ -493,7 +503,7 @@ async fn statements_through_a_pooler_on_another_host_are_their_clients() {
     .unwrap();
     let named = |n: usize| {
         format!(
-            "SELECT principal, method, confidence, pooler, client_session, event FROM queries WHERE rows = {n} AND amended_by IS NOT NULL"
+            "SELECT principal, method, confidence, pooler, client_session, end_user, event FROM queries WHERE rows = {n} AND amended_by IS NOT NULL"
         )
     };
     let (took, row) = collector.wait_for(&named(1)).await;
@@ -510,6 +520,11 @@ async fn statements_through_a_pooler_on_another_host_are_their_clients() {
     );
     let event: Value = serde_json::from_str(row["event"].as_str().unwrap()).unwrap();
     assert_eq!(event["attribution"]["hops"][0]["session"], "p-1");
+    assert_eq!(row["end_user"], Value::Null, "perhaps another client's word");
+    assert_eq!(
+        event["attribution"]["asserted"],
+        json!({"unknown": "foreign", "foreign": ["end_user"]})
+    );
     assert_eq!(
         event["attribution"]["recorded"]["principal"],
         "spiffe://td/addr/10.0.0.1"

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, StringArray},
-        compute::{is_not_null, kernels::zip::zip, take},
+        compute::{is_not_null, kernels::zip::zip, nullif, take},
         datatypes::{DataType, Int32Type},
     },
     common::{Result, ScalarValue, exec_err},
@@ -45,6 +45,9 @@ const REPLACED: &[&str] = &[
 /// Of these, what was recorded stays where an amendment does not say: a client's own host knows nothing of the pooler behind it.
 const KEPT: &[&str] = &["pooler", "client_session"];
 
+/// What the client said of who is behind it.
+const END_USER: &str = "end_user";
+
 /// The column that names the amendment.
 const AMENDED_BY: &str = "amended_by";
 
@@ -76,8 +79,26 @@ impl Amended {
         Self { view, place }
     }
 
+    /// Who the client said is behind it, but where a pooler passed the statement on: what its host did not see set may be
+    /// another client's word.
+    fn end_user(&self, place: &Expr) -> Expr {
+        let view = Arc::clone(&self.view);
+        let withhold = move |arguments: &[ColumnarValue]| withhold(&view, arguments);
+        let function = create_udf(
+            "own_end_user",
+            vec![DataType::Int32, DataType::Utf8],
+            DataType::Utf8,
+            Volatility::Immutable,
+            Arc::new(withhold),
+        );
+        function.call(vec![place.clone(), col(END_USER)]).alias(END_USER)
+    }
+
     /// The column as answers show it.
     pub(super) fn column(&self, name: &'static str) -> Expr {
+        if let Some(place) = self.place.as_ref().filter(|_| name == END_USER) {
+            return self.end_user(place);
+        }
         let at = COLUMNS.iter().position(|(column, _)| *column == name);
         let (Some(place), Some(n)) = (&self.place, at.filter(|_| REPLACED.contains(&name))) else {
             return col(name);
@@ -159,6 +180,15 @@ fn replace(view: &View, n: usize, arguments: &[ColumnarValue]) -> Result<Columna
     let amended: ArrayRef = take(&get.values(&parties.iter().collect::<Vec<_>>()), &keys, None)?;
     let which: BooleanArray = is_not_null(places)?;
     Ok(ColumnarValue::Array(zip(&which, &amended, recorded)?))
+}
+
+fn withhold(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let arguments = ColumnarValue::values_to_arrays(arguments)?;
+    let [places, recorded] = arguments.as_slice() else {
+        return exec_err!("own_end_user takes an amendment and what was recorded");
+    };
+    let withheld = view.are_of_statements(places.as_primitive());
+    Ok(ColumnarValue::Array(nullif(recorded, &withheld)?))
 }
 
 fn event_ids(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use compact_str::CompactString;
 use datafusion::{
-    arrow::array::{Int32Array, Int64Array, StringArray},
+    arrow::array::{BooleanArray, Int32Array, Int64Array, StringArray},
     common::HashMap,
 };
 use prost::Message;
@@ -51,6 +51,8 @@ struct Entry {
     seq: u64,
     face: u32,
     pid: u32,
+    /// It is of statements, which a pooler passed on.
+    of_statements: bool,
     /// The one that stood for the session before.
     before: Option<u32>,
 }
@@ -189,6 +191,7 @@ impl Inner {
                 seq: one.seq,
                 face,
                 pid,
+                of_statements: true,
                 before: None,
             });
             return;
@@ -206,6 +209,7 @@ impl Inner {
             seq: one.seq,
             face,
             pid,
+            of_statements: false,
             before: sessions.insert(one.session, place),
         });
     }
@@ -336,6 +340,26 @@ impl View {
                 .map(u32::cast_signed)
         });
         found.collect()
+    }
+
+    /// Whether an amendment is of statements.
+    pub(super) fn is_of_statements(&self, place: u32) -> bool {
+        let inner = self.all.read();
+        inner
+            .list
+            .get(place as usize)
+            .is_some_and(|entry| entry.of_statements)
+    }
+
+    /// The same of many; false where there is none.
+    pub(super) fn are_of_statements(&self, places: &Int32Array) -> BooleanArray {
+        let inner = self.all.read();
+        let is_one = |place: i32| inner.list.get(place.cast_unsigned() as usize);
+        let are = places.iter().map(|place| {
+            let entry = place.and_then(is_one);
+            Some(entry.is_some_and(|entry| entry.of_statements))
+        });
+        are.collect()
     }
 
     /// For each of these amendments the face that it shares with others.

@@ -151,6 +151,13 @@ impl Shown {
         let (Some(Amends(amends)), Some((entry, seq))) = (amends, place) else {
             return Ok(self.marked(proto::json::event(agent, event), event, None));
         };
+        let own;
+        let event = if self.amendments.is_of_statements(amends) {
+            own = without_others_words(event);
+            &own
+        } else {
+            event
+        };
         let by = self.amendments.event_id(amends).unwrap_or_default();
         let (_, amendment) = self.event(entry, seq)?;
         let attribution = amendment.attribution.unwrap_or_default();
@@ -198,6 +205,29 @@ impl Shown {
             .map_err(|refused| anyhow!("entry {entry} of the log: event {seq} {refused}"))?;
         Ok((batch.header.agent_id.clone(), event))
     }
+}
+
+/// The event without what it says of who is behind the statement, but for its own comment: the server's host did not know that a
+/// pooler passed it on, and took what any client had set in the connection for this one's word.
+fn without_others_words(event: &v1::Event) -> v1::Event {
+    let mut event = event.clone();
+    if let Some(v1::event::Body::Query(query)) = &mut event.body
+        && let Some(asserted) = &mut query.asserted
+    {
+        let (own, others): (Vec<_>, Vec<_>) = std::mem::take(&mut asserted.claims)
+            .into_iter()
+            .partition(|claim| claim.source == "sqlcommenter");
+        asserted.claims = own;
+        if !others.is_empty() && asserted.unknown.is_empty() {
+            "foreign".clone_into(&mut asserted.unknown);
+        }
+        for other in others {
+            if !asserted.foreign.contains(&other.says) {
+                asserted.foreign.push(other.says);
+            }
+        }
+    }
+    event
 }
 
 const NAME_BYTES: i32 = 16;

@@ -13,24 +13,26 @@
 //! end, nothing more is said of the connection, and what was said of its statements is taken back.
 
 mod link;
+mod said;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use attribution::{LEASE_VERSION, POOLERS, Whose, leased};
+use attribution::{LEASE_VERSION, POOLERS};
 use compact_str::CompactString;
 use datafusion::common::HashMap;
-use lease::{By, Decision};
 use link::{Backend, Link, Pooler, Statement};
 use prost::Message;
 use proto::{
     json,
     v1::{self, event},
 };
+use said::{Gathered, Group, Grouped};
 
 pub(super) use link::Told;
+pub(super) use said::Said;
 
 use crate::{record::Place, store::Amendments};
 
@@ -66,130 +68,6 @@ struct Client {
     amended: Option<(u64, Arc<[u8]>)>,
     /// A third host may say more until then.
     until: u64,
-}
-
-/// What the statements of one amendment have in common.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Group {
-    at_server: Arc<str>,
-    at_pooler: Arc<str>,
-    pooler: Arc<[u8]>,
-    whose: Said,
-}
-
-/// A decision, its clients by their sessions.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Said {
-    Client(CompactString, Shown),
-    Own,
-    Undecided(&'static str, Vec<CompactString>),
-}
-
-/// A [`By`], in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Shown(u8);
-
-/// Statements of a group, and what they rest on.
-#[derive(Debug, Default)]
-struct Grouped {
-    seqs: BTreeSet<u64>,
-    inputs: BTreeSet<u64>,
-}
-
-/// What goes into the next batch.
-#[derive(Debug, Default)]
-struct Gathered {
-    groups: BTreeMap<Group, Grouped>,
-    statements: usize,
-    bytes: usize,
-}
-
-impl Gathered {
-    fn add(&mut self, group: Group, seq: u64, inputs: impl Iterator<Item = u64>) {
-        self.statements += 1;
-        let own = size_of::<Group>() + group.pooler.len();
-        let grouped = match self.groups.entry(group) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                // What an honest client's attribution takes; at the cap of all, the batch is 64 MB.
-                self.bytes += own + super::MAX_ATTRIBUTION_BYTES / 16;
-                place.insert(Grouped::default())
-            }
-        };
-        grouped.seqs.insert(seq);
-        grouped.inputs.extend(inputs);
-    }
-
-    fn is_full(&self) -> bool {
-        self.statements >= BATCH || self.bytes >= super::BATCH_BYTES
-    }
-}
-
-impl Said {
-    /// What is decided, if it is; `session` names clients.
-    pub(super) fn of<'a>(decision: Decision, session: impl Fn(u64) -> &'a str) -> Option<Self> {
-        Some(match decision {
-            Decision::NotYet => return None,
-            Decision::Client(leased) => {
-                let by = match leased.by {
-                    By::Both => 0,
-                    By::Request => 1,
-                    By::Answer => 2,
-                    By::Sole => 3,
-                };
-                Self::Client(session(leased.client).into(), Shown(by))
-            }
-            Decision::Own => Self::Own,
-            Decision::Undecided { reason, candidates } => {
-                let candidates = candidates.into_iter().map(|client| session(client).into());
-                Self::Undecided(reason, candidates.collect())
-            }
-        })
-    }
-
-    /// The attribution that follows. `client`: the one of that client, where it is one.
-    pub(super) fn attribution(
-        &self,
-        seen: (&str, &str),
-        pooler: &v1::Attribution,
-        client: Option<&v1::Attribution>,
-    ) -> (v1::Attribution, &'static str) {
-        let candidates: Vec<&str>;
-        let whose = match (self, client) {
-            (Self::Client(session, shown), Some(attribution)) => Whose::Client {
-                session,
-                attribution,
-                by: shown.by(),
-            },
-            (Self::Client(session, _), None) => {
-                candidates = vec![session];
-                Whose::Undecided {
-                    reason: "who the client is was not told",
-                    candidates: &candidates,
-                }
-            }
-            (Self::Own, _) => Whose::Own,
-            (Self::Undecided(reason, sessions), _) => {
-                candidates = sessions.iter().map(CompactString::as_str).collect();
-                Whose::Undecided {
-                    reason,
-                    candidates: &candidates,
-                }
-            }
-        };
-        (leased(seen, pooler, whose), whose.name())
-    }
-}
-
-impl Shown {
-    fn by(self) -> By {
-        match self.0 {
-            0 => By::Both,
-            1 => By::Request,
-            2 => By::Answer,
-            _ => By::Sole,
-        }
-    }
 }
 
 impl Leases {
@@ -592,9 +470,6 @@ const PIECES: usize = 1_000_000;
 
 /// Clients of poolers.
 const CLIENTS: usize = 200_000;
-
-/// Statements that are decided about at a time.
-const BATCH: usize = 100_000;
 
 /// How long decisions are gathered.
 const GATHER_NS: u64 = 1_000_000_000;
