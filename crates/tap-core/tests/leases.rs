@@ -157,7 +157,7 @@ impl Pooler {
     fn decided_here(mut self) -> Vec<Decision> {
         let truths = std::mem::take(&mut self.truths);
         let decide = |truth: &Truth| self.poolers.decide(truth.server, &last(&truth.asked));
-        truths.iter().map(decide).collect()
+        truths.iter().map(decide).map(without_reason).collect()
     }
 
     /// The same from what was handed on: all of it, or as little as `least` that begins before the statement.
@@ -183,7 +183,7 @@ impl Pooler {
                 &last(&truth.asked),
             )
         };
-        self.truths.iter().map(decide).collect()
+        self.truths.iter().map(decide).map(without_reason).collect()
     }
 
     fn buffer(&mut self, of_server: bool) -> u64 {
@@ -374,6 +374,17 @@ fn socket(cookie: u64, mid_stream: bool) -> SocketFact {
         client_inode: 0,
         path_length: 0,
         path: [0; UNIX_PATH_MAX],
+    }
+}
+
+/// Of a connection of which every call was lost each end has its own reason to know nothing.
+fn without_reason(decision: Decision) -> Decision {
+    match decision {
+        Decision::Undecided { candidates, .. } => Decision::Undecided {
+            reason: "",
+            candidates,
+        },
+        other => other,
     }
 }
 

@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 /// Cycles that are kept until a statement is asked about.
 const CYCLES: usize = 1_024;
 
+/// Bytes of a Sync: it follows an Execute and is no part of it ("Message Formats").
+const SYNC: u64 = 5;
+
 /// Something written, and then something read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cycle {
@@ -131,10 +134,20 @@ impl Alignment {
                 Found::NotYet
             };
         };
+        if let Some((_, last)) = &self.before
+            && began < last.until
+        {
+            // Another statement of the cycle before.
+            return Found::Nothing;
+        }
+        if cycle.since.is_none_or(|since| since >= began) {
+            self.before = None;
+            return Found::Nothing;
+        }
         self.cycles.pop_front();
         let (from, to) = statement.request;
-        let is_whole = cycle.wrote.1 - cycle.wrote.0 == to.wrapping_sub(from);
-        if cycle.since.is_none_or(|since| since >= began) || !is_whole {
+        let behind = (cycle.wrote.1 - cycle.wrote.0).wrapping_sub(to.wrapping_sub(from));
+        if behind != 0 && behind != SYNC {
             self.before = None;
             return Found::Nothing;
         }
@@ -225,6 +238,26 @@ mod tests {
             Found::Nothing,
             "another distance"
         );
+    }
+
+    #[test]
+    fn an_execute_is_followed_by_a_sync_and_its_answer_by_word_that_the_server_is_ready() {
+        let mut alignment = Alignment::default();
+        for number in 0..4 {
+            cycle(&mut alignment, number, 100 + number * 100);
+        }
+        let execute = |number, began| {
+            let whole = statement(number, began);
+            Statement {
+                request: (whole.request.0, whole.request.1 - SYNC),
+                response_to: whole.response_to - 6,
+                began,
+            }
+        };
+        assert_eq!(alignment.look(&execute(1, 150)), Found::Nothing);
+        // Of the same string, or the same pipeline.
+        assert_eq!(alignment.look(&statement(1, 150)), Found::Nothing);
+        assert!(matches!(alignment.look(&execute(2, 250)), Found::Shift(_)));
     }
 
     #[test]
