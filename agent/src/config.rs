@@ -12,7 +12,7 @@ use tap_core::{Named, Names};
 
 use crate::{
     capture::{AtReturn, Sizes, Tier},
-    facts::poolers::Poolers,
+    facts::poolers::{self, Poolers},
     limits,
 };
 
@@ -264,9 +264,6 @@ const TRANSFERS: u32 = 4 << 20;
 /// Where poolers are not followed: a page, the least that a ring can be.
 const NO_TRANSFERS: u32 = 4096;
 
-/// Programs that can be named as poolers.
-const POOLER_PROGRAMS: usize = 32;
-
 /// Variables that are looked for at the most, each through every environment.
 const RUN_VARIABLES: usize = 64;
 
@@ -401,16 +398,13 @@ impl Config {
             let expected = "it must be 64 names at the most";
             return refuse("identity.run_variables", variables.len().to_string(), expected);
         }
-        let is_program = |name: &String| {
-            (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
-        };
         let programs = &self.tap.pooler_programs;
-        if let Some(name) = programs.iter().find(|name| !is_program(name)) {
+        if let Some(name) = programs.iter().find(|name| !poolers::is_program(name)) {
             let expected =
                 "it must be names of executables without their folder, 1 to 64 printable characters";
             return refuse("tap.pooler_programs", format!("{name:?}"), expected);
         }
-        if programs.len() > POOLER_PROGRAMS {
+        if programs.len() > poolers::PROGRAMS {
             let expected = "it must be 32 names at the most";
             return refuse("tap.pooler_programs", programs.len().to_string(), expected);
         }

@@ -36,6 +36,15 @@ pub struct Poolers {
     pub within: Option<String>,
 }
 
+/// Programs that can be named as poolers.
+pub const PROGRAMS: usize = 32;
+
+/// Whether this can be the name of an executable: 1 to 64 printable characters, and no folder.
+pub fn is_program(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    (1..=64).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 /// Bytes of a task's name (`TASK_COMM_LEN` of the kernel, without the closing NUL).
 const COMM: usize = 15;
 
