@@ -162,6 +162,19 @@ impl Pooled {
         };
         let of = |leg| Way::Of(vec![(pooler, leg)], None);
         match &held.event.body {
+            // The offsets have to be those of one stream at both ends.
+            Body::Query(_)
+                if self.tracker.is_encrypted(server) == Some(held.event.session.encryption.is_none()) =>
+            {
+                if over {
+                    of(Leg::Undecided(
+                        "its bytes are encrypted, and the plaintext is not seen at both ends",
+                        Vec::new(),
+                    ))
+                } else {
+                    Way::NotYet
+                }
+            }
             Body::Query(query) => {
                 let asked = Asked {
                     request: query.request.clone(),

@@ -9,6 +9,7 @@
 //! pooler's connection to a server and the backend's session are one stream, whose offsets are equal at both ends.
 
 mod alignment;
+mod hidden;
 mod memory;
 mod process;
 mod server;
@@ -170,13 +171,21 @@ impl Poolers {
     pub fn drain(&mut self, server: u64) -> Option<(Kind, Portion)> {
         let process = self.process_of(server)?;
         let connection = process.servers.get_mut(&server)?;
-        if connection.alignment.is_some() {
+        if connection.alignment.is_some() || connection.hidden.is_hidden() {
             return None;
         }
         let clients = &process.clients;
         let ended = |client: u64| clients.get(&client).is_none_or(|client| client.ended);
         let is_news = connection.traffic.pieces() > 0 || connection.traffic.is_over();
         is_news.then(|| (process.kind, connection.traffic.drain(ended)))
+    }
+
+    /// Whether the bytes of a connection to a server are counted in its plaintext under TLS; `None` if it is not known.
+    #[must_use]
+    pub fn is_encrypted(&self, server: u64) -> Option<bool> {
+        let process = self.processes.get(self.sockets.get(&server)?)?;
+        let connection = process.servers.get(&server)?;
+        Some(connection.channel != ebpf_abi::Channel::Socket as u8)
     }
 
     /// Pieces that wait to be drained.

@@ -10,6 +10,7 @@ use lease::{Passed, Piece, Source};
 
 use super::{
     End, Kind,
+    hidden::Hidden,
     memory::{Memory, Origin},
     server::Server,
 };
@@ -43,6 +44,7 @@ pub(super) struct Client {
     /// Bytes went between it and a server.
     served: bool,
     buffer: Buffer,
+    hidden: Hidden,
     /// Bytes of it may lie in memory that nobody saw received. An answer that it got ends the doubt.
     unsure: bool,
 }
@@ -228,9 +230,10 @@ impl Process {
         let Some(client) = self.clients.get_mut(&transfer.cookie) else {
             return;
         };
-        if !takes_channel(&mut client.channel, transfer) {
+        if !client.takes(transfer) {
             return;
         }
+        client.hidden.asks(transfer);
         let buffer = client.buffer;
         let buffer = self.look_at(buffer, transfer);
         let Some(client) = self.clients.get_mut(&transfer.cookie) else {
@@ -252,13 +255,10 @@ impl Process {
         let Some(server) = self.servers.get_mut(&transfer.cookie) else {
             return;
         };
-        let was = server.channel;
-        if !takes_channel(&mut server.channel, transfer) {
+        if !server.takes(transfer) {
             return;
         }
-        if was != server.channel {
-            server.begin_anew();
-        }
+        server.hidden.answers(transfer);
         let buffer = server.buffer;
         let buffer = self.look_at(buffer, transfer);
         let Some(server) = self.servers.get_mut(&transfer.cookie) else {
@@ -301,18 +301,15 @@ impl Process {
         let Some(server) = self.servers.get_mut(&transfer.cookie) else {
             return;
         };
-        let was = server.channel;
-        if !takes_channel(&mut server.channel, transfer) || transfer.length == 0 {
+        if !server.takes(transfer) || transfer.length == 0 {
             return;
         }
-        if was != server.channel {
-            server.begin_anew();
-        }
+        server.hidden.asks(transfer);
         let begins = transfer.offset;
         server.jump(begins, transfer.flags & TRANSFER_LOST != 0);
         let clients = &self.clients;
         let at = turn.and_then(|socket| clients.get(&socket));
-        let is_sure = turn.is_some() && at.is_none_or(|client| !client.unsure);
+        let is_sure = turn.is_some() && at.is_none_or(|client| !client.unsure && !client.hidden.is_hidden());
         let turn = turn.filter(|_| at.is_some());
         let logs_in = at
             // Startup packets begin with a zero; passwords are of type p.
@@ -354,9 +351,10 @@ impl Process {
         let Some(client) = self.clients.get_mut(&transfer.cookie) else {
             return;
         };
-        if !takes_channel(&mut client.channel, transfer) {
+        if !client.takes(transfer) {
             return;
         }
+        client.hidden.answers(transfer);
         let at_server = turn.filter(|socket| self.servers.contains_key(socket));
         if transfer.flags & TRANSFER_NONE != 0 {
             // The client takes nothing now: what its server has said waits.
@@ -417,12 +415,20 @@ impl Process {
     }
 }
 
-/// Whether the transfer is one of plaintext. Encrypted connections begin in the clear, and are counted anew then.
-fn takes_channel(channel: &mut u8, transfer: &Transfer) -> bool {
-    if *channel != transfer.channel && transfer.channel != Channel::Socket as u8 {
-        *channel = transfer.channel;
+impl Client {
+    /// Whether the transfer is one of plaintext. Encrypted connections begin in the clear.
+    fn takes(&mut self, transfer: &Transfer) -> bool {
+        if is_encrypted(self.channel, transfer) {
+            self.channel = transfer.channel;
+            self.hidden.is_seen();
+        }
+        self.channel == transfer.channel
     }
-    *channel == transfer.channel
+}
+
+/// Whether this is the first of an encrypted connection's plaintext.
+pub(super) fn is_encrypted(channel: u8, transfer: &Transfer) -> bool {
+    channel != transfer.channel && transfer.channel != Channel::Socket as u8
 }
 
 /// Where in the process' memory the bytes of a call lay.

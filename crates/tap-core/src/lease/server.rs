@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use ebpf_abi::Channel;
+use ebpf_abi::{Channel, Transfer};
 use lease::{Asked, Decision, Piece, Traffic};
 
 use super::{
     alignment::{Alignment, Found, Statement},
-    process::Buffer,
+    hidden::Hidden,
+    process::{Buffer, is_encrypted},
 };
 
 /// The connection.
@@ -18,6 +19,7 @@ pub(super) struct Server {
     pub(super) alignment: Option<Alignment>,
     mid_stream: bool,
     pub(super) buffer: Buffer,
+    pub(super) hidden: Hidden,
     /// Whose bytes were written, and to whom what was read went.
     pub(super) traffic: Traffic,
     /// A client takes nothing of it now.
@@ -31,13 +33,23 @@ impl Server {
             alignment: (mid_stream && !counted).then(Alignment::default),
             mid_stream,
             buffer: Buffer::default(),
+            hidden: Hidden::default(),
             traffic: Traffic::new(mid_stream),
             blocked: false,
         }
     }
 
+    /// Whether the transfer is one of plaintext. Encrypted connections begin in the clear, and are counted anew then.
+    pub(super) fn takes(&mut self, transfer: &Transfer) -> bool {
+        if is_encrypted(self.channel, transfer) {
+            self.channel = transfer.channel;
+            self.begin_anew();
+        }
+        self.channel == transfer.channel
+    }
+
     /// From here on its plaintext is another stream.
-    pub(super) fn begin_anew(&mut self) {
+    fn begin_anew(&mut self) {
         let is_over = self.traffic.is_over();
         *self = Self {
             channel: self.channel,
@@ -93,6 +105,17 @@ impl Server {
 
     /// The question in the pooler's own offsets.
     pub(super) fn aligned<'a>(&mut self, asked: &'a Asked) -> Result<Cow<'a, Asked>, Decision> {
+        if self.hidden.is_hidden() {
+            // The plaintext's first bytes may be on their way.
+            return Err(if asked.last || self.traffic.is_over() {
+                Decision::undecided(
+                    "its bytes are encrypted, and the plaintext is not seen in the pooler",
+                    [],
+                )
+            } else {
+                Decision::NotYet
+            });
+        }
         let Some(alignment) = &mut self.alignment else {
             return Ok(Cow::Borrowed(asked));
         };

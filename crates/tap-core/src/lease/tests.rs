@@ -24,6 +24,7 @@ struct Pooler {
     order: u32,
     thread: u32,
     process: u32,
+    channel: Channel,
     /// Bytes received and sent, by socket.
     counts: HashMap<u64, [u64; 2]>,
 }
@@ -41,6 +42,7 @@ impl Pooler {
             order: 0,
             thread: PROCESS,
             process: PROCESS,
+            channel: Channel::Socket,
             counts: HashMap::new(),
         }
     }
@@ -67,7 +69,7 @@ impl Pooler {
             length,
             front,
             direction: direction as u8,
-            channel: Channel::Socket as u8,
+            channel: self.channel as u8,
             flags,
             reserved: [0; 5],
         };
@@ -225,6 +227,54 @@ fn what_is_left_is_moved_to_the_front_before_more_is_received() {
     pooler.send(A, BUFFERS[1], 66, [8; FRONT]);
     assert_eq!(pooler.ask(30..45, 132 + 4096), of(A, 0..15, By::Both));
     assert_eq!(pooler.ask(30..45, 132 + 4096 + 36), of(A, 0..15, By::Both));
+}
+
+#[test]
+fn cipher_text_is_nobodys_word() {
+    let ssl = [0, 0, 0, 8, 4, 210, 22, 47, 0, 0, 0, 0, 0, 0, 0, 0];
+    let accepted = [b'S', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let cipher = [23, 3, 3, 0, 40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+    // The client's side: what the pooler sends on is its own as far as memory shows.
+    let mut pooler = Pooler::new(Kind::PgBouncer);
+    pooler.receive(A, BUFFERS[0], 8, ssl);
+    pooler.send(A, OWN, 1, accepted);
+    pooler.receive(A, BUFFERS[0], 45, cipher);
+    pooler.send(SERVER, OWN, 15, QUERY);
+    pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+    pooler.nothing(B);
+    assert_eq!(candidates(pooler.ask(0..15, 66)), [A]);
+    // The server's side: the backend's offsets are of another stream.
+    let mut pooler = Pooler::new(Kind::PgBouncer);
+    pooler.send(SERVER, OWN, 8, ssl);
+    pooler.receive(SERVER, BUFFERS[1], 1, accepted);
+    pooler.receive(A, BUFFERS[0], 15, QUERY);
+    pooler.send(SERVER, OWN, 45, cipher);
+    pooler.receive(SERVER, BUFFERS[1], 90, cipher);
+    pooler.send(A, OWN, 66, ANSWER);
+    pooler.nothing(B);
+    assert_eq!(pooler.ask(10..25, 50), Decision::NotYet);
+    assert!(pooler.poolers.drain(SERVER).is_none());
+    // Once the plaintext is seen, it counts.
+    pooler.channel = Channel::Tls;
+    pooler.counts.clear();
+    pooler.receive(A, BUFFERS[2], 15, QUERY);
+    pooler.send(SERVER, BUFFERS[2], 15, QUERY);
+    pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+    pooler.send(A, BUFFERS[1], 66, ANSWER);
+    assert_eq!(pooler.ask(0..15, 66), of(A, 0..15, By::Both));
+}
+
+#[test]
+fn a_refused_encryption_leaves_the_connection_in_the_clear() {
+    let gss = [0, 0, 0, 8, 4, 210, 22, 48, 0, 0, 0, 0, 0, 0, 0, 0];
+    let refused = [b'N', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut pooler = Pooler::new(Kind::PgBouncer);
+    pooler.send(SERVER, OWN, 8, gss);
+    pooler.receive(SERVER, BUFFERS[1], 1, refused);
+    pooler.receive(A, BUFFERS[0], 15, QUERY);
+    pooler.send(SERVER, BUFFERS[0], 15, QUERY);
+    pooler.answer(A, BUFFERS[1]);
+    assert_eq!(pooler.ask(8..23, 67), of(A, 0..15, By::Both));
 }
 
 #[test]
