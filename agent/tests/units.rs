@@ -84,10 +84,12 @@ fn systemd_takes_the_units_and_finds_them_closed() {
         let path = installed(folder.path(), name);
         let output = analyze(&["verify", "--man=no"], &path);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success() && said.trim().is_empty(),
-            "{name}: {said}"
-        );
+        // It looks at what other packages have installed, too.
+        let about_others = |line: &str| line.starts_with("/lib/systemd/") || line.contains(": /lib/systemd/");
+        let is_silent = said
+            .lines()
+            .all(|line| line.trim().is_empty() || about_others(line));
+        assert!(output.status.success() && is_silent, "{name}: {said}");
         let output = analyze(
             &["security", "--offline=yes", &format!("--threshold={exposure}")],
             &path,

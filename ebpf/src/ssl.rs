@@ -23,7 +23,7 @@ pub fn entered(ctx: &ProbeContext, direction: Direction, is_ex: bool) {
     let ids = bpf_get_current_pid_tgid();
     // SAFETY: the value is only read, and at once.
     let target = unsafe { TARGETS.get((ids >> 32) as u32) };
-    if !target.is_some_and(|target| target.flags & TARGET_POOLER != 0) {
+    if target.is_none_or(|target| target.flags & TARGET_POOLER == 0) {
         return;
     }
     let Some(thread) = transfer::thread(ids as u32) else {

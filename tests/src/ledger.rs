@@ -214,8 +214,8 @@ fn judge_session(
     let unit = program
         .and_then(|program| expected.units.get(program))
         .map(String::as_str);
-    // Bytes of what is not recorded, and of what is recorded though a gap tells it missing: what the collector had before
-    // it could say so to an agent that was killed.
+    // Bytes of what is not recorded; and of what may be told missing, though it is recorded (the collector had it before it
+    // could say so to an agent that was killed) or does not count (the agent took bytes before it said that it was ready).
     let (mut lost, mut both) = (0, 0);
     let (mut counts, mut all_simple) = (0, true);
     for statement in &session.statements {
@@ -223,7 +223,11 @@ fn judge_session(
             continue;
         };
         let found = requests.get_mut(&number).and_then(Vec::pop);
+        let is_covered = gaps.iter().any(|gap| gap.covers(statement.at_ns));
         if statement.at_ns < expected.from_ns {
+            if is_covered {
+                both += statement.text.len() as u64 + 6;
+            }
             continue;
         }
         counts += 1;
@@ -231,7 +235,7 @@ fn judge_session(
         match found {
             Some(request) => {
                 ledger.recorded += 1;
-                if gaps.iter().any(|gap| gap.covers(statement.at_ns)) {
+                if is_covered {
                     both += statement.text.len() as u64 + 6;
                 }
                 judge_request(statement, request, unit, ledger);
@@ -466,12 +470,16 @@ mod tests {
     }
 
     fn judged_by(record: &Record) -> Ledger {
+        judged_from(record, 0)
+    }
+
+    fn judged_from(record: &Record, from_ns: i64) -> Ledger {
         let units = BTreeMap::from([("shop".to_owned(), "shop.service".to_owned())]);
         let counted = BTreeSet::from(["shop".to_owned()]);
         let expected = Expected {
             role: "app_user",
             units: &units,
-            from_ns: 0,
+            from_ns,
             counted: &counted,
         };
         judge(&[log()], record, expected)
@@ -508,6 +516,19 @@ mod tests {
         let mut short = seen(&[100_000_000_001, 100_000_000_003]);
         short.gaps.push(gap(4, 6, 43));
         assert_eq!(judged(short).wrong_bytes, 1);
+        // What does not count yet may be told missing.
+        let mut early = seen(&[100_000_000_003]);
+        early.gaps.push(gap(4, 6, 44));
+        let host = Record {
+            sessions: BTreeMap::from([("x".to_owned(), early)]),
+            ..Record::default()
+        };
+        let early = judged_from(&host, 5_500_000_000);
+        assert_eq!(
+            (early.statements, early.bytes_told, early.none()),
+            (1, 44, true),
+            "{early:?}"
+        );
         // Lost answers hide no request.
         let mut answers = seen(&[100_000_000_001, 100_000_000_003]);
         answers.gaps.push(Gap {

@@ -10,6 +10,9 @@ use std::{
 /// A table by the kernel's socket cookies.
 pub type ByCookie<T> = HashMap<u64, T, BuildHasherDefault<Mix>>;
 
+/// A table by process or thread ids, which the kernel counts up, too.
+pub(crate) type ById<T> = HashMap<u32, T, BuildHasherDefault<Mix>>;
+
 /// Spreads a cookie over all bits. The kernel counts cookies up, and no peer chooses them: a table of them needs no
 /// protection from chosen keys.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +27,10 @@ impl Hasher for Mix {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
     }
 
     fn write_u64(&mut self, number: u64) {

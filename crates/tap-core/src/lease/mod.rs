@@ -14,14 +14,14 @@ mod memory;
 mod process;
 mod server;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use ebpf_abi::{SOCKET_MID_STREAM, SOCKET_UNCOUNTED, SocketFact, Transfer};
 
 pub use ::lease::{Asked, By, Coded, Decision, Kind, Leased, Portion, Traffic, decide};
 
 use self::process::Process;
-use crate::cookies::ByCookie;
+use crate::cookies::{ByCookie, ById};
 
 /// Which end of its connection a pooler is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ const CLOSED: usize = 8_192;
 /// The poolers of a host.
 #[derive(Debug, Default)]
 pub struct Poolers {
-    processes: HashMap<u32, Process>,
+    processes: ById<Process>,
     /// The process of each socket.
     sockets: ByCookie<u32>,
     closed: VecDeque<u64>,

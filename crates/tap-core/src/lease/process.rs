@@ -1,6 +1,6 @@
 //! One process of a pooler: its threads, its memory, and what it did with its sockets.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
 use ebpf_abi::{
     Channel, Direction, FRONT, TRANSFER_END, TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer,
@@ -14,7 +14,7 @@ use super::{
     memory::{Memory, Origin},
     server::Server,
 };
-use crate::cookies::ByCookie;
+use crate::cookies::{ByCookie, ById};
 
 /// Threads of a process that are remembered. A thread that is not begins anew.
 const THREADS: usize = 1_024;
@@ -28,7 +28,7 @@ pub(super) struct Process {
     /// It ended.
     pub(super) is_over: bool,
     memory: Memory,
-    threads: HashMap<u32, Turn>,
+    threads: ById<Turn>,
 }
 
 /// A connection of a client's.

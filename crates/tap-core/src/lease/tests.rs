@@ -1,5 +1,7 @@
 //! What a pooler does with its sockets, call by call, as strace showed it of PgBouncer 1.18; and what it must not be taken for.
 
+use std::collections::HashMap;
+
 use ebpf_abi::{Channel, Direction, FRONT, FactKind, SocketRole, TRANSFER_END, TRANSFER_NONE};
 
 use super::*;
