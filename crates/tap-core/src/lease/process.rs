@@ -1,6 +1,6 @@
 //! One process of a pooler: its threads, its memory, and what it did with its sockets.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use ebpf_abi::{
     Channel, Direction, FRONT, TRANSFER_END, TRANSFER_LOST, TRANSFER_NONE, TRANSFER_UNPROVEN, Transfer,
@@ -28,6 +28,8 @@ pub(super) struct Process {
     /// It ended.
     pub(super) is_over: bool,
     memory: Memory,
+    /// Clients whose words nobody sees.
+    hidden: BTreeSet<u64>,
     threads: ById<Turn>,
 }
 
@@ -116,6 +118,7 @@ impl Process {
     pub(super) fn closed(&mut self, cookie: u64) {
         if let Some(client) = self.clients.get_mut(&cookie) {
             client.ended = true;
+            self.hidden.remove(&cookie);
         }
         if let Some(server) = self.servers.get_mut(&cookie) {
             server.traffic.end();
@@ -124,6 +127,7 @@ impl Process {
 
     /// Another process has a connection from now on.
     pub(super) fn give(&mut self, cookie: u64) -> Connection {
+        self.hidden.remove(&cookie);
         Connection {
             client: self.clients.remove(&cookie),
             server: self.servers.remove(&cookie),
@@ -134,6 +138,9 @@ impl Process {
     pub(super) fn take(&mut self, cookie: u64, connection: Connection) {
         if let Some(mut client) = connection.client {
             client.buffer = Buffer::default();
+            if client.hidden.is_hidden() {
+                self.hidden.insert(cookie);
+            }
             self.clients.insert(cookie, client);
         }
         if let Some(mut server) = connection.server {
@@ -233,6 +240,9 @@ impl Process {
         if !client.takes(transfer) {
             return;
         }
+        if client.channel != Channel::Socket as u8 {
+            self.hidden.remove(&transfer.cookie);
+        }
         client.hidden.asks(transfer);
         let buffer = client.buffer;
         let buffer = self.look_at(buffer, transfer);
@@ -309,7 +319,9 @@ impl Process {
         server.jump(begins, transfer.flags & TRANSFER_LOST != 0);
         let clients = &self.clients;
         let at = turn.and_then(|socket| clients.get(&socket));
-        let is_sure = turn.is_some() && at.is_none_or(|client| !client.unsure && !client.hidden.is_hidden());
+        // Whose words nobody sees may have said it, whoever the thread was at as far as is seen.
+        let is_seen = self.hidden.is_empty();
+        let is_sure = is_seen && turn.is_some() && at.is_none_or(|client| !client.unsure);
         let turn = turn.filter(|_| at.is_some());
         let logs_in = at
             // Startup packets begin with a zero; passwords are of type p.
@@ -355,6 +367,9 @@ impl Process {
             return;
         }
         client.hidden.answers(transfer);
+        if client.hidden.is_hidden() && !client.ended {
+            self.hidden.insert(transfer.cookie);
+        }
         let at_server = turn.filter(|socket| self.servers.contains_key(socket));
         if transfer.flags & TRANSFER_NONE != 0 {
             // The client takes nothing now: what its server has said waits.

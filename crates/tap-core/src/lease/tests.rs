@@ -245,6 +245,17 @@ fn cipher_text_is_nobodys_word() {
     pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
     pooler.nothing(B);
     assert_eq!(candidates(pooler.ask(0..15, 66)), [A]);
+    // Nor is anything else surely the pooler's, as long as such a client is there: its calls may not be seen at all.
+    pooler.send(SERVER, OWN, 15, QUERY);
+    pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+    pooler.nothing(A);
+    assert_eq!(candidates(pooler.ask(15..30, 132)), [B]);
+    pooler.poolers.handle_close(A);
+    pooler.nothing(B);
+    pooler.send(SERVER, OWN, 15, QUERY);
+    pooler.receive(SERVER, BUFFERS[1], 66, ANSWER);
+    pooler.nothing(C);
+    assert_eq!(pooler.ask(30..45, 198), Decision::Own);
     // The server's side: the backend's offsets are of another stream.
     let mut pooler = Pooler::new(Kind::PgBouncer);
     pooler.send(SERVER, OWN, 8, ssl);

@@ -89,7 +89,9 @@ impl Findings {
             self.extra,
             if expected.lossy { 0 } else { self.missing },
         ];
+        let is_seen = self.statements > self.missing;
         faults.iter().all(|count| *count == 0)
+            && is_seen
             && expected
                 .share
                 .is_none_or(|share| self.joined_share().is_some_and(|found| found >= share))

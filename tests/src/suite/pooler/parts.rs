@@ -185,7 +185,7 @@ pub(super) const PARTS: [Part; 12] = [
             logged: false,
             ..BOUNCER
         },
-        units: (40, 120),
+        units: (0, 0),
         event: Event::Attach,
         share: None,
         ..TRANSACTION
@@ -248,6 +248,10 @@ fn load(part: &Part, full: bool) -> Load {
         doomed: part.doomed,
     };
     match part.event {
+        Event::Attach => Load {
+            seconds: if full { 40 } else { 8 },
+            ..load
+        },
         Event::Restarts => Load {
             seconds: if full { 90 } else { 20 },
             tcp: (2, 2),
