@@ -217,6 +217,10 @@ pub(super) async fn run(part: &Part, plan: &Plan, poolers: &Poolers) -> Result<(
         scene.start_tap().await?;
     }
     scene.start_pooler().await?;
+    if part.setup.tls {
+        // A pooler's encryption is probed some 50 ms after it began; who connects before is not named.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     let load = load(part, plan.full);
     scene.start_clients(&load).await?;
     if part.setup.program != Program::Pgpool && !part.setup.tls && !part.setup.apart {
