@@ -93,7 +93,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// The agent and the collector to measure.
 fn programs(command: &mut Command) -> anyhow::Result<&mut Command> {
     let agent = release("pgwitness-agent")?;
-    step::run(build::linting().args(["build", "--locked", "--package", "pgwitness-collector"]))?;
+    // With the whole workspace: alone its query engine would be built with other features, all of it anew.
+    step::run(build::linting().args(["build", "--locked", "--workspace"]))?;
     let collector = build::target().join("debug").join("pgwitness-collector");
     Ok(command
         .arg("--agent")
