@@ -85,6 +85,7 @@ pub(super) fn query(query: &Query) -> v1::Query {
         asserted: query.asserted.as_deref().map(asserted),
         effective_role: role_of(query).to_owned(),
         effective_role_possibly_stale: role_may_be_stale(query),
+        subjects: Vec::new(),
     }
 }
 
@@ -136,6 +137,7 @@ pub(super) fn param(param: &Param) -> v1::Param {
         value,
         truncated: cut,
         raw,
+        token: Vec::new(),
     }
 }
 
@@ -218,6 +220,8 @@ fn object(object: &ObjectRef) -> v1::Object {
         access: access(object.access).into(),
         columns: object.columns.clone(),
         source: FROM_SQL.to_owned(),
+        filtered: object.filtered.clone(),
+        columns_exact: object.exact,
     }
 }
 

@@ -106,6 +106,7 @@ fn read(text: &str, tokens: &[Token], redacted: String) -> Statement {
         command: recognised.command,
         parsed,
         objects: found.objects,
+        values: Vec::new(),
         effect,
     }
 }

@@ -85,6 +85,46 @@ pub struct ObjectRef {
     pub access: Access,
     /// Columns selected, returned, inserted, assigned or copied, as far as names say so; `*` gives none.
     pub columns: Vec<String>,
+    /// Columns that decide which rows, or in which order: in `WHERE`, `ON`, `USING`, `HAVING`, `GROUP BY`, `ORDER BY`.
+    pub filtered: Vec<String>,
+    /// All of its columns are read: `*` stands for them.
+    pub star: bool,
+    /// `columns` and `filtered` are all that the text names of it, each surely its own.
+    pub exact: bool,
+}
+
+/// A value that the text compares a column with, or puts into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueUse {
+    /// Place of the column's object in [`Statement::objects`].
+    pub object: usize,
+    /// The column.
+    pub column: String,
+    /// What is done with the value.
+    pub role: ValueRole,
+    /// Where the value stands.
+    pub operand: Operand,
+}
+
+/// What a statement does with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueRole {
+    /// It, or another one of the same list, has to equal the column of every row that the object gives: `WHERE id = 42 AND …`,
+    /// `id IN (1, 2)`.
+    Restricts,
+    /// It is compared for equality, but other rows may be touched, too: under `OR`, in an outer join's `ON`, in `CASE`.
+    Compared,
+    /// It is inserted or assigned.
+    Written,
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// The parameter `$n`; n counts from 1.
+    Param(u16),
+    /// The literal with this number in the text, from 0: place among its tokens that [`redact`] replaces.
+    Literal(u32),
 }
 
 /// The meaning of one statement. Holds no literal, so it may be kept, shipped and shared.
@@ -104,6 +144,8 @@ pub struct Statement {
     pub parsed: bool,
     /// What the text names, in order of appearance, each (schema, name, kind, access) once.
     pub objects: Vec<ObjectRef>,
+    /// Values that it compares columns with for equality, or writes to them; in order of appearance.
+    pub values: Vec<ValueUse>,
     /// What running it may do to the settings of its session.
     pub effect: Effect,
 }

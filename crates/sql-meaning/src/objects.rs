@@ -80,6 +80,9 @@ impl Found {
                 kind,
                 access,
                 columns,
+                filtered: Vec::new(),
+                star: false,
+                exact: false,
             });
         }
     }

@@ -416,6 +416,39 @@ pub struct Query {
     /// Since that was set, code ran that nobody sees and that may have changed it.
     #[prost(bool, tag = "12")]
     pub effective_role_possibly_stale: bool,
+    /// Whose records it touched, for the columns that the agent's classification names.
+    #[prost(message, repeated, tag = "13")]
+    pub subjects: ::prost::alloc::vec::Vec<Subject>,
+}
+/// The values of one identifying column that a statement named, wrote or got back: whose records it touched.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Subject {
+    /// As the classification names them: "public.customers" and "id".
+    #[prost(string, tag = "1")]
+    pub object: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub column: ::prost::alloc::string::String,
+    /// "integer", "numeric", "text", "uuid", …: by which rule values were brought into one form before they became tokens.
+    #[prost(string, tag = "3")]
+    pub family: ::prost::alloc::string::String,
+    /// Id of the key of the tokens.
+    #[prost(string, tag = "4")]
+    pub key: ::prost::alloc::string::String,
+    /// 16 bytes each, ascending, each once: HMAC-SHA-256 over family and value, cut.
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    pub tokens: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// In place of tokens, if there were more than the cap: a filter of them all (crates/subjects says how it is read).
+    #[prost(bytes = "vec", tag = "6")]
+    pub filter: ::prost::alloc::vec::Vec<u8>,
+    /// How many different values the filter holds; 0 without one.
+    #[prost(uint64, tag = "7")]
+    pub filter_values: u64,
+    /// All records of the object that it touched are among these.
+    #[prost(bool, tag = "8")]
+    pub complete: bool,
+    /// Where the values come from: "predicate", "written", "returned".
+    #[prost(string, repeated, tag = "9")]
+    pub sources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What a client says about who is behind it. It stands beside what was observed, never in its place.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -478,6 +511,9 @@ pub struct Param {
     /// `value` is the bytes in hexadecimal, because their type is not known or they are not of it.
     #[prost(bool, tag = "7")]
     pub raw: bool,
+    /// Where values of the column that it is compared with, or written to, become tokens: as in Subject.
+    #[prost(bytes = "vec", tag = "8")]
+    pub token: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Statement {
@@ -536,11 +572,18 @@ pub struct Object {
     pub kind: ::prost::alloc::string::String,
     #[prost(enumeration = "Access", tag = "4")]
     pub access: i32,
+    /// Read (selected, returned, copied out) or, of a written object, written.
     #[prost(string, repeated, tag = "5")]
     pub columns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Where the knowledge comes from: "sql", "wire" or "catalog".
     #[prost(string, tag = "6")]
     pub source: ::prost::alloc::string::String,
+    /// Columns that decide which rows: in WHERE, ON, HAVING, USING, GROUP BY, ORDER BY.
+    #[prost(string, repeated, tag = "7")]
+    pub filtered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `columns` and `filtered` are all that the statement names of it, each surely its own.
+    #[prost(bool, tag = "8")]
+    pub columns_exact: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Result {

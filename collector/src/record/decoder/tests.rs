@@ -99,6 +99,7 @@ fn own() -> v1::Event {
                 value: Some("ö".into()),
                 truncated: true,
                 raw: true,
+                ..v1::Param::default()
             }],
             ..Default::default()
         })),
