@@ -51,6 +51,10 @@ pub struct Run {
     /// Up to then everything was delivered of all connections, but for those whose slot is not settled and later ones.
     #[prost(uint64, tag = "3")]
     pub delivered: u64,
+    /// When the first run of this boot ended that had another behind it: connections of which no run heard since may have
+    /// spoken between any two of them. 0: there was none.
+    #[prost(uint64, tag = "4")]
+    pub unheard_since: u64,
 }
 
 /// A connection, and how far it was delivered.
@@ -149,6 +153,16 @@ pub struct KeptOwner {
     pub login_uid: Option<u32>,
 }
 
+impl Run {
+    /// From when on a connection that no slot names may have spoken unseen.
+    fn unheard(&self) -> u64 {
+        match self.unheard_since {
+            0 => self.delivered.max(self.began),
+            since => since,
+        }
+    }
+}
+
 impl Kept {
     /// A connection as it stands now.
     pub fn new(cookie: u64, told: &Told, session: KeptSession) -> Self {
@@ -162,6 +176,16 @@ impl Kept {
             between_requests: told.between_requests,
             session: Some(session),
         }
+    }
+
+    /// The run that saw it silent is over: from where that one came to, nobody knows. Returns whether that changes it. A
+    /// later run that does not hear of it either must not take its own word for it.
+    fn outlive(&mut self, run: &Run) -> bool {
+        let changes = std::mem::replace(&mut self.settled, false);
+        if changes {
+            self.at = self.at.max(run.delivered);
+        }
+        changes
     }
 
     /// Where its events end.
@@ -231,6 +255,7 @@ impl Progress {
                 boot_id: boot_id.to_owned(),
                 began: now,
                 delivered: 0,
+                unheard_since: 0,
             },
             slots: HashMap::new(),
             free: Vec::new(),
@@ -318,7 +343,10 @@ impl State {
                     self.used = slot + 1;
                     match kept.filter(|kept| kept.session.is_some() && !self.slots.contains_key(&kept.cookie))
                     {
-                        Some(kept) => {
+                        Some(mut kept) => {
+                            if kept.outlive(&run) {
+                                write_slot(&file, slot, &kept)?;
+                            }
                             self.slots.insert(kept.cookie, slot);
                             former.connections.insert(kept.cookie, kept);
                         }
@@ -328,7 +356,11 @@ impl State {
                         }
                     }
                 }
-                former.run = Some(run);
+                self.run.unheard_since = run.unheard();
+                former.run = Some(Run {
+                    unheard_since: run.unheard(),
+                    ..run
+                });
             }
             // Of another boot, or nothing that could be of use.
             _ => file.set_len(0)?,

@@ -113,6 +113,10 @@ impl Answers {
     /// Marks the processes of servers that run already.
     fn find_servers(&mut self) -> Result<(), aya::maps::MapError> {
         let again = std::mem::replace(&mut self.looked, true);
+        if !again {
+            // Before the servers: what a backend is seen to read, its pooler has to be seen to send.
+            self.mark_poolers()?;
+        }
         for (server, family) in self.servers.running() {
             if self.servers.is_tapped(server.pid) || !self.servers.consider(server.pid) {
                 continue;

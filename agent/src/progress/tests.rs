@@ -56,7 +56,16 @@ fn what_was_delivered_is_there_for_the_next_run() {
     progress.delivered(4);
     let (_, former) = reopen(folder.path());
     assert_eq!(former.run.as_ref().map(|run| run.delivered), Some(500));
-    assert_eq!(former.connections.get(&1), Some(&kept(1, 10)));
+    let silent = Kept {
+        settled: false,
+        at: 500,
+        ..kept(1, 10)
+    };
+    assert_eq!(
+        former.connections.get(&1),
+        Some(&silent),
+        "up to where all was delivered"
+    );
     assert_eq!(left(folder.path()), [(1, 10), (2, 20)]);
     progress.delivered(5);
     assert_eq!(left(folder.path()), [(1, 30), (3, 5)]);
@@ -65,6 +74,36 @@ fn what_was_delivered_is_there_for_the_next_run() {
     assert_eq!(left(folder.path()), [(3, 5)]);
     let (_, former) = reopen(folder.path());
     assert_eq!(former.run.map(|run| run.delivered), Some(900));
+}
+
+#[test]
+fn what_a_run_does_not_hear_of_is_missing_since_the_one_that_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (first, _) = reopen(folder.path());
+    first.note(1, 500, [open(1, 10)].into_iter());
+    first.delivered(1);
+    drop(first);
+    // It hears of another connection alone, and delivers that.
+    let (second, former) = Progress::open(folder.path(), BOOT, 2_000);
+    assert_eq!(former.run.map(|run| run.unheard_since), Some(1_000));
+    second.note(1, 2_500, [open(2, 20)].into_iter());
+    second.delivered(1);
+    drop(second);
+    let (_, former) = Progress::open(folder.path(), BOOT, 3_000);
+    let since = |cookie| {
+        former
+            .connections
+            .get(&cookie)
+            .map(|kept| (kept.at, kept.settled))
+    };
+    assert_eq!(
+        since(1),
+        Some((500, false)),
+        "nobody knows what it said between the two"
+    );
+    assert_eq!(since(2), Some((2_500, false)));
+    let run = former.run.expect("a run");
+    assert_eq!((run.delivered, run.unheard_since), (2_500, 1_000));
 }
 
 #[test]

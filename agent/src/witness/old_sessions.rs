@@ -154,10 +154,9 @@ impl Witness {
         if let Some(owner) = &owner {
             self.connections.opened(&owner_fact(owner, fact));
         }
-        let earlier = match (&self.old.former, &kept) {
-            (Some(run), Some(kept)) => Some(of_kept(run, kept, session)),
-            (run, None) => of_unknown(run.as_ref(), self.old.began, session, &self.processes),
-            (None, Some(_)) => None,
+        let earlier = match &kept {
+            Some(kept) => Some(of_kept(kept, session)),
+            None => of_unknown(self.old.former.as_ref(), self.old.began, session, &self.processes),
         };
         if let Some(title) = title {
             self.tap.handle_title(fact.cookie, title);
@@ -314,10 +313,10 @@ impl Witness {
 
     /// A connection of the former run is over, and this run never heard of it.
     fn unseen_end(&mut self, cookie: u64, at: u64, out: &mut impl FnMut(&Encoded)) {
-        let Some((kept, run)) = self.old.left.remove(&cookie).zip(self.old.former.as_ref()) else {
+        let Some(kept) = self.old.left.remove(&cookie) else {
             return;
         };
-        let since = since(run, &kept);
+        let since = kept.at;
         self.old.closed.push(cookie);
         let Some(fact) = kept
             .session
@@ -401,12 +400,12 @@ impl Witness {
 }
 
 /// What a former run that knew a connection says of it.
-fn of_kept(run: &Run, kept: &Kept, session: &SessionFacts) -> Earlier {
+fn of_kept(kept: &Kept, session: &SessionFacts) -> Earlier {
     let places = kept.places();
     Earlier {
         places: Earlier::counts(session, places.channel).then_some(places),
         between_requests: kept.between_requests,
-        since: since(run, kept),
+        since: kept.at,
         reason: AGENT_RESTART,
     }
 }
@@ -436,26 +435,17 @@ fn of_unknown(
     }
     let run = run?;
     // Ticks are cut: one that began in the tick in which the run did may have been before it.
-    if start > run.began {
+    if start > run.began.min(run.unheard_since) {
         // Nothing of it was ever delivered.
         return Some(from_its_start(AGENT_RESTART));
     }
-    // Silent for as long as that run delivered something.
+    // Silent for as long as runs delivered something.
     Some(Earlier {
         places: None,
         between_requests: false,
-        since: run.delivered.max(run.began),
+        since: run.unheard_since,
         reason: AGENT_RESTART,
     })
-}
-
-/// From when on something of a connection may be missing.
-fn since(run: &Run, kept: &Kept) -> u64 {
-    if kept.settled {
-        kept.at.max(run.delivered)
-    } else {
-        kept.at
-    }
 }
 
 fn is_running(processes: &Processes, session: &KeptSession) -> bool {

@@ -106,6 +106,8 @@ struct Sums {
     unavailable: Vec<Value>,
     /// The lowest of PgBouncer's modes.
     joined_share: Option<f64>,
+    /// The same, and where something happened meanwhile: of the links to clients alone.
+    linked_share: Option<f64>,
     poolers: BTreeMap<String, u64>,
 }
 
@@ -125,6 +127,7 @@ impl Sums {
         }
         let mut line = figures(json!({
             "part": part.name, "pooler": version, "seconds": seconds, "joined_share": found.joined_share(),
+            "linked_share": found.linked_share(),
         }))?;
         line.extend(figures(serde_json::to_value(found)?)?);
         line.insert("principals".to_owned(), found.principals.len().into());
@@ -134,8 +137,14 @@ impl Sums {
                 .push(json!({ "part": part.name, "reason": "something is wrong, see its figures" }));
         }
         if part.setup.program != poolers::Program::Pgpool && expected.share.is_some() {
-            let share = found.joined_share().unwrap_or_default();
-            self.joined_share = Some(self.joined_share.map_or(share, |least| least.min(share)));
+            let least = |of: &mut Option<f64>, share: Option<f64>| {
+                let share = share.unwrap_or_default();
+                *of = Some(of.map_or(share, |least| least.min(share)));
+            };
+            least(&mut self.linked_share, found.linked_share());
+            if part.event == parts::Event::Nothing {
+                least(&mut self.joined_share, found.joined_share());
+            }
         }
         *self.poolers.entry(version.to_owned()).or_default() += found.statements;
         self.lines.push(Value::Object(line));
@@ -150,6 +159,7 @@ impl Sums {
             "principals": principals,
             "unknown": self.total.unknown + self.total.unknown_without_reason,
             "joined_share": self.joined_share,
+            "linked_share": self.linked_share,
             "poolers": self.poolers,
             // The same statements: what each of the two says of who sent them.
             "pgaudit": { "statements": self.total.audited, "identities": 1 },

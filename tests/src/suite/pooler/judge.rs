@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 
 use super::journal::Journals;
-use super::record::{Recorded, Request};
+use super::record::{Gap, Recorded, Request};
 use super::server_log::{Said, Session};
 use super::truth::{Owner, Truth};
 
@@ -21,8 +21,10 @@ pub(super) struct Expected {
     pub(super) lossy: bool,
     /// Whether another process stands between client and pooler, under the client's principal.
     pub(super) relayed: bool,
-    /// Whether the clients' names must be there; if not, only that none is wrong counts.
+    /// Which part of what is recorded must be linked to its client; if not said, only that nothing is wrong counts.
     pub(super) share: Option<f64>,
+    /// When the tap was there, in nanoseconds since the Unix epoch: what is missing after that has to be told.
+    pub(super) from_ns: i64,
 }
 
 /// What the comparison found, in statements.
@@ -32,10 +34,14 @@ pub(super) struct Findings {
     pub(super) statements: u64,
     /// Of these, those that are byte for byte the same of many clients, as are their answers.
     pub(super) identical_statements: u64,
+    /// Of these, those that are recorded.
+    pub(super) recorded: u64,
     /// Recorded under the client's own principal, surely.
     pub(super) joined: u64,
-    /// Under its own principal, less surely.
+    /// Under its own principal, less surely: the link is as sure, but not who the client is.
     pub(super) inferred: u64,
+    /// Given back to its client by a lease, whoever that is known to be.
+    pub(super) linked: u64,
     /// Unknown, and the reason says that several clients may have sent it.
     pub(super) ambiguous: u64,
     /// Unknown, with a reason (ambiguous ones among them).
@@ -54,6 +60,8 @@ pub(super) struct Findings {
     pub(super) end_users: u64,
     /// In the server's log, and not recorded.
     pub(super) missing: u64,
+    /// Of these, sent while the tap was there, and in the time of no gap of their session or of the agent.
+    pub(super) untold: u64,
     /// Recorded, and not in the server's log.
     pub(super) extra: u64,
     /// Whose client is known by a ticket, a mark or the pooler's log.
@@ -87,6 +95,7 @@ impl Findings {
             self.impossible,
             self.disagreements,
             self.extra,
+            self.untold,
             if expected.lossy { 0 } else { self.missing },
         ];
         let is_seen = self.statements > self.missing;
@@ -94,14 +103,22 @@ impl Findings {
             && is_seen
             && expected
                 .share
-                .is_none_or(|share| self.joined_share().is_some_and(|found| found >= share))
+                .is_none_or(|share| self.linked_share().is_some_and(|found| found >= share))
+    }
+
+    /// Linked, of all that clients sent and that is recorded.
+    pub(super) fn linked_share(&self) -> Option<f64> {
+        self.share(self.linked)
     }
 
     /// Joined, of all that clients sent and that is recorded.
     pub(super) fn joined_share(&self) -> Option<f64> {
-        let all = self.statements.saturating_sub(self.missing);
-        #[expect(clippy::cast_precision_loss, reason = "counts of statements are small")]
-        (all > 0).then(|| self.joined as f64 / all as f64)
+        self.share(self.joined)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of statements are small")]
+    fn share(&self, part: u64) -> Option<f64> {
+        (self.recorded > 0).then(|| part as f64 / self.recorded as f64)
     }
 
     /// Adds another part's counts.
@@ -109,8 +126,10 @@ impl Findings {
         for (sum, count) in [
             (&mut self.statements, other.statements),
             (&mut self.identical_statements, other.identical_statements),
+            (&mut self.recorded, other.recorded),
             (&mut self.joined, other.joined),
             (&mut self.inferred, other.inferred),
+            (&mut self.linked, other.linked),
             (&mut self.ambiguous, other.ambiguous),
             (&mut self.unknown, other.unknown),
             (&mut self.unknown_without_reason, other.unknown_without_reason),
@@ -121,6 +140,7 @@ impl Findings {
             (&mut self.foreign_shown, other.foreign_shown),
             (&mut self.end_users, other.end_users),
             (&mut self.missing, other.missing),
+            (&mut self.untold, other.untold),
             (&mut self.extra, other.extra),
             (&mut self.witnessed, other.witnessed),
             (&mut self.confirmed, other.confirmed),
@@ -151,12 +171,20 @@ impl Findings {
     }
 }
 
-/// Compares. `requests` are those of each session.
+/// What was recorded.
+pub(super) struct Record {
+    /// The requests of each session.
+    pub(super) requests: Vec<Vec<Request>>,
+    /// What was told to be missing.
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// Compares.
 pub(super) fn judge(
     journals: &Journals,
     sessions: &[Session],
     truth: &Truth,
-    requests: &[Vec<Request>],
+    record: &Record,
     expected: &Expected,
 ) -> Findings {
     let mut findings = Findings {
@@ -168,7 +196,8 @@ pub(super) fn judge(
         findings.example("disagreements", || disagreement.clone());
     }
     let mut unsure = Vec::new();
-    for ((session, owners), requests) in sessions.iter().zip(&truth.owners).zip(requests) {
+    for ((session, owners), requests) in sessions.iter().zip(&truth.owners).zip(&record.requests) {
+        let gaps: Vec<&Gap> = record.gaps.iter().filter(|gap| gap.is_of(session.pid)).collect();
         for (said, request) in pairs(&session.statements, requests) {
             let said = said.and_then(|index| Some((session.statements.get(index)?, owners.get(index)?)));
             let request = request.and_then(|index| requests.get(index));
@@ -183,7 +212,9 @@ pub(super) fn judge(
             count(&mut findings, said, owner);
             let Some(request) = request else {
                 findings.missing += 1;
-                findings.example("missing", || {
+                let told = said.at_ns < expected.from_ns || gaps.iter().any(|gap| gap.covers(said.at_ns));
+                findings.untold += u64::from(!told);
+                findings.example(if told { "missing" } else { "untold" }, || {
                     format!(
                         "backend {}: logged and not recorded: {}",
                         session.pid,
@@ -239,6 +270,7 @@ fn judged_request(one: &Recorded, owner: &Owner, said: &Said, right: bool, findi
     if *owner == Owner::Pooler {
         return;
     }
+    findings.recorded += 1;
     *findings
         .methods
         .entry(one.method.clone().unwrap_or_default())
@@ -249,6 +281,7 @@ fn judged_request(one: &Recorded, owner: &Owner, said: &Said, right: bool, findi
         if !right {
             return;
         }
+        findings.linked += u64::from(one.method.as_deref() == Some("lease"));
         let sure = matches!(one.confidence.as_deref(), Some("joined" | "observed"));
         *if sure {
             &mut findings.joined

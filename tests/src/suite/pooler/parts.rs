@@ -1,7 +1,7 @@
 //! The parts: which pooler in which mode, with which clients, and what happens to it meanwhile.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
@@ -24,14 +24,14 @@ pub(super) struct Part {
     per_connection: u64,
     named: bool,
     doomed: u64,
-    event: Event,
-    /// Of the clients' statements that has to be joined.
+    pub(super) event: Event,
+    /// Of the clients' statements that has to be linked.
     share: Option<f64>,
 }
 
 /// What happens under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     Nothing,
     /// The tap comes later than the clients.
     Attach,
@@ -60,7 +60,7 @@ const TRANSACTION: Part = Part {
     named: false,
     doomed: 0,
     event: Event::Nothing,
-    share: Some(JOINED),
+    share: Some(LINKED),
 };
 
 pub(super) const PARTS: [Part; 12] = [
@@ -187,7 +187,7 @@ pub(super) const PARTS: [Part; 12] = [
         },
         units: (0, 0),
         event: Event::Attach,
-        share: None,
+        share: Some(LINKED),
         ..TRANSACTION
     },
     Part {
@@ -207,11 +207,12 @@ pub(super) const PARTS: [Part; 12] = [
 /// Runs one.
 pub(super) async fn run(part: &Part, plan: &Plan, poolers: &Poolers) -> Result<(Findings, Expected, String)> {
     let mut scene = Scene::open(part.setup, poolers).await?;
-    let expected = Expected {
+    let mut expected = Expected {
         poolers: [POOLER, INNER].map(|name| format!("/unit/{name}.service")).into(),
         lossy: part.event != Event::Nothing,
         relayed: part.setup.tls,
         share: part.share,
+        from_ns: 0,
     };
     if part.event != Event::Attach {
         scene.start_tap().await?;
@@ -231,6 +232,8 @@ pub(super) async fn run(part: &Part, plan: &Plan, poolers: &Poolers) -> Result<(
         Event::Attach => {
             tokio::time::sleep(Duration::from_secs(2)).await;
             scene.start_tap().await?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            expected.from_ns = i64::try_from(now.as_nanos())?;
         }
         Event::Restarts => restarts(&mut scene, plan.full)
             .await
@@ -335,4 +338,4 @@ async fn restarts(scene: &mut Scene, full: bool) -> Result<()> {
 }
 
 /// Of the clients' statements through PgBouncer.
-const JOINED: f64 = 0.999;
+const LINKED: f64 = 0.999;

@@ -36,6 +36,31 @@ pub(super) struct Recorded {
     pub(super) statement_index: Option<u32>,
 }
 
+/// Something that was told to be missing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Gap {
+    /// Of the session's backend; none of the agent itself.
+    pub(super) backend_pid: Option<u32>,
+    pub(super) from_ns: i64,
+    pub(super) to_ns: Option<i64>,
+}
+
+impl Gap {
+    /// Whether it may be about what this backend was sent.
+    pub(super) fn is_of(&self, backend: u32) -> bool {
+        self.backend_pid.is_none_or(|pid| pid == backend)
+    }
+
+    pub(super) fn covers(&self, at_ns: i64) -> bool {
+        let to_ns = self.to_ns.unwrap_or(self.from_ns);
+        (self.from_ns.saturating_sub(SLACK_NS)..=to_ns.saturating_add(SLACK_NS)).contains(&at_ns)
+    }
+}
+
+/// As in the ledger: the server's log has milliseconds, and is written a moment after the request was read.
+const SLACK_NS: i64 = 50_000_000;
+
 /// What one request of a session became: the statements of a string, or one Execute.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Request {
@@ -84,6 +109,34 @@ pub(super) fn read(tap: &Tap) -> Result<Vec<Recorded>> {
         );
         for row in rows {
             found.push(serde_json::from_value(row).context("a row of `events`")?);
+        }
+    }
+}
+
+/// All gaps behind which requests may be.
+pub(super) fn gaps(tap: &Tap) -> Result<Vec<Gap>> {
+    let (mut found, mut last) = (Vec::new(), (String::new(), 0));
+    loop {
+        let sql = format!(
+            "SELECT agent, seq, backend_pid, CAST(ts_start AS BIGINT) AS from_ns, CAST(ts_end AS BIGINT) AS to_ns, event \
+             FROM gaps WHERE (agent > '{0}' OR (agent = '{0}' AND seq > {1})) ORDER BY agent, seq LIMIT {PAGE}",
+            last.0, last.1
+        );
+        let rows = query_folder_page(tap.collector_binary(), &tap.collector_data(), &sql)?;
+        let Some(newest) = rows.last() else {
+            return Ok(found);
+        };
+        let agent = newest.get("agent").and_then(Value::as_str).context("agent")?;
+        last = (
+            agent.to_owned(),
+            newest.get("seq").and_then(Value::as_u64).context("seq")?,
+        );
+        for row in rows {
+            // What the server sent hides no request.
+            let event = row.get("event").and_then(Value::as_str).context("event")?;
+            if !event.contains(r#""direction":"backend""#) {
+                found.push(serde_json::from_value(row).context("a row of `gaps`")?);
+            }
         }
     }
 }
@@ -140,6 +193,7 @@ impl Recorded {
         Self {
             principal: Some(principal.to_owned()),
             confidence: Some(confidence.to_owned()),
+            method: Some("lease".to_owned()),
             statement: Some(text.to_owned()),
             protocol: Some("simple".to_owned()),
             ..Self::default()

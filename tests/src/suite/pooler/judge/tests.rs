@@ -13,7 +13,7 @@ struct Scene {
     journals: Journals,
     sessions: Vec<Session>,
     truth: Truth,
-    requests: Vec<Vec<Request>>,
+    record: Record,
 }
 
 fn scene() -> Scene {
@@ -61,7 +61,10 @@ fn scene() -> Scene {
             owners: vec![owners],
             ..Truth::default()
         },
-        requests: vec![texts.iter().zip(names).map(request).collect()],
+        record: Record {
+            requests: vec![texts.iter().zip(names).map(request).collect()],
+            gaps: vec![],
+        },
     }
 }
 
@@ -79,13 +82,13 @@ impl Scene {
             &self.journals,
             &self.sessions,
             &self.truth,
-            &self.requests,
+            &self.record,
             &expected(),
         )
     }
 
     fn recorded(&mut self, index: usize) -> &mut Recorded {
-        &mut self.requests[0][index].statements[0]
+        &mut self.record.requests[0][index].statements[0]
     }
 }
 
@@ -164,7 +167,10 @@ fn less_sure_is_not_joined() {
     let mut scene = scene();
     scene.recorded(0).confidence = Some("inferred".to_owned());
     let found = scene.judge();
-    assert_eq!((found.joined, found.inferred), (3, 1));
+    assert_eq!((found.joined, found.inferred, found.linked), (3, 1, 4));
+    assert!(found.none(&expected()), "the links are as sure");
+    scene.recorded(0).method = Some("pooler".to_owned());
+    assert_eq!(scene.judge().linked, 3);
 }
 
 #[test]
@@ -193,17 +199,29 @@ fn a_person_is_shown_for_the_client_that_named_it_only() {
 #[test]
 fn missing_and_extra_shift_nothing() {
     let mut scene = scene();
-    scene.requests[0].remove(1);
+    scene.record.requests[0].remove(1);
     let found = scene.judge();
     assert_eq!((found.missing, found.extra, found.wrong_principal), (1, 0, 0));
     assert!(!found.none(&expected()));
-    assert!(found.none(&Expected {
+    let lossy = Expected {
         lossy: true,
         ..expected()
-    }));
+    };
+    assert_eq!(found.untold, 1);
+    assert!(!found.none(&lossy), "nobody told that it is missing");
+    let second = i64::try_from(SECOND).unwrap();
+    let gap = |pid, from_ns| Gap {
+        backend_pid: Some(pid),
+        from_ns,
+        to_ns: Some(from_ns + second / 4),
+    };
+    scene.record.gaps = vec![gap(7, second - 1), gap(0, 2 * second)];
+    assert_eq!(scene.judge().untold, 1, "another session's, and another time");
+    scene.record.gaps.push(gap(0, second - 1));
+    assert!(scene.judge().none(&lossy));
     let mut scene = self::scene();
-    let again = scene.requests[0][3].clone();
-    scene.requests[0].insert(3, again);
+    let again = scene.record.requests[0][3].clone();
+    scene.record.requests[0].insert(3, again);
     let found = scene.judge();
     assert_eq!((found.missing, found.extra, found.wrong_principal), (0, 1, 0));
 }

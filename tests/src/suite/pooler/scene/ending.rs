@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::super::bouncer_log::{self, BouncerLog};
 use super::super::journal::Journals;
-use super::super::judge::{Expected, Findings, judge};
+use super::super::judge::{Expected, Findings, Record, judge};
 use super::super::server_log::sessions;
 use super::super::{record, truth};
 use super::{PATIENCE, POOLER, Scene};
@@ -65,7 +65,9 @@ impl Scene {
         let truth = truth::assemble(&journals, &sessions, log.as_ref());
         let recorded = record::read(tap)?;
         let (requests, of_none) = record::by_session(recorded, &sessions);
-        let mut findings = judge(&journals, &sessions, &truth, &requests, expected);
+        let gaps = record::gaps(tap)?;
+        let record = Record { requests, gaps };
+        let mut findings = judge(&journals, &sessions, &truth, &record, expected);
         findings.extra += of_none;
         let note = format!(
             "{} clients' connections, {} server connections, {} of the pooler's log; witnesses: {} by log, {} by anchor, \
