@@ -1,8 +1,8 @@
 //! Statement bytes to meaning, remembered.
 //!
 //! Owns the order of work (lex, veil, recognise, parse) and what is remembered: texts that are the same or differ in
-//! numbers alone (`familiar`), by the hash of the text, and by redacted text, so that one with literals in it costs
-//! lexing but no parse. Everything in a [`Statement`] that was parsed follows from its redacted text.
+//! numbers alone (`familiar`), by the hash of the text, and by the text with its literals' numbers in their place (`values`),
+//! so that one with literals in it costs lexing but no parse. Everything in a [`Statement`] that was parsed follows from that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,17 +14,21 @@ use crate::changes::effect;
 use crate::fallback::{calls_unknown, query_tables};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
-use crate::lexer::{Kind, Token, lex};
+use crate::lexer::{Token, lex};
 use crate::objects::{Found, walk};
 use crate::phrase::Phrase;
 use crate::recogniser::recognise;
 use crate::redaction::{render, veil};
+use crate::values::{is_certain, numbered};
 
 /// Statements remembered unless the caller says otherwise: applications have hundreds to a few thousand.
 pub const DEFAULT_CAPACITY: usize = 4_096;
 
 /// Longer texts are interpreted anew each time: together with the capacity this bounds the cache's memory.
 pub const MAX_CACHED_BYTES: usize = 16 << 10;
+
+/// Statements with more values are read anew each time: each value costs as much memory as some ten bytes of text.
+const MAX_CACHED_VALUES: usize = 256;
 
 /// Turns statement text into [`Statement`]s and remembers them.
 pub struct Interpreter {
@@ -55,26 +59,30 @@ impl Interpreter {
         let text = String::from_utf8_lossy(sql);
         let written = lex(&text);
         let tokens = veil(&text, written.clone());
-        let redacted = render(&text, &tokens);
-        // What a doubtful literal hides may name objects, so there the redacted text is no key.
-        let certain = tokens.iter().all(|token| token.kind != Kind::Doubt);
-        let redacted_key = Key::of(redacted.as_bytes());
-        let known = if certain {
-            self.redacted.get(&redacted_key)
-        } else {
-            None
-        };
+        // What a doubtful literal hides may name objects, so there the text without it is no key.
+        let numbered = is_certain(&tokens).then(|| {
+            numbered(Phrase {
+                sql: &text,
+                tokens: &tokens,
+            })
+        });
+        let numbered_key = numbered.as_ref().map(|numbered| Key::of(numbered.as_bytes()));
+        let known = numbered_key.as_ref().and_then(|key| self.redacted.get(key));
         let statement = known.unwrap_or_else(|| {
-            let statement = Arc::new(read(&text, &tokens, redacted));
-            if certain && statement.parsed && statement.redacted.len() <= MAX_CACHED_BYTES {
-                self.redacted.put(redacted_key, &statement);
+            let statement = Arc::new(read(&text, &tokens, numbered.as_deref()));
+            let small =
+                statement.redacted.len() <= MAX_CACHED_BYTES && statement.values.len() <= MAX_CACHED_VALUES;
+            if let Some(key) = numbered_key.filter(|_| statement.parsed && small) {
+                self.redacted.put(key, &statement);
             }
             statement
         });
-        if sql.len() <= MAX_CACHED_BYTES {
-            self.raw.put(key, &statement);
+        if statement.values.len() <= MAX_CACHED_VALUES {
+            if sql.len() <= MAX_CACHED_BYTES {
+                self.raw.put(key, &statement);
+            }
+            self.familiar.put(sql, &written, &statement);
         }
-        self.familiar.put(sql, &written, &statement);
         statement
     }
 }
@@ -85,11 +93,12 @@ impl Default for Interpreter {
     }
 }
 
-fn read(text: &str, tokens: &[Token], redacted: String) -> Statement {
+fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
     let phrase = Phrase { sql: text, tokens };
+    let redacted = render(text, tokens);
     let mut found = Found::default();
     let recognised = recognise(phrase, &mut found);
-    let parsed = walk(phrase, &mut found);
+    let parsed = walk(phrase, numbered, &mut found);
     if !parsed && holds_query(&recognised.command, phrase) {
         query_tables(phrase, &mut found);
     }
@@ -106,7 +115,7 @@ fn read(text: &str, tokens: &[Token], redacted: String) -> Statement {
         command: recognised.command,
         parsed,
         objects: found.objects,
-        values: Vec::new(),
+        values: found.values,
         effect,
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 mod changes;
 mod class;
+mod columns;
 mod command_line;
 mod comment;
 mod definition;
@@ -31,6 +32,7 @@ mod recogniser;
 mod redaction;
 mod secrets;
 mod split;
+mod values;
 
 pub use changes::{Change, Given, changes, may_configure};
 pub use class::{Class, class_of_tag, rows_affected, rows_in_tag};
@@ -45,6 +47,7 @@ pub use objects::{MAX_OBJECTS, MAX_PARSED_BYTES, MAX_PARSED_JOINTS};
 pub use redaction::redact;
 pub use secrets::{mask_secrets, mask_value};
 pub use split::split;
+pub use values::{Literal, literals};
 
 /// What a statement does to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,6 +94,9 @@ pub struct ObjectRef {
     pub star: bool,
     /// `columns` and `filtered` are all that the text names of it, each surely its own.
     pub exact: bool,
+    /// Columns whose values in all rows that the statement touches of it are among [`Statement::values`]: each row that it
+    /// gives is restricted to them, each that it writes gets one of them. What triggers and views do is in no text.
+    pub bound: Vec<String>,
 }
 
 /// A value that the text compares a column with, or puts into it.
@@ -104,6 +110,11 @@ pub struct ValueUse {
     pub role: ValueRole,
     /// Where the value stands.
     pub operand: Operand,
+    /// The type that the text casts it to, by the server's own name (`int4`, `uuid`, `timestamptz`): where it is not the
+    /// column's, the value may have changed on the way. Casts with a length, or to other types, give no value at all.
+    pub cast: Option<&'static str>,
+    /// The operand is an array, and each of its elements is a value: `= ANY ($1)`.
+    pub each: bool,
 }
 
 /// What a statement does with a value.
@@ -123,8 +134,11 @@ pub enum ValueRole {
 pub enum Operand {
     /// The parameter `$n`; n counts from 1.
     Param(u16),
-    /// The literal with this number in the text, from 0: place among its tokens that [`redact`] replaces.
+    /// The literal with this number in the text, from 0: place among its tokens that [`redact`] replaces. [`literals`] gives
+    /// their values.
     Literal(u32),
+    /// The same with a minus before it, which is no part of the literal.
+    Negative(u32),
 }
 
 /// The meaning of one statement. Holds no literal, so it may be kept, shipped and shared.

@@ -16,7 +16,7 @@ use sqlparser::parser::Parser;
 use crate::functions::is_built_in;
 use crate::lexer::Kind;
 use crate::phrase::Phrase;
-use crate::{Access, ObjectRef};
+use crate::{Access, ObjectRef, ValueUse};
 
 /// Longest text that is parsed. Parse time and the tree's memory grow with it; longer statements are bulk
 /// inserts, whose target the recogniser finds too.
@@ -40,6 +40,7 @@ pub(crate) const MAX_COLUMNS: usize = 1_664;
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) objects: Vec<ObjectRef>,
+    pub(crate) values: Vec<ValueUse>,
     /// A function is called that is not the server's own.
     pub(crate) calls_unknown: bool,
 }
@@ -83,17 +84,19 @@ impl Found {
                 filtered: Vec::new(),
                 star: false,
                 exact: false,
+                bound: Vec::new(),
             });
         }
     }
 }
 
-/// Parses the text and adds what its queries touch; answers whether the parser accepted it.
-pub(crate) fn walk(phrase: Phrase<'_>, found: &mut Found) -> bool {
+/// Parses the text and adds what its queries touch; answers whether the parser accepted it. `numbered` is the text with its
+/// literals' numbers in their place; without it the text is parsed as it is, and nothing of its columns is exact.
+pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found) -> bool {
     if !within_limits(phrase) {
         return false;
     }
-    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, phrase.sql) else {
+    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, numbered.unwrap_or(phrase.sql)) else {
         return false;
     };
     let mut walk = Walk {
@@ -104,6 +107,9 @@ pub(crate) fn walk(phrase: Phrase<'_>, found: &mut Found) -> bool {
     for statement in &statements {
         // Breaks never: the answer carries nothing.
         let _ = statement.visit(&mut walk);
+    }
+    if numbered.is_some() {
+        found.values = crate::columns::fill(&statements, &mut found.objects);
     }
     !statements.is_empty()
 }
@@ -386,7 +392,7 @@ impl Visitor for Named {
     }
 }
 
-fn fold(ident: &Ident) -> String {
+pub(crate) fn fold(ident: &Ident) -> String {
     if ident.quote_style.is_some() {
         ident.value.clone()
     } else {
@@ -394,7 +400,7 @@ fn fold(ident: &Ident) -> String {
     }
 }
 
-fn parts(name: &ObjectName) -> Vec<String> {
+pub(crate) fn parts(name: &ObjectName) -> Vec<String> {
     let ident = |part: &ObjectNamePart| match part {
         ObjectNamePart::Identifier(ident) => Some(fold(ident)),
         ObjectNamePart::Function(_) => None,

@@ -190,7 +190,7 @@ fn meaning_of_what_the_parser_takes() {
             "SELECT (SELECT n FROM b) FROM a",
             Read,
             "SELECT",
-            "read table a; read table b(n)",
+            "read table a; read table b",
         ),
         ("SELECT * FROM generate_series(1, 2)", Read, "SELECT", ""),
         (
