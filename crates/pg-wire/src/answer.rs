@@ -2,10 +2,11 @@
 //! copying. Separate from the pipeline, which decides whose answer it is.
 
 use crate::Nanos;
-use crate::exchange::{Outcome, Phase, ServerError, Source, StatementResult, Tag};
+use crate::exchange::{Columns, Outcome, Phase, ServerError, Source, StatementResult, Tag};
 use crate::framing::Frame;
 use crate::prepared::no_columns;
 use crate::request::Copied;
+use crate::rows::KeptRows;
 
 #[derive(Default)]
 pub(crate) struct Answer {
@@ -15,6 +16,8 @@ pub(crate) struct Answer {
     omitted: u64,
     /// Columns in `results`.
     columns: usize,
+    /// What is kept of the rows of the result under way.
+    pub(crate) rows: Rows,
     /// The server reads copied data: until that ends it ignores Sync.
     pub(crate) copying_in: bool,
     /// Copied data since the last CopyDone, CopyFail or request.
@@ -77,11 +80,14 @@ impl Answer {
         if self.results.len() > limit {
             self.omitted += 1;
             self.results.pop();
+            self.rows = Rows::Undecided;
             return;
         }
+        let kept = self.rows.take();
         let Some(result) = self.results.last_mut() else {
             return;
         };
+        result.kept = kept;
         if self.columns + result.columns.len() > bounds.columns {
             result.columns = no_columns();
         }
@@ -110,12 +116,19 @@ impl Answer {
         if std::mem::take(&mut self.open) {
             self.results.pop();
         }
+        self.rows = Rows::Undecided;
         self.columns = 0;
         self.copying_in = false;
         (
             std::mem::take(&mut self.results),
             std::mem::take(&mut self.omitted),
         )
+    }
+
+    /// The columns of the result under way, if they were described with it.
+    pub(crate) fn described(&self) -> Option<&Columns> {
+        let result = self.results.last().filter(|_| self.open)?;
+        (!result.columns.is_empty()).then_some(&result.columns)
     }
 
     /// Says what the result under way is of.
@@ -152,6 +165,32 @@ impl Answer {
     pub(crate) fn retained_bytes(&self) -> usize {
         self.results.capacity() * size_of::<StatementResult>()
             + self.results.iter().map(result_bytes).sum::<usize>()
+            + match &self.rows {
+                Rows::Kept(rows) | Rows::Full(rows) => rows.retained_bytes(),
+                Rows::Undecided | Rows::Unwanted => 0,
+            }
+    }
+}
+
+/// Whether values of the rows under way are kept.
+#[derive(Default)]
+pub(crate) enum Rows {
+    /// No row has come yet.
+    #[default]
+    Undecided,
+    /// No column is wanted, or no more of them.
+    Unwanted,
+    Kept(Box<KeptRows>),
+    /// All that there was room for.
+    Full(Box<KeptRows>),
+}
+
+impl Rows {
+    fn take(&mut self) -> Option<Box<KeptRows>> {
+        match std::mem::take(self) {
+            Self::Kept(rows) | Self::Full(rows) => Some(rows),
+            Self::Undecided | Self::Unwanted => None,
+        }
     }
 }
 
@@ -173,5 +212,6 @@ pub(crate) fn result_bytes(result: &StatementResult) -> usize {
             .source
             .as_ref()
             .map_or(0, |source| size_of::<Source>() + source.sql.len())
+        + result.kept.as_ref().map_or(0, |rows| rows.retained_bytes())
         + crate::prepared::columns_bytes(&result.columns)
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::capture::{Field, Plan};
 use crate::cursor::Cursor;
-use crate::exchange::{Column, Columns, ServerError, Tag};
+use crate::exchange::{Column, Columns, Format, ServerError, Tag};
 
 /// Message types (manual section "Message Formats").
 pub(crate) mod kind {
@@ -81,6 +81,14 @@ pub(crate) fn plan(message: u8) -> Option<Plan> {
     })
 }
 
+/// As [`plan`], where values of rows may be wanted.
+pub(crate) fn plan_with_rows(message: u8) -> Option<Plan> {
+    match message {
+        kind::DATA_ROW => Some(&[Field::Row]),
+        _ => plan(message),
+    }
+}
+
 /// Severity and SQLSTATE of an ErrorResponse. The field `V`, which is not translated, goes before `S`.
 pub(crate) fn error(body: &[u8]) -> ServerError {
     let (mut error, mut translated) = (ServerError::default(), String::new());
@@ -121,7 +129,9 @@ pub(crate) fn describes(body: &[u8], columns: &[Column]) -> bool {
             cursor.text() == Some(&column.name)
                 && cursor.u32() == Some(column.table_oid)
                 && cursor.i16() == Some(column.attnum)
-                && cursor.skip(12).is_some()
+                && cursor.u32() == Some(column.type_oid)
+                && cursor.skip(6).is_some()
+                && cursor.i16().map(format) == Some(column.format)
         })
 }
 
@@ -144,14 +154,20 @@ pub(crate) fn parameter(body: &[u8]) -> Option<(Bytes, Bytes)> {
 
 fn column(cursor: &mut Cursor<'_>) -> Option<Column> {
     let name = Bytes::copy_from_slice(cursor.text()?);
-    let column = Column {
+    let (table_oid, attnum, type_oid) = (cursor.u32()?, cursor.i16()?, cursor.u32()?);
+    // The type's size and modifier: not needed.
+    cursor.skip(6)?;
+    Some(Column {
         name,
-        table_oid: cursor.u32()?,
-        attnum: cursor.i16()?,
-    };
-    // Type, its size and modifier, and the format: not needed.
-    cursor.skip(12)?;
-    Some(column)
+        table_oid,
+        attnum,
+        type_oid,
+        format: format(cursor.i16()?),
+    })
+}
+
+fn format(code: i16) -> Format {
+    if code == 0 { Format::Text } else { Format::Binary }
 }
 
 fn shown(value: &[u8]) -> String {

@@ -3,9 +3,11 @@
 //! sight. Separate from framing, which knows lengths only.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::rows::{KeptColumn, Row};
 use crate::values::{Heads, Values};
 
 /// One field of a body, in wire order.
@@ -21,6 +23,10 @@ pub(crate) enum Field {
     Oids,
     /// What Bind and FunctionCall give: a counted list of format codes, then a counted list of values.
     Values,
+    /// A 16-bit count and that many 16-bit format codes, kept.
+    Formats,
+    /// A row of which the chosen values are kept.
+    Row,
     /// What is left of the body, kept up to this many bytes.
     Rest(usize),
 }
@@ -101,6 +107,8 @@ pub(crate) struct Caps {
     pub(crate) value: usize,
     /// Bytes of all values of a message.
     pub(crate) values: usize,
+    /// Bytes of a chosen value of a row.
+    pub(crate) row_value: usize,
 }
 
 pub(crate) struct Capture {
@@ -112,6 +120,7 @@ pub(crate) struct Capture {
     texts: [Text; 2],
     text: usize,
     values: Values,
+    row: Row,
     /// A gap fell into what was to be kept behind the texts: oids and values are not known.
     lost: bool,
 }
@@ -126,6 +135,7 @@ impl Capture {
             texts: <[Text; 2]>::default(),
             text: 0,
             values: Values::default(),
+            row: Row::default(),
             lost: false,
         }
     }
@@ -139,6 +149,12 @@ impl Capture {
     pub(crate) fn start(&mut self, plan: Plan) {
         self.plan = plan;
         if plan.is_empty() {
+            return;
+        }
+        if matches!(plan, [Field::Row]) {
+            if !self.row.start() {
+                self.plan = &[];
+            }
             return;
         }
         self.progress = 0;
@@ -159,7 +175,9 @@ impl Capture {
                 Field::Fixed(length) | Field::Rest(length) => self.take(piece, length),
                 Field::Name => self.take_text(piece, self.caps.name, false),
                 Field::Statement => self.take_text(piece, self.caps.statement, true),
-                Field::Oids => self.take_oids(piece),
+                Field::Oids => self.take_list(piece, 4),
+                Field::Formats => self.take_list(piece, 2),
+                Field::Row => self.row.feed(piece, self.caps.row_value),
                 Field::Values => self.values.feed(piece, self.caps.value, self.caps.values),
             };
             piece = piece.get(taken..).unwrap_or_default();
@@ -198,7 +216,14 @@ impl Capture {
                 }
                 true
             }
-            Some(Field::Oids) => {
+            Some(Field::Row) => {
+                self.row.bridge(missing);
+                if self.row.is_lost() {
+                    self.plan = &[];
+                }
+                true
+            }
+            Some(Field::Oids | Field::Formats) => {
                 self.lost = true;
                 self.plan = &[];
                 true
@@ -207,7 +232,7 @@ impl Capture {
         }
     }
 
-    /// The `Fixed`, `Rest` and `Oids` fields, one behind the other.
+    /// The `Fixed`, `Rest`, `Oids` and `Formats` fields, one behind the other.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -234,11 +259,25 @@ impl Capture {
         self.values.heads()
     }
 
+    /// The last row, as far as it was wanted.
+    pub(crate) fn row(&self) -> &Row {
+        &self.row
+    }
+
+    /// Which columns are wanted of the next rows; none if there are none.
+    pub(crate) fn want_of_rows(&mut self, columns: Option<&Arc<[KeptColumn]>>) {
+        match columns {
+            Some(columns) => self.row.want(columns),
+            None => self.row.want_none(),
+        }
+    }
+
     /// Gives memory back that only a busy connection needs; what was kept of the last message is gone.
     pub(crate) fn rest(&mut self) {
         self.bytes = Vec::new();
         self.texts = <[Text; 2]>::default();
         self.values.rest();
+        self.row = Row::default();
     }
 
     pub(crate) fn retained_bytes(&self) -> usize {
@@ -247,6 +286,7 @@ impl Capture {
             + self.texts.iter().map(|text| text.kept.capacity()).sum::<usize>()
             + digests * size_of::<Sha256>()
             + self.values.retained_bytes()
+            + self.row.retained_bytes()
     }
 
     fn take(&mut self, piece: &[u8], length: usize) -> (usize, bool) {
@@ -272,7 +312,8 @@ impl Capture {
         }
     }
 
-    fn take_oids(&mut self, piece: &[u8]) -> (usize, bool) {
+    /// A count and so many numbers of `width` bytes.
+    fn take_list(&mut self, piece: &[u8], width: usize) -> (usize, bool) {
         if self.progress < 2 {
             let (taken, _) = self.take(piece, 2);
             return (taken, self.progress == 2 && self.bytes.ends_with(&[0, 0]));
@@ -281,7 +322,7 @@ impl Capture {
             .bytes
             .first_chunk()
             .map_or(0, |count| u16::from_be_bytes(*count));
-        self.take(piece, 2 + 4 * usize::from(count))
+        self.take(piece, 2 + width * usize::from(count))
     }
 }
 
@@ -311,6 +352,7 @@ mod tests {
             statement,
             value: 4,
             values: 100,
+            row_value: 100,
         })
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::Nanos;
 use crate::prepared::no_columns;
+use crate::rows::KeptRows;
 
 /// The columns of a result. Shared: a prepared statement is described once and executed often.
 pub type Columns = Arc<[Column]>;
@@ -186,6 +187,8 @@ pub struct StatementResult {
     pub error: Option<ServerError>,
     /// What an SQL-level EXECUTE, FETCH or MOVE runs.
     pub source: Option<Box<Source>>,
+    /// Values of the chosen columns; `None` if none was chosen.
+    pub kept: Option<Box<KeptRows>>,
 }
 
 /// The text that prepared a statement or declared a cursor.
@@ -206,6 +209,10 @@ pub struct Column {
     pub table_oid: u32,
     /// Number of the column in that table; 0 if it is computed, negative for system columns.
     pub attnum: i16,
+    /// Its type; of a domain the type that it is made of.
+    pub type_oid: u32,
+    /// How values are written, as described. A statement is described before anybody asked for a format: then text.
+    pub format: Format,
 }
 
 /// An error of the server. Its message is never kept: it can hold data.
@@ -268,6 +275,7 @@ impl StatementResult {
             ended: 0,
             error: None,
             source: None,
+            kept: None,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Cuts one direction of a connection into messages: type, length, place in the stream. Bodies go through
 //! a [`Capture`] as they pass and are not buffered. It knows neither what messages mean nor their order.
 
+use std::sync::Arc;
+
 use crate::Nanos;
 use crate::capture::{Capture, Plan};
+use crate::rows::KeptColumn;
 use crate::startup;
 
 /// Longest message that can be genuine: the server allocates at most 1 GiB (`MaxAllocSize`) for one.
@@ -74,6 +77,16 @@ impl Framer {
     /// From the next message on so many bytes are kept of each value.
     pub(crate) fn keep_values(&mut self, bytes: usize) {
         self.capture.keep_values(bytes);
+    }
+
+    /// From the next message on these fields are kept, and of rows the columns that are asked for.
+    pub(crate) fn keep_by(&mut self, plan: fn(u8) -> Option<Plan>) {
+        self.plan = plan;
+    }
+
+    /// Which columns are wanted of the next rows.
+    pub(crate) fn want_of_rows(&mut self, columns: Option<&Arc<[KeptColumn]>>) {
+        self.capture.want_of_rows(columns);
     }
 
     pub(crate) fn capture(&self) -> &Capture {

@@ -46,6 +46,14 @@ pub(crate) fn plan(message: u8) -> Option<Plan> {
     })
 }
 
+/// As [`plan`], where the formats of results are wanted, too.
+pub(crate) fn plan_with_formats(message: u8) -> Option<Plan> {
+    match message {
+        kind::BIND => Some(&[Field::Name, Field::Name, Field::Values, Field::Formats]),
+        _ => plan(message),
+    }
+}
+
 /// Whether bytes that came in one piece can be a run of whole requests, of which the last may be incomplete.
 /// Finds the boundary between messages where the stream is joined in the middle.
 pub(crate) fn is_run_of_requests(piece: &[u8]) -> bool {

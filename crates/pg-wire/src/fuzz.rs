@@ -2,6 +2,8 @@
 //! of a session — well-framed messages, pieces, gaps, an end — and asserts what must hold in any of them. All but the
 //! first byte are steps: what, a length, and as many bytes; so that a fuzzer can move, repeat and drop whole messages.
 
+use std::sync::Arc;
+
 use crate::limits::Limits;
 use crate::output::Output;
 use crate::session::Session;
@@ -168,8 +170,14 @@ impl Player {
         } else {
             Session::mid_stream
         };
+        let mut session = start(limits.clone());
+        if head & 4 == 0 {
+            session = session.with_rows_of(Arc::new(|columns: &[exchange::Column]| {
+                (0..columns.len() as u16).collect()
+            }));
+        }
         Self {
-            session: start(limits.clone()),
+            session,
             bound: limits.retained_bound(),
             limits,
             offsets: [0; 2],
@@ -354,6 +362,8 @@ fn tight() -> Limits {
         names_bytes: 5,
         value_bytes: 3,
         values_bytes: 8,
+        row_value_bytes: 3,
+        rows_bytes: 100,
         prepared: 3,
         prepared_bytes: 100,
         pipeline: 6,

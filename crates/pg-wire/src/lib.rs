@@ -3,7 +3,8 @@
 //!
 //! It owns framing, login, pipelines, prepared names and what to do after a loss. It refuses sockets,
 //! clocks and SQL: time is an opaque number given by the caller, statement text stays bytes. Passwords,
-//! SASL data, cancel keys, rows and the text of errors are never kept; parameter values only if the limits allow any.
+//! SASL data, cancel keys and the text of errors are never kept; parameter values only if the limits allow any, and of rows
+//! the values of columns that the caller chose.
 //!
 //! ```text
 //! bytes > framing + capture > frontend / backend / startup > pipeline (prepared, answer) > Output
@@ -30,6 +31,7 @@ mod pipeline;
 mod prepared;
 mod request;
 mod resync;
+mod rows;
 mod session;
 mod sql_names;
 mod startup;
@@ -45,6 +47,7 @@ pub use fuzz::{fuzz_backend, fuzz_frontend, fuzz_session, fuzz_startup};
 pub use limits::Limits;
 pub use output::{EncryptionKind, Output};
 pub use pipeline::Split;
+pub use rows::{KeptColumn, KeptRows, RowsOf};
 pub use session::{Session, Wanted};
 pub use sql_names::is_single;
 #[doc(hidden)]

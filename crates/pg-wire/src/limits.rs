@@ -21,6 +21,10 @@ const PREPARED_BYTES: usize = 16 << 20;
 const VALUES_BYTES: usize = 1 << 20;
 /// Parameters of one Bind: their count has 16 bits. Types are declared by the same count.
 const PARAMS: usize = u16::MAX as usize;
+/// Bytes kept of a value of a chosen column: what identifies is short; a longer one is said to be missing.
+const ROW_VALUE_BYTES: usize = 1_024;
+/// Kept of all rows between two ReadyForQuery messages: 40,000 numbers.
+const ROWS_BYTES: usize = 2 << 20;
 /// Requests awaiting their answer: ten times the 5-byte messages that fit in the server's 8 KiB
 /// receive buffer, because beside a pooler more can be under way.
 const PIPELINE: usize = 16_384;
@@ -45,6 +49,10 @@ pub struct Limits {
     pub wanted_value_bytes: usize,
     /// Bytes kept of all values of one Bind.
     pub values_bytes: usize,
+    /// Bytes kept of one value of a chosen column, see [`Session::with_rows_of`](crate::Session::with_rows_of).
+    pub row_value_bytes: usize,
+    /// Bytes kept of all chosen values of the answers between two ReadyForQuery messages, and what their places take.
+    pub rows_bytes: usize,
     /// Named statements remembered, and as many portals; the oldest is forgotten first.
     pub prepared: usize,
     /// Bytes of text and columns remembered for named statements, and as many for portals.
@@ -67,6 +75,8 @@ impl Default for Limits {
             value_bytes: 0,
             wanted_value_bytes: 0,
             values_bytes: VALUES_BYTES,
+            row_value_bytes: ROW_VALUE_BYTES,
+            rows_bytes: ROWS_BYTES,
             prepared: PREPARED,
             prepared_bytes: PREPARED_BYTES,
             pipeline: PIPELINE,
@@ -103,6 +113,8 @@ impl Limits {
             + 2 * ROW_DESCRIPTION_BYTES * 5;
         let results =
             (self.results + 2) * (2 * size_of::<StatementResult>() + 256) + (self.columns + 1_664) * column;
-        buffers + unnamed + prepared + pipeline + done + results
+        // Of a row under way, and of all that are kept.
+        let rows = 1_664 * (self.row_value_bytes + 64) + 2 * self.rows_bytes;
+        rows + buffers + unnamed + prepared + pipeline + done + results
     }
 }

@@ -4,6 +4,7 @@
 
 mod abandon;
 mod failure;
+mod rows;
 mod statement;
 
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use std::ops::Range;
 pub use statement::Split;
 
 use crate::Nanos;
-use crate::answer::{Answer, Bounds};
+use crate::answer::{Answer, Bounds, Rows};
 use crate::backend::{self, kind};
 use crate::capture::Capture;
 use crate::exchange::{Columns, ExchangeKind, Outcome, Phase, ServerError, StatementResult};
@@ -22,6 +23,7 @@ use crate::frontend;
 use crate::limits::Limits;
 use crate::prepared::{Prepared, columns_bytes, no_columns};
 use crate::request::{self, Ask, Request, Target, Unit};
+use crate::rows::RowsOf;
 
 /// An answer that nothing asked for.
 #[derive(Debug)]
@@ -53,6 +55,11 @@ pub(crate) struct Pipeline {
     stream_began: Option<u64>,
     pub(crate) finished: Finished,
     prepared: Prepared,
+    /// Which columns of results are wanted, if any ever are.
+    pub(crate) rows_of: Option<RowsOf>,
+    /// Room for values of rows, and how much of it was used since the last ReadyForQuery.
+    rows_room: usize,
+    rows_used: usize,
 }
 
 impl Pipeline {
@@ -75,6 +82,9 @@ impl Pipeline {
             stream_began: None,
             finished: Finished::new(limits.pipeline, limits.pipeline_bytes),
             prepared: Prepared::new(limits.prepared, limits.prepared_bytes, blind),
+            rows_of: None,
+            rows_room: limits.rows_bytes,
+            rows_used: 0,
         }
     }
 
@@ -132,7 +142,12 @@ impl Pipeline {
     ) -> Result<Option<ServerError>, Unexpected> {
         self.drop_idle_copy_ends();
         match frame.kind {
-            kind::DATA_ROW => self.open(frame, "a query or an Execute")?.rows += 1,
+            kind::DATA_ROW => {
+                self.open(frame, "a query or an Execute")?.rows += 1;
+                if self.rows_of.is_some() {
+                    self.keep_row(capture.row());
+                }
+            }
             kind::COPY_DATA => {
                 let result = self.open(frame, "a query or an Execute")?;
                 *result.copy_bytes.get_or_insert(0) += frame.body;
@@ -329,6 +344,7 @@ impl Pipeline {
                 }
                 let columns = self.columns.clone();
                 self.open(frame, "a query, an Execute or a Describe")?.columns = columns;
+                self.answer.rows = Rows::Undecided;
             }
         }
         Ok(())
@@ -364,6 +380,7 @@ impl Pipeline {
             self.finish_answer(request, at, Some(frame.end));
         }
         self.finished.release(status, frame.end);
+        self.rows_used = 0;
         if status == Some(IDLE) {
             self.prepared.transaction_ended();
         }

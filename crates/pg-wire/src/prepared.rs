@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::exchange::{Column, Columns, Exchange};
 use crate::names::{Names, Weight};
-use crate::request::{Given, Target, Types, no_types, params_bytes};
+use crate::request::{Formats, Given, Target, Types, no_types};
 use crate::sql_names;
 
 pub(crate) struct Prepared {
@@ -113,6 +113,15 @@ impl Prepared {
     /// What a portal runs.
     pub(crate) fn text(&self, portal: &[u8]) -> Option<&Text> {
         Some(&self.portals.get(portal)?.statement.text)
+    }
+
+    /// What is known of the result of a portal: its columns, and how they are written, where a Bind said so.
+    pub(crate) fn result(&self, portal: &[u8]) -> Option<(&Columns, Option<&Formats>)> {
+        let portal = self.portals.get(portal)?;
+        Some((
+            &portal.statement.columns,
+            portal.given.as_ref().map(|given| &given.formats),
+        ))
     }
 
     /// The text behind a name that SQL gives.
@@ -350,7 +359,7 @@ impl Weight for Statement {
 
 impl Weight for Portal {
     fn weight(&self) -> usize {
-        self.statement.weight() + self.given.as_ref().map_or(0, |given| params_bytes(&given.params))
+        self.statement.weight() + self.given.as_ref().map_or(0, Given::kept_bytes)
     }
 }
 

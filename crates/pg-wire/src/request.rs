@@ -47,7 +47,7 @@ impl Request {
         match &self.ask {
             Ask::Query(text) => text.kept_bytes(),
             Ask::Parse { text, types, .. } => text.kept_bytes() + size_of_val::<[u32]>(types),
-            Ask::Bind { given, .. } | Ask::FunctionCall { given, .. } => params_bytes(&given.params),
+            Ask::Bind { given, .. } | Ask::FunctionCall { given, .. } => given.kept_bytes(),
             _ => 0,
         }
     }
@@ -102,9 +102,40 @@ pub(crate) struct Given {
     pub(crate) count: u16,
     /// Empty if they were not seen, or could not be kept.
     pub(crate) params: Params,
+    /// What was asked of the result.
+    pub(crate) formats: Formats,
+}
+
+/// How the values of a result are to be written.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Formats {
+    /// Not seen, or not looked at.
+    #[default]
+    Unknown,
+    All(Format),
+    Each(Arc<[Format]>),
+}
+
+impl Formats {
+    /// Of the column at this place.
+    pub(crate) fn of(&self, index: usize) -> Option<Format> {
+        match self {
+            Self::Unknown => None,
+            Self::All(format) => Some(*format),
+            Self::Each(formats) => formats.get(index).copied(),
+        }
+    }
 }
 
 impl Given {
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let formats = match &self.formats {
+            Formats::Each(formats) => size_of_val::<[Format]>(formats),
+            Formats::Unknown | Formats::All(_) => 0,
+        };
+        params_bytes(&self.params) + formats
+    }
+
     /// Fills in what the statement says of their types.
     pub(crate) fn typed(mut self, types: &[u32]) -> Self {
         if types.iter().any(|&oid| oid != 0)
@@ -189,7 +220,7 @@ pub(crate) fn decode(
         kind::QUERY => Ask::Query(text(frame, capture.first(), room)),
         kind::FUNCTION_CALL => Ask::FunctionCall {
             oid: Cursor::new(capture.bytes()).u32(),
-            given: given(capture, room),
+            given: given(capture, room, Formats::Unknown),
         },
         kind::PARSE => Ask::Parse {
             statement: name(capture.first()),
@@ -199,7 +230,7 @@ pub(crate) fn decode(
         kind::BIND => Ask::Bind {
             portal: name(capture.first()),
             statement: prepared.statement_name(capture.second().kept()),
-            given: given(capture, room),
+            given: given(capture, room, formats(capture, room)),
         },
         kind::DESCRIBE => Ask::Describe(target(capture, name(capture.first()))),
         kind::CLOSE => Ask::Close(target(capture, name(capture.first()))),
@@ -247,7 +278,7 @@ pub(crate) fn types(capture: &capture::Capture, room: usize) -> Types {
     oids.iter().map(|oid| u32::from_be_bytes(*oid)).collect()
 }
 
-fn given(capture: &capture::Capture, room: usize) -> Given {
+fn given(capture: &capture::Capture, room: usize, formats: Formats) -> Given {
     let values = capture.values();
     let count = u16::try_from(values.len()).unwrap_or(u16::MAX);
     let least = values.len() * size_of::<Param>();
@@ -255,6 +286,7 @@ fn given(capture: &capture::Capture, room: usize) -> Given {
         return Given {
             count,
             params: no_params(),
+            formats,
         };
     }
     let kept = if least + values.kept().len() > room {
@@ -285,5 +317,33 @@ fn given(capture: &capture::Capture, room: usize) -> Given {
             }
         })
         .collect();
-    Given { count, params }
+    Given {
+        count,
+        params,
+        formats,
+    }
+}
+
+/// The formats that a Bind asks for: none means all text, one means that one for all (manual, "Bind").
+fn formats(capture: &capture::Capture, room: usize) -> Formats {
+    let Some((count, codes)) = capture.bytes().split_first_chunk::<2>() else {
+        return Formats::Unknown;
+    };
+    let (codes, rest) = codes.as_chunks::<2>();
+    let is_whole = codes.len() == usize::from(u16::from_be_bytes(*count)) && rest.is_empty();
+    if capture.lost() || !is_whole || codes.len() > room {
+        return Formats::Unknown;
+    }
+    let format = |code: &[u8; 2]| {
+        if *code == [0, 0] {
+            Format::Text
+        } else {
+            Format::Binary
+        }
+    };
+    match codes {
+        [] => Formats::All(Format::Text),
+        [all] => Formats::All(format(all)),
+        each => Formats::Each(each.iter().map(format).collect()),
+    }
 }

@@ -214,6 +214,7 @@ impl Session {
             statement: limits.statement_bytes,
             value: limits.value_bytes,
             values: limits.values_bytes,
+            row_value: limits.row_value_bytes,
         };
         let capture = || Capture::new(caps);
         let first_byte = stage == Stage::Startup;
@@ -238,6 +239,9 @@ impl Session {
         while matches!(self.stage, Stage::Startup | Stage::Typed) {
             if self.read_unframed(direction, at, &mut input) {
                 continue;
+            }
+            if direction == Direction::Backend {
+                self.look_for_rows(input);
             }
             match self.framer(direction).next(at, &mut input) {
                 Ok(None) => return,

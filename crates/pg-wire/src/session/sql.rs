@@ -1,10 +1,12 @@
 //! What a session is told of SQL by those who know it. Separate because nothing else in it does.
 
 use super::Session;
+use crate::backend;
 use crate::framing::Frame;
-use crate::frontend::kind;
+use crate::frontend::{self, kind};
 use crate::limits::Limits;
 use crate::pipeline::Split;
+use crate::rows::RowsOf;
 
 /// Tells statements of which the values of parameters are wanted.
 pub type Wanted = fn(&[u8]) -> bool;
@@ -25,6 +27,25 @@ impl Session {
             self.wanted = Some((wanted, limits.wanted_value_bytes));
         }
         self
+    }
+
+    /// Values of the columns that `rows_of` names are kept of every result, up to [`Limits::rows_bytes`].
+    #[must_use]
+    pub fn with_rows_of(mut self, rows_of: RowsOf) -> Session {
+        self.pipeline.rows_of = Some(rows_of);
+        self.frontend.keep_by(frontend::plan_with_formats);
+        self.backend.keep_by(backend::plan_with_rows);
+        self
+    }
+
+    /// The server's next bytes are these: before a row it has to be known what is wanted of it.
+    pub(super) fn look_for_rows(&mut self, input: &[u8]) {
+        if self.pipeline.rows_of.is_some()
+            && input.first() == Some(&backend::kind::DATA_ROW)
+            && self.backend.at_boundary()
+        {
+            self.backend.want_of_rows(self.pipeline.row_begins());
+        }
     }
 
     /// The client sent this message: the values of the next ones may be wanted.
