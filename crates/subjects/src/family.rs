@@ -122,8 +122,9 @@ impl Family {
     }
 }
 
-/// The oid of a built-in type by its name.
-pub(crate) fn type_of_name(name: &str) -> Option<u32> {
+/// The oid of a built-in type that has a family, by any of the names that SQL has for it.
+#[must_use]
+pub fn type_of_name(name: &str) -> Option<u32> {
     let mut bare = String::with_capacity(name.len());
     let mut depth = 0_u32;
     for letter in name.chars() {

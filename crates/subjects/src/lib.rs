@@ -10,6 +10,7 @@
 //! value:          '42' | int4 00 00 00 2a | " 042 "  >  canonical  >  integer, 42  >  key  >  16 bytes
 //! ```
 
+mod array;
 mod canonical;
 mod classification;
 mod family;
@@ -17,9 +18,10 @@ mod filter;
 mod key;
 mod tokens;
 
+pub use array::elements;
 pub use canonical::{canonical, canonical_text};
 pub use classification::{Classification, ClassificationError, Mode, Rule, SubjectColumn};
-pub use family::Family;
+pub use family::{Family, type_of_name};
 pub use filter::Filter;
 pub use key::{Key, KeyError, Keys, Token};
 pub use tokens::{FILTER_VALUES, LISTED_TOKENS, Tokens, Told};

@@ -8,7 +8,7 @@ use ebpf_abi::{
     CloseFact, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT,
     SegmentHeader, SocketFact,
 };
-use pg_wire::{Direction, Exchange, Limits, Nanos, Session};
+use pg_wire::{Direction, Exchange, Limits, Nanos, RowsOf, Session};
 
 use crate::{
     assertions::{Assertions, Tracked},
@@ -20,6 +20,7 @@ use crate::{
     meanings::Meanings,
     query::{Answered, Redaction},
     stream::ByteStream,
+    subjects::Watch,
     transaction::Transactions,
 };
 
@@ -32,6 +33,16 @@ pub(crate) struct Recorder {
     pub(crate) told: Vec<Answered>,
     /// What clients may say about themselves.
     pub(crate) names: Tracked,
+    /// Looks for values of classified columns.
+    pub(crate) watch: Option<Watch>,
+}
+
+/// What a session may keep of what passes.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) limits: Limits,
+    /// Of rows; `None`: nothing.
+    pub(crate) rows_of: Option<RowsOf>,
 }
 
 /// A connection and everything that is known of it.
@@ -71,7 +82,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(facts: SessionFacts, socket: &SocketFact, limits: Limits) -> Self {
+    pub(crate) fn new(facts: SessionFacts, socket: &SocketFact, kept: Kept) -> Self {
         let mid_stream = facts.opened_before_attach;
         let stream = if mid_stream {
             ByteStream::mid_stream
@@ -80,14 +91,14 @@ impl Connection {
         };
         Self {
             facts: Arc::new(facts),
-            encrypted: Encrypted::new(socket.flags, limits.clone()),
+            encrypted: Encrypted::new(socket.flags, kept.clone()),
             session: read(
                 if mid_stream {
-                    Session::mid_stream(limits.clone())
+                    Session::mid_stream(kept.limits.clone())
                 } else {
-                    Session::new(limits.clone())
+                    Session::new(kept.limits.clone())
                 },
-                &limits,
+                &kept,
             ),
             assertions: Assertions::new(mid_stream),
             frontend: stream(),
@@ -148,8 +159,8 @@ impl Connection {
             return;
         };
         if let Some(places) = met.next_request {
-            let limits = &self.encrypted.limits;
-            self.session = read(Session::between_requests(limits.clone()), limits);
+            let kept = &self.encrypted.kept;
+            self.session = read(Session::between_requests(kept.limits.clone()), kept);
             self.frontend = ByteStream::at(places.frontend);
             self.backend = ByteStream::at(places.backend);
             self.joining = false;
@@ -359,11 +370,16 @@ impl Connection {
     }
 }
 
-/// What a session has to know of SQL.
-pub(crate) fn read(session: Session, limits: &Limits) -> Session {
+/// What a session has to know of SQL,
+/// and what is kept of rows.
+pub(crate) fn read(session: Session, kept: &Kept) -> Session {
+    let session = match &kept.rows_of {
+        Some(rows_of) => session.with_rows_of(Arc::clone(rows_of)),
+        None => session,
+    };
     session
         .with_split(sql_meaning::split)
-        .with_values_of(sql_meaning::may_configure, limits)
+        .with_values_of(sql_meaning::may_configure, &kept.limits)
 }
 
 /// The tapped process is the server: what it receives is the frontend's.

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use ebpf_abi::{CloseFact, SOCKET_PROBED_GSS, SOCKET_PROBED_TLS, SegmentHeader};
-use pg_wire::{Direction, EncryptionKind, Limits, Nanos, Session};
+use pg_wire::{Direction, EncryptionKind, Nanos, Session};
 
 use crate::{
     assertions::Assertions,
-    connection::{Connection, Recorder, read},
+    connection::{Connection, Kept, Recorder, read},
     event::{Body, Gap, Unreadable},
     handshake::Handshake,
     stream::ByteStream,
@@ -27,7 +27,7 @@ pub(crate) struct Encrypted {
     /// Encrypted bytes that went by since.
     unread: u64,
     /// What a session may keep, for the one that begins with the plaintext.
-    pub(crate) limits: Limits,
+    pub(crate) kept: Kept,
 }
 
 /// Encrypted bytes that cannot be handshakes alone: certificates take some kilobytes.
@@ -36,14 +36,14 @@ const HANDSHAKE_BYTES: u64 = 64 * 1024;
 const SOCKET: u8 = ebpf_abi::Channel::Socket as u8;
 
 impl Encrypted {
-    pub(crate) fn new(socket_flags: u8, limits: Limits) -> Self {
+    pub(crate) fn new(socket_flags: u8, kept: Kept) -> Self {
         Self {
             channel: SOCKET,
             probed: socket_flags,
             handshake: None,
             awaited: None,
             unread: 0,
-            limits,
+            kept,
         }
     }
 
@@ -163,13 +163,13 @@ impl Connection {
         self.encrypted.handshake = None;
         Arc::make_mut(&mut self.facts).encryption = Some(kind);
         let whole = !self.facts.opened_before_attach && self.encrypted.probed & flag != 0;
-        let limits = self.encrypted.limits.clone();
+        let kept = self.encrypted.kept.clone();
         let (session, stream) = if whole {
-            (Session::new(limits.clone()), ByteStream::from_start())
+            (Session::new(kept.limits.clone()), ByteStream::from_start())
         } else {
-            (Session::mid_stream(limits.clone()), ByteStream::mid_stream())
+            (Session::mid_stream(kept.limits.clone()), ByteStream::mid_stream())
         };
-        self.session = read(session, &limits);
+        self.session = read(session, &kept);
         (self.frontend, self.backend) = (stream, stream);
         self.joining = !whole;
         self.let_in |= !whole;

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use pg_wire::{Direction, EncryptionKind, ExchangeKind, Nanos, Outcome, Params, Phase, ServerError, Tag};
 use sql_meaning::Statement;
 
-use crate::assertions::{Asserted, EffectiveRole};
+use crate::{
+    assertions::{Asserted, EffectiveRole},
+    subjects::Touched,
+};
 
 /// One fact about a session, in capture time.
 #[derive(Clone, Debug)]
@@ -224,8 +227,10 @@ pub struct Query {
     pub index: u32,
     /// Parameters bound.
     pub param_count: u16,
-    /// The parameters, with values only where the text is recorded in the clear.
+    /// The parameters, with values only where the text is recorded in the clear, or the classification of a column says so.
     pub params: Params,
+    /// Whose records it touched, and what is told of parameters beyond that; `None`: nothing that is classified.
+    pub touched: Option<Box<Touched>>,
     /// How far it got.
     pub phase: Phase,
     /// How it ended.

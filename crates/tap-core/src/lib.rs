@@ -18,9 +18,11 @@ pub mod lease;
 mod meanings;
 mod query;
 mod stream;
+mod subjects;
 mod tap;
 mod transaction;
 
+pub use self::subjects::{ParamTold, Sensitive, Shown, Sources, Subject, Touched};
 pub use assertions::{Asserted, Claim, END_USER, EffectiveRole, Named, Names, SetBy, Source};
 pub use cookies::{ByCookie, Mix};
 pub use earlier::{AGENT_RESTART, Earlier, MISSED, Places, Title, Told};

@@ -4,12 +4,13 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use pg_wire::{Exchange, ExchangeKind, Outcome, Param, Params, Phase, StatementResult};
-use sql_meaning::Statement;
+use sql_meaning::{Backslash, Statement};
 
 use crate::{
     assertions::Words,
     event::{Query, Times},
     meanings::Meanings,
+    subjects::{Asked, Shown, Touched, Watch},
 };
 
 /// A statement that was answered.
@@ -30,20 +31,34 @@ pub enum Redaction {
     Clear,
 }
 
+/// What exchanges are read with.
+pub(crate) struct Context<'a> {
+    pub(crate) meanings: &'a mut Meanings,
+    /// Looks for values of classified columns.
+    pub(crate) watch: Option<&'a mut Watch>,
+    pub(crate) redaction: Redaction,
+    /// The client asked for the replication protocol.
+    pub(crate) replication: bool,
+    /// Nothing in it needed conversion from the client's encoding.
+    pub(crate) plain: bool,
+    /// How its plain strings are read.
+    pub(crate) backslash: Backslash,
+}
+
 /// SQLSTATE of a statement that the server could not parse.
 const SYNTAX_ERROR: &str = "42601";
 
-/// Takes an exchange apart. Its results are in the order of the statements in the string. `plain` if nothing in it needed
-/// conversion from the client's encoding.
-pub(crate) fn queries(
-    exchange: &Exchange,
-    replication: bool,
-    plain: bool,
-    meanings: &mut Meanings,
-    redaction: Redaction,
-    out: &mut Vec<Answered>,
-) {
-    if replication && is_replication_command(exchange) {
+/// Takes an exchange apart. Its results are in the order of the statements in the string.
+pub(crate) fn queries(exchange: &Exchange, context: &mut Context<'_>, out: &mut Vec<Answered>) {
+    let Context {
+        meanings,
+        watch,
+        redaction,
+        plain,
+        ..
+    } = context;
+    let (redaction, plain) = (*redaction, *plain);
+    if context.replication && is_replication_command(exchange) {
         return out.push(whole(exchange, meanings, redaction));
     }
     let texts = texts(exchange);
@@ -104,6 +119,19 @@ pub(crate) fn queries(
             let meaning = meanings.of_prepared(&source.sql);
             query.source = Some(record(&source.sql, &meaning, redaction));
             query.source_statement = Some(meaning);
+        }
+        if let Some(watch) = watch {
+            let given = Given {
+                text: text.as_deref().map(AsRef::as_ref),
+                params: &exchange.params,
+                result,
+                backslash: context.backslash,
+                plain,
+            };
+            query.touched = touched(watch, &query, &given);
+            if let Some(touched) = &query.touched {
+                query.params = recorded_params(&exchange.params, redaction, Some(touched));
+            }
         }
         Answered { times, query, words }
     }));
@@ -251,7 +279,8 @@ fn query(
         portal: exchange.portal_name.clone(),
         index: 0,
         param_count: exchange.param_count,
-        params: recorded_params(&exchange.params, redaction),
+        params: recorded_params(&exchange.params, redaction, None),
+        touched: None,
         phase: result.phase,
         outcome: result.outcome,
         tag: result.tag.clone(),
@@ -272,14 +301,62 @@ fn query(
     })
 }
 
-/// Parameters, without the values that were kept only to follow what clients assert.
-fn recorded_params(params: &Params, redaction: Redaction) -> Params {
-    if redaction == Redaction::Clear || params.iter().all(|param| param.kept.is_empty()) {
+/// What a statement touched of what is classified, by its own text or by that of what it runs.
+fn touched(watch: &mut Watch, query: &Query, given: &Given<'_>) -> Option<Box<Touched>> {
+    let (statement, text, params): (_, _, &[Param]) = match (&query.source_statement, &given.result.source) {
+        // What SQL gives to a prepared statement is in the text of the EXECUTE, and not followed.
+        (Some(statement), Some(source)) => (statement, Some(source.sql.as_ref()), &[]),
+        _ => (query.statement.as_ref()?, given.text, given.params),
+    };
+    if query.text_is_shared || query.truncated {
+        return None;
+    }
+    watch.touched(
+        statement,
+        &Asked {
+            statement,
+            text,
+            params,
+            result: given.result,
+            phase: query.phase,
+            backslash: given.backslash,
+            plain: given.plain,
+        },
+    )
+}
+
+/// What was given with a statement, and what came back.
+struct Given<'a> {
+    text: Option<&'a [u8]>,
+    params: &'a [Param],
+    result: &'a StatementResult,
+    backslash: Backslash,
+    plain: bool,
+}
+
+/// Parameters, with the values that are to be recorded: of those that were kept only to follow what clients assert, or
+/// whose records they name, none.
+fn recorded_params(params: &Params, redaction: Redaction, touched: Option<&Touched>) -> Params {
+    let told = touched.map_or(&[][..], |touched| &touched.params);
+    let is_shown = |index: usize| match told.iter().find(|told| usize::from(told.index) == index) {
+        Some(told) => told.shown == Shown::Clear,
+        None => redaction == Redaction::Clear,
+    };
+    if params
+        .iter()
+        .enumerate()
+        .all(|(index, param)| param.kept.is_empty() || is_shown(index))
+    {
         return Arc::clone(params);
     }
-    let without = |param: &Param| Param {
-        kept: Bytes::new(),
-        ..param.clone()
+    let shown = |(index, param): (usize, &Param)| {
+        if is_shown(index) {
+            return param.clone();
+        }
+        Param {
+            kept: Bytes::new(),
+            ..param.clone()
+        }
     };
-    params.iter().map(without).collect()
+    params.iter().enumerate().map(shown).collect()
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ebpf_abi::{CloseFact, SOCKET_MID_STREAM, SOCKET_UNCOUNTED, SegmentHeader, SocketFact};
@@ -10,11 +11,12 @@ use pg_wire::{Limits, Nanos};
 
 use crate::{
     assertions::{Names, Tracked},
-    connection::{Connection, Recorder},
+    connection::{Connection, Kept, Recorder},
     cookies::ByCookie,
     event::{Body, Endpoint, Event, SessionFacts, Transport},
     meanings::Meanings,
     query::Redaction,
+    subjects::{Sensitive, Watch},
 };
 
 /// How the pipeline works.
@@ -24,13 +26,16 @@ pub struct Settings {
     pub limits: Limits,
     /// What of a statement's text is recorded.
     pub redaction: Redaction,
+    /// Which columns are sensitive, if any are: whose records statements touch is told, and what is told of parameters
+    /// follows it.
+    pub sensitive: Option<Arc<Sensitive>>,
     /// What clients may say about themselves. It is recorded in the clear, whatever the redaction.
     pub names: Names,
 }
 
 /// All tapped connections.
 pub struct Tap {
-    limits: Limits,
+    kept: Kept,
     /// Boxed, because the table has room for twice as many.
     pub(crate) connections: ByCookie<Box<Connection>>,
     /// Connections by the process that serves them; none of the lists is empty.
@@ -56,6 +61,10 @@ const CLEAR_VALUE_BYTES: usize = 64 * 1024;
 /// have some hundred, and headers, where tokens come from, are limited to 8 or 16 KiB by web servers.
 const ASSERTED_VALUE_BYTES: usize = 16 * 1024;
 
+/// Bytes kept of a parameter value where columns are classified: values that identify are short, and this is a list of
+/// 400 UUIDs for `= ANY ($1)`. Longer ones have no token, and it is said that one is missing.
+const SUBJECT_VALUE_BYTES: usize = 16 * 1024;
+
 /// Silence after which a connection counts as idle, in nanoseconds.
 const IDLE_NS: Nanos = 1_000_000_000;
 /// Room for events that is kept.
@@ -72,9 +81,16 @@ impl Tap {
         if settings.redaction == Redaction::Clear && limits.value_bytes == 0 {
             limits.value_bytes = CLEAR_VALUE_BYTES;
         }
+        let watch = settings.sensitive.as_deref().map(Watch::new);
+        if watch.is_some() {
+            limits.value_bytes = limits.value_bytes.max(SUBJECT_VALUE_BYTES);
+        }
         limits.wanted_value_bytes = limits.wanted_value_bytes.max(ASSERTED_VALUE_BYTES);
         Self {
-            limits,
+            kept: Kept {
+                limits,
+                rows_of: watch.as_ref().map(Watch::rows_of),
+            },
             connections: ByCookie::default(),
             by_backend: HashMap::new(),
             by_key: HashMap::new(),
@@ -84,6 +100,7 @@ impl Tap {
                 events: VecDeque::new(),
                 told: Vec::new(),
                 names: Tracked::new(&settings.names),
+                watch,
             },
             closed: Vec::new(),
             touched: Vec::new(),
@@ -96,7 +113,7 @@ impl Tap {
     /// connection, whoever uses it.
     pub fn handle_socket(&mut self, fact: &SocketFact) {
         if let Entry::Vacant(entry) = self.connections.entry(fact.cookie) {
-            let connection = Connection::new(session_facts(fact), fact, self.limits.clone());
+            let connection = Connection::new(session_facts(fact), fact, self.kept.clone());
             entry.insert(Box::new(connection));
             self.by_backend.entry(fact.tgid).or_default().push(fact.cookie);
         }

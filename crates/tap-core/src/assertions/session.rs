@@ -186,6 +186,14 @@ impl Assertions {
         }
     }
 
+    /// How plain strings of the requests that are being answered are read.
+    pub(crate) fn backslash(&self) -> Backslash {
+        match self.new_backslash {
+            Some(_) => Backslash::Unknown,
+            None => self.backslash,
+        }
+    }
+
     /// Something was not seen: anything may have changed.
     pub(crate) fn lose(&mut self, reason: &'static str) {
         self.changed.clear();

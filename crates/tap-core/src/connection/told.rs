@@ -9,7 +9,7 @@ use super::{Connection, Recorder};
 use crate::{
     assertions::GAP,
     event::{Body, Event, Gap},
-    query::{self, Answered},
+    query::{self, Answered, Context},
 };
 
 /// Settings reported by the server that a session keeps.
@@ -154,18 +154,20 @@ impl Connection {
                 .answered(first.request.start, last.request.end, single);
         }
         let plain = self.encodings.is_plain();
+        let backslash = self.assertions.backslash();
         for mut exchange in self.unit.drain(..) {
             if !plain {
                 self.encodings.convert(&mut exchange);
             }
-            query::queries(
-                &exchange,
-                self.replication,
+            let mut context = Context {
+                meanings: &mut recorder.meanings,
+                watch: recorder.watch.as_mut(),
+                redaction: recorder.redaction,
+                replication: self.replication,
                 plain,
-                &mut recorder.meanings,
-                recorder.redaction,
-                &mut told,
-            );
+                backslash,
+            };
+            query::queries(&exchange, &mut context, &mut told);
             status = exchange.transaction_status;
             omitted += exchange.results_omitted;
             at = exchange.ended;
