@@ -6,10 +6,14 @@
 
 use serde_json::Value;
 
-use self::fields::{Fields, in_one_line};
+use self::{
+    fields::{Fields, in_one_line},
+    subjects::{param, subject},
+};
 use crate::v1::{self, event::Body};
 
 mod fields;
+mod subjects;
 
 /// The JSON form of `event`, which `agent_id` recorded.
 ///
@@ -207,21 +211,7 @@ fn query(f: &mut Fields<'_>, q: &v1::Query) {
     f.node("result", q.result.as_ref(), result);
     f.node("transaction", q.transaction.as_ref(), transaction);
     f.node("stream", q.stream.as_ref(), stream);
-}
-
-fn param(f: &mut Fields<'_>, p: &v1::Param) {
-    f.number("oid", p.oid.into());
-    let binary = p.format == i32::from(v1::Format::Binary);
-    f.always("format", if binary { "binary" } else { "text" });
-    f.always("null", &p.null);
-    if !p.null {
-        f.always("bytes", &p.bytes);
-    }
-    f.optional("value", p.value.as_deref());
-    if p.value.is_some() {
-        f.always("truncated", &p.truncated);
-        f.always("raw", &p.raw);
-    }
+    f.list("subjects", &q.subjects, subject);
 }
 
 /// How a transaction ended: `committed`, `rolled_back`, `prepared`; `None` where that is not known.
@@ -268,6 +258,8 @@ fn object(f: &mut Fields<'_>, o: &v1::Object) {
         "ACCESS_",
     );
     f.texts("columns", &o.columns);
+    f.texts("filtered", &o.filtered);
+    f.optional("columns_exact", o.columns_exact.then_some(true));
     f.text("source", &o.source);
 }
 

@@ -270,3 +270,59 @@ fn an_amended_event_shows_both_names() {
     assert_eq!(shown["recorded"]["kind"], "remote");
     assert_eq!(event("db1", &recorded)["attribution"].get("recorded"), None);
 }
+
+#[test]
+fn subjects_and_parameters_say_tokens_as_hexadecimal() {
+    let mut read = read();
+    let Some(Body::Query(query)) = &mut read.body else {
+        panic!("a query")
+    };
+    query.subjects = vec![
+        v1::Subject {
+            object: "public.customers".into(),
+            column: "id".into(),
+            family: "integer".into(),
+            key: "2026".into(),
+            tokens: vec![vec![0x0f; 16], vec![0xf0; 16]],
+            complete: true,
+            sources: vec!["predicate".into(), "returned".into()],
+            ..Default::default()
+        },
+        v1::Subject {
+            object: "public.customers".into(),
+            column: "email".into(),
+            filter: vec![1, 2],
+            filter_values: 5000,
+            ..Default::default()
+        },
+    ];
+    let token = v1::Param {
+        token: vec![0x0f; 16],
+        ..Default::default()
+    };
+    query.params = vec![token, v1::Param::default()];
+    if let Some(meaning) = &mut query.meaning {
+        meaning.objects = vec![v1::Object {
+            name: "customers".into(),
+            filtered: vec!["id".into()],
+            columns_exact: true,
+            ..Default::default()
+        }];
+    }
+    let json = event("db1", &read);
+    let low = "0f".repeat(16);
+    assert_eq!(
+        json["subjects"],
+        serde_json::json!([
+            {"object": "public.customers", "column": "id", "family": "integer", "key": "2026",
+             "tokens": [low, "f0".repeat(16)], "complete": true, "sources": ["predicate", "returned"]},
+            {"object": "public.customers", "column": "email", "filter": "0102", "filter_values": 5000, "complete": false},
+        ])
+    );
+    assert_eq!(json["params"][0]["token"], low);
+    assert!(json["params"][1].get("token").is_none());
+    assert_eq!(
+        json["meaning"]["objects"][0],
+        serde_json::json!({"name": "customers", "filtered": ["id"], "columns_exact": true})
+    );
+}
