@@ -43,6 +43,8 @@ pub struct Record {
     pub party: Option<Arc<v1::Party>>,
     /// What happened.
     pub body: Body,
+    /// Whose records it touched.
+    pub subjects: Vec<v1::Subject>,
 }
 
 /// What happened.
@@ -137,8 +139,12 @@ impl Record {
 }
 
 impl From<v1::Event> for Record {
-    fn from(event: v1::Event) -> Self {
+    fn from(mut event: v1::Event) -> Self {
         Self {
+            subjects: match &mut event.body {
+                Some(event::Body::Query(query)) => std::mem::take(&mut query.subjects),
+                _ => Vec::new(),
+            },
             seq: event.seq,
             ts_start_ns: event.ts_start_ns,
             ts_end_ns: event.ts_end_ns,

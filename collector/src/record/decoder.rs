@@ -89,7 +89,8 @@ impl Decoder {
                 Defined::Template {
                     tag: take_tag(&mut query),
                     plain: columns.unwrap_or_default() == v1::Result::default()
-                        && query.transaction.is_none(),
+                        && query.transaction.is_none()
+                        && query.subjects.is_empty(),
                     query: Arc::new(shared(query)),
                 }
             }
@@ -158,7 +159,7 @@ fn ordinary(seq: u64, event: &[u8], defined: &[Defined]) -> Option<Record> {
     else {
         return None;
     };
-    record.body = Body::Query(execution(query?, template, tag)?);
+    record.body = Body::Query(execution(query?, template, tag, &mut record.subjects)?);
     Some(record)
 }
 
@@ -176,7 +177,12 @@ fn other(seq: u64, event: &Bytes, definitions: &[Bytes], defined: &[Defined]) ->
 }
 
 /// What a query says itself, on top of what its template says.
-fn execution(query: &[u8], template: &Arc<v1::Query>, tag: &CompactString) -> Option<Execution> {
+fn execution(
+    query: &[u8],
+    template: &Arc<v1::Query>,
+    tag: &CompactString,
+    subjects: &mut Vec<v1::Subject>,
+) -> Option<Execution> {
     let mut execution = Execution {
         template: Arc::clone(template),
         tag: tag.clone(),
@@ -211,11 +217,13 @@ fn execution(query: &[u8], template: &Arc<v1::Query>, tag: &CompactString) -> Op
                 Some(())
             })?,
             (8, Value::Bytes(param)) => walk(param, |field, value| match (field, value) {
-                (1..=4 | 6..=7, Value::Number(_)) => Some(()),
+                (1..=4 | 6..=7 | 9, Value::Number(_)) => Some(()),
                 (5, Value::Bytes(value)) => text(value).map(drop),
+                (8, Value::Bytes(_)) => Some(()),
                 _ => None,
             })?,
             (10, Value::Bytes(asserted)) => once(&mut execution.end_user, end_user(asserted)?)?,
+            (13, Value::Bytes(subject)) => subjects.push(v1::Subject::decode(subject).ok()?),
             _ => return None,
         }
         Some(())

@@ -23,6 +23,7 @@ use super::{
     columns::{self, Batch, COLUMNS, Column},
     manner::Manner,
     parts::{self, WHOLE},
+    subjects::Subjects,
 };
 use crate::record::{Record, Records};
 
@@ -57,6 +58,8 @@ pub(super) struct Chunk {
     columns: Vec<ArrayRef>,
     /// The distinct parties, templates and manners whole, as files hold them.
     whole: [ArrayRef; WHOLE],
+    /// Whose records the rows touched.
+    pub(super) subjects: Subjects,
 }
 
 /// Sorts of parts, and their places in `Chunk::keys`.
@@ -108,6 +111,7 @@ impl Chunk {
             keys,
             columns,
             whole,
+            subjects: Subjects::of(records()),
         }
     }
 
@@ -145,7 +149,14 @@ impl Chunk {
             concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>())
         };
         let whole = [whole(0)?, whole(1)?, whole(2)?];
+        let mut before = 0;
+        let mut subjects = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            subjects.push((before, &chunk.subjects));
+            before += u32::try_from(chunk.rows).map_err(|_| too_large())?;
+        }
         Ok(Self {
+            subjects: Subjects::merged(&subjects)?,
             rows: chunks.iter().map(|chunk| chunk.rows).sum(),
             keys,
             columns,
@@ -170,6 +181,20 @@ impl Chunk {
             .collect::<Result<_, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         RecordBatch::try_new_with_options(schema, columns, &options)
+    }
+
+    /// A column, spelt out, of the rows at these places.
+    pub(super) fn of_events(&self, name: &str, rows: &UInt32Array) -> Result<ArrayRef, ArrowError> {
+        let none = || ArrowError::SchemaError(format!("there is no column {name}"));
+        let (n, (_, column)) = COLUMNS
+            .iter()
+            .enumerate()
+            .find(|(_, (column, _))| *column == name)
+            .ok_or_else(none)?;
+        match part_of(column) {
+            None => take(self.column(n)?, rows, None),
+            Some(part) => take(self.column(n)?, &take(self.keys(part)?, rows, None)?, None),
+        }
     }
 
     /// These rows as a file holds them, repeating text as dictionaries.
@@ -217,7 +242,7 @@ impl Chunk {
         let columns = self.columns.iter().map(Array::get_array_memory_size);
         let keys = self.keys.iter().map(Array::get_array_memory_size);
         let whole = self.whole.iter().map(Array::get_array_memory_size);
-        columns.chain(keys).chain(whole).sum()
+        columns.chain(keys).chain(whole).sum::<usize>() + self.subjects.bytes()
     }
 
     fn spelt(&self, n: usize) -> Result<ArrayRef, ArrowError> {

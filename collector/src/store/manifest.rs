@@ -21,6 +21,8 @@ pub(crate) struct Manifest {
     pub(crate) entries: u64,
     /// In the order in which they were sealed.
     pub(crate) files: Vec<SealedFile>,
+    /// The same of the table `subjects`; a seal without any has none.
+    pub(crate) subjects: Vec<SealedFile>,
 }
 
 /// One Parquet file.
@@ -44,20 +46,25 @@ impl Manifest {
     pub(crate) async fn open(store: &dyn ObjectStore) -> anyhow::Result<Self> {
         let mut manifest = Self::read(store).await?;
         let mut found = HashMap::new();
-        let mut list = store.list(Some(&Path::from(EVENTS)));
-        while let Some(meta) = list.try_next().await.context("cannot list the store's files")? {
-            found.insert(meta.location.to_string(), meta.size);
+        for folder in [EVENTS, SUBJECTS] {
+            let mut list = store.list(Some(&Path::from(folder)));
+            while let Some(meta) = list.try_next().await.context("cannot list the store's files")? {
+                found.insert(meta.location.to_string(), meta.size);
+            }
         }
-        if let Some(file) = manifest
-            .files
-            .iter()
+        let damaged = manifest
+            .all()
             .find(|file| found.get(&file.path) != Some(&file.bytes))
-        {
-            tracing::warn!(file = %file.path, "a sealed file is missing or damaged: the store is refilled from the evidence log");
+            .map(|file| file.path.clone());
+        if let Some(file) = damaged {
+            tracing::warn!(
+                file,
+                "a sealed file is missing or damaged: the store is refilled from the evidence log"
+            );
             manifest = Self::empty();
             manifest.write(store).await?;
         }
-        for file in &manifest.files {
+        for file in manifest.all() {
             found.remove(&file.path);
         }
         for path in found.keys() {
@@ -67,6 +74,11 @@ impl Manifest {
                 .with_context(|| format!("cannot delete {path}"))?;
         }
         Ok(manifest)
+    }
+
+    /// All files that count.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &SealedFile> {
+        self.files.iter().chain(&self.subjects)
     }
 
     /// Replaces the stored manifest: from here on, the files that it names count.
@@ -99,10 +111,13 @@ impl Manifest {
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 /// The manifest's name below the store's root.
 pub(crate) const NAME: &str = "sealed.json";
 
 /// The folder of the Parquet files below the store's root.
 pub(crate) const EVENTS: &str = "events";
+
+/// The same of the table `subjects`.
+pub(crate) const SUBJECTS: &str = "subjects";

@@ -11,6 +11,7 @@ mod amendments;
 mod chunk;
 mod columns;
 mod events;
+mod holding;
 mod manifest;
 mod manner;
 mod marks;
@@ -19,6 +20,9 @@ pub mod page;
 mod parts;
 mod seal;
 mod session;
+mod subjects;
+mod unsealed;
+pub mod who;
 
 use std::{
     path::Path,
@@ -44,7 +48,7 @@ pub use amendments::Amendments;
 use chunk::{Chunk, Entry};
 pub use events::Batches;
 pub(crate) use events::{Amends, Shown};
-use manifest::Manifest;
+use manifest::{Manifest, SealedFile};
 
 /// When the tail becomes a file.
 #[derive(Clone, Debug)]
@@ -96,8 +100,10 @@ pub struct StoreStatus {
     pub sealed_files: usize,
     /// Their bytes.
     pub sealed_bytes: u64,
-    /// Rows in Parquet files.
+    /// Events in Parquet files.
     pub sealed_rows: u64,
+    /// Rows of the table `subjects` in Parquet files.
+    pub sealed_subjects: u64,
     /// Rows in memory.
     pub tail_rows: usize,
     /// The first log entry that was not taken in, where the store fell behind: a restart refills it.
@@ -258,9 +264,8 @@ impl Store {
         }
         let count = chunks.len();
         let written = async {
-            manifest
-                .files
-                .extend(seal::write(&self.objects, chunks, manifest.entries, next).await?);
+            let entries = (manifest.entries, next);
+            seal::write(&self.objects, chunks, entries, &mut manifest).await?;
             manifest.entries = next;
             manifest.write(&self.objects).await
         }
@@ -297,28 +302,40 @@ impl Store {
         StoreStatus {
             entries: state.next,
             sealed_entries: state.manifest.entries,
-            sealed_files: state.manifest.files.len(),
-            sealed_bytes: state.manifest.files.iter().map(|f| f.bytes).sum(),
+            sealed_files: state.manifest.all().count(),
+            sealed_bytes: state.manifest.all().map(|f| f.bytes).sum(),
             sealed_rows: state.manifest.files.iter().map(|f| f.rows).sum(),
+            sealed_subjects: state.manifest.subjects.iter().map(|f| f.rows).sum(),
             tail_rows: state.rows,
             behind_from: state.behind_from,
         }
     }
 
-    /// Everything at one moment: the sealed files' paths, and the tail.
-    fn snapshot(&self) -> (Vec<String>, Vec<Arc<Chunk>>) {
+    /// Everything at one moment.
+    fn snapshot(&self) -> Snapshot {
         let mut state = self.state();
         let open = state.shown();
-        (
-            state.manifest.files.iter().map(|f| f.path.clone()).collect(),
-            state.chunks.iter().cloned().chain(open).collect(),
-        )
+        let paths = |files: &[SealedFile]| files.iter().map(|file| file.path.clone()).collect();
+        Snapshot {
+            files: paths(&state.manifest.files),
+            subjects: paths(&state.manifest.subjects),
+            chunks: state.chunks.iter().cloned().chain(open).collect(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock with the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the store holds at one moment.
+struct Snapshot {
+    /// Paths of the events' files.
+    files: Vec<String>,
+    /// Of the subjects'.
+    subjects: Vec<String>,
+    chunks: Vec<Arc<Chunk>>,
 }
 
 impl State {

@@ -1,4 +1,4 @@
-//! From the tail's rows to Parquet files, one for each hour that they fall into.
+//! From the tail's rows to Parquet files, one for each hour that they fall into, and one of their subjects.
 //!
 //! Owns partitioning, order within a file and the Parquet settings. Refuses to decide when: that is the store's.
 
@@ -19,55 +19,72 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use super::{
     chunk::Chunk,
     columns::{NARROWING, SOUGHT},
-    manifest::{EVENTS, SealedFile},
-    parts,
+    manifest::{EVENTS, Manifest, SUBJECTS, SealedFile},
+    parts, subjects,
 };
 
-/// Writes rows of the log entries `first..next` and gives the files' names; nothing counts before the manifest says so.
+/// Writes rows of the log entries `first..next` and adds the files to the manifest; nothing counts before that is written.
 pub(crate) async fn write(
     store: &dyn ObjectStore,
     chunks: Vec<Arc<Chunk>>,
-    first: u64,
-    next: u64,
-) -> anyhow::Result<Vec<SealedFile>> {
+    (first, next): (u64, u64),
+    into: &mut Manifest,
+) -> anyhow::Result<()> {
     let encoded = tokio::task::spawn_blocking(move || encode(&chunks))
         .await
         .context("sealing was interrupted")??;
-    let mut files = Vec::with_capacity(encoded.len());
-    for (hour, bytes, rows) in encoded {
-        let path = format!(
-            "{EVENTS}/{hour}/{first:012}-{:012}.parquet",
-            next.saturating_sub(1)
-        );
-        let size = bytes.len() as u64;
-        store
-            .put(&Path::from(path.as_str()), PutPayload::from(bytes))
-            .await
-            .with_context(|| format!("cannot write {path}: is there space left?"))?;
-        files.push(SealedFile {
-            path,
-            bytes: size,
-            rows,
-        });
+    let name = format!("{first:012}-{:012}.parquet", next.saturating_sub(1));
+    for (hour, bytes, rows) in encoded.events {
+        let path = format!("{EVENTS}/{hour}/{name}");
+        into.files.push(put(store, path, bytes, rows).await?);
     }
-    Ok(files)
+    if let Some((bytes, rows)) = encoded.subjects {
+        let path = format!("{SUBJECTS}/{name}");
+        into.subjects.push(put(store, path, bytes, rows).await?);
+    }
+    Ok(())
 }
 
-/// One file a partition: its folder, its bytes, its rows.
-fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Vec<(String, Vec<u8>, u64)>> {
+async fn put(store: &dyn ObjectStore, path: String, bytes: Vec<u8>, rows: u64) -> anyhow::Result<SealedFile> {
+    let size = bytes.len() as u64;
+    store
+        .put(&Path::from(path.as_str()), PutPayload::from(bytes))
+        .await
+        .with_context(|| format!("cannot write {path}: is there space left?"))?;
+    Ok(SealedFile {
+        path,
+        bytes: size,
+        rows,
+    })
+}
+
+/// The files of a seal.
+#[derive(Default)]
+struct Encoded {
+    /// One a partition: its folder, its bytes, its rows.
+    events: Vec<(String, Vec<u8>, u64)>,
+    /// Bytes and rows.
+    subjects: Option<(Vec<u8>, u64)>,
+}
+
+fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Encoded> {
     let all = match chunks {
-        [] => return Ok(Vec::new()),
+        [] => return Ok(Encoded::default()),
         [one] => Arc::clone(one),
         chunks => Arc::new(Chunk::merged(chunks)?),
     };
-    let mut files = Vec::new();
+    let mut events = Vec::new();
     for (hour, rows) in partitions(&all.starts()) {
         let part = all.file_rows(&UInt32Array::from(rows))?;
         let mut writer = ArrowWriter::try_new(Vec::new(), parts::file_schema(), Some(properties()?))?;
         writer.write(&part)?;
-        files.push((folder(hour), writer.into_inner()?, part.num_rows() as u64));
+        events.push((folder(hour), writer.into_inner()?, part.num_rows() as u64));
     }
-    Ok(files)
+    let rows = all.subjects.rows() as u64;
+    Ok(Encoded {
+        events,
+        subjects: subjects::file(&all)?.map(|bytes| (bytes, rows)),
+    })
 }
 
 /// Row numbers by hour since the epoch (`None`: no time known), in order of time within each.

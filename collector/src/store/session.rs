@@ -5,6 +5,7 @@
 //! | table | rows |
 //! |---|---|
 //! | `events` | everything; the column `event` is shown in its JSON form |
+//! | `subjects` | whose records statements touched: one for each token |
 //! | `queries` | the events of kind `query` |
 //! | `sessions` | one for each session: role, database, principals, statements, rows, first and last seen |
 //! | `principals` | one for each principal: roles, databases, objects, statements, rows, errors, first and last seen |
@@ -17,21 +18,13 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::{DataType, SchemaRef},
-    catalog::{Session, TableProvider},
     common::Result,
     datasource::{
-        TableType,
         file_format::parquet::ParquetFormat,
         listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
     },
-    execution::{SendableRecordBatchStream, TaskContext},
     functions::expr_fn::concat,
     logical_expr::Expr,
-    physical_plan::{
-        ExecutionPlan,
-        stream::RecordBatchStreamAdapter,
-        streaming::{PartitionStream, StreamingTableExec},
-    },
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, cast, col, lit},
 };
 
@@ -40,21 +33,32 @@ use futures::StreamExt;
 use super::{
     Store,
     amended::Amended,
-    chunk::Chunk,
-    columns::{self, COLUMNS},
-    events, marks, parts,
+    columns::COLUMNS,
+    events, holding, marks, parts, subjects,
+    unsealed::{Table, Unsealed},
 };
 
 impl Store {
     /// A session over the store as it is now.
     pub(super) async fn session(&self) -> Result<SessionContext> {
         let session = SessionContext::new_with_config_rt(config(), self.runtime.clone());
-        let (files, chunks) = self.snapshot();
-        let mut events = session.read_table(Arc::new(Tail(chunks)))?;
-        if !files.is_empty() {
-            let sealed = session.read_table(sealed(&files)?)?;
+        let now = self.snapshot();
+        let unsealed = |table| {
+            let chunks = now.chunks.clone();
+            session.read_table(Arc::new(Unsealed { table, chunks }))
+        };
+        let mut events = unsealed(Table::Events)?;
+        if !now.files.is_empty() {
+            let sealed = session.read_table(sealed(&now.files, parts::file_schema())?)?;
             events = sealed.select(parts::columns_of_files())?.union(events)?;
         }
+        let mut subjects = unsealed(Table::Subjects)?;
+        if !now.subjects.is_empty() {
+            let sealed = sealed(&now.subjects, subjects::schema())?;
+            subjects = session.read_table(sealed)?.union(subjects)?;
+        }
+        session.register_udf(holding::may_hold());
+        session.register_table("subjects", subjects.select(shown_subjects())?.into_view())?;
         let amended = Amended::new(self.amendments.view());
         let judge = self.judge();
         let events = marks::marked(events.select(shown_columns(&amended))?, judge.as_ref())?;
@@ -80,7 +84,7 @@ impl Store {
     /// When the store's files cannot be read.
     pub async fn believe(&self, originator: &str) -> Result<()> {
         self.amendments.believe(originator);
-        let (files, _) = self.snapshot();
+        let files = self.snapshot().files;
         if files.is_empty() {
             return Ok(());
         }
@@ -89,7 +93,7 @@ impl Store {
         let columns = columns
             .filter(|column| AMENDMENT.contains(&column.name_for_alias().unwrap_or_default().as_str()));
         let rows = session
-            .read_table(sealed(&files)?)?
+            .read_table(sealed(&files, parts::file_schema())?)?
             .filter(
                 col("kind")
                     .eq(lit("attribution"))
@@ -124,8 +128,7 @@ fn config() -> SessionConfig {
 
 /// The stored columns as they are shown, and those that follow from them.
 fn shown_columns(amended: &Amended) -> Vec<Expr> {
-    let seq = cast(col("seq"), DataType::Utf8);
-    let mut event_id = Some(concat(vec![col("agent"), lit("-"), seq]).alias("event_id"));
+    let mut event_id = Some(event_id());
     let mut shown = Vec::new();
     for (name, _) in COLUMNS {
         if *name == "agent" {
@@ -139,64 +142,18 @@ fn shown_columns(amended: &Amended) -> Vec<Expr> {
     shown
 }
 
-/// The rows that are in no file yet.
-#[derive(Debug)]
-struct Tail(Vec<Arc<Chunk>>);
-
-#[tonic::async_trait]
-impl TableProvider for Tail {
-    fn schema(&self) -> SchemaRef {
-        columns::schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let all = || (0..self.schema().fields().len()).collect();
-        let columns = projection.cloned().unwrap_or_else(all);
-        let schema = Arc::new(self.schema().project(&columns)?);
-        let rows = Arc::new(TailRows {
-            chunks: self.0.clone(),
-            columns,
-            schema: schema.clone(),
-        });
-        let plan = StreamingTableExec::try_new(schema, vec![rows], None, [], false, limit)?;
-        Ok(Arc::new(plan))
-    }
+/// The columns of `subjects` as they are shown.
+fn shown_subjects() -> Vec<Expr> {
+    let schema = subjects::schema();
+    let mut shown: Vec<Expr> = schema.fields().iter().map(|field| col(field.name())).collect();
+    shown.insert(1, event_id());
+    shown
 }
 
-/// The columns that a question asks for, spelt out chunk by chunk: all at once, they would take many times what the
-/// tail does.
-#[derive(Debug)]
-struct TailRows {
-    chunks: Vec<Arc<Chunk>>,
-    columns: Vec<usize>,
-    schema: SchemaRef,
-}
-
-impl PartitionStream for TailRows {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let columns = self.columns.clone();
-        let batches = self
-            .chunks
-            .clone()
-            .into_iter()
-            .map(move |chunk| Ok(chunk.batch(&columns)?));
-        let stream = futures::stream::iter(batches);
-        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
-    }
+/// An event's name, of a row with its agent and number.
+fn event_id() -> Expr {
+    let seq = cast(col("seq"), DataType::Utf8);
+    concat(vec![col("agent"), lit("-"), seq]).alias("event_id")
 }
 
 /// Plans `sql`, which comes from outside.
@@ -232,17 +189,21 @@ pub(super) fn principals(source: &str) -> String {
 }
 
 /// Exactly these files, so that a seal in the meantime makes no row appear twice.
-fn sealed(files: &[String]) -> Result<Arc<ListingTable>> {
+fn sealed(files: &[String], schema: SchemaRef) -> Result<Arc<ListingTable>> {
+    let format = ParquetFormat::default().with_metadata_size_hint(Some(FOOTER_BYTES));
     let paths = files
         .iter()
         .map(|file| ListingTableUrl::parse(format!("{ROOT}{file}")))
         .collect::<Result<Vec<_>>>()?;
-    let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
+    let options = ListingOptions::new(Arc::new(format)).with_file_extension(".parquet");
     let config = ListingTableConfig::new_with_multi_paths(paths)
         .with_listing_options(options)
-        .with_schema(parts::file_schema());
+        .with_schema(schema);
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
+
+/// What is read of a file to begin with, from its end: most footers, and little where one page is all that is needed.
+const FOOTER_BYTES: usize = 64 * 1024;
 
 /// Where the session finds the object store; not an address of anything.
 pub(super) const ROOT: &str = "pgwitness://store/";

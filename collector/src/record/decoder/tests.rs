@@ -99,8 +99,21 @@ fn own() -> v1::Event {
                 value: Some("ö".into()),
                 truncated: true,
                 raw: true,
-                ..v1::Param::default()
+                token: vec![5; 16],
             }],
+            subjects: vec![
+                v1::Subject {
+                    object: "public.customers".into(),
+                    column: "id".into(),
+                    family: "integer".into(),
+                    key: "k".into(),
+                    tokens: vec![vec![5; 16], vec![6; 16]],
+                    complete: true,
+                    sources: vec!["predicate".into()],
+                    ..Default::default()
+                },
+                v1::Subject::default(),
+            ],
             ..Default::default()
         })),
         ..Default::default()

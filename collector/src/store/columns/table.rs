@@ -217,6 +217,31 @@ pub(in crate::store) const COLUMNS: &[(&str, Column)] = &[
         Column::Template(Get::List(|q| meaning(q).and_then(|m| objects(m, access)))),
     ),
     (
+        "columns_read",
+        Column::Template(Get::List(|q| {
+            meaning(q).map(|m| of_objects(m, |o| if writes(o) { &[] } else { &o.columns }))
+        })),
+    ),
+    (
+        "columns_written",
+        Column::Template(Get::List(|q| {
+            meaning(q).map(|m| of_objects(m, |o| if writes(o) { &o.columns } else { &[] }))
+        })),
+    ),
+    (
+        "columns_filtered",
+        Column::Template(Get::List(|q| meaning(q).map(|m| of_objects(m, |o| &o.filtered)))),
+    ),
+    (
+        "columns_exact",
+        Column::Template(Get::Flag(|q| {
+            let rows = |o: &&v1::Object| [v1::Access::Read, v1::Access::Write].contains(&o.access());
+            let mut of = meaning(q)?.objects.iter().filter(rows).peekable();
+            of.peek()?;
+            Some(of.all(|object| object.columns_exact))
+        })),
+    ),
+    (
         "protocol",
         Column::Template(Get::Made(|q| {
             let full = v1::Protocol::try_from(q.protocol).ok();
@@ -373,6 +398,19 @@ fn access(object: &v1::Object) -> String {
     let full = v1::Access::try_from(object.access).ok();
     json::enum_name(object.access, full.map(|a| a.as_str_name()), "ACCESS_")
         .unwrap_or_else(|| "unknown".into())
+}
+
+fn writes(object: &v1::Object) -> bool {
+    object.access() == v1::Access::Write
+}
+
+/// `schema.name.column` of columns of the objects.
+fn of_objects(meaning: &v1::Meaning, columns: fn(&v1::Object) -> &[String]) -> Vec<String> {
+    let named = |object| {
+        let columns = columns(object).iter();
+        columns.map(move |column| format!("{}.{column}", object_name(object)))
+    };
+    meaning.objects.iter().flat_map(named).collect()
 }
 
 fn objects(meaning: &v1::Meaning, of: fn(&v1::Object) -> String) -> Option<Vec<String>> {

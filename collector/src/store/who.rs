@@ -1,0 +1,441 @@
+//! Who touched a record, and what could not be excluded.
+//!
+//! Owns the two questions' order: first the tokens' own table, which tells the events, then those events. What is looked for is
+//! a token; which value it stands for nobody tells here. Text from outside stands in expressions, never in SQL. Refuses to be
+//! surer than the record: whoever is not excluded is counted, with the reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, bail, ensure};
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray},
+        datatypes::Int64Type,
+    },
+    common::Result,
+    functions_nested::expr_fn::array_has,
+    logical_expr::Expr,
+    prelude::{DataFrame, SessionContext, col, lit},
+    scalar::ScalarValue,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Store,
+    holding::{may_hold, token},
+    page::{self, Page},
+};
+
+/// Whose record is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Asked {
+    /// As the classification names it: `public.customers`.
+    pub object: String,
+    /// Its identifying column.
+    pub column: String,
+    /// What its value became, under each key and by each rule.
+    pub tokens: Vec<Sought>,
+    /// When.
+    #[serde(flatten)]
+    pub span: Span,
+}
+
+/// One token.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sought {
+    /// Id of its key.
+    pub key: String,
+    /// The rule by which the value was brought into one form.
+    pub family: String,
+    /// 32 hexadecimal digits, lower-case.
+    pub token: String,
+}
+
+/// From then on, and up to then; Unix nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Span {
+    /// The first moment.
+    #[serde(default)]
+    pub since_ns: Option<i64>,
+    /// The first moment behind it.
+    #[serde(default)]
+    pub until_ns: Option<i64>,
+}
+
+/// By which rule and under which key an object's values became tokens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub struct Made {
+    /// The identifying column.
+    pub column: String,
+    /// Absent: nothing but that there was no record, or that it is not known which.
+    pub family: Option<String>,
+    /// Id of the key; absent as the family.
+    pub key: Option<String>,
+    /// Tokens, and filters.
+    pub values: u64,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct Answer {
+    /// A row for each sort of statement that touched it, the sure ones first, then the newest.
+    pub touched: Page,
+    /// A row for each principal and reason for which some of its statements cannot be excluded.
+    pub not_excluded: Page,
+    /// Gaps in that time.
+    pub gaps: u64,
+    /// Sessions that could not be read.
+    pub opaque_sessions: u64,
+    /// Time of the first and of the last event of that time, RFC 3339.
+    pub seen: [Option<String>; 2],
+    /// Events that touched it beyond the [`MAX_FOUND`] that were looked at.
+    pub more: bool,
+}
+
+impl Store {
+    /// By which rules and under which keys the values of an object's identifying columns became tokens.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read in time.
+    pub async fn made_of(&self, object: &str, span: Span) -> anyhow::Result<Vec<Made>> {
+        let page = page::in_time(async {
+            let session = self.session().await.context("cannot open the store")?;
+            let of = session.table("subjects").await?;
+            let of = span.of(of.filter(col("object").eq(lit(object)))?)?;
+            session.register_table("made", of.into_view())?;
+            self.collect(session.sql(MADE).await?, MAX_MADE).await
+        })
+        .await?;
+        ensure!(
+            !page.truncated,
+            "{object} has more than {MAX_MADE} columns, rules and keys"
+        );
+        let text =
+            |value: Option<&serde_json::Value>| value.and_then(|value| value.as_str()).map(str::to_owned);
+        let made = page.rows.iter().map(|row| Made {
+            column: text(row.first()).unwrap_or_default(),
+            family: text(row.get(1)),
+            key: text(row.get(2)),
+            values: row.get(3).and_then(serde_json::Value::as_u64).unwrap_or_default(),
+        });
+        Ok(made.collect())
+    }
+
+    /// Who touched a record, and what could not be excluded.
+    ///
+    /// # Errors
+    ///
+    /// If a token is none, or there are too many, or the store cannot be read in time.
+    pub async fn who(&self, asked: &Asked) -> anyhow::Result<Answer> {
+        asked.check()?;
+        let session = self.session().await.context("cannot open the store")?;
+        let (found, more) = page::in_time(asked.find(&session)).await?;
+        session.register_batch("found", batch(&found)?)?;
+        let mut answer = Answer {
+            more,
+            ..Answer::default()
+        };
+        if !found.is_empty() {
+            let near = within(session.table("events").await?, &ranges(&found))?;
+            session.register_table("near", near.into_view())?;
+            let touched = async { self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await };
+            answer.touched = page::in_time(touched).await?;
+        }
+        page::in_time(async {
+            let events = asked.span.of(session.table("events").await?)?;
+            let names_it = asked.names_it();
+            let statements = events.clone().filter(col("kind").eq(lit("query")))?;
+            let statements = statements.with_column("names_it", names_it)?;
+            session.register_table("statements", statements.into_view())?;
+            session.register_table("told", asked.told(&session).await?.into_view())?;
+            answer.not_excluded = self.collect(session.sql(NOT_EXCLUDED).await?, MAX_ROWS).await?;
+            session.register_table("seen", events.into_view())?;
+            let seen = self.collect(session.sql(SEEN).await?, 1).await?;
+            let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
+            let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
+            let time = |n: usize| row.get(n).and_then(|time| time.as_str()).map(str::to_owned);
+            (answer.gaps, answer.opaque_sessions) = (count(0), count(1));
+            answer.seen = [time(2), time(3)];
+            Ok(())
+        })
+        .await?;
+        Ok(answer)
+    }
+}
+
+impl Span {
+    /// What began in it.
+    fn of(self, rows: DataFrame) -> Result<DataFrame> {
+        let time = |ns| lit(ScalarValue::TimestampNanosecond(Some(ns), Some("+00:00".into())));
+        let rows = match self.since_ns {
+            Some(ns) => rows.filter(col("ts_start").gt_eq(time(ns)))?,
+            None => rows,
+        };
+        match self.until_ns {
+            Some(ns) => rows.filter(col("ts_start").lt(time(ns))),
+            None => Ok(rows),
+        }
+    }
+}
+
+impl Asked {
+    fn check(&self) -> anyhow::Result<()> {
+        if self.tokens.len() > MAX_TOKENS {
+            bail!("{} tokens at once: at most {MAX_TOKENS}", self.tokens.len());
+        }
+        for sought in &self.tokens {
+            let lower = !sought.token.bytes().any(|byte| byte.is_ascii_uppercase());
+            ensure!(
+                lower && token(&sought.token).is_some(),
+                "a token is 32 hexadecimal digits, lower-case"
+            );
+        }
+        Ok(())
+    }
+
+    /// What is told of the column's values.
+    async fn entries(&self, session: &SessionContext) -> Result<DataFrame> {
+        let of = session.table("subjects").await?;
+        let of = of.filter(col("object").eq(lit(self.object.as_str())))?;
+        self.span
+            .of(of.filter(col("column_name").eq(lit(self.column.as_str())))?)
+    }
+
+    /// The events that touched it, and whether there are more than are looked at.
+    async fn find(&self, session: &SessionContext) -> anyhow::Result<(BTreeMap<Place, Found>, bool)> {
+        if self.tokens.is_empty() {
+            return Ok(<_>::default());
+        }
+        let tokens = self.tokens.iter().map(|sought| lit(sought.token.as_str()));
+        // Two questions, because the index of pages answers what is asked of one column.
+        let sure = self
+            .entries(session)
+            .await?
+            .filter(col("token").in_list(tokens.collect(), false))?;
+        let possible = self.entries(session).await?.filter(col("token").is_null())?;
+        let possible = possible
+            .filter(col("filter").is_not_null())?
+            .filter(self.held())?;
+        let mut found: BTreeMap<Place, Found> = BTreeMap::new();
+        for (rows, sure) in [(sure, true), (possible, false)] {
+            let columns = ["log_index", "seq", "sources"];
+            let newest = vec![col("log_index").sort(false, false), col("seq").sort(false, false)];
+            let rows = rows.select_columns(&columns)?.sort(newest)?;
+            let rows = rows.limit(0, Some(MAX_FOUND + 1))?;
+            for batch in rows.collect().await? {
+                let [entries, seqs, sources] = batch.columns() else {
+                    bail!("expected three columns");
+                };
+                let (entries, seqs) = (
+                    entries.as_primitive::<Int64Type>(),
+                    seqs.as_primitive::<Int64Type>(),
+                );
+                let sources = sources.as_list::<i32>();
+                for row in 0..batch.num_rows() {
+                    let one = found.entry((entries.value(row), seqs.value(row))).or_default();
+                    one.sure |= sure;
+                    let said = sources.value(row);
+                    let said = said.as_string::<i32>().iter().flatten();
+                    one.sources.extend(said.map(str::to_owned));
+                }
+            }
+        }
+        let more = found.len() > MAX_FOUND;
+        while found.len() > MAX_FOUND {
+            // The oldest.
+            found.pop_first();
+        }
+        Ok((found, more))
+    }
+
+    /// Whether the row's filter may hold one of the tokens.
+    fn held(&self) -> Expr {
+        let held = |sought: &Sought| may_hold().call(vec![col("filter"), lit(sought.token.as_str())]);
+        any(self.tokens.iter().map(held))
+    }
+
+    /// Of each event with an entry: whether its values can be searched, and whether the record is surely not among all that it
+    /// touched.
+    async fn told(&self, session: &SessionContext) -> Result<DataFrame> {
+        let of = |sought: &Sought| {
+            let key = col("key_id").eq(lit(sought.key.as_str()));
+            key.and(col("family").eq(lit(sought.family.as_str())))
+        };
+        let nothing = col("token").is_null().and(col("filter").is_null());
+        let searchable = any(self.tokens.iter().map(of));
+        let denied = col("filter").is_null().or(self.held().is_false());
+        let covers = nothing.or(searchable.clone().and(denied));
+        let covers = col("complete").and(covers);
+        let entries = self.entries(session).await?.select(vec![
+            col("log_index"),
+            col("seq"),
+            searchable.alias("searchable"),
+            covers.alias("covers"),
+        ])?;
+        session.register_table("entries", entries.into_view())?;
+        session.sql(TOLD).await
+    }
+
+    /// Whether a statement names the object: as the classification does, or without its schema.
+    fn names_it(&self) -> Expr {
+        let (_, bare) = self.object.rsplit_once('.').unwrap_or(("", &self.object));
+        let named = |name: &str| array_has(col("objects"), lit(name));
+        named(&self.object).or(named(bare))
+    }
+}
+
+fn any(of: impl Iterator<Item = Expr>) -> Expr {
+    // Of none it is not known, which the engine tells apart from what can only be false.
+    of.reduce(Expr::or)
+        .unwrap_or_else(|| lit(ScalarValue::Boolean(None)))
+}
+
+/// Log entry and number of an event.
+type Place = (i64, i64);
+
+/// How an event touched the record.
+#[derive(Debug, Default, PartialEq)]
+struct Found {
+    /// By a token, not by a filter.
+    sure: bool,
+    sources: BTreeSet<String>,
+}
+
+fn batch(found: &BTreeMap<Place, Found>) -> Result<RecordBatch> {
+    let sources = |one: &Found| one.sources.iter().cloned().collect::<Vec<_>>().join(", ");
+    let columns: [(&str, ArrayRef); 4] = [
+        (
+            "log_index",
+            std::sync::Arc::new(found.keys().map(|place| place.0).collect::<Int64Array>()),
+        ),
+        (
+            "seq",
+            std::sync::Arc::new(found.keys().map(|place| place.1).collect::<Int64Array>()),
+        ),
+        (
+            "sure",
+            std::sync::Arc::new(found.values().map(|one| Some(one.sure)).collect::<BooleanArray>()),
+        ),
+        (
+            "sources",
+            std::sync::Arc::new(
+                found
+                    .values()
+                    .map(|one| Some(sources(one)))
+                    .collect::<StringArray>(),
+            ),
+        ),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+/// The rows of these log entries: what files and row groups say of their entries passes over most of them.
+fn within(rows: DataFrame, ranges: &[(i64, i64)]) -> Result<DataFrame> {
+    rows.filter(any(ranges
+        .iter()
+        .map(|(first, last)| col("log_index").between(lit(*first), lit(*last)))))
+}
+
+/// The log entries of `found`, in a few spans with the widest gaps between them.
+fn ranges(found: &BTreeMap<Place, Found>) -> Vec<(i64, i64)> {
+    let mut entries: Vec<i64> = found.keys().map(|place| place.0).collect();
+    entries.dedup();
+    let mut gaps: Vec<(i64, usize)> = entries
+        .windows(2)
+        .enumerate()
+        .filter_map(|(n, pair)| Some((pair.last()? - pair.first()?, n + 1)))
+        .collect();
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    let mut ends: Vec<usize> = gaps.into_iter().take(MAX_RANGES - 1).map(|(_, n)| n).collect();
+    ends.push(entries.len());
+    ends.sort_unstable();
+    let mut from = 0;
+    let mut ranges = Vec::with_capacity(ends.len());
+    for to in ends {
+        let span = entries.get(from..to).unwrap_or_default();
+        if let (Some(first), Some(last)) = (span.first(), span.last()) {
+            ranges.push((*first, *last));
+        }
+        from = to;
+    }
+    ranges
+}
+
+const MADE: &str =
+    "SELECT column_name, family, key_id, count(*) AS rows FROM made GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
+
+const TOUCHED: &str = "SELECT coalesce(e.principal, 'unknown') AS principal, e.confidence, e.method, f.sure, f.sources, \
+    e.class, e.command, e.outcome, count(*) AS statements, sum(e.rows) AS rows, sum(e.rows_affected) AS rows_affected, \
+    min(e.ts_start) AS first_seen, max(e.ts_start) AS last_seen, e.login_role, e.database, e.statement, \
+    last_value(e.event_id ORDER BY e.ts_start) AS last_event \
+    FROM near e JOIN found f ON e.log_index = f.log_index AND e.seq = f.seq \
+    GROUP BY e.principal, e.confidence, e.method, f.sure, f.sources, e.class, e.command, e.outcome, e.login_role, \
+    e.database, e.statement ORDER BY f.sure DESC, last_seen DESC, principal";
+
+const TOLD: &str = "SELECT log_index, seq, bool_or(searchable) AS searchable, bool_or(covers) AS covered FROM entries \
+    GROUP BY log_index, seq";
+
+/// The reasons on the object come first; of the others, it is not known whether they have to do with it. What does not know
+/// something is never taken for what has nothing to do with it.
+const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, \
+      CASE WHEN t.covered OR f.seq IS NOT NULL OR (s.phase = 'parse' AND s.outcome = 'error') THEN NULL \
+           WHEN t.searchable THEN 'not all of its records are known' \
+           WHEN t.seq IS NOT NULL THEN 'its records are of another key or type, or not known' \
+           WHEN s.names_it THEN 'its records are not known' \
+           WHEN s.class = 'FUNCTION' OR s.protocol IN ('function_call', 'replication') THEN 'it ran what is not seen' \
+           WHEN s.text_known IS NOT TRUE THEN 'its text is not known' \
+           WHEN s.parsed IS NOT TRUE AND (s.class IS NULL OR s.class IN ('READ', 'WRITE')) \
+             THEN 'its text is not understood' \
+      END AS because, CASE WHEN s.names_it OR t.seq IS NOT NULL THEN true END AS on_object \
+    FROM statements s LEFT JOIN told t ON s.log_index = t.log_index AND s.seq = t.seq \
+    LEFT JOIN found f ON s.log_index = f.log_index AND s.seq = f.seq), \
+    counted AS (SELECT on_object, principal, confidence, because, count(*) AS statements, \
+      array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
+      min(ts_start) AS first_seen, max(ts_start) AS last_seen \
+      FROM judged WHERE because IS NOT NULL GROUP BY on_object, principal, confidence, because) \
+    SELECT coalesce(on_object, false) AS on_object, coalesce(principal, 'unknown') AS principal, confidence, because, \
+    statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4";
+
+const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
+    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, min(ts_start), max(ts_start) FROM seen";
+
+/// Keys and rules at once; more keys than anybody keeps.
+const MAX_TOKENS: usize = 256;
+
+/// Events that are looked at one by one: each takes some hundred bytes. The newest ones are.
+const MAX_FOUND: usize = 200_000;
+
+/// Spans of log entries that a question names: as many as the engine compares with the range of a row group.
+const MAX_RANGES: usize = 16;
+
+/// Rows of each part of an answer: sorts of statements, not statements.
+const MAX_ROWS: usize = 1000;
+
+/// Columns, rules and keys of one object.
+const MAX_MADE: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_far_apart_are_in_spans_of_their_own() {
+        let found =
+            |entries: &mut dyn Iterator<Item = i64>| entries.map(|n| ((n, 1), Found::default())).collect();
+        assert_eq!(ranges(&found(&mut std::iter::empty())), []);
+        assert_eq!(ranges(&found(&mut [7].into_iter())), [(7, 7)]);
+        let near = ranges(&found(&mut (0..100)));
+        assert_eq!(
+            (near.len(), near[0].0, near[MAX_RANGES - 1].1),
+            (MAX_RANGES, 0, 99)
+        );
+        let far = ranges(&found(
+            &mut (0..20).map(|n| if n < 10 { n } else { n + 1_000_000 }),
+        ));
+        assert!(far.contains(&(1_000_010, 1_000_010)) || far.iter().any(|(first, _)| *first == 1_000_010));
+        assert!(far.iter().all(|(first, last)| last - first < 100), "{far:?}");
+        assert!(far.len() <= MAX_RANGES);
+    }
+}
