@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pgwitness_collector::{ask, explain, inventory, query, rebuild, serve, tail, verify};
+use pgwitness_collector::{ask, explain, inventory, query, rebuild, serve, tail, verify, who};
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
 #[derive(Parser)]
@@ -23,6 +23,7 @@ enum Command {
     Inventory(inventory::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
+    Who(who::Args),
 }
 
 #[tokio::main]
@@ -45,6 +46,7 @@ async fn main() -> ExitCode {
         Command::Inventory(args) => inventory::run(args).await,
         Command::Verify(args) => verify::run(&args),
         Command::Rebuild(args) => rebuild::run(args).await,
+        Command::Who(args) => who::run(args).await,
     };
     done.unwrap_or_else(|error| {
         eprintln!("pgwitness-collector: {error:#}");

@@ -73,7 +73,7 @@ fn print(out: &mut impl Write, page: &Page, format: Format) -> std::io::Result<(
     }
 }
 
-fn print_table(out: &mut impl Write, page: &Page) -> std::io::Result<()> {
+pub(crate) fn print_table(out: &mut impl Write, page: &Page) -> std::io::Result<()> {
     let shown = |value: &Value| shorten(&printable(&plain(value)));
     let rows: Vec<Vec<String>> = page
         .rows

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
@@ -90,24 +91,30 @@ impl Source {
     pub(crate) async fn ask(&self, sql: &str) -> anyhow::Result<Page> {
         match self {
             Self::Folder(store) => store.query(sql, MAX_ROWS).await,
-            Self::Collector(collector) => ask_collector(collector, sql).await,
+            Self::Collector(collector) => collector.post("/api/query", &json!({ "sql": sql })).await,
         }
     }
 }
 
-async fn ask_collector(collector: &Collector, sql: &str) -> anyhow::Result<Page> {
-    let response = collector
-        .ask("/api/query", Some(json!({ "sql": sql }).to_string()))
-        .await?;
-    let status = response.status();
-    let body = client::read(response).await?;
-    if status.is_success() {
-        return serde_json::from_slice(&body)
-            .context("the collector's answer is not what this version expects");
-    }
-    let error = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-    match error.get("error").and_then(Value::as_str) {
-        Some(error) => bail!("{error}"),
-        None => bail!("the collector answered {status}"),
+impl Collector {
+    /// One question of the API, and its answer.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let question = serde_json::to_string(question)?;
+        let response = self.ask(path, Some(question)).await?;
+        let status = response.status();
+        let body = client::read(response).await?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .context("the collector's answer is not what this version expects");
+        }
+        let error = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        match error.get("error").and_then(Value::as_str) {
+            Some(error) => bail!("{error}"),
+            None => bail!("the collector answered {status}"),
+        }
     }
 }

@@ -467,3 +467,154 @@ async fn an_inventory_is_suggested_gone_by_read_again_and_asked() {
         .await
         .unwrap();
 }
+
+const KEYS: &str = "now 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+
+/// A statement of a unit on `public.customers`, and which of them it told.
+fn on_customers(unit: &str, customers: Option<&[&str]>) -> Event {
+    let keys = subjects::Keys::parse(KEYS).unwrap();
+    let token = |value: &&str| {
+        let form = subjects::canonical_text(subjects::Family::Integer, value).unwrap();
+        keys.active().token(subjects::Family::Integer, &form).0.to_vec()
+    };
+    let told = customers.map(|values| v1::Subject {
+        object: "public.customers".to_owned(),
+        column: "id".to_owned(),
+        family: "integer".to_owned(),
+        key: "now".to_owned(),
+        tokens: values.iter().map(token).collect(),
+        complete: true,
+        sources: vec!["returned".to_owned()],
+        ..Default::default()
+    });
+    let query = v1::Query {
+        statement: Some(v1::Statement {
+            text: "SELECT * FROM customers WHERE id = ?".to_owned(),
+            text_known: true,
+            ..Default::default()
+        }),
+        meaning: Some(v1::Meaning {
+            class: v1::Class::Read.into(),
+            command: "SELECT".to_owned(),
+            parsed: true,
+            objects: vec![v1::Object {
+                name: "customers".to_owned(),
+                access: v1::Access::Read.into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        subjects: told.into_iter().collect(),
+        ..Default::default()
+    };
+    Event {
+        body: Some(v1::event::Body::Query(query)),
+        ..statement(unit, "app_user")
+    }
+}
+
+#[tokio::test]
+async fn who_touched_a_record_is_found_by_its_value_and_the_value_stays_here() {
+    // One that stands nowhere by chance.
+    const CUSTOMER: &str = "4711424242";
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (mut child, address, http) = serve(&data);
+    let said = child.stderr.take().unwrap();
+    let mut chain = Chain::new("host-1");
+    let events = vec![
+        on_customers("shop", Some(&["7", CUSTOMER])),
+        on_customers("desk", Some(&["7"])),
+    ];
+    let open = deliver_events(&address, &mut chain, events).await;
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, KEYS).unwrap();
+    std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let (keys, url) = (keys.display().to_string(), format!("http://{http}"));
+    let question = ["who", "--object", "public.customers", "--token-key", &keys];
+    let live = [&question[..], &["--url", &url]].concat();
+
+    let (code, told, error) = ran(&[&live[..], &["--key", CUSTOMER]].concat());
+    assert_eq!(code, 0, "{error}");
+    for expected in ["unit/shop.service", "returned", "surely", "Every other statement"] {
+        assert!(told.contains(expected), "{expected:?} is not in\n{told}");
+    }
+    assert!(!told.contains("desk.service"), "{told}");
+    let (code, told, _) = ran(&[&live[..], &["--key", "8", "--json"]].concat());
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(
+        code == 0 && told["touched"] == serde_json::json!([]) && told["complete"] == true,
+        "{told}"
+    );
+
+    drop(open);
+    let _open = deliver_events(&address, &mut chain, vec![on_customers("job", None)]).await;
+    // The value comes on standard input.
+    let mut asking = program()
+        .args([&live[..], &["--json", "--key", "-"]].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(asking.stdin.take().unwrap(), "{CUSTOMER}").unwrap();
+    let answer = asking.wait_with_output().unwrap().stdout;
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    let principals = |list: &serde_json::Value| -> Vec<String> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|row| row["principal"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        principals(&answer["touched"]),
+        ["spiffe://td/host/h/unit/shop.service"]
+    );
+    assert_eq!(answer["touched"][0]["access"], serde_json::json!(["read"]));
+    assert_eq!(
+        principals(&answer["not_excluded"]),
+        ["spiffe://td/host/h/unit/job.service"]
+    );
+    assert_eq!(answer["complete"], false);
+    let (_, told, _) = ran(&[&live[..], &["--key", CUSTOMER]].concat());
+    assert!(
+        told.contains("not excluded that somebody else") && told.contains("its records are not known"),
+        "{told}"
+    );
+    let (_, told, _) = ran(&["explain", "host-1-1", "--url", &url]);
+    assert!(told.contains("public.customers.id: 2 by returned"), "{told}");
+
+    let others = [
+        "who",
+        "--object",
+        "public.others",
+        "--token-key",
+        &keys,
+        "--key",
+        CUSTOMER,
+        "--url",
+        &url,
+    ];
+    let (code, _, error) = ran(&others);
+    assert!(
+        code == 1 && error.contains("no agent told whose records") && !error.contains(CUSTOMER),
+        "{error}"
+    );
+
+    tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
+        .await
+        .unwrap();
+    let mut log = String::new();
+    BufReader::new(said).read_to_string(&mut log).unwrap();
+    assert!(!log.contains(CUSTOMER), "{log}");
+    // From the folder the same, and again from a store that is made anew.
+    let directory = data.display().to_string();
+    let offline = [
+        &question[..],
+        &["--key", CUSTOMER, "--json", "--data", &directory],
+    ]
+    .concat();
+    for _ in 0..2 {
+        let told: serde_json::Value = serde_json::from_str(&ran(&offline).1).unwrap();
+        assert_eq!(told, answer);
+        assert_eq!(ran(&["rebuild", "--data", &directory]).0, 0);
+    }
+}

@@ -17,7 +17,10 @@ use crate::{
     expectations::Expectations,
     live::Filter,
     log, since,
-    store::page::{MAX_ROWS, Page},
+    store::{
+        page::{MAX_ROWS, Page},
+        who::{Answer, Asked, Made, Span},
+    },
 };
 
 /// `GET /api/overview?since=24h`: key figures, evidence and store in one object.
@@ -82,6 +85,24 @@ pub(super) async fn query(
     Ok(Json(page))
 }
 
+/// `POST /api/subjects` with `{"object": "public.customers"}`: by which rules and under which keys values of its
+/// identifying columns became tokens, as a list of [`Made`].
+pub(super) async fn subjects(
+    State(web): State<Web>,
+    Json(of): Json<OfObject>,
+) -> Result<Json<Vec<Made>>, Failure> {
+    let _turn = turn(&web).await?;
+    Ok(Json(web.app.store.made_of(&of.object, of.span).await?))
+}
+
+/// `POST /api/who` with an [`Asked`]: who touched a record, by its tokens; what it stands for is not asked.
+pub(super) async fn who(State(web): State<Web>, Json(asked): Json<Asked>) -> Result<Json<Answer>, Failure> {
+    let _turn = turn(&web).await?;
+    let answer = web.app.store.who(&asked).await.map_err(Failure::asked_wrongly)?;
+    web.app.metrics.queries.inc();
+    Ok(Json(answer))
+}
+
 /// `GET /api/status`: checkpoint, agents, store, inventory (null where there is none).
 pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
     let inventory = web.app.store.expectations().map(Expectations::status);
@@ -126,6 +147,14 @@ pub(super) struct Window {
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
     sql: String,
+}
+
+/// An object, and when.
+#[derive(Debug, Deserialize)]
+pub(super) struct OfObject {
+    object: String,
+    #[serde(flatten)]
+    span: Span,
 }
 
 impl Window {

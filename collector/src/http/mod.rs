@@ -47,6 +47,8 @@ pub fn router(app: App) -> Router {
         .route("/api/events", get(api::events))
         .route("/api/principals", get(api::principals))
         .route("/api/query", post(api::query))
+        .route("/api/subjects", post(api::subjects))
+        .route("/api/who", post(api::who))
         .route("/api/status", get(api::status))
         .route("/api/live", get(live::stream))
         .route("/metrics", get(api::metrics))
