@@ -67,6 +67,9 @@ fn explain(event: &Value) -> String {
         "",
         words(&event["meaning"], &["class", "tag"]) + &with(" ", &words(&event["result"], &["outcome"])),
     );
+    for (number, subject) in list(&event["subjects"]).iter().enumerate() {
+        line(if number == 0 { "records" } else { "" }, records(subject));
+    }
     line("session", {
         let user = text(&session["login_role"]) + &with("@", &text(&session["database"]));
         let client = words(&session["client"], &["addr"]) + &with(":", &words(&session["client"], &["port"]));
@@ -127,6 +130,24 @@ fn explain(event: &Value) -> String {
         process(&mut line, "", &hop["process"]);
     }
     out
+}
+
+/// Whose records an event touched, of one identifying column; by number, because tokens tell a reader nothing.
+pub(crate) fn records(subject: &Value) -> String {
+    let listed = list(&subject["tokens"]).len() as u64;
+    let count = listed.max(subject["filter_values"].as_u64().unwrap_or_default());
+    let sources: Vec<String> = list(&subject["sources"]).iter().map(text).collect();
+    let all = if subject["complete"] == true {
+        ""
+    } else {
+        ", and others that are not known"
+    };
+    format!(
+        "{}.{}: {count}{}{all}",
+        text(&subject["object"]),
+        text(&subject["column"]),
+        with(" by ", &sources.join(", "))
+    )
 }
 
 /// From the client to the backend, each with its own level; told where a pooler is on the way and the client is known.
@@ -288,13 +309,18 @@ mod tests {
                 "hops": [{"role": "proxy", "name": "spiffe://x/unit/p.service", "confidence": "observed",
                     "process": {"pid": 80, "exe": "/bin/p"}}]},
             "inventory": {"mark": "unexpected", "because": "role app_user is not listed", "owner": "team-orders",
-                "purpose": "the shop", "approved_by": "eve", "approved_on": "2026-01-01"}
+                "purpose": "the shop", "approved_by": "eve", "approved_on": "2026-01-01"},
+            "subjects": [{"object": "public.customers", "column": "id", "tokens": ["0f", "1f"], "complete": true,
+                    "sources": ["predicate", "returned"]},
+                {"object": "public.customers", "column": "email", "filter": "0102", "filter_values": 5000, "complete": false}]
         });
         let told = explain(&event);
         let lines: Vec<&str> = told.lines().map(str::trim).collect();
         for expected in [
             "event      db1-17 query 2026-01-02T03:04:05Z",
             "session    s app_user@shop, tcp, from 10.0.0.5:5000",
+            "records    public.customers.id: 2 by predicate, returned",
+            "public.customers.email: 5000, and others that are not known",
             "who        spiffe://x/unit/a.service",
             "certainty  observed by tcp-owner",
             "evidence   1. connect() recorded",

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use crate::{
+    explain,
     http::client::{Collector, DEFAULT_URL, percent},
     query::printable,
 };
@@ -122,7 +123,20 @@ fn line(event: &Value) -> String {
     let sqlstate = text("/result/sqlstate")
         .map(|s| format!(" {}", printable(s)))
         .unwrap_or_default();
-    format!("{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}{unexpected}")
+    let records = event
+        .get("subjects")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let records: Vec<String> = records
+        .map(|subject| printable(&explain::records(subject)))
+        .collect();
+    let records = if records.is_empty() {
+        String::new()
+    } else {
+        format!("  records {}", records.join("; "))
+    };
+    format!("{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}{records}{unexpected}")
 }
 
 fn duration_ms(event: &Value) -> Option<f64> {
@@ -231,6 +245,10 @@ mod tests {
         let mut unexpected = event.clone();
         unexpected["inventory"] = json!({"mark": "unexpected", "because": "role x\n is not listed"});
         assert!(line(&unexpected).ends_with("ms  ok  UNEXPECTED: role x  is not listed"));
+        let mut of_somebody = event.clone();
+        of_somebody["subjects"] = json!([{"object": "public.customers", "column": "id", "tokens": ["0f"], "complete": true,
+            "sources": ["predicate"]}]);
+        assert!(line(&of_somebody).ends_with("ms  ok  records public.customers.id: 1 by predicate"));
         assert_eq!(
             line(&event),
             "01:40:00.123  unit/shop.service            observed app_user     READ     \

@@ -171,6 +171,15 @@ function words(event) {
   return text == null ? "(text not known)" : text + (at(event, "statement.truncated") ? " …" : "");
 }
 
+// Whose records it touched, by number: tokens tell a reader nothing.
+function records(event) {
+  return (event.subjects || []).map((s) => {
+    const count = Math.max((s.tokens || []).length, s.filter_values || 0);
+    const sources = (s.sources || []).join(", ");
+    return `${s.object}.${s.column}: ${number(count)}${sources ? ` by ${sources}` : ""}${s.complete ? "" : ", and others that are not known"}`;
+  });
+}
+
 function trailRow(event) {
   const row = element("tr");
   row.tabIndex = 0;
@@ -190,6 +199,8 @@ function trailRow(event) {
   if (outcome && outcome !== "ok") {
     statement.append(element("span", outcome === "error" ? "sub bad" : "sub warn", [outcome, at(event, "result.sqlstate")].filter(Boolean).join(" ")));
   }
+  const touched = records(event);
+  if (touched.length) statement.append(element("span", "sub", `records ${touched.join("; ")}`));
   const rows = at(event, "result.rows") ?? at(event, "result.rows_affected");
   row.append(
     element("td", "sub", event.ts_start ? event.ts_start.slice(11, 23) : "–"), who,
@@ -314,6 +325,7 @@ function showDetail(event) {
     ["authentication", s.auth_method], ["backend pid", s.backend_pid], ["opened before the agent", s.opened_before_attach ? "yes" : null]]));
   parts.push(...facts("What", [["class", m.class], ["command tag", m.tag],
     ["objects", (m.objects || []).map((o) => `${o.access || ""} ${[o.schema, o.name].filter(Boolean).join(".")}`.trim()).join(", ")],
+    ["records", records(event).join("; ")],
     ["outcome", [r.outcome, r.sqlstate].filter(Boolean).join(" ")], ["rows out", r.rows], ["rows changed", r.rows_affected],
     ["bytes in / out", event.result ? `${number(r.bytes_in)} / ${number(r.bytes_out)}` : null]]));
   parts.push(element("h3", "", "The record"), element("pre", "", JSON.stringify(event, null, 2)));
