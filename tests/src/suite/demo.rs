@@ -3,6 +3,7 @@
 //! Owns the order of things and the figures; `trail` owns how they look.
 
 mod bouncer;
+mod customers;
 mod trail;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +20,9 @@ use crate::process::Process;
 use crate::program::{Program, Route};
 use crate::record::{Recorded, queries, query_live};
 use crate::screen::progress;
-use crate::tap::{Redaction, Tap};
+use crate::tap::Tap;
 use bouncer::Bouncer;
+use customers::Customers;
 use trail::Trail;
 
 /// Runs the demo: until Ctrl-C, or with `once` until enough has happened. `quiet` prints the figures alone.
@@ -37,7 +39,8 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         cluster.version(),
         cluster.port()
     ));
-    let mut tap = Tap::start(&cluster.data(), Redaction::Default).await?;
+    let customers = Customers::new()?;
+    let mut tap = Tap::start(&cluster.data(), customers.settings()).await?;
     progress(&format!(
         "collector and agent are up: http://127.0.0.1:{}/",
         tap.http_port()
@@ -91,6 +94,7 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
             pooled,
         },
     );
+    let asked = customers.ask(&tap, &logged, &units)?;
     let (verified, verdict) = tap.verify()?;
     let known = record.iter().filter(|event| attributed(event)).count();
     let principals: BTreeSet<_> = record
@@ -102,6 +106,7 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         trail.side_by_side(&logged, &record);
         trail.pgaudit(&logged);
         trail.principals(&record);
+        trail.customer(&asked);
         trail.verdict(&found, verified, &verdict);
     }
 
@@ -113,7 +118,9 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         && found.missing == 0
         && verified
         && statements >= MIN_STATEMENTS
-        && principals.len() >= MIN_PRINCIPALS;
+        && principals.len() >= MIN_PRINCIPALS
+        && asked.wrong.is_empty()
+        && asked.touched.len() >= MIN_TOUCHED;
     let figures = figures(json!({
         "statements": statements,
         "attributed": known,
@@ -122,6 +129,9 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
         "missing": found.missing,
         "principals": principals.len(),
         "verified": verified,
+        "who_programs": asked.touched.len(),
+        "who_statements": asked.touched.values().sum::<u64>(),
+        "who_wrong": asked.wrong.len(),
     }))?;
     Ok(Outcome { figures, passed })
 }
@@ -236,10 +246,7 @@ impl Services {
 
     /// The two that come and go.
     async fn visit(&self) -> Result<()> {
-        let text = format!(
-            "SELECT id, email FROM customers WHERE region = 'north' ORDER BY id LIMIT 20 {}",
-            self.backoffice.tag()
-        );
+        let text = format!("{} {}", customers::BY_EMAIL, self.backoffice.tag());
         self.backoffice
             .repeat(1, |_| Ok(self.backoffice.psql(&text)))
             .await?;
@@ -289,6 +296,8 @@ const NO_LIMIT: u64 = 1 << 31;
 const REFRESH: Duration = Duration::from_secs(3);
 const MIN_STATEMENTS: u64 = 1_000;
 const MIN_PRINCIPALS: usize = 4;
+/// One that names the customer, and one that gets its row.
+const MIN_TOUCHED: usize = 2;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::customers::Answered;
 use crate::cluster::APP_ROLE;
 use crate::compare::{Differences, unit_of};
 use crate::csvlog::{LoggedSession, LoggedStatement};
@@ -142,6 +143,18 @@ impl Trail {
         }
     }
 
+    /// Who touched one customer, as an operator reads it, and what is wrong with that.
+    pub(super) fn customer(&self, asked: &Answered) {
+        println!();
+        println!("{}", self.screen.rule("who touched customer 42?"));
+        for line in asked.told.lines() {
+            println!("{}", cell(line, ANSWER).trim_end());
+        }
+        for line in &asked.wrong {
+            println!("  {}", self.screen.paint(Look::Bad, line));
+        }
+    }
+
     /// Whether it all holds.
     pub(super) fn verdict(&self, found: &Differences, verified: bool, said: &str) {
         println!();
@@ -253,3 +266,5 @@ const PROGRAM: usize = 14;
 const HOW: usize = 8;
 const RIGHT_TEXT: usize = 30;
 const KNOWN: usize = 24;
+/// Wider than the rest: a row of the answer says eleven things.
+const ANSWER: usize = 160;
