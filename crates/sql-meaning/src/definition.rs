@@ -10,7 +10,7 @@ use crate::phrase::Phrase;
 use crate::recogniser::{Recognised, name, names};
 
 /// Object types of the grammar, longest first where one begins another, with the kind they are reported as.
-const TYPES: [(&[&str], &str); 41] = [
+const TYPES: [(&[&str], &str); 42] = [
     (&["ACCESS", "METHOD"], "access method"),
     (&["AGGREGATE"], "aggregate"),
     (&["CAST"], "cast"),
@@ -33,6 +33,7 @@ const TYPES: [(&[&str], &str); 41] = [
     (&["OPERATOR", "CLASS"], "operator class"),
     (&["OPERATOR", "FAMILY"], "operator family"),
     (&["OPERATOR"], "operator"),
+    (&["PARAMETER"], "parameter"),
     (&["POLICY"], "policy"),
     (&["PROCEDURE"], "procedure"),
     (&["PUBLICATION"], "publication"),
@@ -90,6 +91,7 @@ pub(crate) fn definition(p: Phrase<'_>, verb: &str, found: &mut Found) -> Recogn
         return named("SYSTEM");
     }
     if p.all(1, &["DEFAULT", "PRIVILEGES"]) {
+        default_privileges(p, found);
         return named("DEFAULT PRIVILEGES");
     }
     if p.is(1, "OWNED") {
@@ -123,7 +125,12 @@ pub(crate) fn definition(p: Phrase<'_>, verb: &str, found: &mut Found) -> Recogn
             }
         }
         "operator" | "large object" => {}
-        "schema" if p.is(at, "AUTHORIZATION") => {}
+        "schema" if p.is(at, "AUTHORIZATION") => {
+            // Without a name of its own it gets the role's.
+            if verb == "CREATE" && !p.any(at + 1, &["CURRENT_ROLE", "CURRENT_USER", "SESSION_USER"]) {
+                name(p, at + 1, kind, Access::Ddl, found);
+            }
+        }
         "index" | "statistics" if p.is(at, "ON") => {}
         "table" | "index" | "materialized view" if p.is(at, "ALL") && p.is(at + 1, "IN") => {}
         _ if verb == "DROP" => {
@@ -141,6 +148,16 @@ pub(crate) fn definition(p: Phrase<'_>, verb: &str, found: &mut Found) -> Recogn
         }
     }
     related(p, at, kind, verb, found);
+    if verb == "ALTER"
+        && !matches!(
+            kind,
+            "operator" | "cast" | "transform" | "large object" | "user mapping"
+        )
+    {
+        becomes(p, at, kind, found);
+    } else if verb == "CREATE" && kind == "schema" {
+        elements(p, at, found);
+    }
     let created_as = verb == "CREATE" && kind == "table" && p.find(at, &["AS"]).is_some();
     match kind {
         "role" => named("ROLE"),
@@ -149,6 +166,71 @@ pub(crate) fn definition(p: Phrase<'_>, verb: &str, found: &mut Found) -> Recogn
             let words: Vec<_> = (start..next).map(|at| p.word(at).to_ascii_uppercase()).collect();
             named(&words.join(" "))
         }
+    }
+}
+
+/// The schemas that new objects are in, whose they are, and who is given what.
+fn default_privileges(p: Phrase<'_>, found: &mut Found) {
+    let action = ["GRANT", "REVOKE"];
+    let end = p.find(3, &action).unwrap_or(p.len());
+    for at in 3..end {
+        if p.any(at, &["ROLE", "USER"]) && p.is(at - 1, "FOR") {
+            names(p, at + 1, &["IN", "GRANT", "REVOKE"], "role", Access::Ddl, found);
+        } else if p.is(at, "SCHEMA") && p.is(at - 1, "IN") {
+            names(
+                p,
+                at + 1,
+                &["FOR", "GRANT", "REVOKE"],
+                "schema",
+                Access::Ddl,
+                found,
+            );
+        }
+    }
+    let word = if p.is(end, "GRANT") { "TO" } else { "FROM" };
+    if let Some(to) = p.find(end, &[word]) {
+        let at = to + 1 + usize::from(p.is(to + 1, "GROUP"));
+        names(
+            p,
+            at,
+            &["WITH", "CASCADE", "RESTRICT"],
+            "role",
+            Access::Ddl,
+            found,
+        );
+    }
+}
+
+/// The name that `RENAME TO` and `SET SCHEMA` give: the object is to be found under either. And the partition that a table
+/// or index gets or loses.
+fn becomes(p: Phrase<'_>, at: usize, kind: &'static str, found: &mut Found) {
+    let Some((mut parts, next)) = p.name(at) else {
+        return;
+    };
+    if p.any(next, &["ATTACH", "DETACH"]) && p.is(next + 1, "PARTITION") {
+        name(p, next + 2, kind, Access::Ddl, found);
+    }
+    let renamed = p.find(at, &["RENAME"]).filter(|&at| p.is(at + 1, "TO"));
+    if let Some(new) = renamed.and_then(|at| p.identifier(at + 2)) {
+        parts.pop();
+        parts.push(new);
+        found.add(parts, kind, Access::Ddl, Vec::new());
+        return;
+    }
+    let moved = p.find(at, &["SET"]).filter(|&at| p.is(at + 1, "SCHEMA"));
+    if let Some(schema) = moved.and_then(|at| p.identifier(at + 2)) {
+        let name = parts.pop().unwrap_or_default();
+        found.add(vec![schema, name], kind, Access::Ddl, Vec::new());
+    }
+}
+
+/// What is made in a schema by the statement that makes the schema.
+fn elements(p: Phrase<'_>, mut at: usize, found: &mut Found) {
+    while let Some(element) = p.find(at, &["CREATE"]) {
+        let end = p.find(element + 1, &["CREATE", "GRANT"]).unwrap_or(p.len());
+        let tokens = p.tokens.get(element..end).unwrap_or_default();
+        definition(Phrase { sql: p.sql, tokens }, "CREATE", found);
+        at = end;
     }
 }
 

@@ -13,10 +13,45 @@ use crate::objects::Found;
 use crate::phrase::Phrase;
 use crate::recogniser::identifiers;
 
+/// Adds the tables of `TABLE t`, wherever a query may stand. `sqlparser` loses whether the name was quoted.
+pub(crate) fn table_commands(p: Phrase<'_>, found: &mut Found) {
+    // The word is reserved, so that in a query it is this command, or names what the query makes.
+    let made = |at: usize| at > 0 && p.any(at - 1, &BEFORE_MADE_TABLE);
+    let commands = (0..p.len()).filter(|&at| p.is(at, "TABLE") && !made(at));
+    let commands: Vec<_> = commands.collect();
+    if commands.is_empty() {
+        return;
+    }
+    let defined = common_tables(p);
+    for at in commands {
+        let named = p.name(at + 1 + usize::from(p.is(at + 1, "ONLY")));
+        let common = |parts: &Vec<String>| matches!(parts.as_slice(), [name] if defined.contains(name));
+        if let Some((parts, _)) = named.filter(|(parts, _)| !common(parts)) {
+            found.add(parts, "table", Access::Read, Vec::new());
+        }
+    }
+}
+
+/// What `TABLE` follows in `SELECT … INTO TABLE t`, and where a table is created from a query.
+const BEFORE_MADE_TABLE: [&str; 9] = [
+    "INTO",
+    "CREATE",
+    "TEMP",
+    "TEMPORARY",
+    "LOCAL",
+    "GLOBAL",
+    "UNLOGGED",
+    "FOREIGN",
+    "ON",
+];
+
 /// Adds targets of writes, and names after `FROM`, `JOIN` and `USING` that are neither functions nor common
 /// table expressions.
 pub(crate) fn query_tables(p: Phrase<'_>, found: &mut Found) {
     let defined = common_tables(p);
+    // In a query `USING` comes before columns, operators, access methods, the path of a CYCLE.
+    let joins_by_using = p.any(0, &["MERGE", "DELETE"])
+        || (0..p.len()).any(|at| p.all(at, &["MERGE", "INTO"]) || p.all(at, &["DELETE", "FROM"]));
     // Whether each open bracket belongs to a function: `extract(year FROM d)` names no table.
     let mut arguments = Vec::new();
     for at in 0..p.len() {
@@ -27,8 +62,8 @@ pub(crate) fn query_tables(p: Phrase<'_>, found: &mut Found) {
             arguments.pop();
         }
         let only = usize::from(p.is(at + 1, "ONLY"));
-        if (p.all(at, &["INSERT", "INTO"]) || p.all(at, &["MERGE", "INTO"])) && p.is(at + 1, "INTO") {
-            if let Some((parts, next)) = p.name(at + 2) {
+        if p.any(at, &["INSERT", "MERGE"]) && p.is(at + 1, "INTO") {
+            if let Some((parts, next)) = p.name(at + 2 + usize::from(p.is(at + 2, "ONLY"))) {
                 let columns = if p.symbol(next, "(") && !p.is(next + 1, "SELECT") {
                     identifiers(p, next)
                 } else {
@@ -44,7 +79,7 @@ pub(crate) fn query_tables(p: Phrase<'_>, found: &mut Found) {
             if let Some((parts, _)) = p.name(at + 2 + usize::from(p.is(at + 2, "ONLY"))) {
                 found.add(parts, "table", Access::Write, Vec::new());
             }
-        } else if p.any(at, &["FROM", "JOIN"])
+        } else if (p.any(at, &["FROM", "JOIN"]) || (joins_by_using && p.is(at, "USING")))
             && !p.any(at.wrapping_sub(1), &["DELETE", "DISTINCT"])
             && arguments.last() != Some(&true)
         {
@@ -53,13 +88,14 @@ pub(crate) fn query_tables(p: Phrase<'_>, found: &mut Found) {
     }
 }
 
-/// Whether a name that is followed by a bracket may be that of a function which is not the server's own. Errs on the side
-/// of yes.
-pub(crate) fn calls_unknown(p: Phrase<'_>) -> bool {
-    (1..p.len()).filter(|&at| p.symbol(at, "(")).any(|open| {
+/// Notes names that are followed by a bracket and may be functions which are not the server's own. Errs on the side of
+/// yes.
+pub(crate) fn calls(p: Phrase<'_>, found: &mut Found) {
+    let defined = common_tables(p);
+    for open in (1..p.len()).filter(|&at| p.symbol(at, "(")) {
         let at = open - 1;
         let Some(name) = p.identifier(at).filter(|_| !p.any(at, &BEFORE_BRACKET)) else {
-            return false;
+            continue;
         };
         let qualified = at >= 2 && p.symbol(at - 1, ".");
         let schema = qualified.then(|| p.identifier(at - 2)).flatten();
@@ -68,12 +104,24 @@ pub(crate) fn calls_unknown(p: Phrase<'_>) -> bool {
         } else {
             at.wrapping_sub(1)
         };
-        !p.any(before, &BEFORE_TABLE) && !is_built_in(schema.as_deref(), &name) && !is_set_config(p, at)
-    })
+        if !p.any(before, &BEFORE_TABLE) && !is_built_in(schema.as_deref(), &name) && !is_set_config(p, at) {
+            found.calls_unknown = true;
+            // Behind a bracket it is an alias with columns: `(VALUES (1)) v(a)`; behind `::` a type.
+            let common = schema.is_none() && defined.contains(&name);
+            if !p.symbol(before, ")") && !p.symbol(before, ":") && !common {
+                found.call(schema, name);
+            }
+        }
+    }
 }
 
 /// Words that come before a table with columns in brackets.
-const BEFORE_TABLE: [&str; 8] = [
+const BEFORE_TABLE: [&str; 13] = [
+    "CONFLICT",
+    "EXISTS",
+    "TABLESAMPLE",
+    "VIEW",
+    "EXECUTE",
     "INTO",
     "TABLE",
     "COPY",
@@ -85,7 +133,9 @@ const BEFORE_TABLE: [&str; 8] = [
 ];
 
 /// Words that come before a bracket and are none of [`is_built_in`].
-const BEFORE_BRACKET: [&str; 17] = [
+const BEFORE_BRACKET: [&str; 19] = [
+    "ONLY",
+    "INSERT",
     "USING",
     "ON",
     "WHERE",
@@ -131,7 +181,9 @@ const MAX_COLUMN_LIST: usize = 256;
 /// A comma-separated list of tables with optional aliases.
 fn sources(p: Phrase<'_>, mut at: usize, defined: &HashSet<String>, found: &mut Found) {
     loop {
-        at += usize::from(p.is(at, "ONLY"));
+        if p.is(at, "ONLY") {
+            at += 1 + usize::from(p.symbol(at + 1, "("));
+        }
         if p.any(at, &["LATERAL", "SELECT", "ROWS", "CURRENT"]) {
             return;
         }

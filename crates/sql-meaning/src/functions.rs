@@ -1,8 +1,9 @@
 //! Which functions come with the server: those change no setting of the session but for `set_config`, while nobody who
 //! watches the wire can tell what any other one does.
 //!
-//! The list is that of `pg_proc.dat` of versions 13 to 18 (the names in `postgres.bki`), without what cannot be called
-//! by name, and without the few that run a query or a view of the caller's choice (`query_to_xml`, `ts_stat`, …).
+//! One list is that of `pg_proc.dat` of versions 13 to 18 (the names in `postgres.bki`), without what cannot be called
+//! by name, and without the few that run a query or a view of the caller's choice (`query_to_xml`, `ts_stat`, …). The other
+//! has the rest of `pg_proc` and the names of types, which are called like functions.
 //! Separate because it is data.
 
 use std::collections::HashSet;
@@ -15,6 +16,63 @@ pub(crate) fn is_built_in(schema: Option<&str>, name: &str) -> bool {
     // Without a schema the server's own come first (manual, "The System Catalog Schema").
     schema.is_none_or(|schema| schema == "pg_catalog") && NAMES.contains(name)
 }
+
+/// Whether the name is one of the server's functions or types, whatever it may run, or the grammar's: no object of
+/// anybody's. pgAudit does not name these either.
+pub(crate) fn is_servers_own(schema: Option<&str>, name: &str) -> bool {
+    static NAMES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        include_str!("uncounted_functions.txt")
+            .lines()
+            .chain(CALL_LIKE)
+            .collect()
+    });
+    schema == Some("pg_catalog") || is_built_in(schema, name) || (schema.is_none() && NAMES.contains(name))
+}
+
+/// More of the grammar that looks like a call to the one or other reader (gram.y, `func_expr_common_subexpr`,
+/// `xmltable`, `json_table`, `tablesample_clause`).
+const CALL_LIKE: [&str; 40] = [
+    "bernoulli",
+    "character varying",
+    "columns",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_user",
+    "for",
+    "interval",
+    "merge",
+    "national",
+    "normalize",
+    "overlay",
+    "passing",
+    "position",
+    "precision",
+    "repeatable",
+    "returning",
+    "session_user",
+    "substring",
+    "system",
+    "system_user",
+    "treat",
+    "user",
+    "varying",
+    "window",
+    "within",
+    "xmlattributes",
+    "xmlconcat",
+    "xmlelement",
+    "xmlexists",
+    "xmlforest",
+    "xmlnamespaces",
+    "xmlparse",
+    "xmlpi",
+    "xmlroot",
+    "xmlserialize",
+    "xmltable",
+    "zone",
+];
 
 /// What looks like a call and is grammar (gram.y, `func_expr_common_subexpr`), and types with a length.
 const SYNTAX: [&str; 62] = [
@@ -84,7 +142,7 @@ const SYNTAX: [&str; 62] = [
 
 #[cfg(test)]
 mod tests {
-    use super::is_built_in;
+    use super::{is_built_in, is_servers_own};
 
     #[test]
     fn the_servers_own_are_known_and_others_are_not() {
@@ -105,5 +163,18 @@ mod tests {
         for name in ["set_config", "login", "query_to_xml", "dblink"] {
             assert!(!is_built_in(None, name), "{name}");
         }
+        for name in [
+            "set_config",
+            "query_to_xml",
+            "float4send",
+            "inet",
+            "xmlelement",
+            "now",
+            "current_date",
+        ] {
+            assert!(is_servers_own(None, name), "{name}");
+            assert!(!is_servers_own(Some("app"), name), "{name}");
+        }
+        assert!(!is_servers_own(None, "login"));
     }
 }

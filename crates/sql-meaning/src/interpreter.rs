@@ -11,13 +11,14 @@ use sha2::{Digest, Sha256};
 
 use crate::Statement;
 use crate::changes::effect;
-use crate::fallback::{calls_unknown, query_tables};
+use crate::class::Class;
+use crate::fallback::{calls, query_tables, table_commands};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
 use crate::lexer::{Token, lex};
 use crate::objects::{Found, walk};
 use crate::phrase::Phrase;
-use crate::recogniser::recognise;
+use crate::recogniser::{Recognised, recognise};
 use crate::redaction::{render, veil};
 use crate::values::{is_certain, numbered};
 
@@ -99,15 +100,30 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
     let mut found = Found::default();
     let recognised = recognise(phrase, &mut found);
     let parsed = walk(phrase, numbered, &mut found);
-    if !parsed && holds_query(&recognised.command, phrase) {
-        query_tables(phrase, &mut found);
+    let queries = holds_query(&recognised.command, phrase);
+    if queries {
+        table_commands(phrase, &mut found);
     }
-    let unknown = if parsed {
-        found.calls_unknown
-    } else {
-        calls_unknown(phrase)
-    };
-    let effect = effect(phrase, &recognised.command, unknown);
+    if !parsed {
+        if queries {
+            query_tables(phrase, &mut found);
+        }
+        calls(phrase, &mut found);
+    }
+    match recognised.command.as_str() {
+        // Their arguments are expressions.
+        "EXECUTE" | "CALL" => {
+            if parsed {
+                found.functions.clear();
+            }
+            let name = phrase.name(1).map_or(phrase.len(), |(_, next)| next);
+            calls(phrase.from(name), &mut found);
+            found.executes();
+        }
+        _ if queries && runs_query(&recognised) => found.executes(),
+        _ => {}
+    }
+    let effect = effect(phrase, &recognised.command, found.calls_unknown);
     Statement {
         redacted: redacted.into(),
         fingerprint: fingerprint(phrase),
@@ -118,6 +134,17 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
         values: found.values,
         effect,
     }
+}
+
+/// Whether the query in it is run: a view's is not when the view is made.
+fn runs_query(recognised: &Recognised) -> bool {
+    let filled = [
+        "SELECT INTO",
+        "CREATE TABLE AS",
+        "CREATE MATERIALIZED VIEW",
+        "EXPLAIN",
+    ];
+    recognised.class != Class::Ddl || filled.contains(&recognised.command.as_str())
 }
 
 /// Whether `FROM` in a statement of this command introduces tables: in `REVOKE`, `FETCH` or plain `COPY` it does not.

@@ -4,16 +4,17 @@
 //! utility statements: the recogniser names their objects. What the tree does not say (which of two
 //! tables an unqualified column belongs to, what `*` stands for) is left out.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AssignmentTarget, Expr, FromTable, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
+    AssignmentTarget, Expr, FromTable, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
     Statement, TableFactor, TableObject, TableWithJoins, Visit, Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use crate::functions::is_built_in;
+use crate::functions::{is_built_in, is_servers_own};
 use crate::lexer::Kind;
 use crate::phrase::Phrase;
 use crate::{Access, ObjectRef, ValueUse};
@@ -43,6 +44,8 @@ pub(crate) struct Found {
     pub(crate) values: Vec<ValueUse>,
     /// A function is called that is not the server's own.
     pub(crate) calls_unknown: bool,
+    /// Functions that are called and are not the server's own: schema, name. No more than [`MAX_OBJECTS`].
+    pub(crate) functions: Vec<(Option<String>, String)>,
 }
 
 impl Found {
@@ -54,6 +57,24 @@ impl Found {
         let own = schema.as_deref().is_none_or(|schema| schema == "pg_catalog");
         let seen = is_built_in(schema.as_deref(), &called) || (own && called == "set_config");
         self.calls_unknown |= !seen;
+        if !seen {
+            self.call(schema, called);
+        }
+    }
+
+    /// Notes a call of a function that is not the server's own.
+    pub(crate) fn call(&mut self, schema: Option<String>, name: String) {
+        if self.functions.len() < MAX_OBJECTS && !is_servers_own(schema.as_deref(), &name) {
+            self.functions.push((schema, name));
+        }
+    }
+
+    /// Makes objects of the functions that were noted: for a statement that runs them.
+    pub(crate) fn executes(&mut self) {
+        for (schema, name) in std::mem::take(&mut self.functions) {
+            let parts = schema.into_iter().chain([name]).collect();
+            self.add(parts, "function", Access::Execute, Vec::new());
+        }
     }
 
     /// Adds an object by its dotted name (the last two parts count), or the columns to one already there.
@@ -96,7 +117,8 @@ pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found
     if !within_limits(phrase) {
         return false;
     }
-    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, numbered.unwrap_or(phrase.sql)) else {
+    let text = numbered.map_or_else(|| readable(phrase), Cow::Borrowed);
+    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, &text) else {
         return false;
     };
     let mut walk = Walk {
@@ -112,6 +134,25 @@ pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found
         found.values = crate::columns::fill(&statements, &mut found.objects);
     }
     !statements.is_empty()
+}
+
+/// The text as the parser reads it right. Places of all tokens but the hidden ones stay.
+fn readable(phrase: Phrase<'_>) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(phrase.sql);
+    for token in (0..phrase.len())
+        .filter(|&at| misleads(phrase, at))
+        .filter_map(|at| phrase.tokens.get(at))
+    {
+        text.to_mut().replace_range(token.start..token.end, "    ");
+    }
+    text
+}
+
+/// Whether the parser has to be kept from a word. To `sqlparser`, `FROM ONLY t` is a table `only` with the alias `t`: the
+/// word, which the server reserves, is blanked where a table follows.
+pub(crate) fn misleads(phrase: Phrase<'_>, at: usize) -> bool {
+    let table = matches!(phrase.kind(at + 1), Some(Kind::Word | Kind::Quoted)) || phrase.symbol(at + 1, "(");
+    phrase.is(at, "ONLY") && table && !phrase.any(at.wrapping_sub(1), &["ROW", "ROWS", "READ"])
 }
 
 fn within_limits(phrase: Phrase<'_>) -> bool {
@@ -242,17 +283,6 @@ impl Visitor for Walk<'_> {
             visible: 0,
             recursive: with.is_some_and(|with| with.recursive),
         });
-        if let SetExpr::Table(table) = query.body.as_ref()
-            && let Some(name) = &table.table_name
-        {
-            let schema = table.schema_name.iter().cloned();
-            self.found.add(
-                schema.chain([name.clone()]).collect(),
-                "table",
-                Access::Read,
-                Vec::new(),
-            );
-        }
         ControlFlow::Continue(())
     }
 

@@ -32,11 +32,8 @@ fn inner(phrase: Phrase<'_>, found: &mut Found, levels: usize) -> Recognised {
         class: class_of_command(command),
     };
     match verb.as_str() {
-        "TABLE" => {
-            name(p, 1 + usize::from(p.is(1, "ONLY")), "table", Access::Read, found);
-            named("SELECT")
-        }
-        "SELECT" | "VALUES" | "WITH" => query(p),
+        "TABLE" => named("SELECT"),
+        "SELECT" | "VALUES" | "WITH" => query(p, found),
         "INSERT" | "UPDATE" | "DELETE" | "MERGE" => named(&verb),
         "TRUNCATE" => {
             let at = 1 + usize::from(p.is(1, "TABLE"));
@@ -110,8 +107,22 @@ fn inner(phrase: Phrase<'_>, found: &mut Found, levels: usize) -> Recognised {
             name(p, at, "materialized view", Access::Ddl, found);
             named("REFRESH MATERIALIZED VIEW")
         }
-        "IMPORT" => named("IMPORT FOREIGN SCHEMA"),
-        "REASSIGN" => named("REASSIGN OWNED"),
+        "IMPORT" => {
+            if let Some(from) = p.find(3, &["FROM"]).filter(|&at| p.is(at + 1, "SERVER")) {
+                let server = name(p, from + 2, "server", Access::Ddl, found);
+                if p.is(server, "INTO") {
+                    name(p, server + 1, "schema", Access::Ddl, found);
+                }
+            }
+            named("IMPORT FOREIGN SCHEMA")
+        }
+        "REASSIGN" => {
+            names(p, 3, &["TO"], "role", Access::Ddl, found);
+            if let Some(to) = p.find(3, &["TO"]) {
+                name(p, to + 1, "role", Access::Ddl, found);
+            }
+            named("REASSIGN OWNED")
+        }
         "GRANT" | "REVOKE" => privileges(p, &verb, found),
         "CREATE" | "ALTER" | "DROP" => definition(p, &verb, found),
         "COMMENT" => {
@@ -136,7 +147,7 @@ fn inner(phrase: Phrase<'_>, found: &mut Found, levels: usize) -> Recognised {
 
 /// `SELECT`, `VALUES`, `TABLE`, and what a `WITH` leads to. The class is WRITE also when only a
 /// common table expression writes: pgAudit's relation lines (`log_relation`) say so then.
-fn query(p: Phrase<'_>) -> Recognised {
+fn query(p: Phrase<'_>, found: &mut Found) -> Recognised {
     let main = ["SELECT", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE"];
     let at = if p.is(0, "WITH") {
         p.find(1, &main).unwrap_or(0)
@@ -145,8 +156,19 @@ fn query(p: Phrase<'_>) -> Recognised {
     };
     let command = match p.word(at).to_ascii_uppercase() {
         verb if matches!(verb.as_str(), "INSERT" | "UPDATE" | "DELETE" | "MERGE") => verb,
-        _ if p.find(at, &["INTO"]).is_some() => "SELECT INTO".into(),
-        _ => "SELECT".into(),
+        _ => match p.find(at, &["INTO"]) {
+            Some(mut into) => {
+                while p.any(
+                    into + 1,
+                    &["TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "TABLE"],
+                ) {
+                    into += 1;
+                }
+                name(p, into + 1, "table", Access::Ddl, found);
+                "SELECT INTO".into()
+            }
+            None => "SELECT".into(),
+        },
     };
     let writes = p.is(0, "WITH")
         && (1..at).any(|at| {
@@ -168,6 +190,8 @@ fn copy(p: Phrase<'_>, found: &mut Found) -> Recognised {
     let direction = p.find(at, &["FROM", "TO"]);
     let (class, access) = match direction {
         Some(at) if p.is(at, "FROM") => (Class::Write, Access::Write),
+        // A query that writes, too, is more than read.
+        Some(_) if query && inner(p.from(at), found, 0).class == Class::Write => (Class::Write, Access::Read),
         Some(_) => (Class::Read, Access::Read),
         None => (Class::Unknown, Access::Read),
     };
@@ -276,7 +300,9 @@ fn privileges(p: Phrase<'_>, verb: &str, found: &mut Found) -> Recognised {
             );
         }
     } else {
-        names(p, 1, &stop, "role", Access::Ddl, found);
+        // `ADMIN OPTION FOR`, and its like since version 16.
+        let option = if p.is(2, "OPTION") && p.is(3, "FOR") { 3 } else { 0 };
+        names(p, 1 + option, &stop, "role", Access::Ddl, found);
     }
     if let Some(to) = to {
         let at = to + 1 + usize::from(p.is(to + 1, "GROUP"));

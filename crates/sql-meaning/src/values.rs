@@ -12,7 +12,7 @@ use sqlparser::ast::{
 use crate::Operand;
 use crate::lexer::{Kind, Token, lex};
 use crate::literal::{self, Backslash};
-use crate::objects::fold;
+use crate::objects::{fold, misleads};
 use crate::phrase::Phrase;
 use crate::redaction::{is_value, veil};
 
@@ -101,6 +101,9 @@ pub(crate) fn numbered(phrase: Phrase<'_>) -> String {
     for (at, token) in phrase.tokens.iter().enumerate() {
         if token.spaced && at > 0 {
             out.push(' ');
+        }
+        if misleads(phrase, at) {
+            continue;
         }
         if !is_value(token) {
             // The parser does not know how `U&'…' UESCAPE '!'` goes on.
