@@ -3,6 +3,8 @@
 //! Owns the order and the errors. Refuses to know any key: a key that the given type does not have is an error that
 //! names the nearest one, because a setting that silently does nothing is worse than none.
 
+mod watched;
+
 use std::path::{Path, PathBuf};
 
 use figment::{
@@ -11,6 +13,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Serialize, de::DeserializeOwned};
+pub use watched::Watched;
 
 /// Why a configuration cannot be used; one line that says what to do.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
