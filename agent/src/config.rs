@@ -28,6 +28,8 @@ pub struct Config {
     pub tap: TapConfig,
     /// What is recorded of statements.
     pub events: EventsConfig,
+    /// How much of it.
+    pub volume: VolumeConfig,
     /// What is recorded of clients.
     pub identity: IdentityConfig,
     /// Where events go.
@@ -93,6 +95,18 @@ pub struct EventsConfig {
     pub asserted_settings: Vec<AssertedName>,
     /// Keys in comments that say such things.
     pub asserted_comments: Vec<String>,
+}
+
+/// How much is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeConfig {
+    /// The file that says which statements are put together with their equals, and which are counted only; without one, each
+    /// is recorded in full. Read again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
+    /// Seconds for which equal statements are put together, 1 to 300.
+    pub window_s: u64,
 }
 
 /// A setting by which clients say something about themselves.
@@ -299,6 +313,10 @@ impl Default for Config {
                 asserted_settings: names.settings.into_iter().map(AssertedName::from).collect(),
                 asserted_comments: names.comments.into_iter().map(|named| named.name).collect(),
             },
+            volume: VolumeConfig {
+                policy: None,
+                window_s: 10,
+            },
             identity: IdentityConfig {
                 run_variables: attribution::DEFAULT_VARIABLES
                     .iter()
@@ -448,6 +466,13 @@ impl Config {
                 "events.heartbeat_s",
                 self.events.heartbeat_s.to_string(),
                 "it must be 1 to 3600",
+            );
+        }
+        if !(1..=300).contains(&self.volume.window_s) {
+            return refuse(
+                "volume.window_s",
+                self.volume.window_s.to_string(),
+                "it must be 1 to 300",
             );
         }
         if let Some(address) = self.metrics.listen.filter(|address| !address.ip().is_loopback()) {

@@ -23,4 +23,5 @@ pub mod replay;
 pub mod run;
 pub mod segment_file;
 pub mod ship;
+pub mod volume;
 pub mod witness;

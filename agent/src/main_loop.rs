@@ -24,6 +24,7 @@ use ebpf_abi::{Record as _, Transfer};
 use proto::v1::{self, event::Body};
 use tap_core::Settings;
 use tracing::{info, warn};
+use volume::Volume;
 
 use crate::{
     broker::Broker,
@@ -38,6 +39,7 @@ use crate::{
     record::Encoded,
     segment_file::SegmentFile,
     ship::Outbox,
+    volume::PolicyFile,
     witness::{Discard, Witness},
 };
 
@@ -108,6 +110,8 @@ pub struct MainLoop {
     pub former: Former,
     /// Variables of the environment that tell which run a process belongs to.
     pub run_variables: Vec<String>,
+    /// How much is recorded, and where that is written.
+    pub volume: Option<(PolicyFile, Volume)>,
 }
 
 /// Where events go: printed, queued.
@@ -167,6 +171,10 @@ struct Running {
     skipped: Skipped,
     /// Payload was skipped since it was told.
     payload_was_skipped: bool,
+    policy: Option<PolicyFile>,
+    last_heartbeat: Instant,
+    /// Statements were left out, and nothing else waits to be told.
+    owes_numbers: bool,
 }
 
 impl MainLoop {
@@ -227,9 +235,17 @@ impl MainLoop {
             took_segments: false,
             skipped: Skipped::default(),
             payload_was_skipped: false,
+            policy: None,
+            last_heartbeat: started,
+            owes_numbers: false,
         };
         running.go_on(self.former);
-        let (mut last_heartbeat, mut last_look) = (started, started);
+        if let Some((file, volume)) = self.volume {
+            running.sink.own(Body::ConfigChange(file.at_start()));
+            running.policy = Some(file);
+            running.witness.reduce(Some(volume));
+        }
+        let mut last_look = started;
         let mut pause = BUSY;
         loop {
             // Read before the rings: what a stop finds in them is still recorded.
@@ -248,13 +264,8 @@ impl MainLoop {
                 self.metrics.queue(&self.outbox);
                 running.look(stopping);
             }
-            if last_heartbeat.elapsed() >= self.heartbeat {
-                let beat = v1::Heartbeat {
-                    interval_ns: u64::try_from(last_heartbeat.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                    counters: Some(self.metrics.counters()),
-                };
-                last_heartbeat = Instant::now();
-                running.sink.own(Body::Heartbeat(beat));
+            if running.owes_numbers || running.last_heartbeat.elapsed() >= self.heartbeat {
+                running.beat();
             }
             if stopping && emptied {
                 running.wind_up();
@@ -310,6 +321,7 @@ impl Running {
         }
         witness.tell_pooled(emptied, &mut out);
         witness.tell_flows(false, &mut out);
+        self.owes_numbers |= witness.tell_window(&mut out);
         self.took_segments = taken > 0 || passed > 0;
         self.metrics.transfers.fetch_add(passed, Ordering::Relaxed);
         let set = |metric: &AtomicU64, value: u64| metric.store(value, Ordering::Relaxed);
@@ -324,6 +336,9 @@ impl Running {
         set(&self.metrics.sessions_open, witness.open_connections() as u64);
         set(&self.metrics.servers, witness.servers().iter().count() as u64);
         set(&self.metrics.poolers, witness.poolers().count() as u64);
+        let reduced = witness.reduced();
+        set(&self.metrics.left_out, reduced.left_out);
+        set(&self.metrics.rolled_up, reduced.rolled_up);
         set(&self.metrics.paused_bytes, witness.discarded(Discard::Paused));
         set(
             &self.metrics.memory_limit_bytes,
@@ -352,6 +367,8 @@ impl Running {
         if self.memory.is_over(used) {
             // Meanings cost time to make anew, not truth; and what was freed may not have been given back yet.
             self.witness.forget();
+            let Self { witness, sink, .. } = &mut *self;
+            self.owes_numbers |= witness.flush_volume(&mut |event| sink.take(event));
             capture::heap::trim();
             used = limits::anonymous_bytes();
         }
@@ -368,6 +385,7 @@ impl Running {
             }
             self.discard();
         }
+        self.look_at_policy();
         // What is counted is as of later than that.
         let now = boot_ns();
         let Self {
@@ -405,6 +423,33 @@ impl Running {
                 .take(&Encoded::own_since(since, now, Clock::now(), Body::Gap(gap)));
         }
         self.counted_ns = now;
+    }
+
+    /// Takes another policy, if there is one.
+    fn look_at_policy(&mut self) {
+        let Some(file) = &mut self.policy else { return };
+        let Some(change) = file.look() else { return };
+        self.metrics
+            .policy_refused
+            .store(file.refused(), Ordering::Relaxed);
+        let Self { witness, sink, .. } = self;
+        if let Some(policy) = change.policy {
+            witness.change_policy(policy, &mut |event| sink.take(event));
+        }
+        sink.own(Body::ConfigChange(change.event));
+    }
+
+    /// Tells the counters.
+    fn beat(&mut self) {
+        let beat = v1::Heartbeat {
+            interval_ns: u64::try_from(self.last_heartbeat.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            counters: Some(self.metrics.counters()),
+            left_out: self.witness.left_out(),
+        };
+        self.last_heartbeat = Instant::now();
+        self.sink.own(Body::Heartbeat(beat));
+        self.witness.numbers_told();
+        self.owes_numbers = false;
     }
 
     /// What a former run left is told, or awaited.

@@ -70,6 +70,12 @@ pub struct Metrics {
     pub flows: AtomicU64,
     /// Those that were not, because too many waited.
     pub flows_full: AtomicU64,
+    /// Statements that the volume policy left out.
+    pub left_out: AtomicU64,
+    /// Statements told in roll-ups.
+    pub rolled_up: AtomicU64,
+    /// Changed policy files that could not be used.
+    pub policy_refused: AtomicU64,
 }
 
 impl Metrics {
@@ -114,6 +120,9 @@ impl Metrics {
             ring_full_bytes: kernel(Reason::RingFullBytes),
             plaintext_unplaced: kernel(Reason::PlaintextUnplaced),
             transfers_lost: kernel(Reason::TransfersLost),
+            left_out: load(&self.left_out),
+            rolled_up: load(&self.rolled_up),
+            policy_refused: load(&self.policy_refused),
         }
     }
 
@@ -127,6 +136,17 @@ impl Metrics {
             ("captured_bytes", "Plaintext bytes captured", counters.bytes),
             ("events", "Events recorded", counters.events),
             ("sessions", "Sessions opened", counters.sessions),
+            (
+                "left_out",
+                "Statements that the volume policy left out",
+                counters.left_out,
+            ),
+            ("rolled_up", "Statements told in roll-ups", counters.rolled_up),
+            (
+                "policy_refused",
+                "Changed volume policies that could not be used",
+                counters.policy_refused,
+            ),
             (
                 "ring_full",
                 "Segments lost because the ring was full",

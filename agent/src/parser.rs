@@ -132,8 +132,15 @@ fn reach(start: &Start, cgroups: Option<&Path>) -> Reach {
     let unix = collector.is_some_and(|place| place.starts_with(UNIX));
     let address = collector.and_then(|url| url.strip_prefix("http://"));
     let address = address.and_then(|address| address.trim_end_matches('/').parse::<SocketAddr>().ok());
+    let policy = config.volume.policy.as_deref();
+    let folder_of = |file: &Path| match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_path_buf(),
+        _ => Path::new(".").to_path_buf(),
+    };
     Reach {
         own: vec![config.state_dir.clone()],
+        // A file that replaces it is another one: only its folder stays.
+        reads: policy.map(folder_of).into_iter().collect(),
         // The socket goes with the agent.
         removes: folder.map(Path::to_path_buf).into_iter().collect(),
         lists: cgroups.map(Path::to_path_buf).into_iter().collect(),

@@ -9,6 +9,7 @@ mod writer;
 
 use proto::v1;
 use tap_core::{Body, Direction, EncryptionKind, Endpoint, Event, Gap, SessionFacts, Transport, Unreadable};
+use volume::Rolled;
 
 use self::query::how;
 pub use self::{
@@ -30,6 +31,38 @@ pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock,
         attribution: attribution.cloned(),
         body: Some(body(&event.body, boot)),
         ..v1::Event::default()
+    }
+}
+
+/// Several executions as one, with who is behind them; `rule` of the policy said so.
+pub fn rollup(roll: &Rolled, rule: &str, clock: Clock, boot: &str) -> v1::Event {
+    let told = event(&roll.event, roll.attribution.as_deref(), clock, boot);
+    let Some(v1::event::Body::Query(query)) = told.body else {
+        // Nothing else is put together.
+        return told;
+    };
+    let (first, counts) = roll.durations.counts();
+    let rollup = v1::Rollup {
+        query: Some(v1::Query {
+            transaction: None,
+            ..query
+        }),
+        executions: roll.executions,
+        transactions: roll.transactions,
+        committed: roll.ends.committed,
+        rolled_back: roll.ends.rolled_back,
+        prepared: roll.ends.prepared,
+        end_unknown: roll.ends.unknown,
+        open: roll.open,
+        open_transaction: roll.open_transaction,
+        duration_ns: roll.duration_ns,
+        duration_from: first,
+        durations: counts.to_vec(),
+        rule: rule.to_owned(),
+    };
+    v1::Event {
+        body: Some(v1::event::Body::Rollup(rollup)),
+        ..told
     }
 }
 

@@ -40,6 +40,7 @@ use crate::{
     record::Encoded,
     segment_file::SegmentFile,
     ship::{self, Delivery, Memory, Outbox},
+    volume::{self, PolicyFile},
 };
 
 /// Records what PostgreSQL servers on this host are asked, and by whom.
@@ -98,10 +99,15 @@ const RECORD_LIMIT: u64 = 1 << 30;
 ///
 /// One line that says what is wrong and what to do.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = match configure(&args) {
+    let usable = configure(&args).map_err(anyhow::Error::from).and_then(|config| {
+        // Read again where it is used; a mistake in it is to be read before anything is attached.
+        volume::open(&config.volume)?;
+        Ok(config)
+    });
+    let config = match usable {
         Ok(config) => config,
         Err(problem) => {
-            eprintln!("pgwitness-agent: {problem}");
+            eprintln!("pgwitness-agent: {problem:#}");
             return Ok(ExitCode::from(2));
         }
     };
@@ -187,6 +193,8 @@ pub struct Opened {
     pub metrics: Option<std::net::TcpListener>,
     /// The recording for forensics.
     pub recording: Option<SegmentFile>,
+    /// How much is recorded, and where that is written.
+    pub volume: Option<(PolicyFile, ::volume::Volume)>,
     /// What is read, and who is asked.
     pub sources: Sources,
     /// The two processes of the agent, and what each may do.
@@ -208,6 +216,7 @@ impl Opened {
             .map(|(path, limit)| SegmentFile::create(path, *limit))
             .transpose()?;
         let metrics = config.metrics.listen.map(metrics::listen).transpose()?;
+        let volume = volume::open(&config.volume)?;
         let control = Control::open(&config.control_socket())?;
         identity.began()?;
         let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
@@ -218,6 +227,7 @@ impl Opened {
             control,
             metrics,
             recording,
+            volume,
             sources,
             processes: Vec::new(),
             start,
@@ -239,6 +249,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         control,
         metrics: metrics_listener,
         recording,
+        volume,
         sources,
         processes,
     } = opened;
@@ -317,6 +328,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         progress,
         former,
         run_variables: config.identity.run_variables.clone(),
+        volume,
     };
     let thread = thread::Builder::new()
         .name("witness".to_owned())

@@ -9,6 +9,7 @@ mod flows;
 mod old_sessions;
 mod pooled;
 mod recognised;
+mod volume;
 
 use std::{collections::HashMap, mem, sync::Arc};
 
@@ -65,6 +66,8 @@ pub struct Witness {
     flows: Flows,
     flows_skipped: flows::Skipped,
     pooled: pooled::Pooled,
+    /// What becomes of events by the policy; `None`: all are told.
+    volume: Option<::volume::Volume>,
 }
 
 /// Why payload is discarded.
@@ -136,6 +139,7 @@ impl Witness {
             flows: Flows::default(),
             flows_skipped: flows::Skipped::default(),
             pooled: pooled::Pooled::new(),
+            volume: None,
             broker,
         };
         witness.processes.inventory(&mut witness.cgroups);
@@ -189,6 +193,7 @@ impl Witness {
             self.emit(out);
             // What was captured before is told before.
             self.flush_pooled(out);
+            self.flush_volume(out);
             self.tell_skipped_flows(out);
         }
     }
@@ -349,13 +354,13 @@ impl Witness {
             if self.pooled.holds(cookie) {
                 self.pooled.over_later(cookie);
             } else {
-                self.session_over(cookie);
+                self.session_over(cookie, out);
             }
         }
     }
 
     /// Tells an event of a session, and who is behind it.
-    fn tell(
+    fn tell_now(
         &mut self,
         event: &tap_core::Event,
         attribution: Option<&Arc<v1::Attribution>>,
@@ -375,7 +380,8 @@ impl Witness {
     }
 
     /// A connection is over, and all of it is told.
-    fn session_over(&mut self, cookie: u64) {
+    fn session_over(&mut self, cookie: u64, out: &mut impl FnMut(&Encoded)) {
+        self.reduced_session_over(cookie, out);
         self.attributions.remove(&cookie);
         self.encoder.forget(cookie);
         self.pooled.session_over(cookie);

@@ -124,8 +124,8 @@ impl Question {
             Self::SharedRoles => format!(
                 "SELECT login_role, count(DISTINCT principal) FILTER (WHERE principal <> 'unknown') AS principals,\n  \
                  array_sort(array_agg(DISTINCT principal) FILTER (WHERE principal <> 'unknown')) AS used_by,\n  \
-                 count(*) FILTER (WHERE kind = 'query') AS statements,\n  \
-                 count(*) FILTER (WHERE kind = 'query' AND principal = 'unknown') AS statements_of_unknown,\n  \
+                 coalesce(sum(executions), 0) AS statements,\n  \
+                 coalesce(sum(executions) FILTER (WHERE principal = 'unknown'), 0) AS statements_of_unknown,\n  \
                  min(ts_start) AS first_seen, max(ts_start) AS last_seen\n\
                  FROM events\n\
                  WHERE {USED} AND login_role IS NOT NULL AND ts_start >= {since}\n\
@@ -137,7 +137,7 @@ impl Question {
                 "SELECT principal, min(ts_start) AS first_seen, max(ts_start) AS last_seen,\n  \
                  array_sort(array_agg(DISTINCT login_role)) AS roles,\n  \
                  array_sort(array_agg(DISTINCT database)) AS databases,\n  \
-                 count(*) FILTER (WHERE kind = 'query') AS statements\n\
+                 coalesce(sum(executions), 0) AS statements\n\
                  FROM events\n\
                  WHERE {SEEN}\n\
                  GROUP BY principal\n\
@@ -163,7 +163,7 @@ impl Question {
             Self::NewWorkloads => format!(
                 "WITH pairs AS (\n  \
                    SELECT login_role, principal, min(ts_start) AS first_seen, max(ts_start) AS last_seen,\n    \
-                   count(*) FILTER (WHERE kind = 'query') AS statements\n  \
+                   coalesce(sum(executions), 0) AS statements\n  \
                    FROM events WHERE {USED} AND {SEEN} AND login_role IS NOT NULL\n  \
                    GROUP BY login_role, principal),\n\
                  former AS (\n  \
@@ -205,7 +205,7 @@ impl Question {
 fn marked(mark: &str, since: &str) -> String {
     format!(
         "SELECT principal, login_role, database, client_addr, unexpected_because,\n  \
-         count(DISTINCT session_id) AS sessions, count(*) FILTER (WHERE kind = 'query') AS statements,\n  \
+         count(DISTINCT session_id) AS sessions, coalesce(sum(executions), 0) AS statements,\n  \
          min(ts_start) AS first_seen, max(ts_start) AS last_seen, max(event_id) AS an_event\n\
          FROM events\n\
          WHERE expected = '{mark}' AND ts_start >= {since}\n\
@@ -257,7 +257,7 @@ async fn tell_beginning(source: &Source, since_ns: i64) -> anyhow::Result<()> {
 const SEEN: &str = "session_id IS NOT NULL AND principal IS NOT NULL AND principal <> 'unknown'";
 
 /// Only who was let in has used anything.
-const USED: &str = "kind IN ('session_open', 'query')";
+const USED: &str = "kind IN ('session_open', 'query', 'rollup')";
 
 /// Seconds.
 const HOUR: i64 = 3600;

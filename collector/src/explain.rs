@@ -70,6 +70,18 @@ fn explain(event: &Value) -> String {
     for (number, subject) in list(&event["subjects"]).iter().enumerate() {
         line(if number == 0 { "records" } else { "" }, records(subject));
     }
+    let rollup = &event["rollup"];
+    let of = |name: &str, what: &str| with(what, &text(&rollup[name]));
+    line(
+        "executions",
+        text(&rollup["executions"])
+            + &of("committed", ", committed ")
+            + &of("rolled_back", ", rolled back ")
+            + &of("prepared", ", prepared ")
+            + &of("end_unknown", ", of unknown end ")
+            + &of("open", ", not ended yet ")
+            + &of("open_transaction", " in transaction "),
+    );
     line("session", {
         let user = text(&session["login_role"]) + &with("@", &text(&session["database"]));
         let client = words(&session["client"], &["addr"]) + &with(":", &words(&session["client"], &["port"]));
@@ -340,6 +352,8 @@ mod tests {
             assert!(lines.contains(&expected), "{expected:?} is not in\n{told}");
         }
         assert!(!told.contains('\u{1b}'));
+        let rolled = json!({"kind": "rollup", "rollup": {"executions": 7, "committed": 5, "open": 2, "open_transaction": 9}});
+        assert!(explain(&rolled).contains("executions 7, committed 5, not ended yet 2 in transaction 9\n"));
         let own = explain(&json!({"event_id": "db1-1", "kind": "heartbeat"}));
         assert!(own.contains("the agent's own"));
     }

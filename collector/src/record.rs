@@ -52,6 +52,8 @@ pub struct Record {
 pub enum Body {
     /// A statement was executed.
     Query(Execution),
+    /// Several executions that are alike, told as one. Rows and bytes are sums.
+    Rollup(Box<Execution>),
     /// Anything else; rare beside queries.
     Other(Box<event::Body>),
     /// A kind that this version does not know.
@@ -74,6 +76,8 @@ pub struct Execution {
     pub end_user: Option<CompactString>,
     /// Where it stands; no column shows it.
     pub place: Place,
+    /// How often: 1, but for a roll-up.
+    pub executions: u64,
 }
 
 /// Where a statement stands in the connection's two streams; all zero where that is not known.
@@ -123,6 +127,7 @@ impl Record {
     pub fn kind(&self) -> &'static str {
         match &self.body {
             Body::Query(_) => "query",
+            Body::Rollup(_) => "rollup",
             Body::Other(body) => proto::json::kind_of(body),
             Body::Unknown => "unknown",
         }
@@ -131,9 +136,16 @@ impl Record {
     /// The statement's meaning, where it is one.
     #[must_use]
     pub fn meaning(&self) -> Option<&v1::Meaning> {
+        self.execution()?.template.meaning.as_ref()
+    }
+
+    /// The execution that it is of, or those.
+    #[must_use]
+    pub fn execution(&self) -> Option<&Execution> {
         match &self.body {
-            Body::Query(query) => query.template.meaning.as_ref(),
-            _ => None,
+            Body::Query(query) => Some(query),
+            Body::Rollup(all) => Some(all),
+            Body::Other(_) | Body::Unknown => None,
         }
     }
 }
@@ -156,6 +168,10 @@ impl From<v1::Event> for Record {
             }),
             body: match event.body {
                 Some(event::Body::Query(query)) => Body::Query(query.into()),
+                Some(event::Body::Rollup(rollup)) => Body::Rollup(Box::new(Execution {
+                    executions: rollup.executions,
+                    ..rollup.query.unwrap_or_default().into()
+                })),
                 Some(other) => Body::Other(Box::new(other)),
                 None => Body::Unknown,
             },
@@ -188,6 +204,7 @@ impl From<v1::Query> for Execution {
                 response_to: stream.response_to,
             }),
             template: Arc::new(shared(query)),
+            executions: 1,
         }
     }
 }

@@ -90,7 +90,7 @@ fn show(message: &Message, json: bool) -> std::io::Result<()> {
 }
 
 /// Time, principal, confidence, role, class, statement, rows, milliseconds, outcome; for other kinds than queries the
-/// kind and what it says. Behind it, why the inventory does not expect it, if that is so.
+/// kind and what it says. Of a roll-up rows are of all together, and milliseconds of one on average. Behind it, why the inventory does not expect it, if that is so.
 fn line(event: &Value) -> String {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
     let number = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64);
@@ -103,7 +103,8 @@ fn line(event: &Value) -> String {
     let unexpected = text("/inventory/because")
         .map(|because| format!("  UNEXPECTED: {}", printable(because)))
         .unwrap_or_default();
-    if kind != "query" {
+    let executions = number("/rollup/executions");
+    if kind != "query" && executions.is_none() {
         // Under the kind's own name stands the attribution that an amendment gives.
         let detail = ["loss", "amends", kind]
             .iter()
@@ -118,7 +119,12 @@ fn line(event: &Value) -> String {
     let statement = printable(text("/statement/text").unwrap_or("(text not known)"));
     let rows = number("/result/rows").or_else(|| number("/result/rows_affected"));
     let rows = rows.map_or_else(|| "-".to_owned(), |n| n.to_string());
-    let ms = duration_ms(event).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+    let mean = || Some(number("/rollup/duration_ns")? as f64 / executions? as f64 / 1e6);
+    let ms = mean().or_else(|| duration_ms(event));
+    let ms = ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+    let times = executions
+        .map(|n| format!("  {n} times, ms of one"))
+        .unwrap_or_default();
     let outcome = text("/result/outcome").unwrap_or("unknown");
     let sqlstate = text("/result/sqlstate")
         .map(|s| format!(" {}", printable(s)))
@@ -136,7 +142,7 @@ fn line(event: &Value) -> String {
     } else {
         format!("  records {}", records.join("; "))
     };
-    format!("{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}{records}{unexpected}")
+    format!("{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}{times}{records}{unexpected}")
 }
 
 fn duration_ms(event: &Value) -> Option<f64> {
@@ -253,6 +259,20 @@ mod tests {
             line(&event),
             "01:40:00.123  unit/shop.service            observed app_user     READ     \
              SELECT 1 \\u{1b}[2J  3 rows  2.5 ms  ok"
+        );
+    }
+
+    #[test]
+    fn a_roll_up_says_how_many_and_how_long_one_took() {
+        let event = json!({
+            "kind": "rollup", "ts_start": "2026-11-21T01:40:00.000Z", "ts_end": "2026-11-21T01:40:09.000Z",
+            "statement": {"text": "SELECT ?"}, "meaning": {"class": "READ"}, "result": {"rows": 40, "outcome": "ok"},
+            "rollup": {"executions": 20, "duration_ns": 50_000_000}
+        });
+        let line = line(&event);
+        assert!(
+            line.ends_with("SELECT ?  40 rows  2.5 ms  ok  20 times, ms of one"),
+            "{line}"
         );
     }
 

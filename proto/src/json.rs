@@ -51,6 +51,7 @@ fn event_as(agent_id: &str, event: &v1::Event, amended: Option<Amended<'_>>) -> 
         fields.time("ts_end", event.ts_end_ns);
         let own = match &event.body {
             Some(Body::Query(query)) => Some(query),
+            Some(Body::Rollup(rollup)) => rollup.query.as_ref(),
             _ => None,
         };
         fields.node("session", event.session.as_ref(), |fields, of| {
@@ -58,6 +59,12 @@ fn event_as(agent_id: &str, event: &v1::Event, amended: Option<Amended<'_>>) -> 
         });
         match &event.body {
             Some(Body::Query(q)) => query(fields, q),
+            Some(body @ Body::Rollup(rollup)) => {
+                if let Some(q) = &rollup.query {
+                    query(fields, q);
+                }
+                fields.node("rollup", Some(body), detail);
+            }
             // Under the kind's own name stands the attribution that it gives.
             Some(body @ Body::Amendment(_)) => fields.node("amends", Some(body), detail),
             Some(body) => fields.node(kind_of(body), Some(body), detail),
@@ -110,6 +117,8 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::PoolerClient(_) => "pooler_client",
         Body::Amendment(_) => "attribution",
         Body::PoolerTraffic(_) => "pooler_traffic",
+        Body::Rollup(_) => "rollup",
+        Body::ConfigChange(_) => "config_change",
     }
 }
 
@@ -334,6 +343,7 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
         Body::Heartbeat(h) => {
             f.number("interval_ns", h.interval_ns);
             f.node("counters", h.counters.as_ref(), counters);
+            f.list("left_out", &h.left_out, left_out);
         }
         Body::AgentStart(a) => {
             f.text("version", &a.version);
@@ -379,6 +389,15 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.optional("events", (!numbers.is_empty()).then_some(numbers));
         }
         Body::PoolerTraffic(traffic) => pooler_traffic(f, traffic),
+        Body::Rollup(of) => rollup(f, of),
+        Body::ConfigChange(change) => {
+            f.text("part", &change.part);
+            f.text("file", &change.file);
+            f.text("sha256", &hex::encode(&change.sha256));
+            f.text("former_sha256", &hex::encode(&change.former_sha256));
+            f.always("rules", &change.rules);
+            f.text("problem", &change.problem);
+        }
         Body::Transaction(t) => {
             f.number("seq", t.seq);
             f.always("final", final_name(t.r#final).as_deref().unwrap_or("unknown"));
@@ -445,6 +464,31 @@ fn counters(f: &mut Fields<'_>, c: &v1::Counters) {
     f.always("ring_full_bytes", &c.ring_full_bytes);
     f.always("plaintext_unplaced", &c.plaintext_unplaced);
     f.always("transfers_lost", &c.transfers_lost);
+    f.always("left_out", &c.left_out);
+    f.always("rolled_up", &c.rolled_up);
+    f.always("policy_refused", &c.policy_refused);
+}
+
+fn left_out(f: &mut Fields<'_>, l: &v1::LeftOut) {
+    f.text("rule", &l.rule);
+    f.always("statements", &l.statements);
+}
+
+fn rollup(f: &mut Fields<'_>, r: &v1::Rollup) {
+    f.always("executions", &r.executions);
+    f.number("transactions", r.transactions);
+    f.number("committed", r.committed);
+    f.number("rolled_back", r.rolled_back);
+    f.number("prepared", r.prepared);
+    f.number("end_unknown", r.end_unknown);
+    f.number("open", r.open);
+    f.number("open_transaction", r.open_transaction);
+    f.always("duration_ns", &r.duration_ns);
+    if !r.durations.is_empty() {
+        f.always("duration_from", &r.duration_from);
+        f.always("durations", &r.durations);
+    }
+    f.text("rule", &r.rule);
 }
 
 fn attribution(f: &mut Fields<'_>, a: &v1::Attribution) {

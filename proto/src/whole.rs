@@ -25,7 +25,13 @@ pub fn event(seq: u64, encoded: &[u8], definitions: &[impl AsRef<[u8]>]) -> Resu
         };
         // Protobuf merges what is said again, and adds what was not said: the event's own bytes come behind the template's.
         let template = v1::Event {
-            body: Some(Body::Query(template)),
+            body: Some(match event.body {
+                Some(Body::Rollup(_)) => Body::Rollup(v1::Rollup {
+                    query: Some(template),
+                    ..v1::Rollup::default()
+                }),
+                _ => Body::Query(template),
+            }),
             ..v1::Event::default()
         };
         let mut merged = template.encode_to_vec();
@@ -66,7 +72,7 @@ pub fn check(seq: u64, event: &v1::Event) -> Result<(), Refused> {
     }
     let said_again = [
         event.party.is_some() && (event.session.is_some() || event.attribution.is_some()),
-        event.template.is_some() && !matches!(event.body, Some(Body::Query(_))),
+        event.template.is_some() && !matches!(event.body, Some(Body::Query(_) | Body::Rollup(_))),
         event.first_response_after_ns.is_some() && event.ts_first_response_ns != 0,
         event.ended_after_ns.is_some() && event.ts_end_ns != 0,
     ];
@@ -187,6 +193,35 @@ mod tests {
             ..whole.clone()
         };
         assert_eq!(event(12, &unnumbered.encode_to_vec(), none), Ok(whole));
+    }
+
+    #[test]
+    fn a_roll_up_begins_as_a_query_does() {
+        let rollup = v1::Rollup {
+            query: Some(v1::Query {
+                result: Some(v1::Result {
+                    rows: Some(30),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            executions: 10,
+            durations: vec![0, 300],
+            ..Default::default()
+        };
+        let mut own = compact();
+        own.body = Some(Body::Rollup(rollup));
+        let whole = event(12, &own.encode_to_vec(), &definitions()).unwrap();
+        let Some(Body::Rollup(rollup)) = &whole.body else {
+            panic!("a roll-up")
+        };
+        let query = rollup.query.as_ref().unwrap();
+        assert_eq!(query.statement.as_ref().unwrap().text, "SELECT $1");
+        assert_eq!(query.result.as_ref().unwrap().rows, Some(30));
+        assert_eq!(
+            (rollup.executions, rollup.durations.as_slice()),
+            (10, &[0, 300][..])
+        );
     }
 
     #[test]

@@ -20,6 +20,8 @@ use landlock::{
 pub struct Reach {
     /// Folders whose files it makes, writes, reads and removes.
     pub own: Vec<PathBuf>,
+    /// Folders whose files it reads.
+    pub reads: Vec<PathBuf>,
     /// Folders of which it removes files.
     pub removes: Vec<PathBuf>,
     /// Folders that it lists.
@@ -116,6 +118,7 @@ fn files(reach: &Reach) -> anyhow::Result<String> {
         .create()?;
     let folders = [
         (&reach.own, own),
+        (&reach.reads, AccessFs::ReadFile.into()),
         (&reach.removes, AccessFs::RemoveFile.into()),
         (&reach.lists, AccessFs::ReadDir.into()),
     ];

@@ -200,6 +200,12 @@ impl Running {
         let Self { witness, sink, .. } = self;
         witness.flush_pooled(&mut |event| sink.take(event));
         witness.tell_flows(true, &mut |event| sink.take(event));
+        let owes_numbers = witness.flush_volume(&mut |event| sink.take(event));
+        let reduced = witness.reduced();
+        self.metrics.rolled_up.store(reduced.rolled_up, Ordering::Relaxed);
+        if owes_numbers {
+            self.beat();
+        }
     }
 }
 

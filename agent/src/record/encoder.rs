@@ -10,6 +10,7 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use proto::v1::{self, definition::Kind};
 use tap_core::{Body, ByCookie, Column, Event, Query, SessionFacts};
+use volume::Rolled;
 
 use self::template::{Template, Templates};
 use super::{
@@ -27,6 +28,7 @@ const TS_END: u32 = 4;
 const FIRST_RESPONSE_AFTER: u32 = 7;
 const ENDED_AFTER: u32 = 8;
 const QUERY: u32 = 10;
+const ROLLUP: u32 = 28;
 
 /// Encodes the events of connections.
 #[derive(Default)]
@@ -101,6 +103,51 @@ impl Encoder {
             }
             body => super::body(body, boot).encode(&mut out.bytes),
         }
+        encoded.bytes = out.bytes;
+        encoded
+    }
+
+    /// Encodes several executions as one.
+    pub fn encode_rollup(&mut self, roll: &Rolled, rule: &str, clock: Clock, boot: &str) -> &Encoded {
+        let Body::Query(query) = &roll.event.body else {
+            // Nothing else is put together.
+            return self.encode(&roll.event, roll.attribution.as_ref(), clock, boot);
+        };
+        let head = self.heads.entry(roll.event.session.cookie).or_default();
+        let encoded = &mut self.out;
+        let before = head.more();
+        encoded.party = Some(head.party(&roll.event.session, roll.attribution.as_ref(), boot));
+        self.more = self.more + head.more() - before;
+        let template = self.templates.of(query);
+        encoded.template = Some(Rc::clone(&template.definition));
+        let mut out = Writer {
+            bytes: std::mem::take(&mut encoded.bytes),
+        };
+        out.bytes.clear();
+        write_times(&mut out, &roll.event, clock, encoded);
+        out.message(ROLLUP, |out| {
+            out.message(1, |out| write_common(out, query, &template));
+            let ends = roll.ends;
+            for (field, number) in [
+                (2, roll.executions),
+                (3, roll.transactions),
+                (4, ends.committed),
+                (5, ends.rolled_back),
+                (6, ends.prepared),
+                (7, ends.unknown),
+                (8, roll.open),
+                (9, roll.open_transaction),
+                (10, roll.duration_ns),
+            ] {
+                out.number(field, number);
+            }
+            let (first, counts) = roll.durations.counts();
+            out.number(11, first.into());
+            if !counts.is_empty() {
+                out.message(12, |out| counts.iter().for_each(|count| out.packed(*count)));
+            }
+            out.text(13, rule);
+        });
         encoded.bytes = out.bytes;
         encoded
     }
@@ -219,6 +266,39 @@ fn write_times(out: &mut Writer, event: &Event, clock: Clock, encoded: &mut Enco
     }
 }
 
+/// What a query's template does not say of it, where it stands for several executions.
+fn write_common(out: &mut Writer, query: &Query, template: &Template) {
+    if query.original_bytes != template.original_bytes {
+        out.message(2, |out| out.present(8, query.original_bytes));
+    }
+    write_tag(out, query, template);
+    out.message(4, |out| write_result(out, query));
+    out.message(6, |out| write_stream(out, query));
+    if let Some(told) = &query.asserted {
+        prost::encoding::message::encode(10, &asserted(told), &mut out.bytes);
+    }
+}
+
+fn write_tag(out: &mut Writer, query: &Query, template: &Template) {
+    if query.tag != template.tag {
+        let tag = query.tag.as_deref().unwrap_or_default();
+        out.message(3, |out| out.element(3, tag.as_bytes()));
+    }
+}
+
+fn write_stream(out: &mut Writer, query: &Query) {
+    out.number(1, query.request.start);
+    out.number(2, query.request.end);
+    out.number(3, query.response_to);
+    if let Some(continues) = query.continues {
+        out.present(4, continues);
+    }
+    if let Some(range) = &query.client {
+        out.present(5, range.start);
+        out.present(6, range.end);
+    }
+}
+
 /// What a query's template does not say of it.
 fn write_query(out: &mut Writer, query: &Query, template: &Template) {
     let other_length = query.original_bytes != template.original_bytes;
@@ -232,10 +312,7 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
             }
         });
     }
-    if query.tag != template.tag {
-        let tag = query.tag.as_deref().unwrap_or_default();
-        out.message(3, |out| out.element(3, tag.as_bytes()));
-    }
+    write_tag(out, query, template);
     out.message(4, |out| write_result(out, query));
     out.message(5, |out| {
         if let Some(status) = query.transaction_status {
@@ -245,18 +322,7 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
         out.number(2, query.transaction);
         out.choice(3, query.transaction_final.map_or(v1::Final::Unknown, how));
     });
-    out.message(6, |out| {
-        out.number(1, query.request.start);
-        out.number(2, query.request.end);
-        out.number(3, query.response_to);
-        if let Some(continues) = query.continues {
-            out.present(4, continues);
-        }
-        if let Some(range) = &query.client {
-            out.present(5, range.start);
-            out.present(6, range.end);
-        }
-    });
+    out.message(6, |out| write_stream(out, query));
     for told in query.params.iter() {
         // Values are there only where the pipeline was told to keep them.
         if told.kept.is_empty() && told.bytes != Some(0) {

@@ -27,6 +27,11 @@ impl Writer {
         self.varint(u64::from(field) << 3 | kind as u64);
     }
 
+    /// Of a packed field, within its message.
+    pub(super) fn packed(&mut self, value: u64) {
+        self.varint(value);
+    }
+
     fn varint(&mut self, mut value: u64) {
         // Most are keys and small counts.
         if let Ok(short @ 0..0x80) = u8::try_from(value) {

@@ -9,6 +9,7 @@ mod kept;
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     sync::Arc,
 };
 
@@ -87,6 +88,11 @@ impl OldSessions {
             noted_at: 0,
             round_began: 0,
         }
+    }
+
+    /// Much was told at once: how far that is, is noted in this round.
+    pub(super) fn note_now(&mut self) {
+        self.noted_at = 0;
     }
 }
 
@@ -248,7 +254,7 @@ impl Witness {
         let mut notes: Vec<Note> = Vec::new();
         let touched = self.tap.take_touched().into_iter();
         for cookie in self.pooled.take_unnoted().into_iter().chain(touched) {
-            if self.pooled.holds(cookie) {
+            if self.pooled.holds(cookie) || self.is_reduced(cookie) {
                 self.pooled.note_later(cookie);
                 continue;
             }
@@ -261,13 +267,17 @@ impl Witness {
         }
         notes.append(&mut self.old.new_clients);
         self.old.closed.extend(self.pooled.take_ended());
-        notes.extend(self.old.closed.drain(..).map(Note::Closed));
+        // Of some that ended a number is still to be told.
+        let (later, closed) = mem::take(&mut self.old.closed)
+            .into_iter()
+            .partition(|cookie| self.is_reduced(*cookie));
+        self.old.closed = later;
+        notes.extend(Vec::into_iter(closed).map(Note::Closed));
         let complete_at = if complete {
-            // What waits for a pooler was captured and is not told yet.
-            let told = self
-                .pooled
-                .oldest()
-                .map_or(now, |oldest| oldest.saturating_sub(1));
+            // What waits for a pooler, or for its equals, was captured and is not told yet.
+            let reduced = self.volume.as_ref().and_then(::volume::Volume::oldest);
+            let oldest = self.pooled.oldest().into_iter().chain(reduced).min();
+            let told = oldest.map_or(now, |oldest| oldest.saturating_sub(1));
             now.saturating_sub(UNDER_WAY_NS).min(told)
         } else {
             0

@@ -299,11 +299,11 @@ impl Witness {
         let now = self.old.round_began;
         while let Some((event, who)) = self.pooled.next(cookie, now, caught_up, give_up) {
             let who = who.or_else(|| self.attributions.get(&cookie).cloned());
-            self.tell(&event, who.as_ref(), out);
+            self.tell(event, who.as_ref(), out);
         }
         let is_over = self.pooled.sessions.get(&cookie);
         if is_over.is_some_and(|session| session.is_over && session.held.is_empty()) {
-            self.session_over(cookie);
+            self.session_over(cookie, out);
         }
     }
 
@@ -312,7 +312,7 @@ impl Witness {
         let cookie = event.session.cookie;
         if let Some(event) = self.pooled.keep(event, self.old.round_began) {
             let who = self.attributions.get(&cookie).cloned();
-            return self.tell(&event, who.as_ref(), out);
+            return self.tell(event, who.as_ref(), out);
         }
         if self.pooled.is_full() {
             self.tell_session(cookie, true, true, out);

@@ -49,7 +49,7 @@ async fn principals(source: &Source, columns: &str, since_ns: i64) -> anyhow::Re
         // An answer has a limit, principals have none. Only who was let in has used anything.
         let page = source
             .ask(&format!(
-                "SELECT principal, {columns} FROM events WHERE session_id IS NOT NULL AND kind IN ('session_open', 'query') \
+                "SELECT principal, {columns} FROM events WHERE session_id IS NOT NULL AND kind IN ('session_open', 'query', 'rollup') \
                  AND principal LIKE 'spiffe://%' AND principal > '{}' AND ts_start >= to_timestamp_nanos({since_ns}) \
                  GROUP BY principal ORDER BY principal LIMIT {PRINCIPALS}",
                 last.replace('\'', "''")

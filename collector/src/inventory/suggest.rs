@@ -100,7 +100,7 @@ async fn suggested(source: &Source, since_ns: i64) -> anyhow::Result<(Suggestion
 /// In this order they are read by [`Habits::of`].
 const COLUMNS: &str = "max(principal_kind), array_sort(array_agg(DISTINCT confidence)), \
     array_sort(array_agg(DISTINCT login_role)), array_sort(array_agg(DISTINCT database)), \
-    array_sort(array_agg(DISTINCT client_addr)), count(DISTINCT session_id), count(*) FILTER (WHERE kind = 'query'), \
+    array_sort(array_agg(DISTINCT client_addr)), count(DISTINCT session_id), coalesce(sum(executions), 0), \
     min(ts_start), max(ts_start)";
 
 /// What one principal did.

@@ -154,7 +154,8 @@ impl Joiner {
                     }
                     continue;
                 }
-                Body::Unknown => continue,
+                // Only what no other host can know better is rolled up.
+                Body::Rollup(_) | Body::Unknown => continue,
             };
             match body {
                 event::Body::FlowOwner(flow) => self.see_flow(&mut waiting, &records.agent, record, flow),

@@ -190,6 +190,7 @@ fn execution(
         transaction: None,
         end_user: None,
         place: Place::default(),
+        executions: 1,
     };
     walk(query, |field, value| {
         match (field, value) {

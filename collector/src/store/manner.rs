@@ -48,20 +48,20 @@ impl Manner {
                 .map_or(0, |session| session.encryption),
             ..Self::default()
         };
-        match &record.body {
-            Body::Query(query) => {
-                manner.tag = query.tag.clone();
-                manner.end_user = query.end_user.clone().unwrap_or_default();
-                if let Some(result) = &query.result {
-                    manner.phase = Some(result.phase);
-                    manner.outcome = Some(result.outcome);
-                    manner.sqlstate = result.sqlstate.clone();
-                }
-                if let Some(transaction) = &query.transaction {
-                    manner.tx_status = transaction.status.clone();
-                    manner.tx_final = Some(transaction.end);
-                }
+        if let Some(query) = record.execution() {
+            manner.tag = query.tag.clone();
+            manner.end_user = query.end_user.clone().unwrap_or_default();
+            if let Some(result) = &query.result {
+                manner.phase = Some(result.phase);
+                manner.outcome = Some(result.outcome);
+                manner.sqlstate = result.sqlstate.clone();
             }
+            if let Some(transaction) = &query.transaction {
+                manner.tx_status = transaction.status.clone();
+                manner.tx_final = Some(transaction.end);
+            }
+        }
+        match &record.body {
             Body::Other(body) => match body.as_ref() {
                 event::Body::AuthFailure(failure) => manner.sqlstate = failure.sqlstate.as_str().into(),
                 event::Body::SessionError(error) => manner.sqlstate = error.sqlstate.as_str().into(),
@@ -81,7 +81,7 @@ impl Manner {
                 }
                 _ => {}
             },
-            Body::Unknown => {}
+            Body::Query(_) | Body::Rollup(_) | Body::Unknown => {}
         }
         manner
     }

@@ -106,24 +106,33 @@ fn since(ns: i64) -> String {
 }
 
 fn overview_sql(since_ns: i64) -> String {
+    // Of other kinds than statements and roll-ups of them, `executions` is NULL.
+    let statements = |of: &str| format!("coalesce(sum(executions) FILTER (WHERE {of}), 0)");
+    let named = |level: &str| statements(&format!("{NAMED} AND confidence = '{level}'"));
     format!(
-        "SELECT count(*) FILTER (WHERE kind = 'query') AS statements, \
-         count(*) FILTER (WHERE kind = 'query' AND outcome = 'error') AS errors, \
-         count(DISTINCT principal) FILTER (WHERE kind = 'query' AND {NAMED}) AS principals, \
-         count(DISTINCT login_role) FILTER (WHERE kind = 'query') AS roles, \
-         count(*) FILTER (WHERE kind = 'query' AND {NAMED}) AS attributed, \
-         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'observed') AS observed, \
-         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'joined') AS joined, \
-         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'inferred') AS inferred, \
-         count(*) FILTER (WHERE kind = 'query' AND {NAMED} AND confidence = 'asserted') AS asserted, \
+        "SELECT coalesce(sum(executions), 0) AS statements, \
+         {errors} AS errors, \
+         count(DISTINCT principal) FILTER (WHERE executions IS NOT NULL AND {NAMED}) AS principals, \
+         count(DISTINCT login_role) FILTER (WHERE executions IS NOT NULL) AS roles, \
+         {attributed} AS attributed, \
+         {observed} AS observed, \
+         {joined} AS joined, \
+         {inferred} AS inferred, \
+         {asserted} AS asserted, \
          sum(rows) AS rows, \
          count(*) FILTER (WHERE kind = 'gap') AS gaps, \
          coalesce(sum(bytes_missing) FILTER (WHERE kind = 'gap'), 0) AS bytes_missing, \
          count(*) FILTER (WHERE kind = 'gap' AND bytes_missing IS NULL) AS gaps_of_unknown_size, \
          count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
          count(*) FILTER (WHERE kind = 'auth_failure') AS auth_failures \
-         FROM events WHERE {}",
-        since(since_ns)
+         FROM events WHERE {since}",
+        errors = statements("outcome = 'error'"),
+        attributed = statements(NAMED),
+        observed = named("observed"),
+        joined = named("joined"),
+        inferred = named("inferred"),
+        asserted = named("asserted"),
+        since = since(since_ns)
     )
 }
 

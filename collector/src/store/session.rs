@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `events` | everything; the column `event` is shown in its JSON form |
 //! | `subjects` | whose records statements touched: one for each token |
-//! | `queries` | the events of kind `query` |
+//! | `queries` | the events of kind `query` and `rollup`; `sum(executions)` counts statements |
 //! | `sessions` | one for each session: role, database, principals, statements, rows, first and last seen |
 //! | `principals` | one for each principal: roles, databases, objects, statements, rows, errors, first and last seen |
 //! | `inventory` | one for each entry of the inventory that is in effect |
@@ -169,7 +169,7 @@ pub(super) async fn plan(session: &SessionContext, sql: &str) -> Result<DataFram
 pub(super) fn principals(source: &str) -> String {
     format!(
         "WITH q AS (SELECT coalesce(principal, 'unknown') AS principal, principal_kind, confidence, method, reason, \
-                login_role, database, application_name, rows, rows_affected, outcome, objects, exe, command_line, \
+                login_role, database, application_name, executions, rows, rows_affected, outcome, objects, exe, command_line, \
                 ts_start FROM {source}), \
          touched AS (SELECT principal, array_agg(DISTINCT object) AS objects \
                 FROM (SELECT principal, unnest(objects) AS object FROM q) GROUP BY principal) \
@@ -180,8 +180,8 @@ pub(super) fn principals(source: &str) -> String {
                 array_sort(array_agg(DISTINCT q.database)) AS databases, \
                 array_sort(array_agg(DISTINCT q.application_name)) AS application_names, \
                 max(q.exe) AS exe, max(q.command_line) AS command_line, \
-                count(*) AS statements, sum(q.rows) AS rows, sum(q.rows_affected) AS rows_affected, \
-                count(*) FILTER (WHERE q.outcome = 'error') AS errors, \
+                sum(q.executions) AS statements, sum(q.rows) AS rows, sum(q.rows_affected) AS rows_affected, \
+                coalesce(sum(q.executions) FILTER (WHERE q.outcome = 'error'), 0) AS errors, \
                 array_sort(first_value(touched.objects)) AS objects, \
                 min(q.ts_start) AS first_seen, max(q.ts_start) AS last_seen \
          FROM q LEFT JOIN touched ON q.principal = touched.principal GROUP BY q.principal"
@@ -208,7 +208,7 @@ const FOOTER_BYTES: usize = 64 * 1024;
 /// Where the session finds the object store; not an address of anything.
 pub(super) const ROOT: &str = "pgwitness://store/";
 
-const QUERIES: &str = "SELECT * FROM events WHERE kind = 'query'";
+const QUERIES: &str = "SELECT * FROM events WHERE kind IN ('query', 'rollup')";
 
 const GAPS: &str = "SELECT * FROM events WHERE kind IN ('gap', 'opaque_session')";
 
@@ -221,6 +221,6 @@ const SESSIONS: &str = "SELECT agent, session_id, max(backend_pid) AS backend_pi
          WHEN bool_or(expected = 'not in inventory') THEN 'not in inventory' ELSE max(expected) END AS expected, \
     nullif(array_to_string(array_sort(array_agg(DISTINCT unexpected_because) \
          FILTER (WHERE unexpected_because IS NOT NULL)), '; '), '') AS unexpected_because, \
-    count(*) FILTER (WHERE kind = 'query') AS statements, sum(rows) AS rows, \
+    coalesce(sum(executions), 0) AS statements, sum(rows) AS rows, \
     bool_or(kind = 'session_close') AS closed, min(ts_start) AS first_seen, max(ts_start) AS last_seen \
     FROM events WHERE session_id IS NOT NULL GROUP BY agent, session_id";

@@ -9,6 +9,7 @@ use crate::live::Filter;
 
 mod amended;
 mod hostile;
+mod rollup;
 mod subjects;
 
 const START: u64 = 1_795_225_200_000_000_000;

@@ -259,12 +259,13 @@ pub struct Event {
     /// Place of the definition, among those of the same batch, that gives session and attribution.
     #[prost(uint32, optional, tag = "30")]
     pub party: ::core::option::Option<u32>,
-    /// The same of the one that the query begins as; what the event itself says of it is merged into that.
+    /// The same of the one that the query begins as, or the query within a roll-up; what the event itself says of it is merged
+    /// into that.
     #[prost(uint32, optional, tag = "31")]
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -308,6 +309,10 @@ pub mod event {
         PoolerClient(super::PoolerClient),
         #[prost(message, tag = "27")]
         PoolerTraffic(super::PoolerTraffic),
+        #[prost(message, tag = "28")]
+        Rollup(super::Rollup),
+        #[prost(message, tag = "29")]
+        ConfigChange(super::ConfigChange),
     }
 }
 /// What several events of a batch say alike, said once.
@@ -419,6 +424,70 @@ pub struct Query {
     /// Whose records it touched, for the columns that the agent's classification names.
     #[prost(message, repeated, tag = "13")]
     pub subjects: ::prost::alloc::vec::Vec<Subject>,
+}
+/// Executions of one session that are alike, within one window, as one record: by the agent's volume policy. Statement, class,
+/// objects, outcome, role, end user and attribution are the same for all of them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rollup {
+    /// What they have in common; of `result`, rows and bytes are sums over all. `stream` reaches from the first one's request to the
+    /// last one's answer. Parameters are left out, and so is `transaction`: see below. `meaning.tag` is the tag without its counts.
+    #[prost(message, optional, tag = "1")]
+    pub query: ::core::option::Option<Query>,
+    /// How many they were.
+    #[prost(uint64, tag = "2")]
+    pub executions: u64,
+    /// In how many different transactions of the session.
+    #[prost(uint64, tag = "3")]
+    pub transactions: u64,
+    /// Of the executions, those whose transaction ended so. The sum of these five is `executions`.
+    #[prost(uint64, tag = "4")]
+    pub committed: u64,
+    #[prost(uint64, tag = "5")]
+    pub rolled_back: u64,
+    #[prost(uint64, tag = "6")]
+    pub prepared: u64,
+    /// How it ended was not seen.
+    #[prost(uint64, tag = "7")]
+    pub end_unknown: u64,
+    /// Their transaction had not ended when this was told: an event `transaction` tells it.
+    #[prost(uint64, tag = "8")]
+    pub open: u64,
+    /// The number of that transaction in its session; 0 if none is open.
+    #[prost(uint64, tag = "9")]
+    pub open_transaction: u64,
+    /// From the first byte of the request to the end of the answer, in nanoseconds: of all together.
+    #[prost(uint64, tag = "10")]
+    pub duration_ns: u64,
+    /// How many took how long: the first number counts durations of at least 2^duration_from nanoseconds and less than twice that, each
+    /// next one those of the next power of two. 0 ns counts as 1.
+    #[prost(uint32, tag = "11")]
+    pub duration_from: u32,
+    #[prost(uint64, repeated, tag = "12")]
+    pub durations: ::prost::alloc::vec::Vec<u64>,
+    /// The rule of the policy that said so: its name, or its place among the rules, from 1.
+    #[prost(string, tag = "13")]
+    pub rule: ::prost::alloc::string::String,
+}
+/// What the agent does was changed, or was tried to be changed, while it ran; also told at the start, if there is anything to tell.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigChange {
+    /// Which part: "volume_policy".
+    #[prost(string, tag = "1")]
+    pub part: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub file: ::prost::alloc::string::String,
+    /// SHA-256 of the file as it is now; absent if it cannot be read.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    /// Of the one that was in effect before; absent at the start.
+    #[prost(bytes = "vec", tag = "4")]
+    pub former_sha256: ::prost::alloc::vec::Vec<u8>,
+    /// Rules in effect now.
+    #[prost(uint32, tag = "5")]
+    pub rules: u32,
+    /// Why the file as it is now is not in effect: the former one still is.
+    #[prost(string, tag = "6")]
+    pub problem: ::prost::alloc::string::String,
 }
 /// The values of one identifying column that a statement named, wrote or got back: whose records it touched.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -820,12 +889,23 @@ pub struct OpaqueSession {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(uint64, tag = "1")]
     pub interval_ns: u64,
     #[prost(message, optional, tag = "2")]
     pub counters: ::core::option::Option<Counters>,
+    /// Of `counters.left_out`, by the rule of the volume policy.
+    #[prost(message, repeated, tag = "3")]
+    pub left_out: ::prost::alloc::vec::Vec<LeftOut>,
+}
+/// Statements of which nothing is kept but this number, since the agent started.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeftOut {
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub statements: u64,
 }
 /// Since the agent started.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -883,6 +963,15 @@ pub struct Counters {
     /// Calls of poolers on their sockets that could not be told: statements that passed through them may be without a name.
     #[prost(uint64, tag = "21")]
     pub transfers_lost: u64,
+    /// Statements that the volume policy left out (`off`): nothing else is told of them.
+    #[prost(uint64, tag = "22")]
+    pub left_out: u64,
+    /// Statements that are told in roll-ups.
+    #[prost(uint64, tag = "23")]
+    pub rolled_up: u64,
+    /// Changed policy files that could not be used.
+    #[prost(uint64, tag = "24")]
+    pub policy_refused: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentStart {

@@ -200,6 +200,7 @@ fn every_kind_has_its_own_node() {
             victim_session: String::new(),
         }),
         Body::Heartbeat(v1::Heartbeat {
+            left_out: Vec::new(),
             interval_ns: 5,
             counters: Some(v1::Counters::default()),
         }),
@@ -325,4 +326,62 @@ fn subjects_and_parameters_say_tokens_as_hexadecimal() {
         json["meaning"]["objects"][0],
         serde_json::json!({"name": "customers", "filtered": ["id"], "columns_exact": true})
     );
+}
+
+#[test]
+fn a_roll_up_is_a_query_with_numbers_of_its_own() {
+    let Some(Body::Query(query)) = read().body else {
+        panic!("a query")
+    };
+    let rolled = v1::Event {
+        body: Some(Body::Rollup(v1::Rollup {
+            query: Some(v1::Query {
+                effective_role: "reader".into(),
+                ..query
+            }),
+            executions: 12,
+            committed: 10,
+            open: 2,
+            open_transaction: 7,
+            duration_ns: 900,
+            duration_from: 5,
+            durations: vec![3, 0, 9],
+            rule: "bench".into(),
+            ..Default::default()
+        })),
+        ..read()
+    };
+    let json = event("db1", &rolled);
+    assert_eq!(json["kind"], "rollup");
+    assert_eq!(json["meaning"]["class"], "READ");
+    assert_eq!(json["session"]["effective_role"], "reader");
+    let expected = serde_json::json!({"executions": 12, "committed": 10, "open": 2, "open_transaction": 7,
+        "duration_ns": 900, "duration_from": 5, "durations": [3, 0, 9], "rule": "bench"});
+    assert_eq!(json["rollup"], expected);
+}
+
+#[test]
+fn a_change_of_the_policy_says_which_file_is_in_effect() {
+    let change = v1::ConfigChange {
+        part: "volume_policy".into(),
+        file: "/etc/p.toml".into(),
+        sha256: vec![1; 32],
+        rules: 0,
+        problem: "line 3: unknown field".into(),
+        ..Default::default()
+    };
+    let json = event(
+        "db1",
+        &v1::Event {
+            body: Some(Body::ConfigChange(change)),
+            ..Default::default()
+        },
+    );
+    assert_eq!(json["kind"], "config_change");
+    let change = &json["config_change"];
+    assert_eq!(
+        (&change["sha256"], &change["rules"]),
+        (&"01".repeat(32).into(), &0.into())
+    );
+    assert!(change.get("former_sha256").is_none());
 }

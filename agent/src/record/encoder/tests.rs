@@ -353,3 +353,44 @@ fn parties_are_bounded_and_one_client_has_one() {
         assert!(encoder.heads.values().all(|head| head.parties.len() <= PARTIES));
     }
 }
+
+#[test]
+fn a_roll_up_is_what_the_rule_says() {
+    let attribution = Arc::new(v1::Attribution {
+        principal: "spiffe://x/host/y".to_owned(),
+        confidence: v1::Confidence::Observed.into(),
+        ..v1::Attribution::default()
+    });
+    let policy = volume::Policy::parse("[[rule]]\nkeep = \"rollup\"\nname = \"all\"\n", &[]);
+    let mut volume = volume::Volume::new(policy.expect("a policy"), 1);
+    let session = facts(3);
+    let mut encoder = Encoder::default();
+    let clock = Clock::now();
+    let mut told = 0;
+    for query in queries() {
+        // Twice, so that templates are made and used.
+        for _ in 0..2 {
+            for rows in [1, 300] {
+                let mut query = query.clone();
+                query.rows = rows;
+                query.tag = query.tag.map(|_| format!("SELECT {rows}").as_str().into());
+                let event = of(&session, Body::Query(Box::new(query)));
+                volume.take(event, Some(&attribution), 1);
+            }
+            volume.flush();
+            while let Some(one) = volume.poll() {
+                let volume::Told::Rollup(roll) = one else {
+                    panic!("two are one")
+                };
+                let rule = v1::Event {
+                    seq: 300,
+                    ..crate::record::rollup(&roll, "all", clock, "boot")
+                };
+                let encoded = encoder.encode_rollup(&roll, "all", clock, "boot");
+                assert_eq!(encoded.whole(300), Some(rule));
+                told += 1;
+            }
+        }
+    }
+    assert!(told >= 6, "{told} of them can be put together");
+}

@@ -162,8 +162,15 @@ function milliseconds(event) {
   return (end - start + endFraction - startFraction).toFixed(1);
 }
 
+function meanMilliseconds(rollup) {
+  return `⌀ ${(rollup.duration_ns / rollup.executions / 1e6).toFixed(1)}`;
+}
+
+// A statement, or many that are alike.
+const isStatement = (event) => event.kind === "query" || event.kind === "rollup";
+
 function words(event) {
-  if (event.kind !== "query") {
+  if (!isStatement(event)) {
     const detail = event.loss || event.amends || event[event.kind];
     return event.kind.replaceAll("_", " ") + (detail ? ` ${JSON.stringify(detail)}` : "");
   }
@@ -188,13 +195,14 @@ function trailRow(event) {
   who.title = [at(event, "attribution.principal"), at(event, "attribution.confidence"), place].filter(Boolean).join("\n");
   if (at(event, "inventory.mark") === "unexpected") who.append(element("div", "sub bad", `unexpected: ${at(event, "inventory.because")}`));
   (at(event, "attribution.hops") || []).forEach((hop) => who.append(element("span", "hop", hop.name)));
-  const cls = at(event, "meaning.class") || (event.kind === "query" ? "" : event.kind);
+  const cls = at(event, "meaning.class") || (isStatement(event) ? "" : event.kind);
   const classCell = element("td");
   const coloured = CLASSES.includes(cls) || ["gap", "opaque_session", "auth_failure"].includes(cls) ? cls : "MISC";
-  classCell.append(element("span", `cls ${coloured}`, event.kind === "query" ? cls || "–" : "·"));
+  classCell.append(element("span", `cls ${coloured}`, isStatement(event) ? cls || "–" : "·"));
   const statement = element("td", "s");
-  const sql = element("span", event.kind === "query" ? "sql" : "sql sub", words(event));
+  const sql = element("span", isStatement(event) ? "sql" : "sql sub", words(event));
   statement.append(sql);
+  if (event.rollup) statement.append(element("span", "sub", `${number(event.rollup.executions)} times`));
   const outcome = at(event, "result.outcome");
   if (outcome && outcome !== "ok") {
     statement.append(element("span", outcome === "error" ? "sub bad" : "sub warn", [outcome, at(event, "result.sqlstate")].filter(Boolean).join(" ")));
@@ -205,7 +213,7 @@ function trailRow(event) {
   row.append(
     element("td", "sub", event.ts_start ? event.ts_start.slice(11, 23) : "–"), who,
     element("td", "hide-s sub", at(event, "session.login_role") || ""), classCell, statement,
-    element("td", "n", number(rows)), element("td", "n", milliseconds(event)));
+    element("td", "n", number(rows)), element("td", "n", event.rollup ? meanMilliseconds(event.rollup) : milliseconds(event)));
   const open = () => showDetail(event);
   row.addEventListener("click", open);
   row.addEventListener("keydown", (key) => { if (key.key === "Enter") open(); });
@@ -303,7 +311,7 @@ function showDetail(event) {
   const r = event.result || {};
   const m = event.meaning || {};
   const parts = [];
-  if (event.kind === "query") parts.push(element("pre", "", words(event)));
+  if (isStatement(event)) parts.push(element("pre", "", words(event)));
   const level = element("span");
   level.append(chip(a.confidence), element("span", "", a.method || ""));
   parts.push(...facts("Who", [["principal", a.principal || "unknown"], ["how we know", level], ["why not known", a.reason],
@@ -326,6 +334,7 @@ function showDetail(event) {
   parts.push(...facts("What", [["class", m.class], ["command tag", m.tag],
     ["objects", (m.objects || []).map((o) => `${o.access || ""} ${[o.schema, o.name].filter(Boolean).join(".")}`.trim()).join(", ")],
     ["records", records(event).join("; ")],
+    ["executions, as one record", event.rollup && number(event.rollup.executions)],
     ["outcome", [r.outcome, r.sqlstate].filter(Boolean).join(" ")], ["rows out", r.rows], ["rows changed", r.rows_affected],
     ["bytes in / out", event.result ? `${number(r.bytes_in)} / ${number(r.bytes_out)}` : null]]));
   parts.push(element("h3", "", "The record"), element("pre", "", JSON.stringify(event, null, 2)));

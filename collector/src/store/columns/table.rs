@@ -271,6 +271,7 @@ pub(in crate::store) const COLUMNS: &[(&str, Column)] = &[
             Some(name.unwrap_or_else(|| "unknown".to_owned()))
         })),
     ),
+    ("executions", Column::Number(|r| Some(query(r)?.executions))),
     ("rows", Column::Number(|r| query(r)?.result.as_ref()?.rows)),
     (
         "rows_affected",
@@ -322,10 +323,7 @@ fn meaning(template: &v1::Query) -> Option<&v1::Meaning> {
 }
 
 pub(in crate::store) fn query(record: &Record) -> Option<&Execution> {
-    match &record.body {
-        Body::Query(query) => Some(query),
-        _ => None,
-    }
+    record.execution()
 }
 
 fn bytes(
@@ -334,12 +332,11 @@ fn bytes(
     of_close: fn(&v1::SessionClose) -> u64,
 ) -> Option<u64> {
     match &record.body {
-        Body::Query(query) => query.result.as_ref().map(of_result),
         Body::Other(body) => match body.as_ref() {
             event::Body::SessionClose(close) => Some(of_close(close)),
             _ => None,
         },
-        Body::Unknown => None,
+        _ => query(record)?.result.as_ref().map(of_result),
     }
 }
 
@@ -354,7 +351,7 @@ fn transaction(record: &Record) -> Option<u64> {
             event::Body::Transaction(end) => Some(end.seq),
             _ => None,
         },
-        _ => None,
+        Body::Query(_) | Body::Rollup(_) | Body::Unknown => None,
     }
 }
 
@@ -368,7 +365,11 @@ fn gap(record: &Record) -> Option<&v1::Gap> {
     }
 }
 
+/// A roll-up's times are those of many, and its durations are in the event.
 fn duration(record: &Record) -> Option<u64> {
+    if let Body::Rollup(_) = record.body {
+        return None;
+    }
     record.ts_end_ns.checked_sub(known(record.ts_start_ns)?)
 }
 
