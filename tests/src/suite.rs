@@ -12,6 +12,7 @@ pub mod loss;
 pub mod pooled;
 pub mod pooler;
 pub mod survive;
+pub mod volume;
 pub mod wire;
 
 use std::time::{Duration, Instant};

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
-    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `pooler`, `wire` (can be given several times)
+    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `volume`, `pooler`, `wire` (can be given several times)
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
     /// The way that every program of the suite `wire` takes: unix, tcp, tls, gss [default: each its own]
@@ -48,6 +48,9 @@ enum Suite {
     /// Services, people, containers, short lives, reused pids, passed sockets and relays: every client gets its own
     /// name; `--full` is more than 20,000 connections
     Identity,
+    /// Equal statements are put together and others left out by a policy, and each counts; `--full` measures what a statement
+    /// takes then
+    Volume,
     /// Two hundred clients share one role over five connections of a pooler: each statement goes back to who sent it;
     /// `--full` is half a million of them, through every pooler in every mode
     Pooler,
@@ -67,6 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Suite::Loss => parts("loss", args, &mut command),
         Suite::Evasion => parts("evasion", args, &mut command),
         Suite::Identity => parts("identity", args, &mut command),
+        Suite::Volume => parts("volume", args, &mut command),
         Suite::Pooler => {
             parts("pooler", args, &mut command);
             pooler_folders(&mut command);

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgwitness_tests::route::Route;
-use pgwitness_tests::suite::{Outcome, demo, evasion, identity, kernels, local, loss, pooler, survive, wire};
+use pgwitness_tests::suite::{
+    Outcome, demo, evasion, identity, kernels, local, loss, pooler, survive, volume, wire,
+};
 use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -95,6 +97,21 @@ enum Suite {
     /// Every way in which bytes can escape the tap: what is lost must be told.
     Loss {
         /// Every part.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agent and collector wrote in place.
+        #[arg(long)]
+        keep: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
+    },
+    /// Equal statements put together, others left out: each counts, and the numbers are pgbench's own.
+    Volume {
+        /// A minute for each of pgbench's runs, and what a statement may take.
         #[arg(long)]
         full: bool,
         /// Print the figures as one JSON object on the last line.
@@ -244,6 +261,12 @@ async fn run(suite: Suite) -> Result<Outcome> {
             keep,
             part,
         } => (loss::run(full, &part, keep).await?, json),
+        Suite::Volume {
+            full,
+            json,
+            keep,
+            part,
+        } => (volume::run(full, &part, keep).await?, json),
         Suite::Pooler {
             full,
             json,
