@@ -142,7 +142,9 @@ fn line(event: &Value) -> String {
     } else {
         format!("  records {}", records.join("; "))
     };
-    format!("{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}{times}{records}{unexpected}")
+    format!(
+        "{head} {class:<8} {statement}  {rows} rows  {ms} ms  {outcome}{sqlstate}{times}{records}{unexpected}"
+    )
 }
 
 fn duration_ms(event: &Value) -> Option<f64> {

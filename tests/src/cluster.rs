@@ -37,6 +37,8 @@ pub enum Witness {
     Full,
     /// Every statement with its parameters, every replication command; no extension is needed.
     Statements,
+    /// As `Statements`, and all that pgAudit says: class, command and objects of each statement.
+    Audit,
     /// Nothing: for runs that measure time.
     Silent,
 }
@@ -359,9 +361,12 @@ impl Cluster {
         );
         conf.push_str(match witness {
             Witness::Full => WITNESS_CONF,
-            Witness::Statements => STATEMENTS_CONF,
+            Witness::Statements | Witness::Audit => STATEMENTS_CONF,
             Witness::Silent => "",
         });
+        if witness == Witness::Audit {
+            conf.push_str(AUDIT_CONF);
+        }
         // The last line of a setting counts.
         if let Some(certificates) = &self.certificates {
             conf.push_str(&certificates.configuration());
@@ -378,7 +383,7 @@ impl Cluster {
         file.write_all(conf.as_bytes())
             .context("writing postgresql.conf")?;
         let hba = match witness {
-            Witness::Statements => STATEMENTS_HBA,
+            Witness::Statements | Witness::Audit => STATEMENTS_HBA,
             Witness::Full | Witness::Silent => HBA,
         };
         fs::write(self.data().join("pg_hba.conf"), hba).context("writing pg_hba.conf")
@@ -478,6 +483,10 @@ const STATEMENTS_CONF: &str = "logging_collector = on\nlog_destination = 'csvlog
     log_parameter_max_length = -1\nlog_parameter_max_length_on_error = -1\nlog_min_error_statement = error\n\
     wal_level = logical\nmax_wal_senders = 10\nmax_replication_slots = 10\nmax_prepared_transactions = 10\n\
     password_encryption = 'scram-sha-256'\n";
+
+/// Without rows: with them, pgAudit writes a statement down when it has ended, and none that failed.
+const AUDIT_CONF: &str = "shared_preload_libraries = 'pgaudit'\npgaudit.log = 'all'\npgaudit.log_relation = on\n\
+    pgaudit.log_parameter = on\npgaudit.log_catalog = on\npgaudit.log_rows = off\n";
 
 /// A small shop, owned by the shared role.
 const SCHEMA: &str = "SET ROLE app_user;

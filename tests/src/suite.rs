@@ -9,6 +9,7 @@ pub mod identity;
 pub mod kernels;
 pub mod local;
 pub mod loss;
+pub mod meaning;
 pub mod pooled;
 pub mod pooler;
 pub mod survive;

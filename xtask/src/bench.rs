@@ -46,6 +46,8 @@ enum Bench {
     Soak,
     /// Fifty thousand processes held by the agent: what they take, and how fast a socket's owner gets its name
     Identity,
+    /// Texts to meaning: known ones, never seen ones, and the worst of 1 MiB
+    Meaning,
     /// What it costs to follow a pooler's statements: the agent a statement, and the pooler's throughput
     Pooler,
 }
@@ -70,6 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .args(args.pinned.then_some("--pinned"))
         }
         Bench::Identity => command.arg("identity"),
+        Bench::Meaning => command.arg("meaning"),
         Bench::Pooler => {
             command.arg("pooler");
             programs(&mut command)?

@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod fuzz;
 mod kernels;
+mod oracle;
 mod poolers;
 mod proto;
 mod regress;

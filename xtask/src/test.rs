@@ -21,7 +21,7 @@ struct Check {
     run: fn() -> anyhow::Result<()>,
 }
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     Check {
         name: "formatting",
         run: formatting,
@@ -61,6 +61,10 @@ const CHECKS: [Check; 12] = [
     Check {
         name: "truth --suite identity",
         run: || suite(&["identity", "--json"]),
+    },
+    Check {
+        name: "truth --suite meaning",
+        run: meaning,
     },
     Check {
         name: "truth --suite pooler",
@@ -154,6 +158,13 @@ fn lints() -> anyhow::Result<()> {
 
 fn tests() -> anyhow::Result<()> {
     step::run(linting().args(["test", "--workspace", "--locked"]))
+}
+
+fn meaning() -> anyhow::Result<()> {
+    let mut command = Command::new(target().join("debug").join("pgwitness-truth"));
+    command.args(["meaning", "--json"]);
+    truth::meaning_folders(false, &mut command);
+    step::run(&mut command)
 }
 
 fn pooler() -> anyhow::Result<()> {

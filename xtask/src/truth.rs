@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 
-use crate::{build, poolers, regress, servers, setup, step};
+use crate::{build, oracle, poolers, regress, servers, setup, step};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
-    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `volume`, `pooler`, `wire` (can be given several times)
+    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `meaning`, `volume`, `pooler`, `wire` (can be given several times)
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
     /// The way that every program of the suite `wire` takes: unix, tcp, tls, gss [default: each its own]
@@ -51,6 +51,9 @@ enum Suite {
     /// Equal statements are put together and others left out by a policy, and each counts; `--full` measures what a statement
     /// takes then
     Volume,
+    /// Class and objects of each statement against pgAudit's, fingerprints against the server's own grammar, and a search
+    /// for secrets; `--full` is the whole regression suite and a hundred thousand secrets
+    Meaning,
     /// Two hundred clients share one role over five connections of a pooler: each statement goes back to who sent it;
     /// `--full` is half a million of them, through every pooler in every mode
     Pooler,
@@ -71,6 +74,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Suite::Evasion => parts("evasion", args, &mut command),
         Suite::Identity => parts("identity", args, &mut command),
         Suite::Volume => parts("volume", args, &mut command),
+        Suite::Meaning => {
+            parts("meaning", args, &mut command);
+            meaning_folders(args.full, &mut command);
+        }
         Suite::Pooler => {
             parts("pooler", args, &mut command);
             pooler_folders(&mut command);
@@ -89,6 +96,21 @@ fn parts(suite: &str, args: &Args, command: &mut Command) {
         .args(args.keep.then_some("--keep"));
     for part in &args.part {
         command.args(["--part", part]);
+    }
+}
+
+/// The regression tests, and in the full form the program that asks the server's own grammar.
+pub(crate) fn meaning_folders(full: bool, command: &mut Command) {
+    command.arg("--sources").arg(step::root());
+    match regress::ensure() {
+        Ok(folder) => command.arg("--regress").arg(folder),
+        Err(reason) => command.args(["--regress-missing", &format!("{reason:#}")]),
+    };
+    if full {
+        match oracle::ensure() {
+            Ok(program) => command.arg("--oracle").arg(program),
+            Err(reason) => command.args(["--oracle-missing", &format!("{reason:#}")]),
+        };
     }
 }
 

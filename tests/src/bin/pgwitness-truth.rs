@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgwitness_tests::route::Route;
 use pgwitness_tests::suite::{
-    Outcome, demo, evasion, identity, kernels, local, loss, pooler, survive, volume, wire,
+    Outcome, demo, evasion, identity, kernels, local, loss, meaning, pooler, survive, volume, wire,
 };
 use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
@@ -123,6 +123,37 @@ enum Suite {
         /// Only this part (can be given several times).
         #[arg(long, value_name = "NAME")]
         part: Vec<String>,
+    },
+    /// Class and objects of every statement against what pgAudit says of it, fingerprints against the server's own grammar,
+    /// and a search for a hundred thousand secrets.
+    Meaning {
+        /// The whole regression suite, and all secrets.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agent and collector wrote in place.
+        #[arg(long)]
+        keep: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
+        /// PostgreSQL's regression tests, unpacked.
+        #[arg(long, value_name = "DIR")]
+        regress: Option<PathBuf>,
+        /// Why they are not there.
+        #[arg(long, value_name = "REASON")]
+        regress_missing: Option<String>,
+        /// The program that asks the server's own grammar for fingerprints.
+        #[arg(long, value_name = "FILE")]
+        oracle: Option<PathBuf>,
+        /// Why there is none.
+        #[arg(long, value_name = "REASON")]
+        oracle_missing: Option<String>,
+        /// The repository.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        sources: PathBuf,
     },
     /// Two hundred clients share one role over five server connections: each statement goes back to who sent it.
     Pooler {
@@ -267,6 +298,29 @@ async fn run(suite: Suite) -> Result<Outcome> {
             keep,
             part,
         } => (volume::run(full, &part, keep).await?, json),
+        Suite::Meaning {
+            full,
+            json,
+            keep,
+            part,
+            regress,
+            regress_missing,
+            oracle,
+            oracle_missing,
+            sources,
+        } => {
+            let plan = meaning::Plan {
+                full,
+                keep,
+                parts: part,
+                regress,
+                regress_missing,
+                oracle,
+                oracle_missing,
+                sources,
+            };
+            (meaning::run(&plan).await?, json)
+        }
         Suite::Pooler {
             full,
             json,

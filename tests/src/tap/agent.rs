@@ -29,6 +29,7 @@ pub struct Agent {
     collector: String,
     settings: Settings,
     starts: u32,
+    metrics_port: u16,
 }
 
 impl Agent {
@@ -51,7 +52,14 @@ impl Agent {
             collector,
             settings,
             starts: 0,
+            metrics_port: 0,
         })
+    }
+
+    /// Where it answers with its metrics, once it was started.
+    #[must_use]
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics_port
     }
 
     /// Ends it in order, if it is running.
@@ -77,12 +85,13 @@ impl Agent {
     /// When the program ends early, or is not ready in time; the message carries the end of its log.
     pub async fn start(&mut self) -> Result<()> {
         self.starts += 1;
+        self.metrics_port = free_port()?;
         let log = self.log();
         let mut command = self.command();
         command
             .arg("run")
             .args(["--collector", &self.collector])
-            .args(["--metrics", &format!("127.0.0.1:{}", free_port()?)])
+            .args(["--metrics", &format!("127.0.0.1:{}", self.metrics_port)])
             .arg("--state-dir")
             .arg(self.state());
         if let Some(server_data) = &self.server_data {

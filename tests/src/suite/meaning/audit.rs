@@ -52,7 +52,11 @@ pub(super) struct Audited {
 
 /// The clients' sessions of a log, in the order of their start.
 pub(super) fn sessions(lines: Vec<Vec<Line>>) -> Vec<Session> {
-    let is_client = |lines: &Vec<Line>| lines.last().is_some_and(|line| line.backend_type == "client backend");
+    let is_client = |lines: &Vec<Line>| {
+        lines
+            .last()
+            .is_some_and(|line| line.backend_type == "client backend")
+    };
     let mut sessions: Vec<_> = lines.into_iter().filter(is_client).map(session).collect();
     sessions.sort_by_key(|session| session.began_ns);
     sessions
@@ -75,7 +79,8 @@ fn session(lines: Vec<Line>) -> Session {
             session.push(text, true, &mut early);
         } else if let Some((id, audited)) = line.message.strip_prefix("AUDIT: ").and_then(audited) {
             let running = session.requests.last_mut();
-            match running.filter(|request| !line.command_tag.starts_with("BIND") && request.may_run(&audited)) {
+            match running.filter(|request| !line.command_tag.starts_with("BIND") && request.may_run(&audited))
+            {
                 Some(request) => request.take(id, audited),
                 None => early.push((id, audited)),
             }
@@ -92,7 +97,11 @@ fn session(lines: Vec<Line>) -> Session {
 
 impl Session {
     fn push(&mut self, text: &str, is_extended: bool, early: &mut Vec<(u64, Audited)>) {
-        let mut request = Request { text: text.to_owned(), is_extended, ..Request::default() };
+        let mut request = Request {
+            text: text.to_owned(),
+            is_extended,
+            ..Request::default()
+        };
         for (id, audited) in early.drain(..) {
             request.take(id, audited);
         }
@@ -101,15 +110,13 @@ impl Session {
 }
 
 impl Request {
-    /// An Execute runs its own text and what that calls; what is bound for the next one has that one's text.
-    fn may_run(&self, _audited: &Audited) -> bool {
-        true
-    }
-
     fn take(&mut self, id: u64, audited: Audited) {
         match self.groups.last_mut().filter(|group| group.id == id) {
             Some(group) => group.lines.push(audited),
-            None => self.groups.push(Group { id, lines: vec![audited] }),
+            None => self.groups.push(Group {
+                id,
+                lines: vec![audited],
+            }),
         }
     }
 }
@@ -125,9 +132,68 @@ fn executed(message: &str) -> Option<&str> {
 
 /// `SESSION,1,1,READ,SELECT,TABLE,public.t,"text",<none>`
 fn audited(line: &str) -> Option<(u64, Audited)> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(line.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(line.as_bytes());
     let fields = reader.records().next()?.ok()?;
     let field = |at: usize| fields.get(at).unwrap_or_default().to_owned();
-    let audited = Audited { class: field(3), command: field(4), kind: field(5), name: field(6), text: field(7) };
+    let audited = Audited {
+        class: field(3),
+        command: field(4),
+        kind: field(5),
+        name: field(6),
+        text: field(7),
+    };
     Some((fields.get(1)?.parse().ok()?, audited))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(tag: &str, severity: &str, message: &str, query: &str) -> Line {
+        Line {
+            role: "r".to_owned(),
+            command_tag: tag.to_owned(),
+            severity: severity.to_owned(),
+            message: message.to_owned(),
+            query: query.to_owned(),
+            backend_type: "client backend".to_owned(),
+            at_ns: 1,
+            ..Line::default()
+        }
+    }
+
+    #[test]
+    fn lines_find_their_requests() {
+        let log = |tag: &str, message: &str| line(tag, "LOG", message, "");
+        let found = sessions(vec![vec![
+            log("idle", "statement: SELECT 1; SELECT \"x\" FROM t"),
+            log(
+                "SELECT",
+                "AUDIT: SESSION,1,1,READ,SELECT,,,\"SELECT 1; SELECT \"\"x\"\" FROM t\",<none>",
+            ),
+            log(
+                "SELECT",
+                "AUDIT: SESSION,2,1,READ,SELECT,TABLE,public.t,\"SELECT 1; SELECT \"\"x\"\" FROM t\",<none>",
+            ),
+            // A SELECT by the extended protocol: at Bind.
+            log(
+                "BIND",
+                "AUDIT: SESSION,3,1,READ,SELECT,TABLE,public.u,SELECT $1 FROM u,7",
+            ),
+            log("SELECT", "execute <unnamed>: SELECT $1 FROM u"),
+            log("idle", "statement: DROP TABLE t"),
+            line("DROP TABLE", "ERROR", "no", "DROP TABLE t"),
+        ]]);
+        let requests = &found[0].requests;
+        let shape: Vec<_> = requests
+            .iter()
+            .map(|request| (request.is_extended, request.failed, request.groups.len()))
+            .collect();
+        assert_eq!(shape, [(false, false, 2), (true, false, 1), (false, true, 0)]);
+        assert_eq!(requests[0].groups[1].lines[0].name, "public.t");
+        assert_eq!(requests[1].groups[0].lines[0].name, "public.u");
+    }
 }
