@@ -31,6 +31,10 @@ pub const MAX_CACHED_BYTES: usize = 16 << 10;
 /// Statements with more values are read anew each time: each value costs as much memory as some ten bytes of text.
 const MAX_CACHED_VALUES: usize = 256;
 
+/// Tokens in which names are looked for where no parser accepted the text: behind them are the rows of a bulk insert. Some
+/// of the search looks back from each token, so that this bounds its time.
+const MAX_SEARCHED_TOKENS: usize = 16_384;
+
 /// Turns statement text into [`Statement`]s and remembers them.
 pub struct Interpreter {
     familiar: Familiar,
@@ -101,14 +105,16 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
     let recognised = recognise(phrase, &mut found);
     let parsed = walk(phrase, numbered, &mut found);
     let queries = holds_query(&recognised.command, phrase);
+    let front = phrase.head(MAX_SEARCHED_TOKENS);
     if queries {
-        table_commands(phrase, &mut found);
+        table_commands(front, &mut found);
     }
     if !parsed {
         if queries {
-            query_tables(phrase, &mut found);
+            query_tables(front, &mut found);
         }
-        calls(phrase, &mut found);
+        calls(front, &mut found);
+        found.calls_unknown |= front.len() < phrase.len();
     }
     match recognised.command.as_str() {
         // Their arguments are expressions.
@@ -117,7 +123,8 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
                 found.functions.clear();
             }
             let name = phrase.name(1).map_or(phrase.len(), |(_, next)| next);
-            calls(phrase.from(name), &mut found);
+            calls(front.from(name), &mut found);
+            found.calls_unknown |= front.len() < phrase.len();
             found.executes();
         }
         _ if queries && runs_query(&recognised) => found.executes(),

@@ -64,6 +64,14 @@ impl<'a> Phrase<'a> {
         }
     }
 
+    /// Its first tokens.
+    pub(crate) fn head(&self, most: usize) -> Phrase<'a> {
+        Phrase {
+            sql: self.sql,
+            tokens: self.tokens.get(..most).unwrap_or(self.tokens),
+        }
+    }
+
     /// The statements between semicolons, with the index of each one's first token. A body in
     /// `BEGIN ATOMIC` falls apart here; [`crate::split`] is the reading that keeps it whole.
     pub(crate) fn statements(&self) -> Vec<(usize, Phrase<'a>)> {

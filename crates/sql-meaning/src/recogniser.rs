@@ -12,6 +12,10 @@ use crate::phrase::Phrase;
 /// Levels of statements inside statements (`EXPLAIN ANALYZE PREPARE …`): the grammar has two.
 const MAX_INNER: usize = 3;
 
+/// Names of one list that are read. Of most kinds no more than [`crate::MAX_OBJECTS`] are kept, and each is looked for
+/// among these: this bounds the time.
+const MAX_NAMES: usize = 4_096;
+
 #[derive(Debug)]
 pub(crate) struct Recognised {
     pub(crate) command: String,
@@ -355,7 +359,7 @@ pub(crate) fn names(
     access: Access,
     found: &mut Found,
 ) {
-    loop {
+    for _ in 0..MAX_NAMES {
         at += usize::from(p.is(at, "ONLY"));
         if p.any(at, stop) {
             return;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::{Map, Value, json};
-use sql_meaning::Interpreter;
+use sql_meaning::{Interpreter, MAX_PARSED_BYTES};
 
 use crate::figures::{machine, median, rounded};
 
@@ -183,10 +183,62 @@ fn adversarial() -> Vec<(&'static str, String)> {
         ("one_literal", fill("SELECT '", "x")),
         ("not_utf8", fill("SELECT '", "\u{fffd}\\")),
         ("bytes", fill("SELECT 1", "\u{0}")),
+        ("drops_of_many", {
+            let names: Vec<String> = (0..120_000).map(|n| format!("t{}", n % 255)).collect();
+            format!("DROP TABLE {}", names.join(","))
+        }),
+        ("values_in_values", fill("", "VALUES (a, ")),
+        ("lists_in_lists", fill("SELECT ", "IN (1, ")),
+        ("inserts", fill("", "INSERT INTO a (")),
+        // As long as what is parsed may be.
+        (
+            "parsed_rows",
+            within("INSERT INTO t (a, b) VALUES (1, 'a')", ", (2, 'b')", usize::MAX),
+        ),
+        (
+            "parsed_list",
+            within("SELECT a FROM t WHERE b IN (1", ", 2", usize::MAX) + ")",
+        ),
+        (
+            "parsed_ors",
+            within("SELECT 1 FROM t WHERE a = 1", " OR a = 1", 1_000),
+        ),
+        ("parsed_unions", within("SELECT 1", " UNION SELECT 1", 1_300)),
+        ("parsed_sums", within("SELECT 1", "+1", 4_000)),
+        (
+            "parsed_joins",
+            within("SELECT * FROM a", " JOIN b USING (c)", 1_000),
+        ),
+        ("parsed_calls", within("SELECT 1", ", f(a, b)", 1_300)),
+        ("parsed_cases", within("SELECT ", "CASE WHEN ", 2_000)),
+        ("parsed_nots", within("SELECT ", "NOT ", 4_000)),
+        (
+            "parsed_brackets",
+            format!("SELECT {}1{}", "(".repeat(24), ")".repeat(24)),
+        ),
+        (
+            "parsed_tables",
+            format!("SELECT * FROM {}t{}", "(".repeat(24), ")".repeat(24)),
+        ),
+        (
+            "parsed_selects",
+            format!("SELECT {}1{}", "(SELECT ".repeat(24), ")".repeat(24)),
+        ),
+        ("parsed_open", format!("SELECT {}", "(SELECT ".repeat(24))),
+        (
+            "parsed_columns",
+            format!("SELECT {} FROM t", vec!["a.b"; 1_000].join(", ")),
+        ),
         ("copy", fill("COPY (SELECT ", "(")),
         ("explains", fill("", "EXPLAIN ANALYZE ")),
         ("prepares", fill("", "PREPARE p AS ")),
     ]
+}
+
+/// Up to so many pieces, within what is parsed.
+fn within(front: &str, piece: &str, most: usize) -> String {
+    let times = ((MAX_PARSED_BYTES - front.len() - 1) / piece.len()).min(most);
+    format!("{front}{}", piece.repeat(times))
 }
 
 /// As much as is read of a text.
