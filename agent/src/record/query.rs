@@ -2,6 +2,7 @@
 
 use proto::v1;
 use sql_meaning::{ObjectRef, mask_value};
+use tap_core::relations::FROM_SQL;
 use tap_core::{
     Asserted, Column, ExchangeKind, Final, Format, Outcome, Param, Phase, Query, Statement, ValueText,
     text_of, text_of_start,
@@ -174,10 +175,19 @@ pub(super) fn command_of(tag: &str) -> &str {
     tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ')
 }
 
-/// What a statement touches, and what it runs by an SQL-level EXECUTE or FETCH.
-pub(super) fn objects<'a>(query: &'a Query, statement: &'a Statement) -> impl Iterator<Item = &'a ObjectRef> {
+/// What a statement touches, and what it runs by an SQL-level EXECUTE or FETCH; with where that is known from.
+pub(super) fn objects<'a>(
+    query: &'a Query,
+    statement: &'a Statement,
+) -> impl Iterator<Item = (&'a ObjectRef, &'static str)> {
+    let known = query.objects.as_deref();
     let source = query.source_statement.iter().flat_map(|source| &source.objects);
-    statement.objects.iter().chain(source)
+    let written = statement.objects.iter().chain(source);
+    let written = written
+        .filter(move |_| known.is_none())
+        .map(|object| (object, FROM_SQL));
+    let known = known.unwrap_or_default().iter();
+    known.map(|known| (&known.object, known.source)).chain(written)
 }
 
 pub(super) fn meaning(query: &Query) -> v1::Meaning {
@@ -209,17 +219,14 @@ pub(super) fn access(access: sql_meaning::Access) -> v1::Access {
     }
 }
 
-/// Where the knowledge of an object comes from: the statement's text.
-pub(super) const FROM_SQL: &str = "sql";
-
-fn object(object: &ObjectRef) -> v1::Object {
+fn object((object, source): (&ObjectRef, &'static str)) -> v1::Object {
     v1::Object {
         schema: object.schema.clone().unwrap_or_default(),
         name: object.name.clone(),
         kind: object.kind.to_owned(),
         access: access(object.access).into(),
         columns: object.columns.clone(),
-        source: FROM_SQL.to_owned(),
+        source: source.to_owned(),
         filtered: object.filtered.clone(),
         columns_exact: object.exact,
     }

@@ -18,6 +18,7 @@ pub(crate) fn answered(text: &str, tag: &str) -> Query {
         statement: Some(interpreter.interpret(text.as_bytes())),
         source: None,
         source_statement: None,
+        objects: None,
         replication: false,
         function_oid: None,
         original_bytes: text.len() as u64,

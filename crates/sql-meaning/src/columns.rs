@@ -4,20 +4,23 @@
 //! none of them, and is told by `exact: false` of each; an operand that is more than a value gives none. The objects
 //! themselves are not its business: it fills in those that are there.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use sqlparser::ast::{Ident, ObjectName, Statement};
 
 use crate::objects::{MAX_COLUMNS, parts};
-use crate::{Access, ObjectRef, Operand, ValueRole, ValueUse};
+use crate::{Access, ObjectRef, Operand, Output, ValueRole, ValueUse};
 
 mod changes;
 mod conditions;
 mod names;
 mod queries;
+mod results;
 mod scope;
+mod sources;
 
-use scope::{Columns, Derived, Level, Meaning, Origin, Source};
+use scope::{Column, Columns, Derived, Item, Level, Meaning, Origin, Source};
 
 /// Most values kept of one statement: bulk inserts have more, and whose records they touch is then not told completely.
 pub(crate) const MAX_VALUES: usize = 2_048;
@@ -25,22 +28,42 @@ pub(crate) const MAX_VALUES: usize = 2_048;
 /// Most places at which a statement may name tables: beyond, nothing is exact.
 const MAX_INSTANCES: usize = 1_024;
 
-/// Fills in columns of the objects, and answers the values.
-pub(crate) fn fill(statements: &[Statement], objects: &mut [ObjectRef]) -> Vec<ValueUse> {
+/// Tables, queries and functions that an unqualified name is looked for in. A statement with more at one place either
+/// qualifies its names, or nothing of its columns is exact.
+const MAX_VISIBLE: usize = 32;
+
+/// Columns of queries that may be copied to where those queries are used: a text of some hundred bytes can use each of its
+/// common table expressions twice in the next.
+const MAX_COPIED: usize = 50_000;
+
+/// Columns of a result that are told: PostgreSQL's own limit for a target list, as for [`MAX_COLUMNS`].
+const MAX_OUTPUTS: usize = MAX_COLUMNS;
+
+/// Length from which a list of columns is looked up by hash.
+const LONG_LIST: usize = 32;
+
+/// Fills in columns of the objects; answers the values, and what the columns of the result are.
+pub(crate) fn fill(statements: &[Statement], objects: &mut [ObjectRef]) -> (Vec<ValueUse>, Vec<Output>) {
     let mut walk = Walk {
         runs: true,
         touched: vec![None; objects.len()],
         objects,
         ..Walk::default()
     };
+    let mut derived = Derived::default();
     for statement in statements {
-        walk.statement(statement);
+        derived = walk.statement(statement);
     }
-    walk.finish()
+    let outputs = if walk.crowded {
+        Vec::new()
+    } else {
+        walk.outputs(&derived)
+    };
+    (walk.finish(), outputs)
 }
 
 /// How a statement uses a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Usage {
     /// It reads or writes it.
     Column,
@@ -55,9 +78,9 @@ struct Instance {
     object: Option<usize>,
     /// Columns that have one of the values told in all rows that this place gives or writes, and the common table
     /// expressions that must be used no more than once for that.
-    restricted: Vec<(String, Vec<usize>)>,
+    restricted: HashMap<String, Vec<Vec<usize>>>,
     /// Columns that get values which are not known.
-    unknown: Vec<String>,
+    unknown: HashSet<String>,
 }
 
 /// A value, and the place that names its object.
@@ -94,6 +117,12 @@ struct Walk<'f> {
     runs: bool,
     /// A window function was met.
     windowed: bool,
+    /// A limit was met: nothing is exact.
+    crowded: bool,
+    /// Columns of queries copied so far.
+    copied: usize,
+    /// Places of columns in lists that are long.
+    places: HashMap<(usize, Usage), HashMap<String, usize>>,
 }
 
 impl Walk<'_> {
@@ -139,24 +168,86 @@ impl Walk<'_> {
     }
 
     fn add(&mut self, origin: &Origin, usage: Usage) {
-        let Some(object) = self
+        let Some(at) = self.object_of(origin.instance) else {
+            return;
+        };
+        if self.place(at, usage, &origin.column).is_some() {
+            return;
+        }
+        let Some(list) = self.objects.get_mut(at).map(|object| list(object, usage)) else {
+            return;
+        };
+        if list.len() >= MAX_COLUMNS {
+            return self.doubt(&[origin.instance]);
+        }
+        list.push(origin.column.clone());
+        let place = list.len() - 1;
+        if let Some(places) = self.places.get_mut(&(at, usage)) {
+            places.insert(origin.column.clone(), place);
+        }
+    }
+
+    /// Where a column stands in a list.
+    fn place(&mut self, object: usize, usage: Usage, column: &str) -> Option<usize> {
+        let list = list(self.objects.get_mut(object)?, usage);
+        if list.len() < LONG_LIST {
+            return list.iter().position(|other| other == column);
+        }
+        let places = self.places.entry((object, usage)).or_insert_with(|| {
+            list.iter()
+                .enumerate()
+                .map(|(place, column)| (column.clone(), place))
+                .collect()
+        });
+        places.get(column).copied()
+    }
+
+    /// Whether so many columns may be copied; if not, nothing is exact any more.
+    fn may_copy(&mut self, derived: &Derived) -> bool {
+        self.copied += derived.weight();
+        self.crowded |= self.copied > MAX_COPIED;
+        !self.crowded
+    }
+
+    /// What the columns of the result are; empty if that is not known.
+    fn outputs(&mut self, derived: &Derived) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for item in &derived.items {
+            let output = match item {
+                Item::Column(_, column) => self.output(column),
+                Item::Star { instance, .. } => {
+                    let object = self.object_of(*instance).and_then(|at| u16::try_from(at).ok());
+                    object.map(|object| Output::Star { object })
+                }
+                Item::Unknown => None,
+            };
+            match output {
+                Some(output) if outputs.len() < MAX_OUTPUTS => outputs.push(output),
+                _ => return Vec::new(),
+            }
+        }
+        outputs
+    }
+
+    fn output(&mut self, column: &Column) -> Option<Output> {
+        // Several columns behind one: how many is not known.
+        if !column.doubt.is_empty() && column.origins.is_empty() && !column.single {
+            return None;
+        }
+        let [origin] = column.origins.as_slice() else {
+            return Some(Output::Other);
+        };
+        let place = self
             .object_of(origin.instance)
-            .and_then(|at| self.objects.get_mut(at))
-        else {
-            return;
-        };
-        let list = match usage {
-            Usage::Column => &mut object.columns,
-            Usage::Filter => &mut object.filtered,
-        };
-        if list.contains(&origin.column) {
-            return;
-        }
-        if list.len() < MAX_COLUMNS {
-            list.push(origin.column.clone());
-        } else {
-            self.doubt(&[origin.instance]);
-        }
+            .filter(|_| column.plain && column.doubt.is_empty());
+        let place = place.and_then(|object| {
+            let column = self.place(object, Usage::Column, &origin.column)?;
+            Some(Output::Column {
+                object: u16::try_from(object).ok()?,
+                column: u16::try_from(column).ok()?,
+            })
+        });
+        Some(place.unwrap_or(Output::Other))
     }
 
     /// A column is used; answers where it comes from.
@@ -170,6 +261,10 @@ impl Walk<'_> {
             }
             Meaning::Doubt(instances) => {
                 self.doubt(&instances);
+                Vec::new()
+            }
+            Meaning::Crowded => {
+                self.crowded = true;
                 Vec::new()
             }
             Meaning::Nothing => Vec::new(),
@@ -217,14 +312,18 @@ impl Walk<'_> {
 
     fn restrict(&mut self, instance: usize, column: &str, through: &[usize]) {
         if let Some(instance) = self.instances.get_mut(instance) {
-            instance.restricted.push((column.to_owned(), through.to_vec()));
+            instance
+                .restricted
+                .entry(column.to_owned())
+                .or_default()
+                .push(through.to_vec());
         }
     }
 
     /// The last step: an object is restricted to values only if every place that names it is.
     fn finish(mut self) -> Vec<ValueUse> {
         for (at, object) in self.objects.iter_mut().enumerate() {
-            object.exact = self.touched.get(at).copied().flatten().unwrap_or(false);
+            object.exact = !self.crowded && self.touched.get(at).copied().flatten().unwrap_or(false);
             let places: Vec<&Instance> = self
                 .instances
                 .iter()
@@ -236,18 +335,17 @@ impl Walk<'_> {
                     .all(|&number| self.references.get(number) == Some(&1))
             };
             let restricts = |place: &Instance, column: &str| {
-                place
-                    .restricted
-                    .iter()
-                    .any(|(own, through)| own == column && once(through))
+                let ways = place.restricted.get(column);
+                ways.is_some_and(|ways| ways.iter().any(|through| once(through)))
             };
-            let mut columns: Vec<String> = Vec::new();
-            for (column, _) in places.first().map_or(&[][..], |place| &place.restricted) {
-                if !self.cut
-                    && !columns.contains(column)
-                    && places.iter().all(|place| restricts(place, column))
-                {
-                    columns.push(column.clone());
+            let candidates = places
+                .first()
+                .into_iter()
+                .flat_map(|place| place.restricted.keys());
+            let mut columns: BTreeSet<String> = BTreeSet::new();
+            for column in candidates.filter(|_| !self.cut && !self.crowded) {
+                if places.iter().all(|place| restricts(place, column)) {
+                    columns.insert(column.clone());
                 }
             }
             for one in &mut self.uses {
@@ -260,7 +358,7 @@ impl Walk<'_> {
                 }
             }
             columns.retain(|column| !places.iter().any(|place| place.unknown.contains(column)));
-            object.bound = columns;
+            object.bound = columns.into_iter().collect();
         }
         let mut values: Vec<ValueUse> = Vec::with_capacity(self.uses.len());
         for one in self.uses {
@@ -280,6 +378,13 @@ impl Walk<'_> {
             }
         }
         values
+    }
+}
+
+fn list(object: &mut ObjectRef, usage: Usage) -> &mut Vec<String> {
+    match usage {
+        Usage::Column => &mut object.columns,
+        Usage::Filter => &mut object.filtered,
     }
 }
 

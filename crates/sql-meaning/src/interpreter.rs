@@ -139,6 +139,7 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
         parsed,
         objects: found.objects,
         values: found.values,
+        outputs: found.outputs,
         effect,
     }
 }

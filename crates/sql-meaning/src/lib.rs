@@ -141,6 +141,27 @@ pub enum Operand {
     Negative(u32),
 }
 
+/// What a column of a statement's result is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A column as it is, whatever the result calls it: place of its object in [`Statement::objects`], and its own in
+    /// [`ObjectRef::columns`].
+    Column {
+        /// The object.
+        object: u16,
+        /// The column.
+        column: u16,
+    },
+    /// All columns of an object, in the order of their numbers, but for those that a join made one with others: these
+    /// stand before. One or more columns of the result.
+    Star {
+        /// The object.
+        object: u16,
+    },
+    /// One computed column, or one that is not told by itself.
+    Other,
+}
+
 /// The meaning of one statement. Holds no literal, so it may be kept, shipped and shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
@@ -160,6 +181,9 @@ pub struct Statement {
     pub objects: Vec<ObjectRef>,
     /// Values that it compares columns with for equality, or writes to them; in order of appearance.
     pub values: Vec<ValueUse>,
+    /// What the columns of its result are, in order (of PREPARE and DECLARE: of what they prepare); empty if that is not
+    /// known, or if there are none.
+    pub outputs: Vec<Output>,
     /// What running it may do to the settings of its session.
     pub effect: Effect,
 }

@@ -17,7 +17,7 @@ use sqlparser::parser::Parser;
 use crate::functions::{is_built_in, is_servers_own};
 use crate::lexer::Kind;
 use crate::phrase::Phrase;
-use crate::{Access, ObjectRef, ValueUse};
+use crate::{Access, ObjectRef, Output, ValueUse};
 
 /// Longest text that is parsed. Parse time and the tree's memory grow with it; longer statements are bulk
 /// inserts, whose target the recogniser finds too.
@@ -42,6 +42,7 @@ pub(crate) const MAX_COLUMNS: usize = 1_664;
 pub(crate) struct Found {
     pub(crate) objects: Vec<ObjectRef>,
     pub(crate) values: Vec<ValueUse>,
+    pub(crate) outputs: Vec<Output>,
     /// A function is called that is not the server's own.
     pub(crate) calls_unknown: bool,
     /// Functions that are called and are not the server's own: schema, name. No more than [`MAX_OBJECTS`].
@@ -131,7 +132,7 @@ pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found
         let _ = statement.visit(&mut walk);
     }
     if numbered.is_some() {
-        found.values = crate::columns::fill(&statements, &mut found.objects);
+        (found.values, found.outputs) = crate::columns::fill(&statements, &mut found.objects);
     }
     !statements.is_empty()
 }

@@ -19,6 +19,7 @@ use crate::{
     event::{Body, Event, Gap, SessionFacts, Times},
     meanings::Meanings,
     query::{Answered, Redaction},
+    relations::Relations,
     stream::ByteStream,
     subjects::Watch,
     transaction::Transactions,
@@ -35,6 +36,8 @@ pub(crate) struct Recorder {
     pub(crate) names: Tracked,
     /// Looks for values of classified columns.
     pub(crate) watch: Option<Watch>,
+    /// Which tables are behind the numbers in results.
+    pub(crate) relations: Relations,
 }
 
 /// What a session may keep of what passes.

@@ -8,6 +8,7 @@ use sql_meaning::Statement;
 
 use crate::{
     assertions::{Asserted, EffectiveRole},
+    relations::Object,
     subjects::Touched,
 };
 
@@ -207,6 +208,8 @@ pub struct Query {
     pub source: Option<Arc<str>>,
     /// Meaning of `source`.
     pub source_statement: Option<Arc<Statement>>,
+    /// What its statement and its source touch, where more is known of that than their texts say.
+    pub objects: Option<Arc<[Object]>>,
     /// A command of the replication protocol.
     pub replication: bool,
     /// Oid of the function of a FunctionCall.

@@ -17,6 +17,7 @@ mod handshake;
 pub mod lease;
 mod meanings;
 mod query;
+pub mod relations;
 mod stream;
 mod subjects;
 mod tap;

@@ -269,6 +269,7 @@ fn query(
         statement,
         source: None,
         source_statement: None,
+        objects: None,
         replication: false,
         function_oid: exchange.function_oid,
         original_bytes: exchange.sql_bytes,

@@ -16,6 +16,7 @@ use crate::{
     event::{Body, Endpoint, Event, SessionFacts, Transport},
     meanings::Meanings,
     query::Redaction,
+    relations::Relations,
     subjects::{Sensitive, Watch},
 };
 
@@ -100,6 +101,7 @@ impl Tap {
                 events: VecDeque::new(),
                 told: Vec::new(),
                 names: Tracked::new(&settings.names),
+                relations: Relations::default(),
                 watch,
             },
             closed: Vec::new(),
@@ -153,6 +155,7 @@ impl Tap {
     /// Memory is short: what can be made anew is forgotten.
     pub fn forget(&mut self) {
         self.recorder.meanings = Meanings::new(STATEMENTS);
+        self.recorder.relations = Relations::default();
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.
@@ -190,6 +193,12 @@ impl Tap {
         self.connections
             .get(&cookie)
             .map(|connection| connection.facts().as_ref())
+    }
+
+    /// What is known of tables by their numbers.
+    #[must_use]
+    pub fn relations(&self) -> &Relations {
+        &self.recorder.relations
     }
 
     /// Connections that are open.

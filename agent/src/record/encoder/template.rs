@@ -6,7 +6,7 @@
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use tap_core::{Column, EffectiveRole, ExchangeKind, Query, Statement, Tag};
+use tap_core::{Column, EffectiveRole, ExchangeKind, Query, Statement, Tag, relations::Object};
 
 use super::{Definition, Writer};
 use crate::record::query::{self, class, class_of, protocol};
@@ -34,6 +34,7 @@ pub(super) struct Template {
     source: Option<Arc<str>>,
     source_statement: Option<Arc<Statement>>,
     columns: Arc<[Column]>,
+    objects: Option<Arc<[Object]>>,
     effective_role: Option<EffectiveRole>,
 }
 
@@ -64,6 +65,7 @@ impl Template {
             source: query.source.clone(),
             source_statement: query.source_statement.clone(),
             columns: Arc::clone(&query.columns),
+            objects: query.objects.clone(),
             effective_role: query.effective_role.clone(),
         }
     }
@@ -88,6 +90,7 @@ impl Template {
             && same(self.text.as_ref(), query.text.as_ref())
             && same(self.source.as_ref(), query.source.as_ref())
             && same(self.source_statement.as_ref(), query.source_statement.as_ref())
+            && same(self.objects.as_ref(), query.objects.as_ref())
             && self.effective_role == query.effective_role
             && (!self.by_tag || self.tag == query.tag)
     }
@@ -209,7 +212,7 @@ fn write_meaning(out: &mut Writer, query: &Query) {
     out.text(2, &statement.command);
     out.text(3, tag);
     out.flag(4, statement.parsed);
-    for object in query::objects(query, statement) {
+    for (object, source) in query::objects(query, statement) {
         out.message(5, |out| {
             out.text(1, object.schema.as_deref().unwrap_or_default());
             out.text(2, &object.name);
@@ -218,7 +221,11 @@ fn write_meaning(out: &mut Writer, query: &Query) {
             for column in &object.columns {
                 out.element(5, column.as_bytes());
             }
-            out.text(6, query::FROM_SQL);
+            out.text(6, source);
+            for column in &object.filtered {
+                out.element(7, column.as_bytes());
+            }
+            out.flag(8, object.exact);
         });
     }
 }

@@ -91,6 +91,22 @@ fn queries() -> Vec<Query> {
     });
     change(|query| query.source = Some("x".repeat(5000).into()));
     change(|query| {
+        let statement = query.statement.as_ref().expect("one");
+        let known = statement
+            .objects
+            .iter()
+            .map(|object| tap_core::relations::Object {
+                object: sql_meaning::ObjectRef {
+                    columns: vec!["id".to_owned(), "email".to_owned()],
+                    filtered: vec!["id".to_owned()],
+                    exact: true,
+                    ..object.clone()
+                },
+                source: tap_core::relations::FROM_WIRE,
+            });
+        query.objects = Some(known.collect());
+    });
+    change(|query| {
         query.error = Some(tap_core::ServerError {
             severity: "ERROR".to_owned(),
             sqlstate: "57014".to_owned(),

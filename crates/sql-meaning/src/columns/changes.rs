@@ -1,5 +1,7 @@
 //! Statements that change rows, and those that hold queries.
 
+use std::collections::BTreeSet;
+
 use sqlparser::ast::{
     Assignment, AssignmentTarget, ConflictTarget, CopySource, Delete, Expr, FromTable, Insert, Merge,
     MergeAction, MergeClause, MergeInsertKind, ObjectName, OnConflictAction, OnInsert, OutputClause, Query,
@@ -35,8 +37,15 @@ impl Walk<'_> {
                 self.with_runs(runs, |walk| walk.statement(statement));
             }
             // What EXECUTE runs, with its own arguments for the parameters.
-            Statement::Prepare { statement, .. } => {
-                self.statement(statement);
+            Statement::Prepare { statement, .. } => return self.statement(statement),
+            // What FETCH gives.
+            Statement::Declare { stmts } => {
+                if let [declared] = stmts.as_slice()
+                    && let Some(query) = &declared.for_query
+                {
+                    return self.query(query);
+                }
+                self.names(statement, Usage::Column);
             }
             Statement::CreateView(view) if !view.materialized => {
                 self.with_runs(false, |walk| walk.query(&view.query));
@@ -106,7 +115,7 @@ impl Walk<'_> {
         }
         let mut known = match &insert.source {
             Some(source) => self.inserted(source, instance, &columns),
-            None => Vec::new(),
+            None => BTreeSet::new(),
         };
         let alias = insert.table_alias.as_ref().map(|alias| &alias.alias);
         self.levels.push(Level {
@@ -143,6 +152,10 @@ impl Walk<'_> {
                 }
             }
         }
+        // `excluded` is not seen by RETURNING.
+        if let Some(level) = self.levels.last_mut() {
+            level.sources.truncate(1);
+        }
         for column in known {
             self.restrict(instance, &column, &[]);
         }
@@ -152,20 +165,20 @@ impl Walk<'_> {
     }
 
     /// The rows that are inserted; answers the columns that get only values that are told.
-    fn inserted(&mut self, source: &Query, instance: usize, columns: &[String]) -> Vec<String> {
+    fn inserted(&mut self, source: &Query, instance: usize, columns: &[String]) -> BTreeSet<String> {
         let before = std::mem::take(&mut self.levels);
         self.query(source);
         self.levels = before;
-        let mut known = columns.to_vec();
+        let mut known: BTreeSet<String> = columns.iter().cloned().collect();
         let mut rows: Vec<Vec<Option<&Expr>>> = Vec::new();
         if !rows_of(&source.body, &mut rows) {
-            return Vec::new();
+            return BTreeSet::new();
         }
         for row in rows {
             for (at, column) in columns.iter().enumerate() {
                 let value = row.get(at).copied().flatten().and_then(given);
                 if !self.written(instance, column, value) {
-                    known.retain(|other| other != column);
+                    known.remove(column);
                 }
             }
         }
@@ -215,7 +228,7 @@ impl Walk<'_> {
                 let same = conflict && value.is_some_and(|value| is_excluded(value, column));
                 let told = same || self.written(instance, column, value.and_then(|value| given(value)));
                 if let Some(place) = self.instances.get_mut(instance).filter(|_| !told) {
-                    place.unknown.push(column.clone());
+                    place.unknown.insert(column.clone());
                 }
             }
         }

@@ -48,6 +48,7 @@ impl Walk<'_> {
         let Some(whole) = whole else { return meaning };
         match &meaning {
             Meaning::Known { source, .. } if !self.is_table(&meaning, *source) => meaning,
+            Meaning::Crowded => meaning,
             Meaning::Nothing => {
                 self.star(&whole);
                 meaning
@@ -59,7 +60,7 @@ impl Walk<'_> {
                         column.origins.iter().map(|origin| origin.instance).collect()
                     }
                     Meaning::Doubt(instances) => instances.clone(),
-                    Meaning::Nothing => Vec::new(),
+                    Meaning::Crowded | Meaning::Nothing => Vec::new(),
                 };
                 Meaning::Doubt(instances)
             }

@@ -24,6 +24,8 @@ pub(super) struct Column {
     pub(super) through: Vec<usize>,
     /// Places that it may come from; nobody knows.
     pub(super) doubt: Vec<usize>,
+    /// It is one column, whatever it is; not told of those that are surely a table's.
+    pub(super) single: bool,
 }
 
 /// One column of a query's result, or several.
@@ -99,6 +101,8 @@ pub(super) enum Meaning {
     },
     /// It is of one of these places, or of none.
     Doubt(Vec<usize>),
+    /// Too much is visible to look for it.
+    Crowded,
     /// It is no table's.
     Nothing,
 }
@@ -125,6 +129,16 @@ impl Derived {
             }
         }
         found
+    }
+
+    /// How much a copy of it costs.
+    pub(super) fn weight(&self) -> usize {
+        let of = |item: &Item| match item {
+            Item::Column(_, column) => 1 + column.origins.len() + column.through.len() + column.doubt.len(),
+            Item::Star { through, .. } => 1 + through.len(),
+            Item::Unknown => 1,
+        };
+        self.items.iter().map(of).sum()
     }
 
     /// The columns with this name that are told one by one.
@@ -178,7 +192,7 @@ impl Derived {
                     plain: true,
                     passes: *passes,
                     through: through.clone(),
-                    doubt: Vec::new(),
+                    ..Column::default()
                 },
             };
             maybe = Some(match maybe {
@@ -363,6 +377,10 @@ pub(super) fn unqualified_in(
 
 /// What an unqualified name means inside of all these levels, the last being the innermost.
 pub(super) fn unqualified(levels: &[Level], name: &str) -> Meaning {
+    let visible = |level: &Level| level.sources.len().saturating_sub(level.open);
+    if levels.iter().map(visible).sum::<usize>() > super::MAX_VISIBLE {
+        return Meaning::Crowded;
+    }
     let mut candidates: Vec<(Column, usize, Option<usize>)> = Vec::new();
     for (depth, level) in levels.iter().enumerate().rev() {
         let range = level.open.min(level.sources.len())..level.sources.len();

@@ -185,6 +185,7 @@ impl Connection {
             let names = &recorder.names;
             self.assertions
                 .follow(&mut query, words, self.statements, alone, names);
+            query.objects = recorder.relations.know(&self.facts, &query);
             recorder.events.push_back(Event {
                 times,
                 session: Arc::clone(&self.facts),
