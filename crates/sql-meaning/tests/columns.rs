@@ -217,3 +217,47 @@ proptest! {
         }
     }
 }
+
+/// Texts that double with each step: they end soon, and nothing of them is called exact.
+#[test]
+fn what_doubles_is_cut() {
+    for step in [
+        "SELECT * FROM a#, a# b",
+        "SELECT x, y FROM a# UNION SELECT x, y FROM a#",
+    ] {
+        let steps: String = (1..60)
+            .map(|n| format!(", a{n} AS ({})", step.replace('#', &(n - 1).to_string())))
+            .collect();
+        let sql = format!("WITH a0 AS (SELECT x, y FROM t){steps} SELECT * FROM a59 WHERE x = 1");
+        let statement = Interpreter::new(1).interpret(sql.as_bytes());
+        assert!(
+            statement.parsed && !statement.objects.iter().any(|object| object.exact),
+            "{step}"
+        );
+        assert!(
+            statement.outputs.is_empty() && statement.objects.iter().all(|object| object.bound.is_empty())
+        );
+    }
+    let many: String = (0..500).map(|n| format!(", t t{n}")).collect();
+    let sql = format!("SELECT a, t.b FROM t{many} WHERE t.c = 1");
+    let statement = Interpreter::new(1).interpret(sql.as_bytes());
+    assert!(
+        statement.parsed
+            && statement
+                .objects
+                .iter()
+                .all(|object| !object.exact && object.bound.is_empty())
+    );
+    let values: String = (0..5_000)
+        .map(|n| format!("{}{n}", if n > 0 { "," } else { "" }))
+        .collect();
+    let statement =
+        Interpreter::new(1).interpret(format!("SELECT a FROM t WHERE a IN ({values})").as_bytes());
+    assert!(statement.values.len() < 3_000 && statement.objects.iter().all(|object| object.bound.is_empty()));
+    assert!(
+        statement
+            .values
+            .iter()
+            .all(|value| value.role == ValueRole::Compared)
+    );
+}

@@ -36,6 +36,9 @@ impl Walk<'_> {
             return Meaning::Nothing;
         }
         let meaning = unqualified(&self.levels, &name);
+        if matches!(meaning, Meaning::Crowded) {
+            return meaning;
+        }
         // A table's own name stands for its rows, unless it has a column of that name.
         let whole = self.levels.iter().rev().find_map(|level| {
             level
@@ -48,7 +51,6 @@ impl Walk<'_> {
         let Some(whole) = whole else { return meaning };
         match &meaning {
             Meaning::Known { source, .. } if !self.is_table(&meaning, *source) => meaning,
-            Meaning::Crowded => meaning,
             Meaning::Nothing => {
                 self.star(&whole);
                 meaning

@@ -82,6 +82,10 @@ impl Walk<'_> {
 
     fn using(&mut self, name: &ObjectName, start: usize, right: usize, end: usize) {
         let Some(name) = parts(name).pop() else { return };
+        if end - start > super::MAX_VISIBLE {
+            self.crowded = true;
+            return;
+        }
         let mut merged = Column {
             plain: true,
             passes: true,
