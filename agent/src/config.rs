@@ -32,6 +32,8 @@ pub struct Config {
     pub volume: VolumeConfig,
     /// What is recorded of clients.
     pub identity: IdentityConfig,
+    /// Whose records statements touch.
+    pub subjects: SubjectsConfig,
     /// Where events go.
     pub delivery: DeliveryConfig,
     /// Prometheus metrics.
@@ -129,6 +131,18 @@ pub struct IdentityConfig {
     /// Variables of a client's environment that say which run it belongs to (a CI job, a batch, an agent's task): their
     /// values are recorded, cut to 256 bytes; no other variable is. Empty: environments are not looked at.
     pub run_variables: Vec<String>,
+}
+
+/// Sensitive columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectsConfig {
+    /// File that says which columns are sensitive; none are, and values are looked at nowhere, if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification: Option<PathBuf>,
+    /// File with the key by which their values become tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_key: Option<PathBuf>,
 }
 
 /// What of a statement's text is recorded.
@@ -323,6 +337,7 @@ impl Default for Config {
                     .map(|name| (*name).to_owned())
                     .collect(),
             },
+            subjects: SubjectsConfig::default(),
             delivery: DeliveryConfig {
                 collector: None,
                 queue_mib: 64,

@@ -22,6 +22,8 @@ pub mod record;
 pub mod replay;
 pub mod run;
 pub mod segment_file;
+pub mod sensitive;
 pub mod ship;
+pub mod token_key;
 pub mod volume;
 pub mod witness;

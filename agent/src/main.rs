@@ -31,6 +31,8 @@ enum Command {
     Pause(PauseArgs),
     /// Make a paused agent record again
     Resume(PauseArgs),
+    /// Make the key by which values of identifying columns become tokens, or add one to go on with
+    TokenKey(pgwitness_agent::token_key::Args),
     /// What a probe does to a process under seccomp is tried on this one
     #[command(hide = true, name = TRIAL)]
     SeccompTrial,
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Status(args) => client::status(&args),
         Command::Pause(args) => client::pause(&args),
         Command::Resume(args) => client::resume(&args),
+        Command::TokenKey(args) => pgwitness_agent::token_key::run(&args),
         Command::SeccompTrial => Ok(seccomp::trial()),
         Command::Parser => pgwitness_agent::parser::run(),
     };

@@ -20,7 +20,7 @@ use anyhow::{Context as _, anyhow};
 use attribution::Host;
 use ebpf_abi::Wishes;
 use proto::v1;
-use tap_core::{Redaction, Settings};
+use tap_core::{Redaction, Sensitive, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -39,6 +39,7 @@ use crate::{
     progress::{Former, Progress},
     record::Encoded,
     segment_file::SegmentFile,
+    sensitive,
     ship::{self, Delivery, Memory, Outbox},
     volume::{self, PolicyFile},
 };
@@ -111,6 +112,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
+    // The other process reads it again, with the rights that it has.
+    if let Err(problem) = sensitive::read(&config.subjects) {
+        eprintln!("pgwitness-agent: {problem:#}");
+        return Ok(ExitCode::from(2));
+    }
     if args.check_config {
         print!("{}", toml::to_string(&config)?);
         return Ok(ExitCode::SUCCESS);
@@ -191,6 +197,8 @@ pub struct Opened {
     pub control: Control,
     /// Where metrics are served.
     pub metrics: Option<std::net::TcpListener>,
+    /// What is sensitive.
+    pub sensitive: Option<Arc<Sensitive>>,
     /// The recording for forensics.
     pub recording: Option<SegmentFile>,
     /// How much is recorded, and where that is written.
@@ -209,6 +217,7 @@ impl Opened {
     /// One line that says what is wrong and what to do.
     pub fn open(start: Start, sources: Sources) -> anyhow::Result<Self> {
         let config = &start.config;
+        let sensitive = sensitive::read(&config.subjects)?;
         let identity = Identity::open(&config.state_dir, &start.host, config.agent.id.as_deref())?;
         let recording = start
             .recording
@@ -226,6 +235,7 @@ impl Opened {
             former,
             control,
             metrics,
+            sensitive,
             recording,
             volume,
             sources,
@@ -248,6 +258,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         former,
         control,
         metrics: metrics_listener,
+        sensitive,
         recording,
         volume,
         sources,
@@ -285,8 +296,12 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     });
 
     let stop = Arc::new(AtomicBool::new(false));
+    if let Some(sensitive) = &sensitive {
+        sensitive::announce(sensitive);
+    }
     let settings = Settings {
         redaction: config.events.redaction.into(),
+        sensitive,
         names: config.events.names(),
         ..Settings::default()
     };

@@ -15,7 +15,7 @@ use volume::Rolled;
 use self::template::{Template, Templates};
 use super::{
     encoded::{Definition, Encoded},
-    query::{asserted, format, how, outcome, param, phase},
+    query::{asserted, format, how, outcome, param, param_told, phase, subject},
     session,
     writer::Writer,
 };
@@ -323,7 +323,15 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
         out.choice(3, query.transaction_final.map_or(v1::Final::Unknown, how));
     });
     out.message(6, |out| write_stream(out, query));
-    for told in query.params.iter() {
+    let is_classified = query
+        .touched
+        .as_deref()
+        .is_some_and(|touched| !touched.params.is_empty());
+    for (index, told) in (0..).zip(query.params.iter()) {
+        if is_classified {
+            prost::encoding::message::encode(8, &param_told(query, index, told), &mut out.bytes);
+            continue;
+        }
         // Values are there only where the pipeline was told to keep them.
         if told.kept.is_empty() && told.bytes != Some(0) {
             out.message(8, |out| {
@@ -338,6 +346,9 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
     }
     if let Some(told) = &query.asserted {
         prost::encoding::message::encode(10, &asserted(told), &mut out.bytes);
+    }
+    for told in query.touched.iter().flat_map(|touched| &touched.subjects) {
+        prost::encoding::message::encode(13, &subject(told), &mut out.bytes);
     }
 }
 

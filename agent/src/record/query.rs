@@ -4,8 +4,8 @@ use proto::v1;
 use sql_meaning::{ObjectRef, mask_value};
 use tap_core::relations::FROM_SQL;
 use tap_core::{
-    Asserted, Column, ExchangeKind, Final, Format, Outcome, Param, Phase, Query, Statement, ValueText,
-    text_of, text_of_start,
+    Asserted, Column, ExchangeKind, Final, Format, Outcome, Param, Phase, Query, Shown, Statement, Subject,
+    ValueText, text_of, text_of_start,
 };
 
 pub(super) fn protocol(query: &Query) -> v1::Protocol {
@@ -81,12 +81,19 @@ pub(super) fn query(query: &Query) -> v1::Query {
             client_to: query.client.as_ref().map(|range| range.end),
         }),
         param_count: u32::from(query.param_count),
-        params: query.params.iter().map(param).collect(),
+        params: (0..)
+            .zip(query.params.iter())
+            .map(|(index, given)| param_told(query, index, given))
+            .collect(),
         function_oid: query.function_oid,
         asserted: query.asserted.as_deref().map(asserted),
         effective_role: role_of(query).to_owned(),
         effective_role_possibly_stale: role_may_be_stale(query),
-        subjects: Vec::new(),
+        subjects: query
+            .touched
+            .iter()
+            .flat_map(|touched| touched.subjects.iter().map(subject))
+            .collect(),
     }
 }
 
@@ -139,6 +146,54 @@ pub(super) fn param(param: &Param) -> v1::Param {
         truncated: cut,
         raw,
         token: Vec::new(),
+    }
+}
+
+/// What is told of the parameter at this place, by the classification of the column that it stands against.
+pub(super) fn param_told(query: &Query, index: u16, given: &Param) -> v1::Param {
+    let told = query
+        .touched
+        .as_deref()
+        .and_then(|touched| touched.params.iter().find(|told| told.index == index));
+    let Some(told) = told else {
+        return param(given);
+    };
+    let token = told.token.map(|token| token.0.to_vec()).unwrap_or_default();
+    match &told.shown {
+        Shown::Dropped => v1::Param {
+            dropped: true,
+            ..v1::Param::default()
+        },
+        Shown::Masked(value) => v1::Param {
+            value: Some(value.clone()),
+            truncated: true,
+            token,
+            ..param(given)
+        },
+        Shown::Hidden | Shown::Clear => v1::Param {
+            token,
+            ..param(given)
+        },
+    }
+}
+
+/// Whose records it touched, by one identifying column.
+pub(super) fn subject(subject: &Subject) -> v1::Subject {
+    let told = &subject.told;
+    v1::Subject {
+        object: subject.of.object.clone(),
+        column: subject.of.column.clone(),
+        family: subject.of.family.name().to_owned(),
+        key: subject.key.to_string(),
+        tokens: told.tokens.iter().map(|token| token.0.to_vec()).collect(),
+        filter: told
+            .filter
+            .as_ref()
+            .map(|filter| filter.as_bytes().to_vec())
+            .unwrap_or_default(),
+        filter_values: told.filter_values,
+        complete: subject.complete,
+        sources: subject.sources.names().map(str::to_owned).collect(),
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn answered(text: &str, tag: &str) -> Query {
         index: 0,
         param_count: 0,
         params: Arc::default(),
+        touched: None,
         phase: Phase::Complete,
         outcome: Outcome::Ok,
         tag: Some(tag.into()),

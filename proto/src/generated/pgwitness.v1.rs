@@ -571,7 +571,8 @@ pub struct Param {
     /// Length as sent.
     #[prost(uint64, tag = "4")]
     pub bytes: u64,
-    /// In the clear only: as the server would print it.
+    /// In the clear only: as the server would print it. Or what the classification of its column allows: all of it, or its
+    /// beginning, as in "j***@***".
     #[prost(string, optional, tag = "5")]
     pub value: ::core::option::Option<::prost::alloc::string::String>,
     /// `value` is not the whole.
@@ -583,6 +584,9 @@ pub struct Param {
     /// Where values of the column that it is compared with, or written to, become tokens: as in Subject.
     #[prost(bytes = "vec", tag = "8")]
     pub token: ::prost::alloc::vec::Vec<u8>,
+    /// The classification of its column says that nothing is told of it: all other fields are empty, whatever was sent.
+    #[prost(bool, tag = "9")]
+    pub dropped: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Statement {

@@ -8,6 +8,9 @@ use crate::v1;
 
 /// A bound parameter.
 pub(super) fn param(f: &mut Fields<'_>, p: &v1::Param) {
+    if p.dropped {
+        return f.always("dropped", &true);
+    }
     f.number("oid", p.oid.into());
     let binary = p.format == i32::from(v1::Format::Binary);
     f.always("format", if binary { "binary" } else { "text" });

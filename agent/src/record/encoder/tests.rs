@@ -61,6 +61,55 @@ fn queries() -> Vec<Query> {
         query.digest = Some(Box::new([9; 32]));
         query.original_bytes = 1 << 40;
     });
+    change(|query| {
+        query.param_count = 4;
+        let param = |kept: &'static [u8]| tap_core::Param {
+            type_oid: 25,
+            format: tap_core::Format::Text,
+            bytes: Some(9),
+            kept: kept.into(),
+        };
+        query.params = [param(b""), param(b""), param(b"in the cl"), param(b"")].into();
+        let told = |index, token, shown| tap_core::ParamTold { index, token, shown };
+        let of = Arc::new(subjects::SubjectColumn {
+            schema: "public".into(),
+            name: "customers".into(),
+            object: "public.customers".into(),
+            column: "id".into(),
+            family: subjects::Family::Integer,
+            type_oid: 20,
+        });
+        let subject = |told, complete| tap_core::Subject {
+            of: Arc::clone(&of),
+            key: "k1".into(),
+            told,
+            complete,
+            sources: tap_core::Sources {
+                predicate: complete,
+                written: false,
+                returned: true,
+            },
+        };
+        let token = |byte| subjects::Token([byte; 16]);
+        let listed = subjects::Told {
+            tokens: vec![token(1), token(2)],
+            ..subjects::Told::default()
+        };
+        let filtered = subjects::Told {
+            filter: Some(subjects::Filter::of([token(3)].into_iter())),
+            filter_values: 1,
+            left_out: true,
+            ..subjects::Told::default()
+        };
+        query.touched = Some(Box::new(tap_core::Touched {
+            subjects: vec![subject(listed, true), subject(filtered, false)],
+            params: vec![
+                told(0, Some(token(4)), tap_core::Shown::Masked("j***@***".into())),
+                told(2, Some(token(5)), tap_core::Shown::Clear),
+                told(3, None, tap_core::Shown::Dropped),
+            ],
+        }));
+    });
     change(|query| query.statement_name = Bytes::from_static(b"S_\xff1"));
     change(|query| query.portal = Bytes::from_static(b"C_1"));
     change(|query| {
