@@ -146,6 +146,7 @@ pub(super) fn param(param: &Param) -> v1::Param {
         truncated: cut,
         raw,
         token: Vec::new(),
+        dropped: false,
     }
 }
 

@@ -172,7 +172,7 @@ impl Player {
         };
         let mut session = start(limits.clone());
         if head & 4 == 0 {
-            session = session.with_rows_of(Arc::new(|columns: &[exchange::Column]| {
+            session = session.with_rows_of(Arc::new(|_: Option<&[u8]>, columns: &[exchange::Column]| {
                 (0..columns.len() as u16).collect()
             }));
         }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::capture::BUSY_BUFFER_BYTES;
 use crate::exchange::{Column, Format};
 
-/// Says which columns of a result are to be kept: places among the columns, ascending.
-pub type RowsOf = Arc<dyn Fn(&[Column]) -> Vec<u16> + Send + Sync>;
+/// Says which columns of a result are to be kept: places among the columns, ascending. The text is that of the statement
+/// whose result it is, as sent (of EXECUTE and FETCH what they run); `None` if that is not known for sure.
+pub type RowsOf = Arc<dyn Fn(Option<&[u8]>, &[Column]) -> Vec<u16> + Send + Sync>;
 
 /// What the rows of one result held in the chosen columns. Rows that repeat the one before them are kept once: a join
 /// repeats what identifies.

@@ -4,20 +4,24 @@
 //! literals from the text; what they are compared with is told by `sql-meaning`. A value whose column is not sure is
 //! nobody's: a wrong name is worse than one that is missing, and what is missing is said by `complete`.
 
+mod every;
 mod operand;
 mod params;
-mod plain;
 mod returned;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use pg_wire::{Column, Outcome, Param, Phase, RowsOf, StatementResult};
-use sql_meaning::{Access, Backslash, Statement, ValueRole};
-use subjects::{Classification, Family, Key, SubjectColumn, Token, Tokens, Told};
+use sql_meaning::{Access, Backslash, Interpreter, Statement, ValueRole};
+use subjects::{Classification, Family, Key, SubjectColumn, Token, Tokens};
 
 pub use params::{ParamTold, Shown};
 
 use self::operand::Values;
+use crate::relations::{Told, told};
 
 /// What is sensitive, and with which key tokens are made.
 #[derive(Clone, Debug)]
@@ -45,7 +49,7 @@ pub struct Subject {
     /// Id of the key.
     pub key: Arc<str>,
     /// Tokens, or a filter of them.
-    pub told: Told,
+    pub told: subjects::Told,
     /// All records of the object that the statement touched are among these.
     pub complete: bool,
     /// Where the values come from.
@@ -120,14 +124,18 @@ impl Watch {
             .cloned()
             .map(Arc::new)
             .collect();
-        // By name alone, and more than is told in the end: when rows come it is not known yet which table is which.
-        let names: Vec<String> = subjects.iter().map(|subject| subject.column.clone()).collect();
-        let rows_of = move |columns: &[Column]| {
+        let wanted = subjects.clone();
+        let reader = Mutex::new(Interpreter::new(KNOWN));
+        let rows_of = move |text: Option<&[u8]>, columns: &[Column]| {
+            let text = text.filter(|text| wanted.iter().any(|subject| names(text, &subject.name)));
+            let (Some(text), Ok(mut reader)) = (text, reader.lock()) else {
+                return Vec::new();
+            };
+            let statement = reader.interpret(text);
+            let is_wanted = |told: &Told<'_>| wanted.iter().any(|subject| is_column(&statement, told, subject));
             (0..)
-                .zip(columns)
-                .filter(|(_, column)| {
-                    column.table_oid != 0 && names.iter().any(|name| name.as_bytes() == column.name.as_ref())
-                })
+                .zip(told(&statement, columns))
+                .filter(|(_, told)| told.as_ref().is_some_and(is_wanted))
                 .map(|(index, _)| index)
                 .collect()
         };
@@ -267,6 +275,22 @@ fn is_of(object: &sql_meaning::ObjectRef, subject: &SubjectColumn) -> bool {
         && matches!(object.access, Access::Read | Access::Write)
         && object.name == subject.name
         && object.schema.as_deref().unwrap_or(PUBLIC) == subject.schema
+}
+
+/// Whether a column of a result is this one.
+fn is_column(statement: &Statement, told: &Told<'_>, subject: &SubjectColumn) -> bool {
+    told.column == subject.column
+        && statement
+            .objects
+            .get(told.object)
+            .is_some_and(|object| is_of(object, subject))
+}
+
+/// Whether a text may name an object: a look at its letters, so that others need not be read.
+fn names(text: &[u8], name: &str) -> bool {
+    let name = name.as_bytes();
+    text.windows(name.len().max(1))
+        .any(|window| window.eq_ignore_ascii_case(name))
 }
 
 /// Without tokens: with their key they can be guessed.

@@ -222,14 +222,12 @@ fn rows_that_came_back() {
             &[44],
             true,
         ),
-        // Whose `id` that is nobody says.
+        // By whatever name it comes back.
         ("SELECT name AS id FROM customers", &["42"], &[], false),
-        (
-            "SELECT o.id FROM customers c JOIN orders o ON o.customer = c.id",
-            &["42"],
-            &[],
-            false,
-        ),
+        ("SELECT x.id FROM (SELECT c.id FROM customers c) x", &["42"], &[42], false),
+        ("SELECT o.id FROM customers c JOIN orders o ON o.customer = c.id", &["42"], &[], false),
+        ("SELECT c.id FROM customers c JOIN orders o ON o.customer = c.id", &["42"], &[42], true),
+        ("SELECT c.id FROM customers c JOIN customers d ON d.id = c.boss", &["42"], &[42], false),
     ] {
         let query = asked(sql, Some(rows), "SELECT 1");
         let (found, all, _) = said(&query);
@@ -240,6 +238,23 @@ fn rows_that_came_back() {
         asked("SELECT id FROM customers WHERE name = 'x'", Some(&[]), "SELECT 0").touched,
         None
     );
+    let mut host = host(Redaction::Literals);
+    host.client(&[wire::query("SELECT 1; SELECT c.id AS customers_id FROM customers c; SELECT 2")]);
+    host.server(&[
+        wire::row_description(&[("?column?", 0, 0)]),
+        wire::row("1"),
+        wire::complete("SELECT 1"),
+        wire::row_description(&[("customers_id", 16_402, 1)]),
+        wire::row("42"),
+        wire::complete("SELECT 1"),
+        wire::row_description(&[("?column?", 0, 0)]),
+        wire::row("2"),
+        wire::complete("SELECT 1"),
+        wire::ready(b'I'),
+    ]);
+    let queries = host.queries();
+    assert_eq!((&queries[0].touched, &queries[2].touched), (&None, &None));
+    assert_eq!(said(&queries[1]), (tokens(&[42]), true, vec!["returned"]));
     let both = asked(
         "SELECT id FROM customers WHERE id = 42",
         Some(&["42"]),

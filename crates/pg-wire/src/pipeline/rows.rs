@@ -39,8 +39,9 @@ impl Pipeline {
     }
 
     /// The wanted columns of the result under way, as far as it was described.
-    fn chosen(&self) -> Option<Arc<[KeptColumn]>> {
-        let of = self.rows_of.as_ref()?;
+    fn chosen(&mut self) -> Option<Arc<[KeptColumn]>> {
+        let of = Arc::clone(self.rows_of.as_ref()?);
+        let text = self.running();
         let (columns, formats): (&Columns, Option<&Formats>) = match &self.queue.front()?.ask {
             Ask::Execute { portal } => match self.answer.described() {
                 Some(columns) => (columns, None),
@@ -48,7 +49,10 @@ impl Pipeline {
             },
             _ => (self.answer.described()?, None),
         };
-        of(columns)
+        if columns.iter().all(|column| column.table_oid == 0) {
+            return None;
+        }
+        of(text.as_deref(), columns)
             .into_iter()
             .map(|index| {
                 let place = usize::from(index);

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::Pipeline;
 use crate::exchange::Source;
 use crate::name_change::NameChange;
@@ -45,6 +47,16 @@ impl Pipeline {
         }))
     }
 
+    /// The text of what the answer under way is the result of: of EXECUTE and FETCH what they run. `None` if it is not whole,
+    /// or not sure.
+    pub(super) fn running(&mut self) -> Option<Bytes> {
+        if let Some(source) = self.source() {
+            return Some(source.sql);
+        }
+        self.take_apart_if(|_| true);
+        self.statement().filter(|text| !text.truncated)?.sql
+    }
+
     /// Whether the answer under way is the first one to a string of several statements.
     pub(super) fn is_first_of_several(&self) -> bool {
         let Some(Ask::Query(text)) = self.queue.front().map(|request| &request.ask) else {
@@ -76,6 +88,10 @@ impl Pipeline {
 
     /// Finds the statements of the query string that is being answered, once, if any of them may name something.
     fn take_apart(&mut self) {
+        self.take_apart_if(sql_names::may_name);
+    }
+
+    fn take_apart_if(&mut self, wanted: fn(&[u8]) -> bool) {
         if self.parts.is_some() {
             return;
         }
@@ -89,7 +105,7 @@ impl Pipeline {
         let Some(sql) = text.sql.as_deref().filter(|_| !text.truncated) else {
             return;
         };
-        if !sql_names::is_single(sql) && sql_names::may_name(sql) {
+        if !sql_names::is_single(sql) && wanted(sql) {
             let split = self.split.zip(std::str::from_utf8(sql).ok());
             self.parts = Some(split.map_or_else(Vec::new, |(split, sql)| split(sql)));
         }

@@ -3,22 +3,15 @@
 use pg_wire::{Format, Outcome};
 use subjects::{SubjectColumn, canonical};
 
-use super::{Asked, Gathered, TABLE, is_of, plain::plain};
+use super::{Asked, Gathered, every::every, is_column};
+use crate::relations::told;
 
 /// Adds them; whether all records of the object that the statement touched are among them.
 pub(super) fn add(of: &SubjectColumn, asked: &Asked<'_>, gathered: &mut Gathered<'_>) -> bool {
     let (statement, result) = (asked.statement, asked.result);
-    // Which table a number means is said by nobody: it is the one that the text names, if that is one.
-    let only = statement.parsed
-        && statement
-            .objects
-            .iter()
-            .all(|object| object.kind != TABLE || is_of(object, of));
-    let plain = plain(&statement.redacted, &of.column);
-    if !only || !plain.sure {
-        return false;
-    }
-    let ended = plain.every && matches!(result.outcome, Outcome::Ok | Outcome::Suspended);
+    let ended = statement.parsed
+        && matches!(result.outcome, Outcome::Ok | Outcome::Suspended)
+        && every(&statement.redacted, &of.name);
     let Some(rows) = result.kept.as_deref() else {
         // A query of no rows read no record; an aggregate has one always.
         return ended && result.rows == 0 && !result.columns.is_empty();
@@ -28,14 +21,13 @@ pub(super) fn add(of: &SubjectColumn, asked: &Asked<'_>, gathered: &mut Gathered
         // An update of the column itself gives back what it is now.
         && (!gathered.sources.written || statement.command == "INSERT");
     let mut found = false;
+    let told = told(statement, &result.columns);
     for (place, kept) in rows.columns().iter().enumerate() {
-        let Some(column) = result.columns.get(usize::from(kept.index)) else {
-            complete = false;
+        let index = usize::from(kept.index);
+        let column = result.columns.get(index).zip(told.get(index).and_then(Option::as_ref));
+        let Some((column, _)) = column.filter(|(_, told)| is_column(statement, told, of)) else {
             continue;
         };
-        if column.name.as_ref() != of.column.as_bytes() {
-            continue;
-        }
         found = true;
         for value in rows.values(place).flatten() {
             // Text in another encoding is not converted here.
