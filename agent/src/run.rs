@@ -20,6 +20,7 @@ use anyhow::{Context as _, anyhow};
 use attribution::Host;
 use ebpf_abi::Wishes;
 use proto::v1;
+use subjects::Classification;
 use tap_core::{Redaction, Sensitive, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -102,7 +103,7 @@ const RECORD_LIMIT: u64 = 1 << 30;
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let usable = configure(&args).map_err(anyhow::Error::from).and_then(|config| {
         // Read again where it is used; a mistake in it is to be read before anything is attached.
-        volume::open(&config.volume)?;
+        volume::open(&config.volume, &Classification::default())?;
         Ok(config)
     });
     let config = match usable {
@@ -225,7 +226,7 @@ impl Opened {
             .map(|(path, limit)| SegmentFile::create(path, *limit))
             .transpose()?;
         let metrics = config.metrics.listen.map(metrics::listen).transpose()?;
-        let volume = volume::open(&config.volume)?;
+        let volume = volume::open(&config.volume, &Classification::default())?;
         let control = Control::open(&config.control_socket())?;
         identity.began()?;
         let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use proto::v1;
 use settings::Watched;
 use sha2::{Digest as _, Sha256};
+use subjects::Classification;
 use tracing::{error, info};
 use volume::{MAX_FILE_BYTES, Policy, Volume};
 
@@ -31,6 +32,8 @@ pub struct PolicyFile {
     rules: usize,
     looked: Instant,
     refused: u64,
+    /// What is sensitive beside.
+    classification: Classification,
 }
 
 /// What is to be told, and the policy that is in effect from now on, if there is a new one.
@@ -41,31 +44,36 @@ pub struct Change {
     pub policy: Option<Policy>,
 }
 
-/// Reads the policy that a configuration names.
+/// Reads the policy that a configuration names. What `classification` names is sensitive, too.
 ///
 /// # Errors
 ///
 /// One line that says what is wrong, and in which line of the file.
-pub fn open(config: &VolumeConfig) -> anyhow::Result<Option<(PolicyFile, Volume)>> {
+pub fn open(
+    config: &VolumeConfig,
+    classification: &Classification,
+) -> anyhow::Result<Option<(PolicyFile, Volume)>> {
     let Some(path) = &config.policy else {
         return Ok(None);
     };
     let unreadable = || format!("cannot read the volume policy {}", path.display());
     let (watched, text) = Watched::open(path, MAX_FILE_BYTES).with_context(unreadable)?;
-    let policy = parse(path, &text)?;
+    let policy = parse(path, &text, classification)?;
     let file = PolicyFile {
         watched,
         sha256: Sha256::digest(&text).to_vec(),
         rules: policy.len(),
         looked: Instant::now(),
         refused: 0,
+        classification: classification.clone(),
     };
     let window_ns = config.window_s.saturating_mul(1_000_000_000);
     Ok(Some((file, Volume::new(policy, window_ns))))
 }
 
-fn parse(path: &Path, text: &str) -> anyhow::Result<Policy> {
-    Policy::parse(text, &[]).with_context(|| format!("the volume policy {} cannot be used", path.display()))
+fn parse(path: &Path, text: &str, classification: &Classification) -> anyhow::Result<Policy> {
+    Policy::parse(text, classification)
+        .with_context(|| format!("the volume policy {} cannot be used", path.display()))
 }
 
 impl PolicyFile {
@@ -92,7 +100,7 @@ impl PolicyFile {
         let sha256 = text.as_ref().map(|text| Sha256::digest(text).to_vec());
         let sha256 = sha256.unwrap_or_default();
         let former = self.sha256.clone();
-        match text.and_then(|text| parse(&path, &text)) {
+        match text.and_then(|text| parse(&path, &text, &self.classification)) {
             // Written anew as it was: nothing changed.
             Ok(_) if sha256 == former => None,
             Ok(policy) => {
@@ -146,9 +154,14 @@ mod tests {
             policy: Some(path.to_owned()),
             window_s: 10,
         };
-        assert!(open(&config(&path)).is_err(), "there is none");
+        assert!(
+            open(&config(&path), &Classification::default()).is_err(),
+            "there is none"
+        );
         fs::write(&path, "[[rule]]\nkeep = \"rollup\"\n").expect("written");
-        let (mut file, volume) = open(&config(&path)).expect("a policy").expect("one is named");
+        let (mut file, volume) = open(&config(&path), &Classification::default())
+            .expect("a policy")
+            .expect("one is named");
         assert_eq!((volume.policy().len(), file.at_start().rules), (1, 1));
         let mut look = |text: &str| {
             fs::write(&path, text).expect("written");

@@ -7,6 +7,7 @@
 mod always;
 mod durations;
 mod policy;
+mod records;
 mod rule;
 mod session;
 mod verdict;

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use sql_meaning::ObjectRef;
+use subjects::Classification;
 use toml::Spanned;
 use wildmatch::WildMatch;
 
@@ -47,15 +48,30 @@ const MAX_PATTERNS: usize = 10_000;
 pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     sensitive: Vec<ObjectPattern>,
+    /// Whose objects are, too.
+    classified: Classification,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// What becomes of statements on classified objects.
+    #[serde(default)]
+    classified: Classified,
     #[serde(default)]
     sensitive: Vec<String>,
     #[serde(default)]
     rule: Vec<Spanned<Entry>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Classified {
+    /// They are sensitive: each is an event.
+    #[default]
+    Full,
+    /// Rules decide, as of any other; whose records they touched stands in the roll-up.
+    Rollup,
 }
 
 #[derive(Deserialize)]
@@ -98,23 +114,20 @@ impl Listed {
 }
 
 impl Policy {
-    /// Reads a file's text. `sensitive`: patterns of objects that are sensitive, beside those that the file names.
+    /// Reads a file's text. `classification` says which objects are sensitive beside those that the file names, unless it says
+    /// otherwise.
     ///
     /// # Errors
     ///
     /// What is wrong, and in which line. A file with a mistake is refused as a whole.
-    pub fn parse(text: &str, sensitive: &[String]) -> Result<Self, PolicyError> {
+    pub fn parse(text: &str, classification: &Classification) -> Result<Self, PolicyError> {
         let file: File =
             toml::from_str(text).map_err(|error| PolicyError::Malformed(in_one_line(&error.to_string())))?;
         let lists = file.rule.iter().flat_map(|entry| lists(entry.as_ref()));
         let patterns = lists.map(|(_, list)| list.texts().len()).sum::<usize>();
         for (of, found, most) in [
             ("rules", file.rule.len(), MAX_RULES),
-            (
-                "patterns",
-                patterns + file.sensitive.len() + sensitive.len(),
-                MAX_PATTERNS,
-            ),
+            ("patterns", patterns + file.sensitive.len(), MAX_PATTERNS),
         ] {
             if found > most {
                 return Err(PolicyError::TooMany { of, found, most });
@@ -127,10 +140,14 @@ impl Policy {
             let rule = rule(place, entry.as_ref());
             rules.push(rule.map_err(|what| PolicyError::Rule { line, what })?);
         }
-        let sensitive = file.sensitive.iter().chain(sensitive);
+        let sensitive = file.sensitive.iter();
         Ok(Self {
             rules,
             sensitive: sensitive.map(|text| ObjectPattern::new(text)).collect(),
+            classified: match file.classified {
+                Classified::Full => classification.clone(),
+                Classified::Rollup => Classification::default(),
+            },
         })
     }
 
@@ -156,7 +173,11 @@ impl Policy {
 
     /// Whether one of these may be an object that is said to be sensitive.
     pub(crate) fn is_sensitive(&self, objects: &[&ObjectRef]) -> bool {
-        rule::any(&self.sensitive, objects)
+        let is_classified = |object: &&ObjectRef| {
+            self.classified
+                .is_sensitive(object.schema.as_deref(), &object.name)
+        };
+        rule::any(&self.sensitive, objects) || objects.iter().any(is_classified)
     }
 }
 
@@ -263,7 +284,9 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        Policy::parse(text, &[]).expect_err("no policy").to_string()
+        Policy::parse(text, &Classification::default())
+            .expect_err("no policy")
+            .to_string()
     }
 
     #[test]
@@ -312,8 +335,12 @@ mod tests {
     #[test]
     fn a_rule_has_a_name() {
         let text = "[[rule]]\nkeep = \"full\"\n[[rule]]\nname = \"bench\"\nkeep = \"rollup\"\nrole = [\"a\", \"b*\"]\n";
-        let policy = Policy::parse(text, &[]).expect("a policy");
+        let policy = Policy::parse(text, &Classification::default()).expect("a policy");
         assert_eq!((policy.len(), policy.name(0), policy.name(1)), (2, "1", "bench"));
-        assert!(Policy::parse("", &[]).expect("a policy").is_empty());
+        assert!(
+            Policy::parse("", &Classification::default())
+                .expect("a policy")
+                .is_empty()
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proto::v1;
 use tap_core::{Body, EffectiveRole, Event, Final, Query, SessionFacts};
 
-use crate::{durations::Durations, verdict::Candidates};
+use crate::{durations::Durations, records, verdict::Candidates};
 
 /// Equal executions of one session, as one.
 #[derive(Clone, Debug)]
@@ -266,12 +266,16 @@ impl Rolled {
             && same(Some(&own.columns), Some(&query.columns))
             && own.effective_role == query.effective_role
             && same(own.asserted.as_ref(), query.asserted.as_ref())
+            && records::can_be_united(own.touched.as_deref(), query.touched.as_deref())
     }
 
     fn add(&mut self, event: &Event) {
         let (Body::Query(own), Body::Query(query)) = (&mut self.event.body, &event.body) else {
             return;
         };
+        if let (Some(own), Some(more)) = (&mut own.touched, &query.touched) {
+            records::unite(own, more);
+        }
         let sum = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
         own.rows = own.rows.saturating_add(query.rows);
         own.rows_affected = sum(own.rows_affected, query.rows_affected);
@@ -294,6 +298,9 @@ impl Rolled {
         };
         own.tag = own.tag.as_ref().map(|_| without_counts(own).into());
         own.params = Arc::default();
+        if let Some(touched) = &mut own.touched {
+            touched.params = Vec::new();
+        }
         own.original_bytes = 0;
         own.digest = None;
         own.transaction = 0;

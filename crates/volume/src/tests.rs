@@ -4,9 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use proto::v1;
 use sql_meaning::Interpreter;
+use subjects::{Classification, LISTED_TOKENS, Token, Told as ToldTokens};
 use tap_core::{
-    Body, EffectiveRole, Endpoint, Event, ExchangeKind, Final, Outcome, Phase, Query, SessionFacts, Times,
-    TransactionEnd, Transport,
+    Body, EffectiveRole, Endpoint, Event, ExchangeKind, Final, Outcome, Phase, Query, SessionFacts, Sources,
+    Subject, Times, Touched, TransactionEnd, Transport,
 };
 
 use super::*;
@@ -68,6 +69,7 @@ fn query(text: &str, tag: &str) -> Query {
         index: 0,
         param_count: 0,
         params: Arc::default(),
+        touched: None,
         phase: Phase::Complete,
         outcome: Outcome::Ok,
         tag: Some(tag.into()),
@@ -101,7 +103,10 @@ fn event(facts: &Arc<SessionFacts>, at: u64, body: Body) -> Event {
 }
 
 fn volume(policy: &str) -> Volume {
-    Volume::new(Policy::parse(policy, &[]).expect("a policy"), 1_000)
+    Volume::new(
+        Policy::parse(policy, &Classification::default()).expect("a policy"),
+        1_000,
+    )
 }
 
 const ROLL: &str = "[[rule]]\nkeep = \"rollup\"\nname = \"all\"\n";
@@ -526,4 +531,70 @@ impl Sums {
             _ => {}
         }
     }
+}
+
+const CLASSIFICATION: &str =
+    "[[column]]\nobject = \"public.customers\"\ncolumn = \"id\"\ntype = \"bigint\"\nsubject = true\n";
+
+#[test]
+fn a_roll_up_has_the_records_of_all_its_executions() {
+    let (facts, who) = (facts(1), who(v1::Confidence::Observed));
+    let classification = Classification::parse(CLASSIFICATION).expect("a classification");
+    let of = Arc::new(classification.all_subjects().next().expect("one").clone());
+    let touching = |numbers: std::ops::Range<usize>, complete| {
+        let mut tokens: Vec<Token> = numbers
+            .map(|number| Token((number as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()))
+            .collect();
+        tokens.sort_unstable();
+        let mut query = query("SELECT a FROM customers WHERE id = 5", "SELECT 1");
+        query.touched = Some(Box::new(Touched {
+            subjects: vec![Subject {
+                of: Arc::clone(&of),
+                key: "k1".into(),
+                told: ToldTokens {
+                    tokens,
+                    ..ToldTokens::default()
+                },
+                complete,
+                sources: Sources::default(),
+            }],
+            params: Vec::new(),
+        }));
+        event(&facts, 1, Body::Query(Box::new(query)))
+    };
+    let policy = format!("classified = \"rollup\"\n{ROLL}");
+    let parsed = |text: &str| Policy::parse(text, &classification).expect("a policy");
+    // Unless the policy says so, a classified object is sensitive.
+    let mut volume = Volume::new(parsed(ROLL), 1);
+    assert!(volume.take(touching(0..1, true), Some(&who), 1).is_some());
+    volume.change(parsed(&policy));
+    for one in [0..3, 2..5, 4..6] {
+        assert!(volume.take(touching(one, true), Some(&who), 1).is_none());
+    }
+    // Not as sure as the others; and more than one event lists, twice.
+    volume.take(touching(7..8, false), Some(&who), 1);
+    for n in 1..=2 {
+        volume.take(
+            touching(n * 10_000..n * 10_000 + LISTED_TOKENS, true),
+            Some(&who),
+            1,
+        );
+    }
+    volume.flush();
+    let tokens: Vec<(u64, usize)> = told(&mut volume)
+        .into_iter()
+        .map(|told| {
+            let (event, executions) = match told {
+                Told::Single(event, _) => (event, 1),
+                Told::Rollup(roll) => (roll.event.clone(), roll.executions),
+            };
+            let Body::Query(query) = event.body else {
+                panic!("a query")
+            };
+            let subject = query.touched.expect("something").subjects.remove(0);
+            assert!(subject.told.tokens.is_sorted());
+            (executions, subject.told.tokens.len())
+        })
+        .collect();
+    assert_eq!(tokens, [(3, 6), (1, 1), (1, LISTED_TOKENS), (1, LISTED_TOKENS)]);
 }

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use subjects::Classification;
+
 use super::*;
 use crate::record::{Gathered, event, tests::answered};
 
@@ -426,7 +428,10 @@ fn a_roll_up_is_what_the_rule_says() {
         confidence: v1::Confidence::Observed.into(),
         ..v1::Attribution::default()
     });
-    let policy = volume::Policy::parse("[[rule]]\nkeep = \"rollup\"\nname = \"all\"\n", &[]);
+    let policy = volume::Policy::parse(
+        "[[rule]]\nkeep = \"rollup\"\nname = \"all\"\n",
+        &Classification::default(),
+    );
     let mut volume = volume::Volume::new(policy.expect("a policy"), 1);
     let session = facts(3);
     let mut encoder = Encoder::default();

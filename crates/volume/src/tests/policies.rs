@@ -6,7 +6,11 @@ fn verdict_of(
     policy: &str,
     change: impl FnOnce(&mut SessionFacts, &mut v1::Attribution, &mut Query),
 ) -> Verdict {
-    let policy = Policy::parse(policy, &["secret.salar*".to_owned()]).expect("a policy");
+    let policy = Policy::parse(
+        &format!("sensitive = [\"secret.salar*\"]\n{policy}"),
+        &Classification::default(),
+    )
+    .expect("a policy");
     let (mut facts, mut who) = ((*facts(1)).clone(), (*who(v1::Confidence::Observed)).clone());
     let mut query = query("SELECT a FROM public.t WHERE b = 1", "SELECT 1");
     change(&mut facts, &mut who, &mut query);
@@ -107,7 +111,7 @@ fn what_is_not_known_is_recorded_in_full() {
         verdict_of(OFF, |_, who, _| who.principal = "unknown".into()),
         Verdict::Full
     );
-    let policy = Policy::parse(OFF, &[]).expect("a policy");
+    let policy = Policy::parse(OFF, &Classification::default()).expect("a policy");
     let query = query("SELECT 1", "SELECT 1");
     assert_eq!(policy.verdict(&facts(1), None, &query), Verdict::Full);
 }
@@ -236,6 +240,6 @@ fn another_policy_counts_from_where_it_came() {
     volume.change(Policy::default());
     assert_eq!(told(&mut volume).len(), 1, "by the former one");
     assert!(volume.take(one(), Some(&who), 1).is_some());
-    volume.change(Policy::parse(OFF, &[]).expect("a policy"));
+    volume.change(Policy::parse(OFF, &Classification::default()).expect("a policy"));
     assert!(volume.take(one(), Some(&who), 1).is_none() && volume.totals().left_out == 1);
 }
