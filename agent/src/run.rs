@@ -20,7 +20,6 @@ use anyhow::{Context as _, anyhow};
 use attribution::Host;
 use ebpf_abi::Wishes;
 use proto::v1;
-use subjects::Classification;
 use tap_core::{Redaction, Sensitive, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -102,8 +101,9 @@ const RECORD_LIMIT: u64 = 1 << 30;
 /// One line that says what is wrong and what to do.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let usable = configure(&args).map_err(anyhow::Error::from).and_then(|config| {
-        // Read again where it is used; a mistake in it is to be read before anything is attached.
-        volume::open(&config.volume, &Classification::default())?;
+        // The other process reads them again, with the rights that it has; a mistake is to be read before anything is attached.
+        let sensitive = sensitive::read(&config.subjects)?;
+        volume::open(&config.volume, sensitive.as_deref())?;
         Ok(config)
     });
     let config = match usable {
@@ -113,11 +113,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    // The other process reads it again, with the rights that it has.
-    if let Err(problem) = sensitive::read(&config.subjects) {
-        eprintln!("pgwitness-agent: {problem:#}");
-        return Ok(ExitCode::from(2));
-    }
     if args.check_config {
         print!("{}", toml::to_string(&config)?);
         return Ok(ExitCode::SUCCESS);
@@ -226,7 +221,7 @@ impl Opened {
             .map(|(path, limit)| SegmentFile::create(path, *limit))
             .transpose()?;
         let metrics = config.metrics.listen.map(metrics::listen).transpose()?;
-        let volume = volume::open(&config.volume, &Classification::default())?;
+        let volume = volume::open(&config.volume, sensitive.as_deref())?;
         let control = Control::open(&config.control_socket())?;
         identity.began()?;
         let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());

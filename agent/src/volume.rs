@@ -12,6 +12,7 @@ use proto::v1;
 use settings::Watched;
 use sha2::{Digest as _, Sha256};
 use subjects::Classification;
+use tap_core::Sensitive;
 use tracing::{error, info};
 use volume::{MAX_FILE_BYTES, Policy, Volume};
 
@@ -44,28 +45,30 @@ pub struct Change {
     pub policy: Option<Policy>,
 }
 
-/// Reads the policy that a configuration names. What `classification` names is sensitive, too.
+/// Reads the policy that a configuration names. What the classification of `sensitive` names is sensitive for it, too.
 ///
 /// # Errors
 ///
 /// One line that says what is wrong, and in which line of the file.
 pub fn open(
     config: &VolumeConfig,
-    classification: &Classification,
+    sensitive: Option<&Sensitive>,
 ) -> anyhow::Result<Option<(PolicyFile, Volume)>> {
     let Some(path) = &config.policy else {
         return Ok(None);
     };
     let unreadable = || format!("cannot read the volume policy {}", path.display());
     let (watched, text) = Watched::open(path, MAX_FILE_BYTES).with_context(unreadable)?;
-    let policy = parse(path, &text, classification)?;
+    let classification = sensitive.map(|sensitive| sensitive.classification.clone());
+    let classification = classification.unwrap_or_default();
+    let policy = parse(path, &text, &classification)?;
     let file = PolicyFile {
         watched,
         sha256: Sha256::digest(&text).to_vec(),
         rules: policy.len(),
         looked: Instant::now(),
         refused: 0,
-        classification: classification.clone(),
+        classification,
     };
     let window_ns = config.window_s.saturating_mul(1_000_000_000);
     Ok(Some((file, Volume::new(policy, window_ns))))
@@ -154,12 +157,9 @@ mod tests {
             policy: Some(path.to_owned()),
             window_s: 10,
         };
-        assert!(
-            open(&config(&path), &Classification::default()).is_err(),
-            "there is none"
-        );
+        assert!(open(&config(&path), None).is_err(), "there is none");
         fs::write(&path, "[[rule]]\nkeep = \"rollup\"\n").expect("written");
-        let (mut file, volume) = open(&config(&path), &Classification::default())
+        let (mut file, volume) = open(&config(&path), None)
             .expect("a policy")
             .expect("one is named");
         assert_eq!((volume.policy().len(), file.at_start().rules), (1, 1));

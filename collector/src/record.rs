@@ -155,6 +155,10 @@ impl From<v1::Event> for Record {
         Self {
             subjects: match &mut event.body {
                 Some(event::Body::Query(query)) => std::mem::take(&mut query.subjects),
+                Some(event::Body::Rollup(rollup)) => match &mut rollup.query {
+                    Some(query) => std::mem::take(&mut query.subjects),
+                    None => Vec::new(),
+                },
                 _ => Vec::new(),
             },
             seq: event.seq,

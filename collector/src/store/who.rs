@@ -146,7 +146,7 @@ impl Store {
         page::in_time(async {
             let events = asked.span.of(session.table("events").await?)?;
             let names_it = asked.names_it();
-            let statements = events.clone().filter(col("kind").eq(lit("query")))?;
+            let statements = events.clone().filter(col("executions").is_not_null())?;
             let statements = statements.with_column("names_it", names_it)?;
             session.register_table("statements", statements.into_view())?;
             session.register_table("told", asked.told(&session).await?.into_view())?;
@@ -379,7 +379,7 @@ const TOLD: &str = "SELECT log_index, seq, bool_or(searchable) AS searchable, bo
 
 /// The reasons on the object come first; of the others, it is not known whether they have to do with it. What does not know
 /// something is never taken for what has nothing to do with it.
-const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, \
+const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
       CASE WHEN t.covered OR f.seq IS NOT NULL OR (s.phase = 'parse' AND s.outcome = 'error') THEN NULL \
            WHEN t.searchable THEN 'not all of its records are known' \
            WHEN t.seq IS NOT NULL THEN 'its records are of another key or type, or not known' \
@@ -391,7 +391,7 @@ const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.
       END AS because, CASE WHEN s.names_it OR t.seq IS NOT NULL THEN true END AS on_object \
     FROM statements s LEFT JOIN told t ON s.log_index = t.log_index AND s.seq = t.seq \
     LEFT JOIN found f ON s.log_index = f.log_index AND s.seq = f.seq), \
-    counted AS (SELECT on_object, principal, confidence, because, count(*) AS statements, \
+    counted AS (SELECT on_object, principal, confidence, because, sum(executions) AS statements, \
       array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
       min(ts_start) AS first_seen, max(ts_start) AS last_seen \
       FROM judged WHERE because IS NOT NULL GROUP BY on_object, principal, confidence, because) \

@@ -3,22 +3,20 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Found;
-use super::scene::Scene;
+use super::scene::{Scene, event, of};
 
 /// Half of it waits, half is left out: five and six digits are of one length each, so that bytes can be counted as statements.
 const SCRIPT: &str = "\\set aid random(10000, 99999)\n\\set tid random(1, 9)\n\
                       SELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n\
                       SELECT tbalance FROM pgbench_tellers WHERE tid = :tid;\n";
 const POLICY: &str = "[[rule]]\nkeep = \"off\"\nname = \"tellers\"\nobject = \"pgbench_tellers\"\n[[rule]]\nkeep = \"rollup\"\n";
-/// Of both requests as sent: tag, length, text, zero.
-const REQUESTS: [u64; 2] = [
-    5 + "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;".len() as u64 + 1,
-    5 + "SELECT tbalance FROM pgbench_tellers WHERE tid = 1;".len() as u64 + 1,
-];
+/// Bytes of the two requests as sent: tag, length, text, zero.
+const ACCOUNTS: u64 = 5 + "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;".len() as u64 + 1;
+const TELLERS: u64 = 5 + "SELECT tbalance FROM pgbench_tellers WHERE tid = 1;".len() as u64 + 1;
 const CLIENTS: u64 = 2;
 const SECONDS: u64 = 24;
 /// So long that what waits at the kill is seconds old.
@@ -53,7 +51,7 @@ pub(super) async fn run(keep: bool) -> Result<Found> {
     }
     let transactions = bench.finish(Duration::from_secs(SECONDS + 60)).await?;
     scene.tap.stop().await?;
-    let sent = transactions * (REQUESTS[0] + REQUESTS[1]);
+    let sent = transactions * (ACCOUNTS + TELLERS);
     let told = |what: &str| {
         scene.stored(&format!(
             "SELECT sum({what}) AS n FROM queries WHERE principal LIKE '%killed%' AND statement LIKE '%abalance%' ORDER BY n"
@@ -63,7 +61,7 @@ pub(super) async fn run(keep: bool) -> Result<Found> {
     let left_out = left_out(&scene)?;
     let missing = missing(&scene)?;
     // Nothing that was sent is silent: it is told, left out by a number that is told, or in a gap.
-    let accounted = bytes + left_out * REQUESTS[1] + missing;
+    let accounted = bytes + left_out * TELLERS + missing;
     (found.statements, found.told, found.left_out) = (transactions * 2, executions, left_out);
     if accounted < sent {
         found
@@ -87,7 +85,7 @@ pub(super) async fn run(keep: bool) -> Result<Found> {
     found.more.extend([
         ("bytes_sent".to_owned(), json!(sent)),
         ("bytes_told".to_owned(), json!(bytes)),
-        ("bytes_left_out".to_owned(), json!(left_out * REQUESTS[1])),
+        ("bytes_left_out".to_owned(), json!(left_out * TELLERS)),
         ("bytes_missing".to_owned(), json!(missing)),
     ]);
     scene.close(keep);
@@ -101,8 +99,11 @@ fn left_out(scene: &Scene) -> Result<u64> {
     )?;
     let (mut sum, mut newest) = (0, 0);
     for row in rows {
-        let event: Value = serde_json::from_str(row["event"].as_str().context("no event")?)?;
-        match event["heartbeat"]["counters"]["left_out"].as_u64() {
+        let event = event(&row)?;
+        match event
+            .pointer("/heartbeat/counters/left_out")
+            .and_then(Value::as_u64)
+        {
             Some(count) => newest = count,
             None => sum += std::mem::take(&mut newest),
         }
@@ -115,13 +116,13 @@ fn missing(scene: &Scene) -> Result<u64> {
     let rows = scene.answer("SELECT seq, event FROM gaps ORDER BY agent, seq")?;
     let mut sum = 0;
     for row in rows {
-        let event: Value = serde_json::from_str(row["event"].as_str().context("no event")?)?;
-        let loss = &event["loss"];
-        if loss["direction"] != "frontend" {
+        let event = event(&row)?;
+        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        if text("/loss/direction") != "frontend" {
             continue;
         }
-        sum += loss["bytes_missing"].as_u64().unwrap_or(0);
-        let detail = loss["detail"].as_str().unwrap_or_default();
+        sum += of(&event, "/loss/bytes_missing");
+        let detail = text("/loss/detail");
         if let Some((bytes, _)) = detail.split_once(" bytes were seen") {
             sum += bytes.parse::<u64>().unwrap_or(0);
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Found;
-use super::scene::Scene;
+use super::scene::{Scene, event};
 
 const ROLLUP: &str = "[[rule]]\nkeep = \"rollup\"\n";
 const OFF: &str =
@@ -80,8 +80,13 @@ pub(super) async fn run(keep: bool) -> Result<Found> {
 fn left_out(scene: &Scene) -> Result<u64> {
     let rows = scene.answer("SELECT seq, event FROM events WHERE kind = 'heartbeat' ORDER BY agent, seq")?;
     let newest = rows.last().context("no heartbeat")?;
-    let event: Value = serde_json::from_str(newest["event"].as_str().context("no event")?)?;
-    let rules = event["heartbeat"]["left_out"].as_array().into_iter().flatten();
-    let named = rules.filter(|rule| rule["rule"] == "noise");
-    Ok(named.filter_map(|rule| rule["statements"].as_u64()).sum())
+    let event = event(newest)?;
+    let rules = event.pointer("/heartbeat/left_out").and_then(Value::as_array);
+    let named = rules
+        .into_iter()
+        .flatten()
+        .filter(|rule| rule.get("rule").and_then(Value::as_str) == Some("noise"));
+    Ok(named
+        .filter_map(|rule| rule.get("statements").and_then(Value::as_u64))
+        .sum())
 }

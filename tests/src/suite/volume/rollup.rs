@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Found;
-use super::scene::{Scene, bytes_below};
+use super::scene::{Scene, bytes_below, event, of};
 use crate::screen::progress;
 
 /// Name, script, protocol, statements of one transaction.
@@ -80,25 +80,25 @@ pub(super) async fn run(seconds: u64, full: bool, keep: bool) -> Result<Found> {
 fn judge(found: &mut Found, scene: &Scene, name: &str, texts: &[&str], transactions: u64) -> Result<()> {
     let whose = format!("principal LIKE '%/unit/%{name}%' AND outcome = 'ok' AND confidence = 'observed'");
     for text in texts {
-        let of = |what: &str, plus: &str| {
+        let told_of = |what: &str| {
             scene.stored(&format!(
-                "SELECT {what} AS n FROM queries WHERE {whose} AND upper(statement) LIKE upper('{text}%') {plus} ORDER BY n"
+                "SELECT {what} AS n FROM queries WHERE {whose} AND upper(statement) LIKE upper('{text}%') ORDER BY n"
             ))
         };
-        let told = of("sum(executions)", "")?;
+        let told = told_of("sum(executions)")?;
         found.told += told;
         found.equal(&format!("{name}: {text}"), told, transactions);
         if text.starts_with("SELECT") {
             found.equal(
                 &format!("{name}: rows of {text}"),
-                of("sum(rows)", "")?,
+                told_of("sum(rows)")?,
                 transactions,
             );
         }
         if text.starts_with("UPDATE") || text.starts_with("INSERT") {
             found.equal(
                 &format!("{name}: rows that {text} changed"),
-                of("sum(rows_affected)", "")?,
+                told_of("sum(rows_affected)")?,
                 transactions,
             );
         }
@@ -109,20 +109,20 @@ fn judge(found: &mut Found, scene: &Scene, name: &str, texts: &[&str], transacti
     );
     let mut ends = [0; 3];
     for row in scene.answer(&sql)? {
-        let event = row.get("event").and_then(Value::as_str).context("no event")?;
-        let event: Value = serde_json::from_str(event)?;
-        let number = |key: &str| event["rollup"][key].as_u64().unwrap_or(0);
-        let durations = event["rollup"]["durations"].as_array().into_iter().flatten();
-        let measured: u64 = durations.filter_map(Value::as_u64).sum();
+        let event = event(&row)?;
+        let number = |key: &str| of(&event, &format!("/rollup/{key}"));
+        let durations = event.pointer("/rollup/durations").and_then(Value::as_array);
+        let measured: u64 = durations.into_iter().flatten().filter_map(Value::as_u64).sum();
         found.equal(&format!("{name}: durations"), measured, number("executions"));
         for (sum, key) in ends.iter_mut().zip(["executions", "committed", "open"]) {
             *sum += number(key);
         }
     }
+    let [executions, committed, open] = ends;
     found.equal(
         &format!("{name}: executions by their end"),
-        ends[1] + ends[2],
-        ends[0],
+        committed + open,
+        executions,
     );
     for (what, sql) in [
         ("gaps", "SELECT count(*) AS n FROM gaps ORDER BY n"),

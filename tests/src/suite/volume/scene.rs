@@ -11,7 +11,7 @@ use super::PATIENCE;
 use crate::cluster::{Cluster, DATABASE, Witness};
 use crate::process::Process;
 use crate::program::Program;
-use crate::record::{query_folder, query_live};
+use crate::record::query_folder;
 use crate::route::Route;
 use crate::tap::{Redaction, Settings, Tap};
 
@@ -91,11 +91,6 @@ impl Scene {
         Ok(u64::try_from(row.get::<_, i64>(0))?)
     }
 
-    /// One number of the running collector.
-    pub(super) fn live(&self, sql: &str) -> Result<u64> {
-        number(query_live(self.tap.http_port(), sql)?)
-    }
-
     /// One number of the stopped collector; `sql` gives one row.
     pub(super) fn stored(&self, sql: &str) -> Result<u64> {
         number(self.answer(sql)?)
@@ -113,6 +108,17 @@ impl Scene {
             crate::screen::progress(&format!("  kept: {}", folder.display()));
         }
     }
+}
+
+/// The whole event of a row.
+pub(super) fn event(row: &Value) -> Result<Value> {
+    let text = row.get("event").and_then(Value::as_str).context("no event")?;
+    serde_json::from_str(text).context("an event")
+}
+
+/// A number in an event; 0 where it is absent.
+pub(super) fn of(event: &Value, pointer: &str) -> u64 {
+    event.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 
 impl Bench {
