@@ -17,7 +17,10 @@ use pg_wire::{Column, Direction, Exchange, Format, KeptRows, Limits, Outcome, Se
 /// All columns of tables that are called `id`.
 fn ids(text: Option<&[u8]>, columns: &[Column]) -> Vec<u16> {
     let text = text.expect("a text");
-    assert!(text.starts_with(b"SELECT") && !text.contains(&b';'), "the statement alone");
+    assert!(
+        text.starts_with(b"SELECT") && !text.contains(&b';'),
+        "the statement alone"
+    );
     (0..)
         .zip(columns)
         .filter(|(_, column)| column.table_oid != 0 && column.name.as_ref() == b"id")

@@ -132,7 +132,8 @@ impl Watch {
                 return Vec::new();
             };
             let statement = reader.interpret(text);
-            let is_wanted = |told: &Told<'_>| wanted.iter().any(|subject| is_column(&statement, told, subject));
+            let is_wanted =
+                |told: &Told<'_>| wanted.iter().any(|subject| is_column(&statement, told, subject));
             (0..)
                 .zip(told(&statement, columns))
                 .filter(|(_, told)| told.as_ref().is_some_and(is_wanted))

@@ -224,10 +224,30 @@ fn rows_that_came_back() {
         ),
         // By whatever name it comes back.
         ("SELECT name AS id FROM customers", &["42"], &[], false),
-        ("SELECT x.id FROM (SELECT c.id FROM customers c) x", &["42"], &[42], false),
-        ("SELECT o.id FROM customers c JOIN orders o ON o.customer = c.id", &["42"], &[], false),
-        ("SELECT c.id FROM customers c JOIN orders o ON o.customer = c.id", &["42"], &[42], true),
-        ("SELECT c.id FROM customers c JOIN customers d ON d.id = c.boss", &["42"], &[42], false),
+        (
+            "SELECT x.id FROM (SELECT c.id FROM customers c) x",
+            &["42"],
+            &[42],
+            false,
+        ),
+        (
+            "SELECT o.id FROM customers c JOIN orders o ON o.customer = c.id",
+            &["42"],
+            &[],
+            false,
+        ),
+        (
+            "SELECT c.id FROM customers c JOIN orders o ON o.customer = c.id",
+            &["42"],
+            &[42],
+            true,
+        ),
+        (
+            "SELECT c.id FROM customers c JOIN customers d ON d.id = c.boss",
+            &["42"],
+            &[42],
+            false,
+        ),
     ] {
         let query = asked(sql, Some(rows), "SELECT 1");
         let (found, all, _) = said(&query);
@@ -239,7 +259,9 @@ fn rows_that_came_back() {
         None
     );
     let mut host = host(Redaction::Literals);
-    host.client(&[wire::query("SELECT 1; SELECT c.id AS customers_id FROM customers c; SELECT 2")]);
+    host.client(&[wire::query(
+        "SELECT 1; SELECT c.id AS customers_id FROM customers c; SELECT 2",
+    )]);
     host.server(&[
         wire::row_description(&[("?column?", 0, 0)]),
         wire::row("1"),

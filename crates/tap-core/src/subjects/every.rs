@@ -8,7 +8,15 @@ pub(super) fn every(redacted: &str, table: &str) -> bool {
     let word = |at: usize| tokens.get(at).and_then(Token::word);
     let count = |name: &str| tokens.iter().filter(|token| token.word() == Some(name)).count();
     let lossy = [
-        "with", "union", "intersect", "except", "group", "having", "distinct", "over", "lateral",
+        "with",
+        "union",
+        "intersect",
+        "except",
+        "group",
+        "having",
+        "distinct",
+        "over",
+        "lateral",
     ];
     let names = (0..tokens.len()).filter(|&at| {
         let before = at.checked_sub(1).and_then(|before| tokens.get(before));
@@ -96,23 +104,47 @@ mod tests {
     fn rows_that_are_touched_come_back() {
         for (text, expected) in [
             ("SELECT id FROM customers", true),
-            ("SELECT c.id AS x FROM public.customers AS c WHERE id > ? LIMIT ?", true),
-            ("SELECT customers.id FROM ONLY \"customers\" ORDER BY customers.name", true),
+            (
+                "SELECT c.id AS x FROM public.customers AS c WHERE id > ? LIMIT ?",
+                true,
+            ),
+            (
+                "SELECT customers.id FROM ONLY \"customers\" ORDER BY customers.name",
+                true,
+            ),
             ("SELECT id FROM orders JOIN customers USING (id)", true),
             ("SELECT id FROM orders, customers", true),
-            ("INSERT INTO customers (id, name) VALUES ($1, $2) RETURNING id", true),
-            ("UPDATE customers c SET name = ? WHERE c.id = ? RETURNING id", true),
-            ("DELETE FROM customers WHERE name = ? RETURNING customers.id", true),
+            (
+                "INSERT INTO customers (id, name) VALUES ($1, $2) RETURNING id",
+                true,
+            ),
+            (
+                "UPDATE customers c SET name = ? WHERE c.id = ? RETURNING id",
+                true,
+            ),
+            (
+                "DELETE FROM customers WHERE name = ? RETURNING customers.id",
+                true,
+            ),
             ("DECLARE c CURSOR FOR SELECT id FROM customers", true),
             ("TABLE customers", true),
             ("SELECT DISTINCT id FROM customers", false),
             ("SELECT id, count(*) FROM customers GROUP BY id", false),
             ("SELECT id, sum(x) OVER () FROM customers", false),
             ("SELECT id FROM customers a JOIN customers b USING (id)", false),
-            ("SELECT id FROM customers WHERE x IN (SELECT x FROM customers)", false),
+            (
+                "SELECT id FROM customers WHERE x IN (SELECT x FROM customers)",
+                false,
+            ),
             ("SELECT id FROM customers UNION SELECT id FROM customers", false),
-            ("WITH c AS (DELETE FROM customers RETURNING id) SELECT id FROM c", false),
-            ("MERGE INTO customers USING x ON true WHEN MATCHED THEN DELETE RETURNING id", false),
+            (
+                "WITH c AS (DELETE FROM customers RETURNING id) SELECT id FROM c",
+                false,
+            ),
+            (
+                "MERGE INTO customers USING x ON true WHEN MATCHED THEN DELETE RETURNING id",
+                false,
+            ),
             ("SELECT id FROM orders", false),
         ] {
             assert_eq!(every(text, "customers"), expected, "{text}");

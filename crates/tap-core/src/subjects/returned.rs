@@ -24,7 +24,10 @@ pub(super) fn add(of: &SubjectColumn, asked: &Asked<'_>, gathered: &mut Gathered
     let told = told(statement, &result.columns);
     for (place, kept) in rows.columns().iter().enumerate() {
         let index = usize::from(kept.index);
-        let column = result.columns.get(index).zip(told.get(index).and_then(Option::as_ref));
+        let column = result
+            .columns
+            .get(index)
+            .zip(told.get(index).and_then(Option::as_ref));
         let Some((column, _)) = column.filter(|(_, told)| is_column(statement, told, of)) else {
             continue;
         };
