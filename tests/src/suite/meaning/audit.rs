@@ -79,8 +79,7 @@ fn session(lines: Vec<Line>) -> Session {
             session.push(text, true, &mut early);
         } else if let Some((id, audited)) = line.message.strip_prefix("AUDIT: ").and_then(audited) {
             let running = session.requests.last_mut();
-            match running.filter(|request| !line.command_tag.starts_with("BIND") && request.may_run(&audited))
-            {
+            match running.filter(|_| line.command_tag != "BIND") {
                 Some(request) => request.take(id, audited),
                 None => early.push((id, audited)),
             }
