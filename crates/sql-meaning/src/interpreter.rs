@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::Statement;
 use crate::changes::effect;
 use crate::class::Class;
+use crate::columns::fill;
 use crate::fallback::{calls, query_tables, table_commands};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
@@ -103,7 +104,8 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
     let redacted = render(text, tokens);
     let mut found = Found::default();
     let recognised = recognise(phrase, &mut found);
-    let parsed = walk(phrase, numbered, &mut found);
+    let statements = walk(phrase, numbered, &mut found);
+    let parsed = !statements.is_empty();
     let queries = holds_query(&recognised.command, phrase);
     let front = phrase.head(MAX_SEARCHED_TOKENS);
     if queries {
@@ -131,6 +133,10 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
         _ => {}
     }
     let effect = effect(phrase, &recognised.command, found.calls_unknown);
+    let (values, outputs) = match numbered {
+        Some(_) => fill(&statements, &mut found.objects),
+        None => Default::default(),
+    };
     Statement {
         redacted: redacted.into(),
         fingerprint: fingerprint(phrase),
@@ -138,8 +144,8 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
         command: recognised.command,
         parsed,
         objects: found.objects,
-        values: found.values,
-        outputs: found.outputs,
+        values,
+        outputs,
         effect,
     }
 }

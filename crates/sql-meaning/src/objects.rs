@@ -17,7 +17,7 @@ use sqlparser::parser::Parser;
 use crate::functions::{is_built_in, is_servers_own};
 use crate::lexer::Kind;
 use crate::phrase::Phrase;
-use crate::{Access, ObjectRef, Output, ValueUse};
+use crate::{Access, ObjectRef};
 
 /// Longest text that is parsed. Parse time and the tree's memory grow with it; longer statements are bulk
 /// inserts, whose target the recogniser finds too.
@@ -41,8 +41,6 @@ pub(crate) const MAX_COLUMNS: usize = 1_664;
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) objects: Vec<ObjectRef>,
-    pub(crate) values: Vec<ValueUse>,
-    pub(crate) outputs: Vec<Output>,
     /// A function is called that is not the server's own.
     pub(crate) calls_unknown: bool,
     /// Functions that are called and are not the server's own: schema, name. No more than [`MAX_OBJECTS`].
@@ -112,15 +110,15 @@ impl Found {
     }
 }
 
-/// Parses the text and adds what its queries touch; answers whether the parser accepted it. `numbered` is the text with its
+/// Parses the text and adds what its queries touch; answers the statements, none if the parser does not accept it. `numbered` is the text with its
 /// literals' numbers in their place; without it the text is parsed as it is, and nothing of its columns is exact.
-pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found) -> bool {
+pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found) -> Vec<Statement> {
     if !within_limits(phrase) {
-        return false;
+        return Vec::new();
     }
     let text = numbered.map_or_else(|| readable(phrase), Cow::Borrowed);
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, &text) else {
-        return false;
+        return Vec::new();
     };
     let mut walk = Walk {
         found,
@@ -131,10 +129,7 @@ pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found
         // Breaks never: the answer carries nothing.
         let _ = statement.visit(&mut walk);
     }
-    if numbered.is_some() {
-        (found.values, found.outputs) = crate::columns::fill(&statements, &mut found.objects);
-    }
-    !statements.is_empty()
+    statements
 }
 
 /// The text as the parser reads it right. Places of all tokens but the hidden ones stay.

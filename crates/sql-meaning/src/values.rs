@@ -106,8 +106,8 @@ pub(crate) fn numbered(phrase: Phrase<'_>) -> String {
             continue;
         }
         if !is_value(token) {
-            // The parser does not know how `U&'…' UESCAPE '!'` goes on, and takes `ONLY` for a table.
-            if !(phrase.is(at, "UESCAPE") && around(phrase, at)) && !is_only(phrase, at) {
+            // The parser does not know how `U&'…' UESCAPE '!'` goes on.
+            if !(phrase.is(at, "UESCAPE") && around(phrase, at)) {
                 out.push_str(phrase.text(at));
             }
             continue;
@@ -135,15 +135,6 @@ fn needs_one_byte(phrase: Phrase<'_>, at: usize) -> bool {
             .is_some_and(|at| phrase.any(at, &["DELIMITER", "QUOTE", "ESCAPE"]))
     };
     before(1) || (before(2) && at.checked_sub(1).is_some_and(|at| phrase.is(at, "AS")))
-}
-
-/// `ONLY` before a table; the word is reserved.
-fn is_only(phrase: Phrase<'_>, at: usize) -> bool {
-    let table = matches!(phrase.kind(at + 1), Some(Kind::Word | Kind::Quoted)) || phrase.symbol(at + 1, "(");
-    let before = at.checked_sub(1);
-    phrase.is(at, "ONLY")
-        && table
-        && !before.is_some_and(|before| phrase.any(before, &["ROW", "ROWS", "READ"]))
 }
 
 /// Whether strings stand before and behind.
