@@ -28,8 +28,17 @@ fn ids(text: Option<&[u8]>, columns: &[Column]) -> Vec<u16> {
         .collect()
 }
 
+/// The statements of these tests hold no semicolon.
+fn statements(sql: &str) -> Vec<std::ops::Range<usize>> {
+    let start = |part: &str| part.as_ptr() as usize - sql.as_ptr() as usize;
+    let range = |part: &str| start(part)..start(part) + part.len();
+    sql.split(';').map(str::trim).map(range).collect()
+}
+
 fn watching(limits: &Limits) -> Session {
-    Session::new(limits.clone()).with_rows_of(Arc::new(ids))
+    Session::new(limits.clone())
+        .with_split(statements)
+        .with_rows_of(Arc::new(ids))
 }
 
 fn play(conversation: &Conversation) -> Vec<Exchange> {
