@@ -277,6 +277,13 @@ fn write_common(out: &mut Writer, query: &Query, template: &Template) {
     if let Some(told) = &query.asserted {
         prost::encoding::message::encode(10, &asserted(told), &mut out.bytes);
     }
+    write_subjects(out, query);
+}
+
+fn write_subjects(out: &mut Writer, query: &Query) {
+    for told in query.touched.iter().flat_map(|touched| &touched.subjects) {
+        prost::encoding::message::encode(13, &subject(told), &mut out.bytes);
+    }
 }
 
 fn write_tag(out: &mut Writer, query: &Query, template: &Template) {
@@ -347,9 +354,7 @@ fn write_query(out: &mut Writer, query: &Query, template: &Template) {
     if let Some(told) = &query.asserted {
         prost::encoding::message::encode(10, &asserted(told), &mut out.bytes);
     }
-    for told in query.touched.iter().flat_map(|touched| &touched.subjects) {
-        prost::encoding::message::encode(13, &subject(told), &mut out.bytes);
-    }
+    write_subjects(out, query);
 }
 
 fn write_result(out: &mut Writer, query: &Query) {
