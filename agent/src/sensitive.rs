@@ -134,7 +134,7 @@ mod tests {
             .expect("both")
             .expect("something");
         assert_eq!(both.key.id(), "k1");
-        let wrong = |classification, key, words: &str| {
+        let wrong = |classification: Option<&Path>, key: Option<&Path>, words: &str| {
             let problem = format!("{:#}", read(classification, key).expect_err(words));
             assert!(problem.contains(words) && !problem.contains(&digits), "{problem}");
             assert_eq!(problem.lines().count(), 1, "{problem}");
