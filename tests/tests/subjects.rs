@@ -68,13 +68,6 @@ const KINDS: &[Kind] = &[
         other: "-1234567.50",
     },
     Kind {
-        name: "double precision",
-        send: "float8send",
-        value: "0.1",
-        spellings: &["0.1", "'1e-1'", "'0.10'"],
-        other: "0.2",
-    },
-    Kind {
         name: "text",
         send: "textsend",
         value: "it's jürgen",

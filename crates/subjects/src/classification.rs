@@ -243,6 +243,11 @@ impl Entry {
                 let what = "`subject = true` and `mode = \"drop\"` contradict each other: tokens are what is dropped".to_owned();
                 return refuse(self.object.span().start, what);
             }
+            // How many of their digits come back in text depends on `extra_float_digits`, which no server reports.
+            (true, Some((_, Family::Real | Family::Double))) => {
+                let what = "`subject = true` is not for `real` and `double precision`: their text may be rounded, and would name another record".to_owned();
+                return refuse(self.object.span().start, what);
+            }
             (true, None) => {
                 let what = "`subject = true` needs the column's `type`: tokens are made by it".to_owned();
                 return refuse(self.object.span().start, what);
@@ -398,6 +403,9 @@ column = "*"
             assert!(error.contains(line) && error.contains(words), "{text}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+        let float = "[[column]]\nobject = \"a.b\"\ncolumn = \"c\"\ntype = \"float8\"\nsubject = true\n";
+        let error = Classification::parse(float).expect_err("a float").to_string();
+        assert!(error.contains("line 2") && error.contains("rounded"), "{error}");
         let entry = "[[column]]\nobject = \"a.b\"\ncolumn = \"c\"\ntype = \"int\"\nsubject = true\n";
         let error = Classification::parse(&[entry, entry].concat())
             .expect_err("twice")
