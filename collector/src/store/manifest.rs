@@ -111,7 +111,7 @@ impl Manifest {
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 
 /// The manifest's name below the store's root.
 pub(crate) const NAME: &str = "sealed.json";

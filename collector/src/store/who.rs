@@ -87,6 +87,8 @@ pub struct Answer {
     pub gaps: u64,
     /// Sessions that could not be read.
     pub opaque_sessions: u64,
+    /// Statements that an agent left out by its volume policy, from its start up to some moment of that time; 0: none did.
+    pub left_out: u64,
     /// Time of the first and of the last event of that time, RFC 3339.
     pub seen: [Option<String>; 2],
     /// Events that touched it beyond the [`MAX_FOUND`] that were looked at.
@@ -156,7 +158,7 @@ impl Store {
             let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
             let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
             let time = |n: usize| row.get(n).and_then(|time| time.as_str()).map(str::to_owned);
-            (answer.gaps, answer.opaque_sessions) = (count(0), count(1));
+            (answer.gaps, answer.opaque_sessions, answer.left_out) = (count(0), count(1), count(4));
             answer.seen = [time(2), time(3)];
             Ok(())
         })
@@ -367,11 +369,11 @@ const MADE: &str =
     "SELECT column_name, family, key_id, count(*) AS rows FROM made GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
 
 const TOUCHED: &str = "SELECT coalesce(e.principal, 'unknown') AS principal, e.confidence, e.method, f.sure, f.sources, \
-    e.class, e.command, e.outcome, count(*) AS statements, sum(e.rows) AS rows, sum(e.rows_affected) AS rows_affected, \
+    e.kind, e.class, e.command, e.outcome, sum(e.executions) AS statements, sum(e.rows) AS rows, sum(e.rows_affected) AS rows_affected, \
     min(e.ts_start) AS first_seen, max(e.ts_start) AS last_seen, e.login_role, e.database, e.statement, \
     last_value(e.event_id ORDER BY e.ts_start) AS last_event \
     FROM near e JOIN found f ON e.log_index = f.log_index AND e.seq = f.seq \
-    GROUP BY e.principal, e.confidence, e.method, f.sure, f.sources, e.class, e.command, e.outcome, e.login_role, \
+    GROUP BY e.principal, e.confidence, e.method, f.sure, f.sources, e.kind, e.class, e.command, e.outcome, e.login_role, \
     e.database, e.statement ORDER BY f.sure DESC, last_seen DESC, principal";
 
 const TOLD: &str = "SELECT log_index, seq, bool_or(searchable) AS searchable, bool_or(covers) AS covered FROM entries \
@@ -399,7 +401,8 @@ const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.
     statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4";
 
 const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
-    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, min(ts_start), max(ts_start) FROM seen";
+    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, min(ts_start), max(ts_start), \
+    max(left_out) FROM seen";
 
 /// Keys and rules at once; more keys than anybody keeps.
 const MAX_TOKENS: usize = 256;

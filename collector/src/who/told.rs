@@ -55,6 +55,7 @@ fn in_json(asking: &Asking, answer: &Answer) -> Value {
         "not_excluded_more": answer.not_excluded.truncated,
         "gaps": answer.gaps,
         "opaque_sessions": answer.opaque_sessions,
+        "left_out": answer.left_out,
         "first_event": answer.seen[0],
         "last_event": answer.seen[1],
         "complete": is_complete(asking, answer),
@@ -68,6 +69,7 @@ fn is_complete(asking: &Asking, answer: &Answer) -> bool {
         && answer.not_excluded.rows.is_empty()
         && answer.gaps == 0
         && answer.opaque_sessions == 0
+        && answer.left_out == 0
         && !answer.more
         && !answer.touched.truncated
 }
@@ -137,6 +139,9 @@ fn limits(asking: &Asking, answer: &Answer, elsewhere: &[Map<String, Value>]) ->
             answer.gaps, answer.opaque_sessions
         ));
     }
+    if answer.left_out > 0 {
+        lines.push("A volume policy left statements out: nothing but their number is kept.".to_owned());
+    }
     if answer.not_excluded.truncated {
         lines.push("There are more that are not excluded.".to_owned());
     }
@@ -189,7 +194,11 @@ fn access_of(row: &Map<String, Value>) -> Value {
     access(row).join(", ").into()
 }
 
+/// Of a roll-up it is known that one of its executions touched it, at least: its tokens are those of all together.
 fn sureness(row: &Map<String, Value>) -> Value {
+    if text(row, "kind") == "rollup" {
+        return "of some".into();
+    }
     if row.get("sure") == Some(&Value::Bool(true)) {
         "surely"
     } else {
@@ -334,6 +343,9 @@ mod tests {
         answer.gaps = 1;
         open(&printed(&asking(), &answer));
         answer.gaps = 0;
+        answer.left_out = 1;
+        open(&printed(&asking(), &answer));
+        answer.left_out = 0;
         let mut without = asking();
         without.missing_keys.push("old".to_owned());
         open(&printed(&without, &answer));

@@ -296,6 +296,7 @@ pub(in crate::store) const COLUMNS: &[(&str, Column)] = &[
     ("gap_reason", Column::Manner(Get::Text(|m| text(&m.gap_reason)))),
     ("bytes_missing", Column::Number(|r| gap(r)?.bytes_missing)),
     ("events_missing", Column::Number(|r| gap(r)?.events_missing)),
+    ("left_out", Column::Number(left_out)),
     (
         "amends_agent",
         Column::Manner(Get::Text(|m| m.amends.as_ref().and_then(|of| text(&of.agent)))),
@@ -366,6 +367,17 @@ fn gap(record: &Record) -> Option<&v1::Gap> {
 }
 
 /// A roll-up's times are those of many, and its durations are in the event.
+/// Statements of which nothing is kept, as a heartbeat counts them.
+fn left_out(record: &Record) -> Option<u64> {
+    match &record.body {
+        Body::Other(body) => match body.as_ref() {
+            event::Body::Heartbeat(beat) => known(beat.counters.as_ref()?.left_out),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn duration(record: &Record) -> Option<u64> {
     if let Body::Rollup(_) = record.body {
         return None;

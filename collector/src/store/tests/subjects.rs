@@ -414,6 +414,18 @@ async fn what_hides_a_record_is_said() {
         body: Some(Body::Gap(v1::Gap::default())),
         ..Default::default()
     });
+    events.push(v1::Event {
+        seq: 11,
+        ts_start_ns: START,
+        body: Some(Body::Heartbeat(v1::Heartbeat {
+            counters: Some(v1::Counters {
+                left_out: 5,
+                ..Default::default()
+            }),
+            ..Default::default()
+        })),
+        ..Default::default()
+    });
     store.append(0, records(events)).await;
     let answer = store.who(&asked(42, &["new"])).await.unwrap();
     assert_eq!(answer.touched.rows.len(), 0);
@@ -458,7 +470,7 @@ async fn what_hides_a_record_is_said() {
             ],
         ]
     );
-    assert_eq!(answer.gaps, 1);
+    assert_eq!((answer.gaps, answer.left_out), (1, 5));
 }
 
 #[tokio::test]
