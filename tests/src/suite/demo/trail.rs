@@ -148,7 +148,8 @@ impl Trail {
         println!();
         println!("{}", self.screen.rule("who touched customer 42?"));
         for line in asked.told.lines() {
-            println!("{}", cell(line, ANSWER).trim_end());
+            // As it is, for its columns: `cell` would draw blanks together.
+            println!("{}", line.chars().take(ANSWER).collect::<String>());
         }
         for line in &asked.wrong {
             println!("  {}", self.screen.paint(Look::Bad, line));
