@@ -100,6 +100,7 @@ fn own() -> v1::Event {
                 truncated: true,
                 raw: true,
                 token: vec![5; 16],
+                dropped: true,
             }],
             subjects: vec![
                 v1::Subject {
