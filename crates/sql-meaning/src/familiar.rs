@@ -44,6 +44,11 @@ impl Familiar {
         known.is_like(sql).then_some(&known.statement)
     }
 
+    /// Whether a text of this length can be remembered.
+    pub(crate) fn keeps(&self, sql: &[u8]) -> bool {
+        sql.len() <= MAX_BYTES
+    }
+
     /// Remembers a text that was read; `tokens` are all that it has but comments.
     pub(crate) fn put(&mut self, sql: &[u8], tokens: &[Token], statement: &Arc<Statement>) {
         let doubtful = sql.len() > MAX_BYTES

@@ -17,7 +17,7 @@ use crate::fallback::{calls, query_tables, table_commands};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
 use crate::lexer::{Token, lex};
-use crate::objects::{Found, walk};
+use crate::objects::{Found, walk, within_limits};
 use crate::phrase::Phrase;
 use crate::recogniser::{Recognised, recognise};
 use crate::redaction::{render, veil};
@@ -64,14 +64,14 @@ impl Interpreter {
         }
         let text = String::from_utf8_lossy(sql);
         let written = lex(&text);
-        let tokens = veil(&text, written.clone());
+        let kept = self.familiar.keeps(sql).then(|| written.clone());
+        let tokens = veil(&text, written);
+        let phrase = Phrase {
+            sql: &text,
+            tokens: &tokens,
+        };
         // What a doubtful literal hides may name objects, so there the text without it is no key.
-        let numbered = is_certain(&tokens).then(|| {
-            numbered(Phrase {
-                sql: &text,
-                tokens: &tokens,
-            })
-        });
+        let numbered = (is_certain(&tokens) && within_limits(phrase)).then(|| numbered(phrase));
         let numbered_key = numbered.as_ref().map(|numbered| Key::of(numbered.as_bytes()));
         let known = numbered_key.as_ref().and_then(|key| self.redacted.get(key));
         let statement = known.unwrap_or_else(|| {
@@ -87,7 +87,9 @@ impl Interpreter {
             if sql.len() <= MAX_CACHED_BYTES {
                 self.raw.put(key, &statement);
             }
-            self.familiar.put(sql, &written, &statement);
+            if let Some(written) = kept {
+                self.familiar.put(sql, &written, &statement);
+            }
         }
         statement
     }

@@ -23,6 +23,10 @@ use crate::{Access, ObjectRef};
 /// inserts, whose target the recogniser finds too.
 pub const MAX_PARSED_BYTES: usize = 256 << 10;
 
+/// Most tokens of a text that is parsed: the parser takes somewhat more than a microsecond for each, and the agent has other
+/// things to do. What is longer is a bulk insert.
+const MAX_PARSED_TOKENS: usize = 24_576;
+
 /// Most words and operators in a text that is parsed. A chain such as `a OR b OR …` becomes a tree as deep
 /// as the chain is long, and dropping it recurses: this bounds the stack.
 pub const MAX_PARSED_JOINTS: usize = 4_096;
@@ -151,7 +155,11 @@ pub(crate) fn misleads(phrase: Phrase<'_>, at: usize) -> bool {
     phrase.is(at, "ONLY") && table && !phrase.any(at.wrapping_sub(1), &["ROW", "ROWS", "READ"])
 }
 
-fn within_limits(phrase: Phrase<'_>) -> bool {
+/// Whether a text is short and flat enough to be parsed.
+pub(crate) fn within_limits(phrase: Phrase<'_>) -> bool {
+    if phrase.sql.len() > MAX_PARSED_BYTES || phrase.len() > MAX_PARSED_TOKENS {
+        return false;
+    }
     let joint = |at: usize| match phrase.kind(at) {
         Some(Kind::Word) => true,
         Some(Kind::Symbol) => !matches!(phrase.text(at), "," | "(" | ")"),
@@ -166,9 +174,7 @@ fn within_limits(phrase: Phrase<'_>) -> bool {
         }
         depth > MAX_PARSED_BRACKETS
     });
-    phrase.sql.len() <= MAX_PARSED_BYTES
-        && !nested
-        && (0..phrase.len()).filter(|&at| joint(at)).count() <= MAX_PARSED_JOINTS
+    !nested && (0..phrase.len()).filter(|&at| joint(at)).count() <= MAX_PARSED_JOINTS
 }
 
 /// The common table expressions of one query. Each sees those before it, or all when recursive, so that in
