@@ -3,11 +3,7 @@
 //!
 //! What is not exact must name no other column; what is exact must name just these.
 
-#![expect(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,7 +69,7 @@ async fn the_server_finds_the_same_columns() {
         asked += 1;
         match dependencies(&admin, sql).await {
             Ok(found) => {
-                wrong.extend(compare(said, &found, &all).map(|table| format!("{sql}: {table}: {found:?}")))
+                wrong.extend(compare(said, &found, &all).map(|table| format!("{sql}: {table}: {found:?}")));
             }
             Err(error) => wrong.push(format!("{sql}: {error:?}")),
         }
