@@ -7,7 +7,6 @@
 //! Needs root, for eBPF; is skipped without it, and says so.
 
 #![expect(
-    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test that cannot go on fails by panicking"
@@ -198,8 +197,8 @@ async fn one_value_has_one_token() {
             ))
             .await
             .unwrap();
-        let row = admin.query_one(&format!("SELECT {send}(v), pg_typeof(v)::oid FROM {table}"), &[]);
-        let row = row.await.unwrap();
+        let sql = format!("SELECT {send}(v), pg_typeof(v)::oid FROM {table}");
+        let row = admin.query_one(&sql, &[]).await.unwrap();
         asked.push((table, row.get::<_, Vec<u8>>(0), row.get::<_, u32>(1)));
     }
     let folder = tempfile::TempDir::with_prefix("subjects-").unwrap();

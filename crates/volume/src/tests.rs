@@ -55,6 +55,7 @@ fn query(text: &str, tag: &str) -> Query {
         effective_role: None,
         kind: ExchangeKind::Simple,
         text: Some(Arc::clone(&statement.redacted)),
+        objects: None,
         statement: Some(statement),
         source: None,
         source_statement: None,
