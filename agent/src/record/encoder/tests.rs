@@ -449,8 +449,9 @@ fn a_roll_up_is_what_the_rule_says() {
             }
             volume.flush();
             while let Some(one) = volume.poll() {
+                // Some of them are recorded in full, whatever a policy says.
                 let volume::Told::Rollup(roll) = one else {
-                    panic!("two are one")
+                    continue;
                 };
                 let rule = v1::Event {
                     seq: 300,

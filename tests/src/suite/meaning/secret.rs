@@ -80,13 +80,17 @@ impl Secrets {
         let mut rest = template;
         while let Some((before, after)) = rest.split_once('{') {
             filled.push_str(before);
-            let (mark, after) = after.split_once('}').unwrap_or((after, ""));
-            match mark {
-                "t" => filled.push_str(&self.text()),
-                "n" => filled.push_str(&self.number().to_string()),
-                other => filled.push_str(&format!("{{{other}}}")),
-            }
-            rest = after;
+            rest = if let Some(behind) = after.strip_prefix("t}") {
+                filled.push_str(&self.text());
+                behind
+            } else if let Some(behind) = after.strip_prefix("n}") {
+                filled.push_str(&self.number().to_string());
+                behind
+            } else {
+                // A brace of the statement's own.
+                filled.push('{');
+                after
+            };
         }
         filled + rest
     }
