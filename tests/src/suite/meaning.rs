@@ -20,6 +20,7 @@ use anyhow::{Result, ensure};
 
 use super::Outcome;
 use crate::screen::progress;
+use leak::Mode;
 use sums::Sums;
 
 /// What is to be run.
@@ -70,16 +71,20 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
             Err(error) => sums.failed("clear", &error),
         }
     }
-    if plan.has(LEAK) {
-        progress("secrets, with the default redaction:");
-        match leak::run(plan).await {
-            Ok(found) => sums.searched(&found),
-            Err(error) => sums.failed(LEAK, &error),
+    for (part, mode) in [(LEAK, Mode::Redact), (LEAK_TOKEN, Mode::Token)] {
+        if !plan.has(part) {
+            continue;
+        }
+        progress(&format!("secrets ({part}):"));
+        match leak::run(plan, mode).await {
+            Ok(found) => sums.searched(part, &found, mode == Mode::Token),
+            Err(error) => sums.failed(part, &error),
         }
     }
     sums.outcome(plan, began.elapsed().as_secs())
 }
 
 const LEAK: &str = "leak";
+const LEAK_TOKEN: &str = "leak-token";
 /// All parts.
-const PARTS: [&str; 5] = ["corpus", "pgbench", "regress", "fingerprints", LEAK];
+const PARTS: [&str; 6] = ["corpus", "pgbench", "regress", "fingerprints", LEAK, LEAK_TOKEN];

@@ -1,16 +1,18 @@
 //! A hundred thousand secrets, and a search for each in everything that agent and collector wrote.
 //!
-//! Owns the run with the default redaction, and the search: through every byte of every file as it lies there, through
+//! Owns the runs, with the default redaction and with tokens, and the search: through every byte of every file as it lies there, through
 //! every recorded event as the collector tells it (files may be compressed), and through both metrics. All secrets of a
 //! run begin alike, so that one search finds any of them.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::Plan;
 use super::scene::Client;
@@ -30,15 +32,31 @@ pub(super) struct Searched {
     pub(super) events: u64,
     /// Files, events and metrics with a secret in them.
     pub(super) leaks: u64,
+    /// Events that name records by tokens.
+    pub(super) tokens: u64,
+}
+
+/// What becomes of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Nothing is kept of them.
+    Redact,
+    /// Those of the tables with secrets in them become tokens.
+    Token,
 }
 
 /// Runs it.
 ///
 /// # Errors
 /// When server, agent or collector fail.
-pub(super) async fn run(plan: &Plan) -> Result<Searched> {
+pub(super) async fn run(plan: &Plan, mode: Mode) -> Result<Searched> {
     let mut cluster = Cluster::init_for(server_binaries()?, Witness::Audit, &[])?;
-    let mut tap = Tap::start(&cluster.data(), Settings::from(Redaction::Default)).await?;
+    let mut settings = Settings::from(Redaction::Default);
+    let files = TempDir::with_prefix("pgwitness-secrets-")?;
+    if mode == Mode::Token {
+        classify(files.path(), &mut settings)?;
+    }
+    let mut tap = Tap::start(&cluster.data(), settings).await?;
     cluster.start().await?;
     let client = Client::prepare(&cluster, ROLE).await?;
     let mut secrets = Secrets::new(u64::from(std::process::id()));
@@ -74,7 +92,7 @@ pub(super) async fn run(plan: &Plan) -> Result<Searched> {
     tap.stop().await?;
     cluster.stop().await?;
     in_files(tap.folder(), &secrets, &mut places)?;
-    let events = in_events(&tap, &secrets, &mut places)?;
+    let (events, tokens) = in_events(&tap, &secrets, &mut places)?;
     for place in places.iter().take(SHOWN) {
         progress(&format!("  LEAK in {place}"));
     }
@@ -89,7 +107,38 @@ pub(super) async fn run(plan: &Plan) -> Result<Searched> {
         statements,
         events,
         leaks: places.len() as u64,
+        tokens,
     })
+}
+
+/// Has values of all columns that hold secrets made into tokens.
+fn classify(folder: &Path, settings: &mut Settings) -> Result<()> {
+    let entry = |(table, column, of): (&str, &str, &str)| {
+        format!(
+            "[[column]]\nobject = \"public.{table}\"\ncolumn = \"{column}\"\ntype = \"{of}\"\nsubject = true\nmode = \"token\"\n"
+        )
+    };
+    let columns: String = [
+        ("vault", "note", "text"),
+        ("vault", "code", "bigint"),
+        ("vault", "raw", "bytea"),
+        ("once", "code", "bigint"),
+        ("once", "note", "text"),
+    ]
+    .map(entry)
+    .concat();
+    let (classification, key) = (folder.join("columns.toml"), folder.join("key"));
+    fs::write(&classification, columns)?;
+    let digits: String = (0..32_u8)
+        .map(|byte| format!("{:02x}", byte.wrapping_mul(37)))
+        .collect();
+    fs::write(&key, format!("leak {digits}\n"))?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    settings.keys.extend([
+        ("SUBJECTS__CLASSIFICATION", classification.display().to_string()),
+        ("SUBJECTS__TOKEN_KEY", key.display().to_string()),
+    ]);
+    Ok(())
 }
 
 /// Values as parameters, in text and in binary, right and wrong ones.
@@ -147,19 +196,20 @@ fn in_files(folder: &Path, secrets: &Secrets, places: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-/// Searches every event; how many execution requests are among them.
-fn in_events(tap: &Tap, secrets: &Secrets, places: &mut Vec<String>) -> Result<u64> {
-    let (mut last, mut queries) = (-1_i64, 0);
+/// Searches every event; how many execution requests are among them, and how many of these name records.
+fn in_events(tap: &Tap, secrets: &Secrets, places: &mut Vec<String>) -> Result<(u64, u64)> {
+    let (mut last, mut queries, mut tokens) = (-1_i64, 0, 0);
     loop {
         let sql = format!("SELECT * FROM events WHERE seq > {last} ORDER BY seq LIMIT 4000");
         let rows = query_folder_page(tap.collector_binary(), &tap.collector_data(), &sql)?;
         let Some(row) = rows.last() else {
-            return Ok(queries);
+            return Ok((queries, tokens));
         };
         last = row.get("seq").and_then(Value::as_i64).context("seq")?;
         for row in &rows {
             let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
             queries += u64::from(text("kind") == "query" && text("login_role") == ROLE);
+            tokens += u64::from(text("event").contains(r#""tokens":["#));
             if secrets.is_in(row.to_string().as_bytes()) {
                 places.push(format!(
                     "an event of kind {}: {}",
@@ -174,7 +224,7 @@ fn in_events(tap: &Tap, secrets: &Secrets, places: &mut Vec<String>) -> Result<u
 const ROLE: &str = "m_leak";
 /// Statements of psql: the issue's hundred thousand, and what a check of a commit can wait for.
 const FULL: u64 = 100_000;
-const SHORT: u64 = 4_000;
+const SHORT: u64 = 2_000;
 /// Statements of one script.
 const SCRIPT: u64 = 5_000;
 const SHOWN: usize = 20;

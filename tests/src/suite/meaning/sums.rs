@@ -134,17 +134,22 @@ impl Sums {
         self.unavailable.push(json!({ "part": part, "reason": reason }));
     }
 
-    pub(super) fn searched(&mut self, found: &Searched) {
+    pub(super) fn searched(&mut self, part: &str, found: &Searched, tokens: bool) {
         self.leaks += found.leaks;
-        self.more
-            .insert("secret_statements".to_owned(), json!(found.statements));
-        self.more.insert("secret_events".to_owned(), json!(found.events));
+        let figures = json!({
+            "statements": found.statements, "events": found.events, "leaks": found.leaks, "with_tokens": found.tokens,
+        });
+        self.more.insert(part.to_owned(), figures);
+        if (found.tokens > 0) != tokens {
+            let reason = format!("{} events have tokens", found.tokens);
+            self.failed.push(json!({ "part": part, "reason": reason }));
+        }
         if found.events < found.statements {
             let reason = format!(
                 "only {} of {} statements were recorded",
                 found.events, found.statements
             );
-            self.failed.push(json!({ "part": "leak", "reason": reason }));
+            self.failed.push(json!({ "part": part, "reason": reason }));
         }
     }
 
