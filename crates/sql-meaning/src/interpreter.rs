@@ -16,7 +16,7 @@ use crate::columns::fill;
 use crate::fallback::{calls, query_tables, table_commands};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
-use crate::lexer::{Token, lex};
+use crate::lexer::{MAX_TOKENS, Token, lex};
 use crate::objects::{Found, walk, within_limits};
 use crate::phrase::Phrase;
 use crate::recogniser::{Recognised, recognise};
@@ -64,6 +64,7 @@ impl Interpreter {
         }
         let text = String::from_utf8_lossy(sql);
         let written = lex(&text);
+        let whole = written.len() <= MAX_TOKENS;
         let kept = self.familiar.keeps(sql).then(|| written.clone());
         let tokens = veil(&text, written);
         let phrase = Phrase {
@@ -75,7 +76,10 @@ impl Interpreter {
         let numbered_key = numbered.as_ref().map(|numbered| Key::of(numbered.as_bytes()));
         let known = numbered_key.as_ref().and_then(|key| self.redacted.get(key));
         let statement = known.unwrap_or_else(|| {
-            let statement = Arc::new(read(&text, &tokens, numbered.as_deref()));
+            let statement = Arc::new(Statement {
+                whole,
+                ..read(&text, &tokens, numbered.as_deref())
+            });
             let small =
                 statement.redacted.len() <= MAX_CACHED_BYTES && statement.values.len() <= MAX_CACHED_VALUES;
             if let Some(key) = numbered_key.filter(|_| statement.parsed && small) {
@@ -144,6 +148,7 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
         fingerprint: fingerprint(phrase),
         class: recognised.class,
         command: recognised.command,
+        whole: true,
         parsed,
         objects: found.objects,
         values,

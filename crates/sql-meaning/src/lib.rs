@@ -41,7 +41,7 @@ pub use comment::{comment_pairs, has_comment_at_an_end};
 #[doc(hidden)]
 pub use fuzz::fuzz_sql;
 pub use interpreter::{DEFAULT_CAPACITY, Interpreter, MAX_CACHED_BYTES};
-pub use lexer::MAX_TEXT_BYTES;
+pub use lexer::{MAX_TEXT_BYTES, MAX_TOKENS};
 pub use literal::Backslash;
 pub use objects::{MAX_OBJECTS, MAX_PARSED_BYTES, MAX_PARSED_JOINTS};
 pub use redaction::redact;
@@ -175,6 +175,8 @@ pub struct Statement {
     /// The server's name of the command, as in its command tag (`SELECT`, `CREATE TABLE`, `GRANT ROLE`);
     /// empty where no word was recognised.
     pub command: String,
+    /// Whether all of the text was read: it has no more than [`MAX_TOKENS`].
+    pub whole: bool,
     /// Whether `sqlparser` accepted the text. If not, objects are best effort.
     pub parsed: bool,
     /// What the text names, in order of appearance, each (schema, name, kind, access) once.

@@ -110,6 +110,18 @@ fn long_text_is_cut_to_a_value() {
 }
 
 #[test]
+fn what_is_behind_too_many_tokens_is_a_value() {
+    let sql = format!("SELECT {}'secret' , 1", "+".repeat(MAX_TOKENS - 1));
+    assert!(sql.len() < MAX_TEXT_BYTES);
+    let redacted = redact(&sql);
+    assert!(redacted.ends_with('?') && !redacted.contains("secret") && !redacted.contains(','));
+    assert!(!interpret(&sql).whole);
+    let sql = sql.replacen('+', "", 4);
+    assert!(interpret(&sql).whole);
+    assert!(redact(&sql).ends_with("? , ?"));
+}
+
+#[test]
 fn split_cases() {
     for (sql, expected) in [
         ("SELECT 1; SELECT 2", vec!["SELECT 1", "SELECT 2"]),

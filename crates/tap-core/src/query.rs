@@ -259,6 +259,7 @@ fn query(
     let copied = tag
         .filter(|tag| writes && tag.starts_with("COPY "))
         .and_then(sql_meaning::rows_in_tag);
+    let statement_is_cut = statement.as_ref().is_some_and(|statement| !statement.whole);
     let rows_affected = tag.and_then(sql_meaning::rows_affected).or(copied);
     Box::new(Query {
         number: 0,
@@ -274,7 +275,7 @@ fn query(
         function_oid: exchange.function_oid,
         original_bytes: exchange.sql_bytes,
         digest: exchange.digest.clone(),
-        truncated: exchange.truncated,
+        truncated: exchange.truncated || statement_is_cut,
         text_is_shared: false,
         statement_name: exchange.statement_name.clone(),
         portal: exchange.portal_name.clone(),
