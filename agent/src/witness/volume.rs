@@ -18,10 +18,11 @@ impl Witness {
 
     /// Another policy is in effect from here on; what waits is told, by the former one.
     pub fn change_policy(&mut self, policy: Policy, out: &mut impl FnMut(&Encoded)) {
+        // Before the change: roll-ups name their rules, and those are the former one's.
+        self.flush_volume(out);
         if let Some(volume) = &mut self.volume {
             volume.change(policy);
         }
-        self.tell_reduced(out);
     }
 
     /// Tells an event of a session, and who is behind it: now, or with its equals.
