@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod evasion;
+pub mod evidence;
 pub mod identity;
 pub mod kernels;
 pub mod local;

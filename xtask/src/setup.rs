@@ -15,7 +15,7 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "gcc",
     "haproxy",
     "iproute2",
@@ -34,6 +34,7 @@ const PACKAGES: [&str; 19] = [
     "python3-psycopg",
     "runc",
     "socat",
+    "strace",
     "util-linux",
 ];
 

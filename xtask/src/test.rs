@@ -21,7 +21,7 @@ struct Check {
     run: fn() -> anyhow::Result<()>,
 }
 
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     Check {
         name: "formatting",
         run: formatting,
@@ -61,6 +61,10 @@ const CHECKS: [Check; 13] = [
     Check {
         name: "truth --suite identity",
         run: || suite(&["identity", "--json"]),
+    },
+    Check {
+        name: "truth --suite evidence",
+        run: || suite(&["evidence", "--json"]),
     },
     Check {
         name: "truth --suite meaning",

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Leave what agent and collector wrote in place
     #[arg(long)]
     keep: bool,
-    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `meaning`, `volume`, `pooler`, `wire` (can be given several times)
+    /// Only this part of the suites `local`, `loss`, `evasion`, `identity`, `evidence`, `meaning`, `volume`, `pooler`, `wire` (can be given several times)
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
     /// The way that every program of the suite `wire` takes: unix, tcp, tls, gss [default: each its own]
@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// The agent's way into the kernel in the suite `wire`: auto, a, b [default: auto]
     #[arg(long, value_name = "TIER")]
     tier: Option<String>,
+    /// Where the schedules of the suite `evidence` begin: another number is another set of them [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
     /// Go on where an interrupted run of the suite `wire` ended
     #[arg(long)]
     resume: bool,
@@ -48,6 +51,9 @@ enum Suite {
     /// Services, people, containers, short lives, reused pids, passed sockets and relays: every client gets its own
     /// name; `--full` is more than 20,000 connections
     Identity,
+    /// Crashes, failing disks and cut connections between agents and a collector, then tampering with what it wrote: nothing
+    /// acknowledged is lost, nothing is changed unseen; `--full` is ten thousand schedules
+    Evidence,
     /// Equal statements are put together and others left out by a policy, and each counts; `--full` measures what a statement
     /// takes then
     Volume,
@@ -73,6 +79,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Suite::Loss => parts("loss", args, &mut command),
         Suite::Evasion => parts("evasion", args, &mut command),
         Suite::Identity => parts("identity", args, &mut command),
+        Suite::Evidence => {
+            command.arg("evidence").args(args.full.then_some("--full"));
+            for part in &args.part {
+                command.args(["--part", part]);
+            }
+            if let Some(seed) = args.seed {
+                command.args(["--seed", &seed.to_string()]);
+            }
+        }
         Suite::Volume => parts("volume", args, &mut command),
         Suite::Meaning => {
             parts("meaning", args, &mut command);

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgwitness_tests::route::Route;
 use pgwitness_tests::suite::{
-    Outcome, demo, evasion, identity, kernels, local, loss, meaning, pooler, survive, volume, wire,
+    Outcome, demo, evasion, evidence, identity, kernels, local, loss, meaning, pooler, survive, volume, wire,
 };
 use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
@@ -155,6 +155,22 @@ enum Suite {
         #[arg(long, value_name = "DIR", default_value = ".")]
         sources: PathBuf,
     },
+    /// Crashes, bad disks and cut connections between agents and a collector, then tampering with its log: nothing acknowledged is
+    /// lost, nothing is changed unseen.
+    Evidence {
+        /// Ten thousand schedules, and more tries to tamper.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Only this part (can be given several times).
+        #[arg(long, value_name = "NAME")]
+        part: Vec<String>,
+        /// Where the schedules begin; another number is another set of them.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Two hundred clients share one role over five server connections: each statement goes back to who sent it.
     Pooler {
         /// Every part, and half a million statements.
@@ -292,6 +308,12 @@ async fn run(suite: Suite) -> Result<Outcome> {
             keep,
             part,
         } => (loss::run(full, &part, keep).await?, json),
+        Suite::Evidence {
+            full,
+            json,
+            part,
+            seed,
+        } => (evidence::run(full, &part, seed).await?, json),
         Suite::Volume {
             full,
             json,
