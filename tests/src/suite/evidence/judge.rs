@@ -39,20 +39,22 @@ pub(super) fn judge(
     }
     let sql = "SELECT agent, seq, session_id FROM events WHERE agent LIKE 'truth-%' ORDER BY agent, seq, session_id";
     let rows = query_folder(collector.program(), &collector.data(), sql)?;
-    let mut rows = rows
-        .iter()
-        .map(Row::of)
-        .collect::<Result<Vec<Row<'_>>>>()?
-        .into_iter()
-        .peekable();
+    let rows = rows.iter().map(Row::of).collect::<Result<Vec<Row<'_>>>>()?;
+    compare(rows, agents, sums);
+    Ok(())
+}
+
+/// Each event of the journals once in the store's rows, which are in order, and nothing else.
+fn compare(rows: Vec<Row<'_>>, agents: &[Agent], sums: &mut Sums) {
+    let mut rows = rows.into_iter().peekable();
     for agent in agents {
         for seq in 1..=agent.events() {
             let (mut found, mut other) = (0, 0);
             while let Some(row) = rows.next_if(|row| (row.agent, row.seq) <= (agent.id.as_str(), seq)) {
-                if (row.agent, row.seq) != (agent.id.as_str(), seq) || row.session != mark(&agent.id, seq) {
-                    other += 1;
-                } else {
+                if (row.agent, row.seq) == (agent.id.as_str(), seq) && row.session == mark(&agent.id, seq) {
                     found += 1;
+                } else {
+                    other += 1;
                 }
             }
             sums.events += 1;
@@ -71,7 +73,6 @@ pub(super) fn judge(
         sums.duplicated += left;
         sums.say(&[format!("{left} events in the store that nobody sent")]);
     }
-    Ok(())
 }
 
 struct Row<'a> {
@@ -91,5 +92,55 @@ impl<'a> Row<'a> {
                 .context("no seq")?,
             session: text("session_id").unwrap_or_default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_twice_or_of_nobody_is_counted() {
+        let mut agents = vec![Agent::new("truth-0", 1), Agent::new("truth-1", 2)];
+        for agent in &mut agents {
+            agent.make(3, 0);
+        }
+        let marks: Vec<(String, u64, String)> = agents
+            .iter()
+            .flat_map(|agent| (1..=3).map(|seq| (agent.id.clone(), seq, mark(&agent.id, seq))))
+            .collect();
+        let row = |index: usize| {
+            let (agent, seq, session) = marks.get(index).unwrap();
+            Row {
+                agent,
+                seq: *seq,
+                session,
+            }
+        };
+        let judged = |places: &[usize]| {
+            let mut sums = Sums::default();
+            compare(
+                places.iter().map(|place| row(*place)).collect(),
+                &agents,
+                &mut sums,
+            );
+            (sums.lost_events, sums.duplicated)
+        };
+        assert_eq!(judged(&[0, 1, 2, 3, 4, 5]), (0, 0));
+        assert_eq!(judged(&[0, 2, 3, 4, 5]), (1, 0));
+        assert_eq!(judged(&[0, 1, 1, 2, 3, 4, 5]), (0, 1));
+        assert_eq!(judged(&[0, 1, 2, 3, 4]), (1, 0));
+        let mut sums = Sums::default();
+        let mut rows: Vec<Row<'_>> = (0..6).map(row).collect();
+        rows.push(Row {
+            agent: "truth-9",
+            seq: 1,
+            session: "?",
+        });
+        if let Some(first) = rows.first_mut() {
+            first.session = "another";
+        }
+        compare(rows, &agents, &mut sums);
+        assert_eq!((sums.lost_events, sums.duplicated), (1, 2));
     }
 }

@@ -83,7 +83,9 @@ async fn trace(folder: &Path, seed: u64, random: &mut StdRng) -> Result<(Vec<Don
     }
     let rounds = random.gen_range(2..6);
     for _ in 0..rounds {
-        let padding = *[0, 20, 400, 3000].get(random.gen_range(0..4)).unwrap_or(&0);
+        let padding = *[0, 20, 400, 3000, 20_000]
+            .get(random.gen_range(0..5))
+            .unwrap_or(&0);
         for agent in &mut agents {
             for _ in 0..random.gen_range(1..8) {
                 agent.make(random.gen_range(1..20), padding);

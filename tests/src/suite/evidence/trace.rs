@@ -72,7 +72,15 @@ pub(super) fn read(text: &str, root: &Path) -> Result<Vec<Done>> {
             continue;
         }
         if let Some(begin) = call.strip_suffix("<unfinished ...>") {
+            // Its number can be another file's before the call is over.
+            if let Some(descriptor) = begin.trim_end().strip_prefix("close(") {
+                reader.open.remove(&descriptor.trim_end_matches(')').parse()?);
+                continue;
+            }
             unfinished.insert(process, format!("{at} {begin}"));
+            continue;
+        }
+        if call.starts_with("<... close resumed>") {
             continue;
         }
         let whole = if let Some(resumed) = call.strip_prefix("<... ") {
