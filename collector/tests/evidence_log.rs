@@ -197,6 +197,32 @@ async fn what_was_stored_verifies_and_is_read_back() {
     }
 }
 
+/// The writer handles so many commands under one sync; what is queued beyond that is the next group's, and not lost.
+#[tokio::test]
+async fn more_batches_at_once_than_one_sync_takes_are_all_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let Opened { log, durable, ended } = open(data.path()).unwrap();
+    drop(durable);
+    let log = Arc::new(log);
+    let agents: Vec<Agent> = (0..200_u8).map(|n| Agent::new(&format!("host-{n}"), n)).collect();
+    let storms = agents.into_iter().map(|mut agent| {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move {
+            hello(&log, &agent).await;
+            for _ in 0..3 {
+                let batch = agent.seal(1);
+                assert!(matches!(append(&log, &agent, &batch).await, Appended::Stored(_)));
+            }
+        })
+    });
+    for storm in storms.collect::<Vec<_>>() {
+        storm.await.unwrap();
+    }
+    log.close().await;
+    ended.await.unwrap().unwrap();
+    assert_eq!(verify(&data.path().join("evidence"), None).batches, 600);
+}
+
 /// Whoever holds the agent's key could have signed it, and a collector of another version stored it.
 #[tokio::test]
 async fn an_event_without_its_definition_does_not_verify() {

@@ -146,7 +146,8 @@ impl Writer {
             let mut next = Some(first);
             let mut tick = false;
             for _ in 0..MAX_GROUP {
-                match next.take() {
+                // Taken from the queue only where it is handled, too: what is left there is the next group's.
+                match next.take().or_else(|| commands.try_recv().ok()) {
                     None => break,
                     Some(Command::Append { candidate, reply }) => {
                         self.append(&mut group, *candidate, reply)?;
@@ -167,7 +168,6 @@ impl Writer {
                         break;
                     }
                 }
-                next = commands.try_recv().ok();
             }
             self.commit(group)?;
             if tick {
