@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: measurements. What is measured is built for release, which nothing else needs; but for the
-//! collector, whose query engine takes many minutes to optimise: it is measured as it is built for everything else, with
-//! what each event passes through optimised and the rest lightly, so that its figures are an upper bound.
+//! collector, whose query engine takes many minutes to optimise: without `--release-collector` it is measured as it is built for
+//! everything else, with what each event passes through optimised and the rest lightly, so that its figures are an upper bound.
 
 use std::{
     path::PathBuf,
@@ -25,12 +25,15 @@ pub(crate) struct Args {
     /// `overhead`: only this workload (can be given several times)
     #[arg(long, value_name = "NAME")]
     workload: Vec<String>,
-    /// `overhead`, `pooler`: how often everything is measured
+    /// `overhead`, `pooler`, `ingest`: how often everything is measured
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
     /// `overhead`: agent and collector on a processor of their own
     #[arg(long)]
     pinned: bool,
+    /// The collector built for release, too: the first time that takes a quarter of an hour and more
+    #[arg(long)]
+    release_collector: bool,
     /// `soak`: how long
     #[arg(long, value_name = "N")]
     minutes: Option<u32>,
@@ -46,6 +49,8 @@ enum Bench {
     Soak,
     /// Fifty thousand processes held by the agent: what they take, and how fast a socket's owner gets its name
     Identity,
+    /// Signed batches into a collector: verified, logged, synced, acknowledged; and how fast they are verified again
+    Ingest,
     /// Texts to meaning: known ones, never seen ones, and the worst of 1 MiB
     Meaning,
     /// What it costs to follow a pooler's statements: the agent a statement, and the pooler's throughput
@@ -62,29 +67,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .arg(step::root().join("tests/recordings")),
         Bench::Overhead => {
             command.arg("overhead");
-            programs(&mut command)?
-                .args([
-                    "--build",
-                    "agent: release; collector: dev, hot crates at opt-level 3",
-                ])
+            programs(args, &mut command)?
+                .args(["--build", how(args)])
                 .args(args.workload.iter().flat_map(|name| ["--workload", name]))
                 .args(flag("--rounds", args.rounds))
                 .args(args.pinned.then_some("--pinned"))
         }
         Bench::Identity => command.arg("identity"),
+        Bench::Ingest => {
+            command.arg("ingest").arg("--collector").arg(collector(args)?);
+            command
+                .arg("--recordings")
+                .arg(step::root().join("tests/recordings"))
+                .args(["--build", how(args)])
+                .args(flag("--rounds", args.rounds))
+        }
         Bench::Meaning => command.arg("meaning"),
         Bench::Pooler => {
             command.arg("pooler");
-            programs(&mut command)?
-                .args([
-                    "--build",
-                    "agent: release; collector: dev, hot crates at opt-level 3",
-                ])
+            programs(args, &mut command)?
+                .args(["--build", how(args)])
                 .args(flag("--rounds", args.rounds))
         }
         Bench::Soak => {
             command.arg("soak");
-            programs(&mut command)?.args(flag("--minutes", args.minutes))
+            programs(args, &mut command)?.args(flag("--minutes", args.minutes))
         }
     };
     command
@@ -94,16 +101,33 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The agent and the collector to measure.
-fn programs(command: &mut Command) -> anyhow::Result<&mut Command> {
+fn programs<'a>(args: &Args, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
     let agent = release("pgwitness-agent")?;
-    // With the whole workspace: alone its query engine would be built with other features, all of it anew.
-    step::run(build::linting().args(["build", "--locked", "--workspace"]))?;
-    let collector = build::target().join("debug").join("pgwitness-collector");
+    let collector = collector(args)?;
     Ok(command
         .arg("--agent")
         .arg(agent)
         .arg("--collector")
         .arg(collector))
+}
+
+/// The collector to measure.
+fn collector(args: &Args) -> anyhow::Result<PathBuf> {
+    if args.release_collector {
+        return release("pgwitness-collector");
+    }
+    // With the whole workspace: alone its query engine would be built with other features, all of it anew.
+    step::run(build::linting().args(["build", "--locked", "--workspace"]))?;
+    Ok(build::target().join("debug").join("pgwitness-collector"))
+}
+
+/// How those were built, in words.
+fn how(args: &Args) -> &'static str {
+    if args.release_collector {
+        "release"
+    } else {
+        "agent: release; collector: dev, hot crates at opt-level 3"
+    }
 }
 
 /// Builds one program for release; where it is.

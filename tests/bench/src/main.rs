@@ -7,6 +7,7 @@
 mod decode;
 mod figures;
 mod identity;
+mod ingest;
 mod meaning;
 mod overhead;
 mod pooled;
@@ -41,6 +42,8 @@ enum Bench {
     Soak(soak::Args),
     /// Fifty thousand processes held by the agent: what they take, and how fast a socket's owner gets its name
     Identity(identity::Args),
+    /// Signed batches into a collector: verified, logged, synced, acknowledged; and how fast they are verified again
+    Ingest(ingest::Args),
     /// Texts to meaning: known ones, never seen ones, and the worst of 1 MiB
     Meaning(meaning::Args),
     /// What it costs to follow a pooler's statements: the agent a statement, and the pooler's throughput
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Bench::Overhead(args) => to_the_end(overhead::run(&args)),
         Bench::Soak(args) => to_the_end(soak::run(&args)),
         Bench::Identity(args) => identity::run(&args),
+        Bench::Ingest(args) => to_the_end(ingest::run(&args)),
         Bench::Meaning(args) => meaning::run(&args),
         Bench::Pooler(args) => to_the_end(pooled::run(&args)),
     };

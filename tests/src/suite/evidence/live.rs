@@ -27,15 +27,18 @@ enum Trouble {
     Full,
     Slow,
     Failing,
+    /// Very many agents at once, and the collector killed among them.
+    Crowd,
 }
 
-const TROUBLES: [Trouble; 6] = [
+const TROUBLES: [Trouble; 7] = [
     Trouble::Killed,
     Trouble::Halted,
     Trouble::Cut,
     Trouble::Full,
     Trouble::Slow,
     Trouble::Failing,
+    Trouble::Crowd,
 ];
 
 /// One schedule, all of it by its seed but for the timing of the machine.
@@ -55,8 +58,13 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
     let injected = injected(trouble, &mut random);
     let under: Vec<&str> = injected.iter().map(String::as_str).collect();
     collector.start(&under).await?;
-    let mut agents: Vec<Agent> = (0..random.gen_range(1..=3_u64))
-        .map(|number| Agent::new(&format!("truth-{number}"), seed * 10 + number))
+    let crowd = if trouble == Trouble::Crowd {
+        150
+    } else {
+        random.gen_range(1..=3_u64)
+    };
+    let mut agents: Vec<Agent> = (0..crowd)
+        .map(|number| Agent::new(&format!("truth-{number:03}"), seed * 1000 + number))
         .collect();
     let front = folder.path().join("front");
     let cutter = (trouble == Trouble::Cut)
@@ -96,7 +104,7 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
         }
     }
     // From here on all is well, but for a log that has ended because its disk failed: it says so, and is started anew.
-    if trouble != Trouble::Killed && trouble != Trouble::Halted {
+    if !matches!(trouble, Trouble::Killed | Trouble::Halted | Trouble::Crowd) {
         collector.kill().await?;
         start(&mut collector, sums).await?;
     }
@@ -125,7 +133,7 @@ async fn start(collector: &mut Collector, sums: &mut Sums) -> Result<()> {
 async fn upset(collector: &mut Collector, trouble: Trouble, moment: Duration) -> Result<()> {
     tokio::time::sleep(moment).await;
     match trouble {
-        Trouble::Killed => collector.kill().await,
+        Trouble::Killed | Trouble::Crowd => collector.kill().await,
         Trouble::Halted => {
             collector.signal(Signal::SIGSTOP)?;
             tokio::time::sleep(moment * 3).await;

@@ -79,7 +79,7 @@ async fn trace(folder: &Path, seed: u64, random: &mut StdRng) -> Result<(Vec<Don
     collector.start(&strace).await?;
     let mut agents = Vec::new();
     for number in 0..random.gen_range(1..=3_u64) {
-        agents.push(Agent::new(&format!("truth-{number}"), seed * 10 + number));
+        agents.push(Agent::new(&format!("truth-{number:03}"), seed * 1000 + number));
     }
     let rounds = random.gen_range(2..6);
     for _ in 0..rounds {

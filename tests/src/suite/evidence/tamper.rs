@@ -34,7 +34,7 @@ impl Victim {
         let folder = super::folder("tamper")?;
         let mut collector = Collector::new(folder.path())?;
         let mut agents: Vec<Agent> = (0..3)
-            .map(|number| Agent::new(&format!("truth-{number}"), seed * 10 + number))
+            .map(|number| Agent::new(&format!("truth-{number:03}"), seed * 1000 + number))
             .collect();
         let earlier = folder.path().join("earlier");
         for round in 0..2 {
@@ -306,8 +306,8 @@ fn change(number: u64) -> Change {
 fn says(what: &str, file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
     let stem = name.split('.').next().unwrap_or(name);
-    let number = stem.trim_start_matches('0');
-    what.contains(stem) || (!number.is_empty() && what.split(' ').any(|word| word == number))
+    let number = stem.parse::<u64>().map(|number| number.to_string());
+    what.contains(stem) || number.is_ok_and(|number| what.split(' ').any(|word| word == number))
 }
 
 /// Whether the record is less without a file. A partial tile may go when a larger one is there (C2SP tlog-tiles: nothing is proved

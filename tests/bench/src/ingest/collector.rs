@@ -1,0 +1,167 @@
+//! The collector that is measured: its process, its counters, its folder.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use pgwitness_tests::process::Process;
+use tempfile::TempDir;
+
+/// What stops or starts is awaited for so long: the last seal of the store takes its time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running or stopped collector, with a folder of its own.
+pub(super) struct Collector {
+    program: PathBuf,
+    folder: TempDir,
+    port: u16,
+    process: Option<Process>,
+}
+
+/// What it counted up to now.
+pub(super) struct Counts {
+    pub(super) fsyncs: u64,
+    pub(super) cpu_seconds: f64,
+}
+
+impl Collector {
+    /// Starts one with settings as they come.
+    pub(super) async fn start(program: &Path) -> Result<Self> {
+        // On a disk: an fsync costs something there.
+        let folder = TempDir::with_prefix_in("pgwitness-ingest-", "/var/tmp")?;
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
+            .local_addr()?
+            .port();
+        let log = File::create(folder.path().join("log"))?;
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--data").arg(folder.path().join("data"));
+        command
+            .arg("--grpc")
+            .arg(format!("unix:{}", folder.path().join("grpc").display()));
+        command.args(["--http", &format!("127.0.0.1:{port}")]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut process = Process::start("pgwitness-collector", &mut command, Signal::SIGKILL)?;
+        let deadline = Instant::now() + PATIENCE;
+        let socket = folder.path().join("grpc");
+        while tokio::net::UnixStream::connect(&socket).await.is_err() {
+            if process.ended()?.is_some() || Instant::now() > deadline {
+                bail!(
+                    "the collector does not start: {}",
+                    fs::read_to_string(folder.path().join("log"))?
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Self {
+            program: program.to_owned(),
+            folder,
+            port,
+            process: Some(process),
+        })
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.path().join("grpc")
+    }
+
+    /// Its counters, and the processor time of all its threads.
+    pub(super) fn figures(&self) -> Result<Counts> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let fsyncs = text
+            .lines()
+            .find(|line| !line.starts_with('#') && line.contains("fsyncs"));
+        let fsyncs = fsyncs
+            .and_then(|line| line.split(' ').next_back())
+            .context("no count of fsyncs")?;
+        let pid = self.process.as_ref().context("not running")?.pid();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // Behind the name, which ends with the last bracket (proc_pid_stat(5)): utime and stime are the 14th and 15th of all.
+        let (_, rest) = stat.rsplit_once(") ").context("no end of the name")?;
+        let ticks: u64 = rest
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
+        Ok(Counts {
+            fsyncs: fsyncs.parse::<f64>()? as u64,
+            cpu_seconds: ticks as f64 / 100.0,
+        })
+    }
+
+    /// The most memory that it ever had, in MiB.
+    pub(super) fn peak_mib(&self) -> Option<u64> {
+        let pid = self.process.as_ref()?.pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? / 1024)
+    }
+
+    /// What it said last, for an error.
+    pub(super) fn said(&self) -> String {
+        let text = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines
+            .get(lines.len().saturating_sub(5)..)
+            .unwrap_or_default()
+            .join("\n")
+    }
+
+    pub(super) async fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("not running")?;
+        let status = process.stop(Signal::SIGTERM, PATIENCE).await?;
+        ensure!(status.success(), "the collector ended with {status}");
+        Ok(())
+    }
+
+    /// Bytes of log and store.
+    pub(super) fn bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        let mut folders = vec![self.folder.path().join("data")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    bytes += entry.metadata()?.len();
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Seconds of processor time that `verify` takes over the stopped collector's folder, which holds so many events.
+    pub(super) fn verify(&self, events: u64) -> Result<f64> {
+        let before = children()?;
+        let output = Command::new(&self.program)
+            .args(["verify", "--json", "--data"])
+            .arg(self.folder.path().join("data"))
+            .output()?;
+        let after = children()?;
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("the report of verify")?;
+        let found = report
+            .get("events")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0);
+        ensure!(output.status.success() && found >= events, "verify: {report}");
+        Ok(after - before)
+    }
+}
+
+/// Processor time of all children that ended, in seconds.
+fn children() -> Result<f64> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
