@@ -2,7 +2,7 @@
 //! can be rebuilt from it.
 //!
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
-//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. `serve` wires them; `verify` and `rebuild` need only the log.
+//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
 
 pub mod ask;
 pub mod config;
@@ -16,6 +16,7 @@ pub mod live;
 pub mod log;
 pub mod metrics;
 pub mod place;
+pub mod prove;
 pub mod query;
 pub mod rebuild;
 pub mod record;

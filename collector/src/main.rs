@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pgwitness_collector::{ask, explain, inventory, query, rebuild, serve, tail, verify, who};
+use pgwitness_collector::{ask, explain, inventory, prove, query, rebuild, serve, tail, verify, who};
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
 #[derive(Parser)]
@@ -22,6 +22,7 @@ enum Command {
     Tail(tail::Args),
     Inventory(inventory::Args),
     Verify(verify::Args),
+    Prove(prove::Args),
     Rebuild(rebuild::Args),
     Who(who::Args),
 }
@@ -45,6 +46,7 @@ async fn main() -> ExitCode {
         Command::Tail(args) => tail::run(args).await,
         Command::Inventory(args) => inventory::run(args).await,
         Command::Verify(args) => verify::run(&args),
+        Command::Prove(args) => prove::run(&args),
         Command::Rebuild(args) => rebuild::run(args).await,
         Command::Who(args) => who::run(args).await,
     };

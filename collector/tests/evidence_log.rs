@@ -25,6 +25,9 @@ use proto::v1::{
     Counters, Definition, Event, Party, Session, SessionClose, SignedBatch, definition::Kind, event::Body,
 };
 
+#[path = "evidence_log/proofs.rs"]
+mod proofs;
+
 /// An agent that seals ends of sessions, which name their session by a definition.
 #[derive(Clone)]
 struct Agent {

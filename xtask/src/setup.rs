@@ -31,6 +31,7 @@ const PACKAGES: [&str; 20] = [
     "pgbouncer",
     "pgpool2",
     "postgresql",
+    "python3-cryptography",
     "python3-psycopg",
     "runc",
     "socat",
@@ -156,7 +157,7 @@ fn missing() -> anyhow::Result<Vec<Missing>> {
         packages.extend(wanted.into_iter().filter(|package| !is_installed(package)));
     } else if ebpf_build::Toolchain::find().is_none() {
         eprintln!(
-            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, OpenSSL, OpenSSH (client and server), a Kerberos KDC, HAProxy, runc, socat, iproute2, DBD::Pg, psycopg 3 for \
+            "xtask: setup: this is neither Debian nor Ubuntu: install PostgreSQL with pgbench and pgAudit, OpenSSL, OpenSSH (client and server), a Kerberos KDC, HAProxy, runc, socat, iproute2, DBD::Pg, psycopg 3 and cryptography for \
              /usr/bin/python3, and Rust's nightly with `rustup toolchain install nightly --component rust-src`"
         );
         bail!("no toolchain for the eBPF program was found");

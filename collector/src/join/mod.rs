@@ -48,7 +48,7 @@ use crate::{
     record::{Body, Decoder, Record, Records},
     store::Amendments,
 };
-pub(crate) use check::check;
+pub(crate) use check::{Checked, check};
 use decision::Waiting;
 use leases::Leases;
 

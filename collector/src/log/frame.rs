@@ -11,7 +11,10 @@ use std::{
 };
 
 use evidence::{MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES};
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{decode_key, decode_varint},
+};
 use proto::v1::SignedBatch;
 
 /// Bytes in front of a body.
@@ -41,7 +44,7 @@ pub(crate) enum Next {
     /// The file ends inside a record.
     Torn,
     /// A record that is not as it was written.
-    Damaged(&'static str),
+    Damaged(String),
 }
 
 /// Reads a segment from its start.
@@ -87,41 +90,101 @@ impl SegmentReader {
 
     /// Reads the next record; `offset` moves only over whole ones.
     pub(crate) fn read(&mut self) -> io::Result<Next> {
-        let mut frame = Vec::with_capacity(FRAME_BYTES);
-        (&mut self.file)
-            .take(FRAME_BYTES as u64)
-            .read_to_end(&mut frame)?;
-        if frame.is_empty() {
-            return Ok(Next::End);
-        }
-        let Some((length, check, body_check)) = split(&frame) else {
-            return Ok(Next::Torn);
+        let (length, body_check) = match self.frame()? {
+            Ok(frame) => frame,
+            Err(next) => return Ok(next),
         };
-        if crc32fast::hash(&length).to_be_bytes() != check {
-            return Ok(Next::Damaged("the checksum of the record's length does not hold"));
-        }
-        let length = u32::from_be_bytes(length) as usize;
-        if length > MAX_BODY_BYTES {
-            return Ok(Next::Damaged("the record is longer than any batch"));
-        }
         let mut body = Vec::with_capacity(length);
         (&mut self.file).take(length as u64).read_to_end(&mut body)?;
         if body.len() < length {
             return Ok(Next::Torn);
         }
-        if crc32fast::hash(&body).to_be_bytes() != body_check {
-            return Ok(Next::Damaged("the checksum of the record does not hold"));
+        let found = crc32fast::hash(&body);
+        if found != body_check {
+            return Ok(Next::Damaged(format!(
+                "the record's checksum is {found:08x}, expected {body_check:08x}"
+            )));
         }
         let body = bytes::Bytes::from(body);
         let Ok(batch) = SignedBatch::decode(body.clone()) else {
-            return Ok(Next::Damaged("the record is not a batch"));
+            return Ok(Next::Damaged("the record is not a batch".to_owned()));
         };
         if batch.encode_to_vec() != body {
-            return Ok(Next::Damaged("the record is not in canonical encoding"));
+            return Ok(Next::Damaged(
+                "the record is not in canonical encoding".to_owned(),
+            ));
         }
         self.offset += (FRAME_BYTES + length) as u64;
         Ok(Next::Record { batch })
     }
+
+    /// Reads the header and the signature of the next record, and passes over the rest: nothing of it is checked.
+    pub(crate) fn read_head(&mut self) -> io::Result<Next> {
+        let (length, _) = match self.frame()? {
+            Ok(frame) => frame,
+            Err(next) => return Ok(next),
+        };
+        let mut head = Vec::with_capacity(MAX_HEAD_BYTES.min(length));
+        (&mut self.file)
+            .take(MAX_HEAD_BYTES.min(length) as u64)
+            .read_to_end(&mut head)?;
+        let Some(batch) = head_of(&head) else {
+            return Ok(Next::Damaged("the record does not begin as a batch".to_owned()));
+        };
+        // Past the end without an error, if the file is shorter; the next read finds out.
+        let rest = i64::try_from(length.saturating_sub(head.len())).unwrap_or(0);
+        self.file.seek_relative(rest)?;
+        self.offset += (FRAME_BYTES + length) as u64;
+        Ok(Next::Record { batch })
+    }
+
+    /// The length of the next record's body, and its checksum.
+    fn frame(&mut self) -> io::Result<Result<(usize, u32), Next>> {
+        let mut frame = Vec::with_capacity(FRAME_BYTES);
+        (&mut self.file)
+            .take(FRAME_BYTES as u64)
+            .read_to_end(&mut frame)?;
+        if frame.is_empty() {
+            return Ok(Err(Next::End));
+        }
+        let Some((length, check, body_check)) = split(&frame) else {
+            return Ok(Err(Next::Torn));
+        };
+        let (found, expected) = (crc32fast::hash(&length), u32::from_be_bytes(check));
+        if found != expected {
+            return Ok(Err(Next::Damaged(format!(
+                "the checksum of the record's length is {found:08x}, expected {expected:08x}"
+            ))));
+        }
+        let length = u32::from_be_bytes(length) as usize;
+        if length > MAX_BODY_BYTES {
+            return Ok(Err(Next::Damaged(format!(
+                "the record takes {length} bytes, expected at most {MAX_BODY_BYTES}"
+            ))));
+        }
+        Ok(Ok((length, u32::from_be_bytes(body_check))))
+    }
+}
+
+/// What the header and the signature of a batch take at most, with their tags.
+const MAX_HEAD_BYTES: usize = MAX_HEADER_BYTES + 256;
+
+/// A batch without its payload, from the beginning of an encoded one.
+fn head_of(mut bytes: &[u8]) -> Option<SignedBatch> {
+    let mut batch = SignedBatch::default();
+    while !bytes.is_empty() {
+        let (tag, _) = decode_key(&mut bytes).ok()?;
+        let length = usize::try_from(decode_varint(&mut bytes).ok()?).ok()?;
+        let field = match tag {
+            1 => &mut batch.header,
+            2 => &mut batch.signature,
+            _ => break,
+        };
+        let (value, rest) = bytes.split_at_checked(length)?;
+        *field = bytes::Bytes::copy_from_slice(value);
+        bytes = rest;
+    }
+    Some(batch)
 }
 
 type Word = [u8; 4];

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use evidence::ORIGIN_PREFIX;
+use evidence::{Checkpoint, ORIGIN_PREFIX, WitnessKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::folder::Folder;
@@ -24,18 +24,82 @@ pub(crate) struct Origin {
 /// `evidence/agents/<agent_id>.json`: the key that an agent showed at first contact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct AgentRecord {
-    pub(crate) agent_id: String,
+pub struct AgentRecord {
+    /// Its id.
+    pub agent_id: String,
     /// Ed25519, in hexadecimal.
-    pub(crate) public_key: String,
+    pub public_key: String,
     /// Nanoseconds since the Unix epoch, by the collector's clock.
-    pub(crate) first_seen_unix_ns: u64,
+    pub first_seen_unix_ns: u64,
     /// The collector's, over the fields above, in hexadecimal.
     signature: String,
 }
 
+/// `evidence/witnesses`: whose cosignatures may stand on the checkpoints of this folder. It only ever grows. That makes
+/// every byte of the folder count; whom to trust the reader decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Witnesses {
+    /// `<name>+<key id>+<key>` each.
+    witnesses: Vec<String>,
+    /// The collector's, over the list, in hexadecimal.
+    signature: String,
+}
+
+/// What the signature over the list of witnesses covers in front of it.
+const WITNESSES_SIGNATURE_CONTEXT: &str = "pgwitness witnesses v1";
+
 /// What an agent record's signature covers in front of its fields.
 const AGENT_SIGNATURE_CONTEXT: &str = "pgwitness agent v1";
+
+/// The checkpoints of a folder.
+pub(crate) struct Known {
+    pub(crate) origin: Origin,
+    witnesses: Vec<WitnessKey>,
+    newest: (Vec<u8>, Checkpoint),
+    cosigned: Option<(Vec<u8>, Checkpoint)>,
+}
+
+/// Reads and checks a folder's checkpoints, which a collector may be writing.
+pub(crate) fn folder_checkpoint(evidence: &Path) -> anyhow::Result<Known> {
+    let origin = Origin::read(evidence).context("origin")?;
+    let witnesses = read_witnesses(evidence, &origin).context("witnesses")?;
+    let read = |name: &str| -> anyhow::Result<(Vec<u8>, Checkpoint)> {
+        let note = read_small(&evidence.join(name)).context(name.to_owned())?;
+        let opened = Checkpoint::open_cosigned(&note, &origin.verifier_key, &witnesses);
+        let (checkpoint, _) = opened.context(name.to_owned())?;
+        Ok((note, checkpoint))
+    };
+    let cosigned = evidence.join("cosigned").exists();
+    Ok(Known {
+        cosigned: cosigned.then(|| read("cosigned")).transpose()?,
+        newest: read("checkpoint")?,
+        witnesses,
+        origin,
+    })
+}
+
+impl Known {
+    /// The checkpoint that an entry is best proven under: a cosigned one, if one is over it.
+    pub(crate) fn newest_over(&self, entry: u64) -> (&Vec<u8>, &Checkpoint) {
+        let cosigned = self
+            .cosigned
+            .as_ref()
+            .filter(|(_, checkpoint)| entry < checkpoint.size);
+        let (note, checkpoint) = cosigned.unwrap_or(&self.newest);
+        (note, checkpoint)
+    }
+
+    /// The keys of the witnesses that are on a note of this folder.
+    pub(crate) fn witnesses_on(&self, note: &[u8]) -> Vec<String> {
+        let opened = |witness: &WitnessKey| {
+            let alone = std::slice::from_ref(witness);
+            Checkpoint::open_kept(note, &self.origin.verifier_key, alone)
+        };
+        let on = |witness: &&WitnessKey| opened(witness).is_ok_and(|(_, cosigned)| !cosigned.is_empty());
+        self.witnesses.iter().filter(on).map(WitnessKey::text).collect()
+    }
+}
 
 /// Longest of the small files; real ones take a few hundred bytes.
 const MAX_SMALL_FILE_BYTES: u64 = 64 << 10;
@@ -53,6 +117,23 @@ impl Origin {
         let key = origin.key()?;
         ensure!(
             origin.origin.starts_with(ORIGIN_PREFIX) && origin == Self::new(&origin.origin, &key),
+            "the key is not the origin's"
+        );
+        Ok(origin)
+    }
+
+    /// The origin that such a verifier key is of.
+    pub(crate) fn of_key(verifier_key: &str) -> anyhow::Result<Self> {
+        let (origin, _) = verifier_key
+            .split_once('+')
+            .context("the verifier key is malformed")?;
+        let origin = Self {
+            origin: origin.to_owned(),
+            verifier_key: verifier_key.to_owned(),
+        };
+        let key = origin.key()?;
+        ensure!(
+            origin == Self::new(&origin.origin, &key),
             "the key is not the origin's"
         );
         Ok(origin)
@@ -104,18 +185,24 @@ impl AgentRecord {
             "the file has another agent's name"
         );
         ensure!(evidence::is_agent_id(&record.agent_id), "the agent id is not one");
-        let signature = hex::decode(&record.signature).context("the signature is malformed")?;
-        ensure!(
-            hex::encode(&signature) == record.signature,
-            "the signature is not in lower case"
-        );
-        let signature = Signature::from_slice(&signature).context("the signature is malformed")?;
-        collector
-            .verify_strict(record.signed_text().as_bytes(), &signature)
-            .context("the signature is not the collector's")?;
-        let bytes = hex::decode(&record.public_key).context("the public key is malformed")?;
-        let key = VerifyingKey::try_from(bytes.as_slice()).context("the public key is malformed")?;
+        record.check(collector)?;
+        let key = record.key()?;
         Ok((record, key))
+    }
+
+    /// The agent's key.
+    pub(crate) fn key(&self) -> anyhow::Result<VerifyingKey> {
+        let bytes = hex::decode(&self.public_key).context("the public key is malformed")?;
+        ensure!(
+            hex::encode(&bytes) == self.public_key,
+            "the public key is not in lower case"
+        );
+        VerifyingKey::try_from(bytes.as_slice()).context("the public key is malformed")
+    }
+
+    /// Whether the log's key signed this.
+    pub(crate) fn check(&self, collector: &VerifyingKey) -> anyhow::Result<()> {
+        check_signature(&self.signed_text(), &self.signature, collector)
     }
 
     pub(crate) fn write(&self, folder: &Folder) -> anyhow::Result<()> {
@@ -131,6 +218,58 @@ impl AgentRecord {
             self.agent_id, self.public_key, self.first_seen_unix_ns
         )
     }
+}
+
+/// What a folder says of an agent, as it stands there.
+pub(crate) fn agent_record(evidence: &Path, agent: &str) -> anyhow::Result<AgentRecord> {
+    ensure!(evidence::is_agent_id(agent), "{agent:?} is no agent's id");
+    let path = evidence.join("agents").join(format!("{agent}.json"));
+    let collector = Origin::read(evidence).context("origin")?.key()?;
+    let (record, _) = AgentRecord::read(&path, &collector).with_context(|| format!("agents/{agent}.json"))?;
+    Ok(record)
+}
+
+/// The witnesses that a folder names; none where it has no such file.
+pub(crate) fn read_witnesses(evidence: &Path, origin: &Origin) -> anyhow::Result<Vec<WitnessKey>> {
+    let path = evidence.join("witnesses");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let file: Witnesses = read_canonical(&path)?;
+    check_signature(&file.signed_text(), &file.signature, &origin.key()?)?;
+    let parsed = file.witnesses.iter().map(|text| Ok(WitnessKey::parse(text)?));
+    parsed.collect()
+}
+
+/// Writes the list of witnesses.
+pub(crate) fn write_witnesses(
+    folder: &Folder,
+    key: &SigningKey,
+    witnesses: &[WitnessKey],
+) -> anyhow::Result<()> {
+    let mut file = Witnesses {
+        witnesses: witnesses.iter().map(WitnessKey::text).collect(),
+        signature: String::new(),
+    };
+    file.signature = hex::encode(key.sign(file.signed_text().as_bytes()).to_bytes());
+    folder.write(&folder.evidence().join("witnesses"), &canonical(&file)?)
+}
+
+impl Witnesses {
+    fn signed_text(&self) -> String {
+        format!("{WITNESSES_SIGNATURE_CONTEXT}\n{}\n", self.witnesses.join("\n"))
+    }
+}
+
+fn check_signature(text: &str, signature: &str, key: &VerifyingKey) -> anyhow::Result<()> {
+    let bytes = hex::decode(signature).context("the signature is malformed")?;
+    ensure!(
+        hex::encode(&bytes) == signature,
+        "the signature is not in lower case"
+    );
+    let signature = Signature::from_slice(&bytes).context("the signature is malformed")?;
+    key.verify_strict(text.as_bytes(), &signature)
+        .context("the signature is not the collector's")
 }
 
 /// The keys of all agents, by agent id; the error names the file.

@@ -28,13 +28,18 @@ mod place;
 mod recovery;
 mod scan;
 mod tiles;
+mod tree;
 mod writer;
 
+pub use identity::AgentRecord;
+pub(crate) use identity::{Origin, agent_record, folder_checkpoint};
 pub use originator::Originator;
 pub(crate) use originator::originator;
-pub(crate) use place::Places;
-pub use scan::Wrong;
-pub(crate) use scan::{Contents, Depth, scan};
+pub(crate) use place::{Places, entry_of};
+pub(crate) use scan::{Ask, Contents, Depth, Link, Scanned, State, processors, scan};
+pub use scan::{Elsewhere, Kept, Progress, Wrong};
+
+pub(crate) use tree::TreeFiles;
 
 /// What the log says of itself; renewed with every checkpoint and at least every second.
 #[derive(Clone, Debug, Default, PartialEq)]

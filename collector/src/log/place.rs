@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use ed25519_dalek::VerifyingKey;
 use evidence::OpenedBatch;
 use prost::Message;
-use proto::v1::BatchHeader;
+use proto::v1::{BatchHeader, SignedBatch};
 
 use super::{
     folder,
@@ -54,6 +54,11 @@ impl Places {
 
     /// Reads batch `log_index` and checks it.
     pub(crate) fn read(&self, log_index: u64) -> anyhow::Result<OpenedBatch> {
+        self.read_with(log_index).map(|(_, opened)| opened)
+    }
+
+    /// The same, with the batch as it was received.
+    pub(crate) fn read_with(&self, log_index: u64) -> anyhow::Result<(SignedBatch, OpenedBatch)> {
         let (path, offset) = self.find(log_index)?;
         let place = || format!("{} at byte {offset}", path.display());
         let mut reader = SegmentReader::open_at(&path, offset).with_context(place)?;
@@ -61,7 +66,8 @@ impl Places {
             bail!("{}: no whole record is there", place());
         };
         let key = self.key(&BatchHeader::decode(batch.header.clone())?.agent_id)?;
-        evidence::open(&batch, &key, &super::limits()).with_context(place)
+        let opened = evidence::open(&batch, &key, &super::limits()).with_context(place)?;
+        Ok((batch, opened))
     }
 
     fn find(&self, log_index: u64) -> anyhow::Result<(PathBuf, u64)> {
@@ -88,6 +94,24 @@ impl Places {
         let key = known.keys.get(agent_id).copied();
         key.with_context(|| format!("no key of agent {agent_id:?} is in agents/"))
     }
+}
+
+/// The entry that holds an agent's event, by the headers alone.
+pub(crate) fn entry_of(evidence: &Path, agent: &str, seq: u64) -> anyhow::Result<Option<u64>> {
+    for (first, path) in folder::segments(evidence)? {
+        let mut reader = SegmentReader::open(&path).with_context(|| path.display().to_string())?;
+        let mut entry = first;
+        while let Next::Record { batch } = reader.read_head().with_context(|| path.display().to_string())? {
+            let header = BatchHeader::decode(batch.header)
+                .with_context(|| format!("{}: the header of entry {entry} is malformed", path.display()))?;
+            let events = header.first_event_seq..header.first_event_seq + u64::from(header.event_count);
+            if header.agent_id == agent && events.contains(&seq) {
+                return Ok(Some(entry));
+            }
+            entry += 1;
+        }
+    }
+    Ok(None)
 }
 
 impl Known {

@@ -21,7 +21,7 @@ use super::{
     folder::{self, Folder},
     frame::{Next, SegmentReader},
     identity,
-    scan::{Depth, Scanned, scan},
+    scan::{Ask, Depth, Scanned, processors, scan},
     writer::Writer,
 };
 use crate::metrics::Metrics;
@@ -46,7 +46,16 @@ pub(crate) fn open(
         };
         folder.write(&evidence.join("checkpoint"), &empty.sign(&key)?)?;
     }
-    let scanned = scan(&evidence, Depth::Digests, None).map_err(|wrong| {
+    let ask = Ask {
+        depth: Depth::Digests,
+        kept: &[],
+        witnesses: &[],
+        threads: processors(),
+        state: None,
+        links: false,
+        told: &mut |progress, _| tracing::info!("reading the evidence log: {progress}"),
+    };
+    let scanned = scan(&evidence, ask).map_err(|wrong| {
         anyhow!(
             "the evidence in {} does not verify, so nothing is added to it: {wrong}. \
              Keep this folder as it is for inspection, and start with an empty one or a verified copy",

@@ -1,27 +1,37 @@
 //! Reading the whole evidence folder and checking it against itself.
 //!
-//! Owns the walk that starting, `verify` and reading back share: every file, every record, in log order, against agent
-//! keys, chains, tree and checkpoint. Refuses to repair anything: it says what is wrong first, and where.
+//! Owns what a log is made of, and how much of it is checked. `walk` goes through every file and record, in log order,
+//! against agent keys, chains, tree and checkpoints; what one batch needs nobody else for is done by `workers` meanwhile.
+//! Starting and `verify` share both, so that the program that writes and the one that verifies cannot disagree about what a
+//! log is. Refuses to repair anything: it says what is wrong first, and where.
+
+mod contents;
+mod progress;
+mod state;
+mod walk;
+mod workers;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fs,
+    num::NonZero,
     path::{Path, PathBuf},
 };
 
 use ed25519_dalek::VerifyingKey;
-use evidence::{Checkpoint, Limits, Seal, Tile, Tiling, Tip, check_leaves, check_seal, log_entry};
-use proto::v1::{BatchHeader, SignedBatch, event};
+use evidence::{Checkpoint, Cosigned, Tile, Tiling, Tip, WitnessKey};
+use proto::v1::BatchHeader;
 use serde::Serialize;
 
 use super::{
-    folder,
-    frame::{Next, SegmentReader},
     identity::{self, Origin},
     originator::own_among,
     tiles::TileFiles,
 };
-use crate::record::{Body, Decoder, Record, Records};
+pub(crate) use contents::{Contents, Link};
+pub use progress::Progress;
+pub(crate) use state::State;
+use walk::Walk;
 
 /// The first thing that is wrong in an evidence folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +40,8 @@ pub struct Wrong {
     pub file: String,
     /// Where in the file: the byte, or the record around it, where that is known.
     pub offset: Option<u64>,
+    /// The entry of the log, from 0, where it is about one.
+    pub entry: Option<u64>,
     /// What was expected and found.
     pub what: String,
 }
@@ -41,6 +53,31 @@ pub(crate) enum Depth {
     Digests,
     /// Everything.
     Events,
+}
+
+/// A checkpoint of this log that was kept elsewhere.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// What to call it: a file.
+    pub name: String,
+    /// The signed note.
+    pub note: Vec<u8>,
+}
+
+/// What is asked of a walk.
+pub(crate) struct Ask<'a> {
+    pub(crate) depth: Depth,
+    pub(crate) kept: &'a [Kept],
+    /// Witnesses whose cosignatures on kept checkpoints count, beside those that the folder names.
+    pub(crate) witnesses: &'a [WitnessKey],
+    /// Threads that check batches. One: nothing is started.
+    pub(crate) threads: usize,
+    /// An earlier run's: below it, only headers are read.
+    pub(crate) state: Option<State>,
+    /// Whether `Contents` is to know every header's hash.
+    pub(crate) links: bool,
+    /// Told every now and then, and at the end.
+    pub(crate) told: &'a mut dyn FnMut(&Progress, &State),
 }
 
 /// A record cut short at the end of the newest segment: a crash, before it was acknowledged.
@@ -64,6 +101,19 @@ pub(crate) struct AgentState {
 /// Header hashes kept for each agent: an agent resumes from what it is told, so repeats are only ever recent.
 pub(crate) const RECENT_BATCHES: usize = 4096;
 
+/// Batches of an agent that this log does not have, though it has later ones: another collector has them, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Elsewhere {
+    /// Whose.
+    pub agent_id: String,
+    /// The first that is not here.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// The entry of the batch behind them.
+    pub entry: u64,
+}
+
 /// A folder in which everything holds.
 pub(crate) struct Scanned {
     pub(crate) origin: Origin,
@@ -78,42 +128,13 @@ pub(crate) struct Scanned {
     pub(crate) torn: Option<Torn>,
     /// The newest segment, and where its whole records end.
     pub(crate) newest_segment: Option<(PathBuf, u64)>,
-    /// Where to find what; empty unless all events were read.
+    /// Where to find what; of the batches that amend something only if all events were read.
     pub(crate) contents: Contents,
-}
-
-/// Where an event is found, and which batches of the collector's own amend something.
-#[derive(Default)]
-pub(crate) struct Contents {
-    /// By agent, in order: a batch's first event, and its log entry.
-    batches: HashMap<String, Vec<(u64, u64)>>,
-    pub(crate) amending: Vec<u64>,
-}
-
-impl Contents {
-    /// The entry that holds an agent's event.
-    pub(crate) fn entry(&self, agent: &str, seq: u64) -> Option<u64> {
-        let batches = self.batches.get(agent)?;
-        let behind = batches.partition_point(|(first, _)| *first <= seq);
-        batches.get(behind.checked_sub(1)?).map(|(_, entry)| *entry)
-    }
-
-    fn add(&mut self, own: Option<&str>, entry: u64, first_event_seq: u64, records: &Records) {
-        let batches = match self.batches.get_mut(&*records.agent) {
-            Some(batches) => batches,
-            None => self.batches.entry(records.agent.to_string()).or_default(),
-        };
-        if !records.records.is_empty() {
-            batches.push((first_event_seq, entry));
-        }
-        let amends = |record: &Record| match &record.body {
-            Body::Other(body) => matches!(**body, event::Body::Amendment(_)),
-            _ => false,
-        };
-        if own == Some(&*records.agent) && records.records.iter().any(amends) {
-            self.amending.push(entry);
-        }
-    }
+    pub(crate) elsewhere: Vec<Elsewhere>,
+    /// Who cosigned the newest checkpoint that is cosigned at all, and its size.
+    pub(crate) cosigned: Option<(u64, Vec<Cosigned>)>,
+    /// Entries whose payload an earlier run had read.
+    pub(crate) checked_earlier: u64,
 }
 
 impl Wrong {
@@ -125,17 +146,28 @@ impl Wrong {
         Self {
             file: file.into(),
             offset: offset.into(),
+            entry: None,
             what: what.into(),
         }
+    }
+
+    /// The same, about an entry of the log.
+    pub(crate) fn of_entry(self, entry: u64) -> Self {
+        let entry = Some(entry);
+        Self { entry, ..self }
     }
 }
 
 impl std::fmt::Display for Wrong {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.offset {
-            Some(offset) => write!(f, "{} at byte {offset}: {}", self.file, self.what),
-            None => write!(f, "{}: {}", self.file, self.what),
+        f.write_str(&self.file)?;
+        if let Some(offset) = self.offset {
+            write!(f, " at byte {offset}")?;
         }
+        if let Some(entry) = self.entry {
+            write!(f, ", entry {entry}")?;
+        }
+        write!(f, ": {}", self.what)
     }
 }
 
@@ -152,240 +184,75 @@ impl AgentState {
     }
 }
 
-/// Walks the folder. `kept` is an older checkpoint of the same log, from elsewhere, that the log must contain.
-pub(crate) fn scan(evidence: &Path, depth: Depth, kept: Option<&[u8]>) -> Result<Scanned, Wrong> {
+/// As many threads as the machine has processors.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Walks the folder.
+pub(crate) fn scan(evidence: &Path, ask: Ask<'_>) -> Result<Scanned, Wrong> {
     let origin = Origin::read(evidence).map_err(|error| Wrong::new("origin", None, format!("{error:#}")))?;
     let note = identity::read_small(&evidence.join("checkpoint"))
         .map_err(|error| Wrong::new("checkpoint", None, format!("{error:#}")))?;
     let checkpoint = Checkpoint::open(&note, &origin.verifier_key)
         .map_err(|error| Wrong::new("checkpoint", None, error.to_string()))?;
-    let kept = kept
-        .map(|note| Checkpoint::open(note, &origin.verifier_key))
-        .transpose();
-    let kept = kept.map_err(|error| {
-        Wrong::new(
-            "checkpoint",
-            None,
-            format!("the one kept elsewhere does not fit: {error}"),
-        )
-    })?;
+    let witnesses = identity::read_witnesses(evidence, &origin)
+        .map_err(|error| Wrong::new("witnesses", None, format!("{error:#}")))?;
+    let mut known = Vec::new();
+    let cosigned = read_cosigned(evidence, &origin, &witnesses)?;
+    let cosigned = cosigned.map(|(checkpoint, cosigned)| {
+        let size = checkpoint.size;
+        known.push(("cosigned".to_owned(), checkpoint));
+        (size, cosigned)
+    });
+    for kept in ask.kept {
+        let all: Vec<WitnessKey> = witnesses.iter().chain(ask.witnesses).cloned().collect();
+        let opened = Checkpoint::open_kept(&kept.note, &origin.verifier_key, &all);
+        let (checkpoint, _) = opened.map_err(|error| {
+            let what = format!("the one kept elsewhere ({}) does not fit: {error}", kept.name);
+            Wrong::new("checkpoint", None, what)
+        })?;
+        known.push((kept.name.clone(), checkpoint));
+    }
     let keys = identity::read_agents(evidence).map_err(|error| {
-        let file = error.to_string();
-        Wrong::new(
-            file,
-            None,
-            error
-                .chain()
-                .skip(1)
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(": "),
-        )
+        let chain: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+        Wrong::new(error.to_string(), None, chain.join(": "))
     })?;
     only_known_names(evidence)?;
     let own = own_among(&origin, &keys).map_err(|error| Wrong::new("origin", None, format!("{error:#}")))?;
-    let mut walk = Walk {
-        depth,
-        own,
-        limits: Limits::default(),
-        tiles: TileFiles::list(evidence)?,
-        kept,
-        decoder: Decoder::default(),
-        compared: 0,
-        done: Scanned {
-            origin,
-            checkpoint,
-            keys,
-            agents: HashMap::new(),
-            tiling: Tiling::default(),
-            unwritten: Vec::new(),
-            events: 0,
-            torn: None,
-            newest_segment: None,
-            contents: Contents::default(),
-        },
+    let tiles = TileFiles::list(evidence)?;
+    let done = Scanned {
+        origin,
+        checkpoint,
+        keys,
+        agents: HashMap::new(),
+        tiling: Tiling::default(),
+        unwritten: Vec::new(),
+        events: 0,
+        torn: None,
+        newest_segment: None,
+        contents: Contents::default(),
+        elsewhere: Vec::new(),
+        cosigned,
+        checked_earlier: 0,
     };
-    walk.at_size()?;
-    walk.segments(evidence)?;
-    walk.finish()
+    std::thread::scope(|scope| Walk::new(ask, own, tiles, known, done, scope).run(evidence))
 }
 
-struct Walk {
-    depth: Depth,
-    /// The collector's own chain.
-    own: Option<String>,
-    limits: Limits,
-    tiles: TileFiles,
-    kept: Option<Checkpoint>,
-    /// Says whether each event stands on definitions that its batch has.
-    decoder: Decoder,
-    /// How many of `done.unwritten` were compared with their files.
-    compared: usize,
-    done: Scanned,
-}
-
-impl Walk {
-    fn segments(&mut self, evidence: &Path) -> Result<(), Wrong> {
-        let segments =
-            folder::segments(evidence).map_err(|error| Wrong::new("payload", None, format!("{error:#}")))?;
-        let count = segments.len();
-        for (nth, (first, path)) in segments.into_iter().enumerate() {
-            let name = format!("payload/{}", folder::segment_name(first));
-            let size = self.done.tiling.size();
-            if first != size {
-                return Err(Wrong::new(
-                    name,
-                    None,
-                    format!("expected the segment that begins at entry {size}"),
-                ));
-            }
-            self.segment(&name, &path, nth + 1 == count)?;
-        }
-        Ok(())
+/// The newest checkpoint that witnesses cosigned, if there is one.
+fn read_cosigned(
+    evidence: &Path,
+    origin: &Origin,
+    witnesses: &[WitnessKey],
+) -> Result<Option<(Checkpoint, Vec<Cosigned>)>, Wrong> {
+    let path = evidence.join("cosigned");
+    if !path.exists() {
+        return Ok(None);
     }
-
-    fn segment(&mut self, name: &str, path: &Path, newest: bool) -> Result<(), Wrong> {
-        let broken = |offset, what: String| Wrong::new(name, offset, what);
-        let mut reader = SegmentReader::open(path).map_err(|error| broken(None, error.to_string()))?;
-        loop {
-            let at = reader.offset;
-            match reader
-                .read()
-                .map_err(|error| broken(Some(at), error.to_string()))?
-            {
-                Next::Record { batch } => {
-                    self.record(&batch).map_err(|what| broken(Some(at), what))?;
-                    self.completed_tiles()?;
-                    self.at_size()?;
-                }
-                Next::End => break,
-                Next::Torn if newest && self.done.tiling.size() >= self.done.checkpoint.size => {
-                    let length = fs::metadata(path)
-                        .map_err(|error| broken(Some(at), error.to_string()))?
-                        .len();
-                    self.done.torn = Some(Torn {
-                        path: path.to_owned(),
-                        offset: at,
-                        bytes: length - at,
-                    });
-                    break;
-                }
-                Next::Torn => return Err(broken(Some(at), "the file ends inside a record".to_owned())),
-                Next::Damaged(what) => return Err(broken(Some(at), what.to_owned())),
-            }
-        }
-        self.done.newest_segment = Some((path.to_owned(), reader.offset));
-        Ok(())
-    }
-
-    /// Checks one batch and adds it to chain and tree.
-    fn record(&mut self, batch: &SignedBatch) -> Result<(), String> {
-        let seal = self.seal(batch)?;
-        let agent = self.done.agents.entry(seal.header.agent_id.clone()).or_default();
-        let tip = agent
-            .tip
-            .follow(&seal.header, seal.header_hash)
-            .map_err(|error| error.to_string())?;
-        agent.advance(tip, seal.header.clone());
-        self.done.events += u64::from(seal.header.event_count);
-        if self.thorough() {
-            let first = seal.header.first_event_seq;
-            let opened = check_leaves(batch, seal, &self.limits).map_err(|error| error.to_string())?;
-            let records = self.decoder.decode(&opened)?;
-            if self.depth == Depth::Events {
-                let (own, entry) = (self.own.as_deref(), self.done.tiling.size());
-                self.done.contents.add(own, entry, first, &records);
-            }
-        }
-        let Scanned {
-            tiling, unwritten, ..
-        } = &mut self.done;
-        tiling
-            .push(&log_entry(batch), unwritten)
-            .map_err(|error| error.to_string())
-    }
-
-    /// Compares the tiles that the newest record completed with their files.
-    fn completed_tiles(&mut self) -> Result<(), Wrong> {
-        let below = self.done.tiling.size() <= self.done.checkpoint.size;
-        let completed = self.done.unwritten.len() - self.compared;
-        for tile in self.done.unwritten.iter().rev().take(completed) {
-            self.tiles.full(tile, below)?;
-        }
-        if below {
-            self.done.unwritten.clear();
-        }
-        self.compared = self.done.unwritten.len();
-        Ok(())
-    }
-
-    fn seal(&self, batch: &SignedBatch) -> Result<Seal, String> {
-        let claimed = <BatchHeader as prost::Message>::decode(batch.header.clone())
-            .map_err(|_| "the header is malformed".to_owned())?;
-        let key = self.done.keys.get(&claimed.agent_id);
-        let key = key.ok_or_else(|| format!("no key of agent {:?} is in agents/", claimed.agent_id))?;
-        if self.thorough() {
-            return check_seal(batch, key, &self.limits).map_err(|error| error.to_string());
-        }
-        use sha2::{Digest, Sha256};
-        if Sha256::digest(&batch.payload).as_slice() != claimed.payload_digest {
-            return Err(evidence::BatchError::Digest.to_string());
-        }
-        Ok(Seal {
-            header_hash: evidence::header_hash(&batch.header),
-            header: claimed,
-        })
-    }
-
-    /// Whether the next record is checked in full.
-    fn thorough(&self) -> bool {
-        self.depth == Depth::Events || self.done.tiling.size() >= self.done.checkpoint.size
-    }
-
-    /// Compares the tree with the checkpoints that are of its size.
-    fn at_size(&mut self) -> Result<(), Wrong> {
-        let (tiling, checkpoint) = (&self.done.tiling, &self.done.checkpoint);
-        if tiling.size() == checkpoint.size {
-            if tiling.root() != checkpoint.root {
-                return Err(Wrong::new(
-                    "checkpoint",
-                    None,
-                    "its root is not the one of the batches in payload/",
-                ));
-            }
-            self.tiles.require(&tiling.partial())?;
-        }
-        if let Some(kept) = self.kept.as_ref().filter(|kept| kept.size == tiling.size())
-            && kept.root != tiling.root()
-        {
-            let what = format!(
-                "the log's first {} entries are not those of the checkpoint kept elsewhere",
-                kept.size
-            );
-            return Err(Wrong::new("payload", None, what));
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Scanned, Wrong> {
-        let (size, expected) = (self.done.tiling.size(), self.done.checkpoint.size);
-        if size < expected {
-            return Err(Wrong::new(
-                "payload",
-                None,
-                format!("{size} batches are there, the checkpoint has {expected}"),
-            ));
-        }
-        if let Some(kept) = self.kept.as_ref().filter(|kept| kept.size > size) {
-            let what = format!(
-                "rolled back: {size} batches are there, the checkpoint kept elsewhere has {}",
-                kept.size
-            );
-            return Err(Wrong::new("payload", None, what));
-        }
-        self.tiles.finish(&self.done.tiling.partial())?;
-        Ok(self.done)
-    }
+    let wrong = |what: String| Wrong::new("cosigned", None, what);
+    let note = identity::read_small(&path).map_err(|error| wrong(format!("{error:#}")))?;
+    let opened = Checkpoint::open_cosigned(&note, &origin.verifier_key, witnesses);
+    opened.map(Some).map_err(|error| wrong(error.to_string()))
 }
 
 /// The log is these files and nothing else.
@@ -398,7 +265,7 @@ fn only_known_names(evidence: &Path) -> Result<(), Wrong> {
             file.file_type().map_err(wrong)?,
         );
         let known = match name.as_str() {
-            "origin" | "checkpoint" => kind.is_file(),
+            "origin" | "checkpoint" | "cosigned" | "witnesses" => kind.is_file(),
             "agents" | "payload" | "tile" => kind.is_dir(),
             _ => false,
         };

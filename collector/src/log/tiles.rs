@@ -127,10 +127,14 @@ impl TileFiles {
             .position(|(found, expected)| found != expected)
         {
             None => Ok(()),
-            Some(at) => Err(wrong(
-                Some(at as u64),
-                "differs from the tree that the batches make",
-            )),
+            Some(at) => {
+                let byte = |bytes: &[u8]| bytes.get(at).copied().unwrap_or_default();
+                let (found, expected) = (byte(&found), byte(expected));
+                let what = format!(
+                    "differs from the tree that the batches make: {found:02x}, expected {expected:02x}"
+                );
+                Err(wrong(Some(at as u64), &what))
+            }
         }
     }
 

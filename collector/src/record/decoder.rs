@@ -51,20 +51,8 @@ impl Decoder {
     /// With what is wrong with which event or definition.
     pub fn decode(&mut self, opened: &OpenedBatch) -> Result<Records, String> {
         let header = &opened.header;
-        let defined = opened.definitions.iter().enumerate().map(|(place, definition)| {
-            self.defined(definition)
-                .ok_or_else(|| format!("definition {place} is malformed"))
-        });
-        let defined = defined.collect::<Result<Vec<_>, _>>()?;
         let mut records = Vec::with_capacity(opened.events.len());
-        for (seq, event) in (header.first_event_seq..).zip(&opened.events) {
-            let record = match ordinary(seq, event, &defined) {
-                Some(record) => record,
-                None => other(seq, event, &opened.definitions, &defined)
-                    .map_err(|refused| format!("event {seq} {refused}"))?,
-            };
-            records.push(record);
-        }
+        self.each(opened, |record| records.push(record))?;
         Ok(Records {
             agent: header.agent_id.as_str().into(),
             batch_sequence: header.sequence,
@@ -72,6 +60,31 @@ impl Decoder {
             encoded: opened.events.clone(),
             definitions: opened.definitions.as_slice().into(),
         })
+    }
+
+    /// Whether [`Decoder::decode`] would succeed. Keeps nothing of the events.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn check(&mut self, opened: &OpenedBatch) -> Result<(), String> {
+        self.each(opened, drop)
+    }
+
+    fn each(&mut self, opened: &OpenedBatch, mut take: impl FnMut(Record)) -> Result<(), String> {
+        let defined = opened.definitions.iter().enumerate().map(|(place, definition)| {
+            self.defined(definition)
+                .ok_or_else(|| format!("definition {place} is malformed"))
+        });
+        let defined = defined.collect::<Result<Vec<_>, _>>()?;
+        for (seq, event) in (opened.header.first_event_seq..).zip(&opened.events) {
+            take(match ordinary(seq, event, &defined) {
+                Some(record) => record,
+                None => other(seq, event, &opened.definitions, &defined)
+                    .map_err(|refused| format!("event {seq} {refused}"))?,
+            });
+        }
+        Ok(())
     }
 
     /// What a definition gives; `None` if it is malformed.

@@ -4,7 +4,7 @@
 //! else, so that a sealed batch is never trusted for having been sealed by this code.
 
 use bytes::Bytes;
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
 use proto::v1::{BatchHeader, Counters, SignedBatch};
 use sha2::{Digest, Sha256};
@@ -156,7 +156,14 @@ pub(crate) fn root<'a>(seed: &[u8], messages: impl Iterator<Item = &'a [u8]>) ->
     tree.root()
 }
 
-pub(crate) fn signed_bytes(header: &[u8]) -> Vec<u8> {
+/// Whether the signature over a header is this key's.
+#[must_use]
+pub fn check_signature(header: &[u8], signature: &[u8], key: &VerifyingKey) -> bool {
+    Signature::from_slice(signature)
+        .is_ok_and(|signature| key.verify_strict(&signed_bytes(header), &signature).is_ok())
+}
+
+fn signed_bytes(header: &[u8]) -> Vec<u8> {
     [BATCH_SIGNATURE_CONTEXT, header].concat()
 }
 

@@ -80,6 +80,35 @@ impl Tip {
     }
 }
 
+impl Tip {
+    /// The same as [`Tip::follow`], or the tip after a header that stands further on in the chain: what is between is not in
+    /// the log that this tip is of. Whether that may be is for its reader to decide, who has to say it: the signed chain
+    /// alone cannot hold what another log holds, or what a restored one has lost.
+    pub fn follow_or_leap(&self, header: &BatchHeader, header_hash: Hash) -> Result<Self, ChainBreak> {
+        let expected = self.sequence.saturating_add(1);
+        if header.sequence <= expected {
+            return self.follow(header, header_hash);
+        }
+        let next_event = self.event_seq.saturating_add(1);
+        let found = header.first_event_seq;
+        if header.event_count > 0 && found < next_event {
+            return Err(ChainBreak::EventSeq {
+                sequence: header.sequence,
+                expected: next_event,
+                found,
+            });
+        }
+        let last = found
+            .saturating_sub(1)
+            .saturating_add(u64::from(header.event_count));
+        Ok(Self {
+            sequence: header.sequence,
+            header_hash,
+            event_seq: self.event_seq.max(last),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +121,20 @@ mod tests {
             event_count,
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn leaps_only_forward() {
+        let tip = Tip::default().follow(&header(1, [0; 32], 1, 3), [1; 32]).unwrap();
+        let leapt = tip.follow_or_leap(&header(7, [6; 32], 20, 2), [7; 32]).unwrap();
+        assert_eq!((leapt.sequence, leapt.event_seq), (7, 21));
+        let empty = tip.follow_or_leap(&header(7, [6; 32], 20, 0), [7; 32]).unwrap();
+        assert_eq!((empty.sequence, empty.event_seq), (7, 19));
+        assert!(empty.follow(&header(8, [7; 32], 20, 1), [8; 32]).is_ok());
+        assert!(tip.follow_or_leap(&header(7, [6; 32], 3, 2), [7; 32]).is_err());
+        assert!(tip.follow_or_leap(&header(1, [0; 32], 1, 3), [1; 32]).is_err());
+        assert!(tip.follow_or_leap(&header(2, [9; 32], 4, 1), [2; 32]).is_err());
+        assert!(tip.follow_or_leap(&header(2, [1; 32], 4, 1), [2; 32]).is_ok());
     }
 
     #[test]

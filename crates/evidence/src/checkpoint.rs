@@ -1,15 +1,19 @@
 //! Checkpoints: origin, size and root of the log (<https://c2sp.org/tlog-checkpoint>) in a signed note
 //! (<https://c2sp.org/signed-note>).
 //!
-//! Owns text and signature. The note itself is the crate `signed_note`; this adds that exactly one signature, the
-//! collector's, is there and that the bytes are the only ones that say what they say.
+//! Owns text and signature. The note itself is the crate `signed_note`; this adds, for what the collector writes, that
+//! no signature is there but its own and those of known witnesses, and that the bytes are the only ones that say what they
+//! say. What comes from elsewhere may carry signatures of anybody (`open_kept`), as the specification wants it.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
-use signed_note::{Note, Signer, StandardVerifier, VerifierList};
+use signed_note::{Note, Signer, StandardVerifier, Verifier, VerifierList};
 use thiserror::Error;
 
-use crate::batch::Hash;
+use crate::{
+    batch::Hash,
+    cosignature::{Cosigned, WitnessKey},
+};
 
 /// What every origin begins with; the collector's name follows.
 pub const ORIGIN_PREFIX: &str = "pgwitness/";
@@ -85,32 +89,39 @@ impl Checkpoint {
         Ok(note.to_bytes())
     }
 
-    /// Reads a signed note and checks it under the origin's public key.
+    /// Reads a signed note and checks it under the origin's public key; no other signature may be there.
     pub fn open(note: &[u8], verifier_key: &str) -> Result<Self, CheckpointError> {
-        let verifier =
-            StandardVerifier::new(verifier_key).map_err(|error| CheckpointError::Key(error.to_string()))?;
-        let expected = signed_note::Verifier::name(&verifier).to_owned();
-        let parsed = Note::from_bytes(note).map_err(|error| CheckpointError::Note(error.to_string()))?;
-        let (held, unknown) = parsed
-            .verify(&VerifierList::new(vec![Box::new(verifier)]))
-            .map_err(|error| CheckpointError::Signature(error.to_string()))?;
-        if held.len() != 1 || !unknown.is_empty() {
+        Self::open_cosigned(note, verifier_key, &[]).map(|(checkpoint, _)| checkpoint)
+    }
+
+    /// The same of a note that these witnesses may have cosigned: the log's signature comes first, each is there once, and
+    /// no other is.
+    pub fn open_cosigned(
+        note: &[u8],
+        verifier_key: &str,
+        witnesses: &[WitnessKey],
+    ) -> Result<(Self, Vec<Cosigned>), CheckpointError> {
+        let opened = Opened::read(note, verifier_key, witnesses)?;
+        if opened.unknown > 0 {
             return Err(CheckpointError::Signature(
                 "a signature of an unknown key is beside it".to_owned(),
             ));
         }
-        let checkpoint = Self::parse(parsed.text()).ok_or(CheckpointError::Text)?;
-        if checkpoint.origin != expected {
-            return Err(CheckpointError::Origin {
-                expected,
-                found: checkpoint.origin,
-            });
-        }
-        let signature: Vec<u8> = held.iter().flat_map(signed_note::Signature::to_bytes).collect();
-        if note != [checkpoint.text().as_bytes(), b"\n", &signature].concat() {
+        if note != [opened.checkpoint.text().as_bytes(), b"\n", &opened.signatures].concat() {
             return Err(CheckpointError::Canonical);
         }
-        Ok(checkpoint)
+        Ok((opened.checkpoint, opened.cosigned))
+    }
+
+    /// Reads a checkpoint that was kept elsewhere, in whatever form: the log's signature must hold, and those of the
+    /// witnesses that are named; all others are ignored.
+    pub fn open_kept(
+        note: &[u8],
+        verifier_key: &str,
+        witnesses: &[WitnessKey],
+    ) -> Result<(Self, Vec<Cosigned>), CheckpointError> {
+        let opened = Opened::read(note, verifier_key, witnesses)?;
+        Ok((opened.checkpoint, opened.cosigned))
     }
 
     /// The root as checkpoints write it.
@@ -119,14 +130,77 @@ impl Checkpoint {
         BASE64_STANDARD.encode(self.root)
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    /// Reads the text of a checkpoint. Lines behind the third are not looked at: they say nothing of the tree.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(text).ok()?.split('\n');
-        let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
-        let root = BASE64_STANDARD.decode(root).ok()?.try_into().ok()?;
+        let (origin, digits, root) = (lines.next()?, lines.next()?, lines.next()?);
+        let size: u64 = digits.parse().ok()?;
+        if origin.is_empty() || size.to_string() != digits {
+            return None;
+        }
         Some(Self {
             origin: origin.to_owned(),
-            size: size.parse().ok()?,
-            root,
+            size,
+            root: BASE64_STANDARD.decode(root).ok()?.try_into().ok()?,
+        })
+    }
+}
+
+/// A note whose known signatures hold.
+struct Opened {
+    checkpoint: Checkpoint,
+    cosigned: Vec<Cosigned>,
+    /// The known ones as a note writes them, the log's first.
+    signatures: Vec<u8>,
+    unknown: usize,
+}
+
+impl Opened {
+    fn read(note: &[u8], verifier_key: &str, witnesses: &[WitnessKey]) -> Result<Self, CheckpointError> {
+        let verifier =
+            StandardVerifier::new(verifier_key).map_err(|error| CheckpointError::Key(error.to_string()))?;
+        let (expected, id) = (verifier.name().to_owned(), verifier.key_id());
+        let parsed = Note::from_bytes(note).map_err(|error| CheckpointError::Note(error.to_string()))?;
+        let mut known: Vec<Box<dyn Verifier>> = vec![Box::new(verifier)];
+        known.extend(witnesses.iter().map(|witness| Box::new(witness.clone()) as _));
+        let (held, unknown) = parsed
+            .verify(&VerifierList::new(known))
+            .map_err(|error| CheckpointError::Signature(error.to_string()))?;
+        let (own, others): (Vec<_>, Vec<_>) = held
+            .into_iter()
+            .partition(|signature| signature.name() == expected && signature.id() == id);
+        if own.len() != 1 {
+            return Err(CheckpointError::Signature(
+                "the log's own is not there".to_owned(),
+            ));
+        }
+        let checkpoint = Checkpoint::parse(parsed.text()).ok_or(CheckpointError::Text)?;
+        if checkpoint.origin != expected {
+            return Err(CheckpointError::Origin {
+                expected,
+                found: checkpoint.origin,
+            });
+        }
+        let cosigned = others.iter().filter_map(|signature| {
+            let witness = witnesses
+                .iter()
+                .find(|witness| witness.name() == signature.name())?;
+            let unix_s = witness.time_of(parsed.text(), signature.signature())?;
+            Some(Cosigned {
+                witness: witness.name().to_owned(),
+                unix_s,
+            })
+        });
+        Ok(Self {
+            cosigned: cosigned.collect(),
+            checkpoint,
+            signatures: own
+                .iter()
+                .chain(&others)
+                .flat_map(signed_note::Signature::to_bytes)
+                .collect(),
+            unknown: unknown.len(),
         })
     }
 }
@@ -207,6 +281,51 @@ mod tests {
         assert!(
             Checkpoint::open(&doubled, &verifier).is_err(),
             "a signature twice"
+        );
+    }
+
+    #[test]
+    fn cosignatures_hold_or_the_note_does_not() {
+        let (checkpoint, key, verifier) = sample();
+        let witness_key = SigningKey::from_bytes(&[8; 32]);
+        let witness = WitnessKey::new("witness.example/w1", witness_key.verifying_key()).unwrap();
+        let line = crate::cosign(witness.name(), &witness_key, &checkpoint.text(), 1_700_000_000).unwrap();
+        let own = checkpoint.sign(&key).unwrap();
+        let note = [own.as_slice(), &line].concat();
+        let known = std::slice::from_ref(&witness);
+        let (opened, cosigned) = Checkpoint::open_cosigned(&note, &verifier, known).unwrap();
+        assert_eq!(opened, checkpoint);
+        assert_eq!(
+            cosigned,
+            [Cosigned {
+                witness: "witness.example/w1".to_owned(),
+                unix_s: 1_700_000_000
+            }]
+        );
+        assert!(Checkpoint::open(&note, &verifier).is_err(), "an unknown witness");
+        assert_eq!(
+            Checkpoint::open_kept(&note, &verifier, &[]).unwrap(),
+            (checkpoint.clone(), Vec::new()),
+            "from elsewhere, signatures of unknown keys are ignored"
+        );
+        for at in 0..note.len() {
+            let mut other = note.clone();
+            other[at] ^= 1 << (at % 8);
+            assert!(
+                Checkpoint::open_cosigned(&other, &verifier, known).is_err(),
+                "byte {at}"
+            );
+        }
+        let twice = [note.as_slice(), &line].concat();
+        assert!(Checkpoint::open_cosigned(&twice, &verifier, known).is_err());
+        let (text, signatures) = note.split_at(checkpoint.text().len() + 1);
+        let own_line = &signatures[..signatures.len() - line.len()];
+        let swapped = [text, &line, own_line].concat();
+        assert!(Checkpoint::open_cosigned(&swapped, &verifier, known).is_err());
+        let alone = [text, &line].concat();
+        assert!(
+            Checkpoint::open_kept(&alone, &verifier, known).is_err(),
+            "no word of the log"
         );
     }
 

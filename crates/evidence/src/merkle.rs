@@ -1,6 +1,6 @@
 //! The Merkle tree of RFC 6962 section 2.1, grown leaf by leaf in logarithmic memory.
 //!
-//! Owns the node rules. Proofs are not here: every check so far holds all leaves.
+//! Owns the node rules. Proofs are `path`'s.
 
 use sha2::{Digest, Sha256};
 

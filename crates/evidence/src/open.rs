@@ -6,13 +6,16 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 use prost::Message;
 use proto::v1::{BatchHeader, BatchPayload, SignedBatch};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::batch::{self, Hash};
+use crate::{
+    batch::{self, Hash, SALT_BYTES},
+    path::inclusion_among,
+};
 
 /// Longest header: far more than its fixed fields and counters need, and far below the 64 KiB that a log entry may
 /// take (C2SP tlog-tiles).
@@ -139,9 +142,9 @@ pub fn check_seal(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> R
         batch.payload.len() as u64,
         limits.payload_bytes as u64,
     )?;
-    let signature = Signature::from_slice(&batch.signature).map_err(|_| BatchError::Signature)?;
-    key.verify_strict(&batch::signed_bytes(&batch.header), &signature)
-        .map_err(|_| BatchError::Signature)?;
+    if !batch::check_signature(&batch.header, &batch.signature, key) {
+        return Err(BatchError::Signature);
+    }
     let header =
         BatchHeader::decode(batch.header.clone()).map_err(|_| BatchError::Header("not a BatchHeader"))?;
     if header.encode_to_vec() != batch.header {
@@ -200,6 +203,40 @@ pub fn check_leaves(batch: &SignedBatch, seal: Seal, limits: &Limits) -> Result<
         definitions: payload.definitions,
         header_hash,
     })
+}
+
+/// One leaf of a batch, with what shows that it is one: nothing is told of the others but hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disclosed {
+    /// The encoded event or definition.
+    pub message: Bytes,
+    /// Its salt.
+    pub salt: [u8; SALT_BYTES],
+    /// From its leaf to the header's `events_root`.
+    pub path: Vec<Hash>,
+}
+
+/// The leaves at these places of a batch, which was checked: events first, definitions counted on behind them.
+pub fn disclose(batch: &SignedBatch, places: &[u32], limits: &Limits) -> Result<Vec<Disclosed>, BatchError> {
+    let payload = unpack(&batch.payload, limits.unpacked_bytes)?;
+    let payload =
+        BatchPayload::decode(Bytes::from(payload)).map_err(|_| BatchError::Payload("not a BatchPayload"))?;
+    let messages: Vec<&Bytes> = payload.events.iter().chain(&payload.definitions).collect();
+    let leaf =
+        |(place, message): (u32, &&Bytes)| batch::leaf(&batch::salt(&payload.salt_seed, place), message);
+    let leaves: Vec<Hash> = (0..).zip(&messages).map(leaf).collect();
+    let disclosed = places.iter().map(|place| {
+        let at = usize::try_from(*place).unwrap_or(usize::MAX);
+        let message = messages
+            .get(at)
+            .ok_or(BatchError::Payload("it has no such place"))?;
+        Ok(Disclosed {
+            message: (*message).clone(),
+            salt: batch::salt(&payload.salt_seed, *place),
+            path: inclusion_among(&leaves, at),
+        })
+    });
+    disclosed.collect()
 }
 
 /// Whether `id` can name an agent: 1 to 64 characters of `[a-z0-9.-]`. It becomes part of file names.

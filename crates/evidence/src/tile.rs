@@ -48,11 +48,7 @@ impl Tile {
     /// Where the file lies: the base, with its width where it is partial.
     #[must_use]
     pub fn path(&self) -> String {
-        if self.width == TILE_WIDTH {
-            self.base.clone()
-        } else {
-            format!("{}.p/{}", self.base, self.width)
-        }
+        path(&self.base, self.width)
     }
 
     /// The content that the narrower tile at the same place has, if there can be one.
@@ -70,6 +66,57 @@ impl Tile {
             end += 2 + usize::from(u16::from_be_bytes([*high, *low]));
         }
         self.bytes.get(..end)
+    }
+}
+
+/// Where a hash of the tree is to be had: the root over consecutive hashes of one tile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePlace {
+    /// Path of the full tile, e.g. `tile/0/x001/234`.
+    pub base: String,
+    /// Width of the tile in a tree of the size that was asked for, 1 to 256.
+    pub width: usize,
+    /// The hashes of which it is the root: the first one's place in the tile, and how many.
+    pub first: usize,
+    /// A power of two, 1 to 128.
+    pub count: usize,
+}
+
+impl NodePlace {
+    /// The root over entries `n << level` to `(n + 1) << level` in a tree of `size`; `None` where it has not that many.
+    #[must_use]
+    pub fn of(level: u32, n: u64, size: u64) -> Option<Self> {
+        let end = n.checked_add(1)?.checked_mul(1_u64.checked_shl(level)?)?;
+        if end > size {
+            return None;
+        }
+        let (row, within) = (level / 8, level % 8);
+        let first = n << within;
+        let tile = first / TILE_WIDTH as u64;
+        let in_row = size.checked_shr(8 * row).unwrap_or(0);
+        let width = (in_row - tile * TILE_WIDTH as u64).min(TILE_WIDTH as u64);
+        Some(Self {
+            base: base(&format!("tile/{row}"), tile),
+            width: usize::try_from(width).ok()?,
+            first: usize::try_from(first % TILE_WIDTH as u64).ok()?,
+            count: 1 << within,
+        })
+    }
+
+    /// The path of the tile as a tree of that size has it; the full tile may have taken its place.
+    #[must_use]
+    pub fn path(&self) -> String {
+        path(&self.base, self.width)
+    }
+
+    /// The hash, from the tile's content; `None` where that is too short.
+    #[must_use]
+    pub fn hash(&self, tile: &[u8]) -> Option<Hash> {
+        let (hashes, _) = tile.as_chunks::<{ size_of::<Hash>() }>();
+        let row = hashes.get(self.first..self.first + self.count)?;
+        let mut tree = Frontier::default();
+        row.iter().for_each(|hash| tree.push(*hash));
+        Some(tree.root())
     }
 }
 
@@ -151,6 +198,14 @@ impl Tiling {
 
 const ENTRIES: &str = "tile/entries";
 
+fn path(base: &str, width: usize) -> String {
+    if width == TILE_WIDTH {
+        base.to_owned()
+    } else {
+        format!("{base}.p/{width}")
+    }
+}
+
 /// Three digits a path element, all but the last with an `x` in front.
 fn base(folder: &str, index: u64) -> String {
     let mut path = format!("{:03}", index % 1000);
@@ -213,6 +268,65 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn every_node_is_found_in_a_tile() {
+        let size = 70_000_u64;
+        let (mut tiling, mut full) = (Tiling::default(), Vec::new());
+        for n in 0..size {
+            tiling.push(&n.to_be_bytes(), &mut full).unwrap();
+        }
+        full.extend(tiling.partial());
+        let files: std::collections::HashMap<_, _> =
+            full.into_iter().map(|tile| (tile.path(), tile.bytes)).collect();
+        let root = |from: u64, to: u64| {
+            let mut tree = Frontier::default();
+            (from..to).for_each(|n| tree.push(leaf_hash(&n.to_be_bytes())));
+            tree.root()
+        };
+        for (level, n) in [
+            (0, 0),
+            (0, 69_999),
+            (3, 5),
+            (7, 545),
+            (8, 0),
+            (8, 272),
+            (9, 135),
+            (12, 16),
+            (16, 0),
+        ] {
+            let place = NodePlace::of(level, n, size).unwrap();
+            let hash = place.hash(&files[&place.path()]).unwrap();
+            assert_eq!(hash, root(n << level, (n + 1) << level), "{level} {n}");
+        }
+        for (level, n) in [
+            (0, 70_000),
+            (8, 273),
+            (16, 1),
+            (17, 0),
+            (63, 0),
+            (64, 0),
+            (200, 0),
+            (3, u64::MAX),
+        ] {
+            assert_eq!(NodePlace::of(level, n, size), None, "{level} {n}");
+        }
+        let mut node = |level, n| {
+            let place = NodePlace::of(level, n, size).ok_or(())?;
+            place.hash(&files[&place.path()]).ok_or(())
+        };
+        let path = crate::inclusion(69_998, size, &mut node).unwrap();
+        let leaf = leaf_hash(&69_998_u64.to_be_bytes());
+        assert_eq!(crate::root_by(&leaf, 69_998, size, &path), Some(tiling.root()));
+        let path = crate::consistency(12_345, size, &mut node).unwrap();
+        assert!(crate::is_consistent(
+            12_345,
+            &root(0, 12_345),
+            size,
+            &tiling.root(),
+            &path
+        ));
     }
 
     #[test]

@@ -1,0 +1,338 @@
+//! The way through a log: one pass over its records, in their order.
+//!
+//! Owns what needs the order: chains, tree, tiles, checkpoints. Batches are handed to `workers` as they are read and taken
+//! back in the same order.
+
+use std::{collections::VecDeque, fs, path::Path, sync::Arc, thread::Scope};
+
+use evidence::{Checkpoint, Seal, log_entry};
+use prost::Message;
+use proto::v1::{BatchHeader, SignedBatch};
+
+use super::{
+    Ask, Depth, Elsewhere, Progress, Scanned, State, Torn, Wrong,
+    workers::{Answer, Checked, How, Workers},
+};
+use crate::log::{
+    folder,
+    frame::{Next, SegmentReader},
+    tiles::TileFiles,
+};
+
+/// Batches that are with the workers, for each of them. More cost memory alone.
+const AHEAD: usize = 3;
+
+pub(super) struct Walk<'a> {
+    ask: Ask<'a>,
+    /// The collector's own chain.
+    own: Option<String>,
+    tiles: TileFiles,
+    /// Checkpoints that the log must contain, by what to call them.
+    known: Vec<(String, Checkpoint)>,
+    /// How many of `done.unwritten` were compared with their files.
+    compared: usize,
+    workers: Workers,
+    /// Handed out and not taken back, in log order.
+    ahead: VecDeque<Ahead>,
+    progress: Progress,
+    done: Scanned,
+}
+
+/// A batch that is being checked.
+struct Ahead {
+    segment: Arc<str>,
+    offset: u64,
+    /// Where the record ends.
+    end: u64,
+    /// What the tree has of it.
+    entry: Vec<u8>,
+    answer: Answer,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new<'scope>(
+        ask: Ask<'a>,
+        own: Option<String>,
+        tiles: TileFiles,
+        known: Vec<(String, Checkpoint)>,
+        done: Scanned,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Self {
+        Self {
+            workers: Workers::start(ask.threads, scope),
+            ask,
+            own,
+            tiles,
+            known,
+            compared: 0,
+            ahead: VecDeque::new(),
+            progress: Progress::begin(Path::new("")),
+            done,
+        }
+    }
+
+    pub(super) fn run(mut self, evidence: &Path) -> Result<Scanned, Wrong> {
+        self.progress = Progress::begin(evidence);
+        let of_another = |state: &State| state.verifier_key != self.done.origin.verifier_key;
+        if self.ask.state.as_ref().is_some_and(of_another) {
+            return Err(Wrong::new(
+                "origin",
+                None,
+                "the state of the earlier run is of another log",
+            ));
+        }
+        self.at_size()?;
+        self.segments(evidence)?;
+        self.finish()
+    }
+
+    fn segments(&mut self, evidence: &Path) -> Result<(), Wrong> {
+        let segments =
+            folder::segments(evidence).map_err(|error| Wrong::new("payload", None, format!("{error:#}")))?;
+        let count = segments.len();
+        for (nth, (first, path)) in segments.into_iter().enumerate() {
+            let name = format!("payload/{}", folder::segment_name(first));
+            let next = self.next_entry();
+            if first != next {
+                self.settle_all()?;
+                let what = format!("expected the segment that begins at entry {next}");
+                return Err(Wrong::new(name, None, what));
+            }
+            self.segment(&name, &path, nth + 1 == count)?;
+        }
+        self.settle_all()
+    }
+
+    fn segment(&mut self, name: &str, path: &Path, newest: bool) -> Result<(), Wrong> {
+        let segment: Arc<str> = name.into();
+        let broken = |offset, what: String| Wrong::new(name, offset, what);
+        let mut reader = SegmentReader::open(path).map_err(|error| broken(None, error.to_string()))?;
+        loop {
+            let (at, entry) = (reader.offset, self.next_entry());
+            let earlier = self.ask.state.as_ref().is_some_and(|state| entry < state.size);
+            let next = match earlier {
+                true => reader.read_head(),
+                false => reader.read(),
+            };
+            let next = next.map_err(|error| broken(Some(at), error.to_string()).of_entry(entry));
+            match next {
+                Ok(Next::Record { batch }) => {
+                    let ahead = Ahead {
+                        segment: Arc::clone(&segment),
+                        offset: at,
+                        end: reader.offset,
+                        entry: log_entry(&batch),
+                        answer: self.hand_out(batch, entry, earlier),
+                    };
+                    self.ahead.push_back(ahead);
+                    while self.ahead.len() > AHEAD * self.ask.threads {
+                        self.settle()?;
+                    }
+                }
+                Ok(Next::End) => break,
+                Ok(Next::Torn) if newest && entry >= self.done.checkpoint.size => {
+                    let length = fs::metadata(path).map_err(|error| broken(Some(at), error.to_string()))?;
+                    self.done.torn = Some(Torn {
+                        path: path.to_owned(),
+                        offset: at,
+                        bytes: length.len().saturating_sub(at),
+                    });
+                    break;
+                }
+                // What stands before it may be wrong as well.
+                Ok(Next::Torn) => {
+                    self.settle_all()?;
+                    let what = "expected a whole record, the file ends inside it".to_owned();
+                    return Err(broken(Some(at), what).of_entry(entry));
+                }
+                Ok(Next::Damaged(what)) => {
+                    self.settle_all()?;
+                    return Err(broken(Some(at), what).of_entry(entry));
+                }
+                Err(wrong) => {
+                    self.settle_all()?;
+                    return Err(wrong);
+                }
+            }
+        }
+        self.done.newest_segment = Some((path.to_owned(), reader.offset));
+        Ok(())
+    }
+
+    /// The entry that is read next.
+    fn next_entry(&self) -> u64 {
+        self.done.tiling.size() + self.ahead.len() as u64
+    }
+
+    /// Has a batch checked as far as it has to be.
+    fn hand_out(&mut self, batch: SignedBatch, entry: u64, earlier: bool) -> Answer {
+        let Ok(claimed) = BatchHeader::decode(batch.header.clone()) else {
+            return Answer::Now(Err("the header is malformed".to_owned()));
+        };
+        let Some(key) = self.done.keys.get(&claimed.agent_id) else {
+            let what = format!("no key of agent {:?} is in agents/", claimed.agent_id);
+            return Answer::Now(Err(what));
+        };
+        if earlier {
+            self.done.checked_earlier += 1;
+            let amending = self.ask.state.as_ref().map(|state| state.amending.as_slice());
+            let amends = amending.is_some_and(|amending| amending.binary_search(&entry).is_ok());
+            let seal = Seal {
+                header_hash: evidence::header_hash(&batch.header),
+                header: claimed,
+            };
+            return Answer::Now(Ok(Checked { seal, amends }));
+        }
+        let how = match self.ask.depth {
+            Depth::Digests if entry < self.done.checkpoint.size => How::Digest,
+            _ if self.own.as_deref() == Some(&claimed.agent_id) => How::Own,
+            _ => How::Whole,
+        };
+        self.workers.check(batch, *key, claimed, how)
+    }
+
+    fn settle_all(&mut self) -> Result<(), Wrong> {
+        while !self.ahead.is_empty() {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the first batch back, and adds it to chain and tree.
+    fn settle(&mut self) -> Result<(), Wrong> {
+        let Some(ahead) = self.ahead.pop_front() else {
+            return Ok(());
+        };
+        let entry = self.done.tiling.size();
+        let segment = Arc::clone(&ahead.segment);
+        let wrong = |what: String| Wrong::new(&*segment, Some(ahead.offset), what).of_entry(entry);
+        let checked = ahead.answer.wait().map_err(wrong)?;
+        self.follow(checked, entry).map_err(wrong)?;
+        let Scanned {
+            tiling, unwritten, ..
+        } = &mut self.done;
+        tiling
+            .push(&ahead.entry, unwritten)
+            .map_err(|error| wrong(error.to_string()))?;
+        self.progress.batches += 1;
+        self.progress.bytes += ahead.end - ahead.offset;
+        self.completed_tiles()?;
+        self.at_size()?;
+        if self.progress.is_due() {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Checks that a batch follows in its agent's chain.
+    fn follow(&mut self, checked: Checked, entry: u64) -> Result<(), String> {
+        let Seal { header, header_hash } = checked.seal;
+        let agent = self.done.agents.entry(header.agent_id.clone()).or_default();
+        let next = agent.tip.sequence.saturating_add(1);
+        let tip = agent.tip.follow_or_leap(&header, header_hash);
+        let tip = tip.map_err(|broken| broken.to_string())?;
+        if header.sequence > next {
+            self.done.elsewhere.push(Elsewhere {
+                agent_id: header.agent_id.clone(),
+                from: next,
+                to: header.sequence - 1,
+                entry,
+            });
+        }
+        self.done.events += u64::from(header.event_count);
+        self.progress.events += u64::from(header.event_count);
+        if self.ask.depth == Depth::Events {
+            self.done.contents.add(entry, &header, checked.amends);
+        }
+        if self.ask.links {
+            self.done.contents.link(entry, &header, header_hash);
+        }
+        agent.advance(tip, header);
+        Ok(())
+    }
+
+    /// Compares the tiles that the newest record completed with their files.
+    fn completed_tiles(&mut self) -> Result<(), Wrong> {
+        let below = self.done.tiling.size() <= self.done.checkpoint.size;
+        let completed = self.done.unwritten.len() - self.compared;
+        for tile in self.done.unwritten.iter().rev().take(completed) {
+            self.tiles.full(tile, below)?;
+        }
+        if below {
+            self.done.unwritten.clear();
+        }
+        self.compared = self.done.unwritten.len();
+        Ok(())
+    }
+
+    /// Compares the tree with the checkpoints that are of its size.
+    fn at_size(&mut self) -> Result<(), Wrong> {
+        let (tiling, checkpoint) = (&self.done.tiling, &self.done.checkpoint);
+        let size = tiling.size();
+        let known = self.known.iter().find(|(_, known)| known.size == size);
+        let earlier = self.ask.state.as_ref().filter(|state| state.size == size);
+        if size != checkpoint.size && known.is_none() && earlier.is_none() {
+            return Ok(());
+        }
+        let root = tiling.root();
+        if size == checkpoint.size {
+            if root != checkpoint.root {
+                let what = "its root is not the one of the batches in payload/";
+                return Err(Wrong::new("checkpoint", None, what));
+            }
+            self.tiles.require(&tiling.partial())?;
+        }
+        if let Some((name, _)) = self
+            .known
+            .iter()
+            .find(|(_, known)| known.size == size && known.root != root)
+        {
+            let what = match name.as_str() {
+                "cosigned" => "its root is not the one of the batches in payload/".to_owned(),
+                name => format!(
+                    "the log's first {size} entries are not those of the checkpoint kept elsewhere ({name})"
+                ),
+            };
+            let file = if name == "cosigned" { name } else { "payload" };
+            return Err(Wrong::new(file, None, what));
+        }
+        if earlier.is_some_and(|state| !state.is_root(&root)) {
+            let what = format!("the log's first {size} entries are not those that the earlier run checked");
+            return Err(Wrong::new("payload", None, what));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Scanned, Wrong> {
+        let (size, expected) = (self.done.tiling.size(), self.done.checkpoint.size);
+        if size < expected {
+            let what = format!("{size} batches are there, the checkpoint has {expected}");
+            return Err(Wrong::new("payload", None, what));
+        }
+        let state = self
+            .ask
+            .state
+            .as_ref()
+            .map(|state| ("the earlier run", state.size));
+        let known = self.known.iter().map(|(name, known)| (name.as_str(), known.size));
+        if let Some((name, more)) = known.chain(state).find(|(_, known)| *known > size) {
+            let of = match name {
+                "cosigned" => "the cosigned checkpoint has".to_owned(),
+                "the earlier run" => "the earlier run saw".to_owned(),
+                name => format!("the checkpoint kept elsewhere ({name}) has"),
+            };
+            let what = format!("rolled back: {size} batches are there, {of} {more}");
+            return Err(Wrong::new("payload", None, what));
+        }
+        self.tiles.finish(&self.done.tiling.partial())?;
+        self.tell();
+        Ok(self.done)
+    }
+
+    fn tell(&mut self) {
+        let (tiling, amending) = (&self.done.tiling, self.done.contents.amending.clone());
+        let key = &self.done.origin.verifier_key;
+        let state = State::new(key, tiling.size(), &tiling.root(), amending);
+        (self.ask.told)(&self.progress, &state);
+    }
+}

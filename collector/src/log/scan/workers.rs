@@ -1,0 +1,167 @@
+//! Checking batches, several at a time.
+//!
+//! Owns what is checked of a batch alone: its seal, its leaves, and that its events stand on definitions that it has.
+//! Answers are taken in the order of the questions, so that the first thing that is wrong is the first in the log, however
+//! many threads look.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::Scope,
+};
+
+use ed25519_dalek::VerifyingKey;
+use evidence::{BatchError, Limits, Seal, check_leaves, check_seal};
+use proto::v1::{BatchHeader, SignedBatch, event};
+use sha2::{Digest, Sha256};
+
+use crate::record::{Body, Decoder, Record};
+
+/// How much of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// That the payload is the header's.
+    Digest,
+    /// Signature, payload, leaves, events.
+    Whole,
+    /// The same, and whether it amends something.
+    Own,
+}
+
+/// A batch that holds.
+pub(super) struct Checked {
+    pub(super) seal: Seal,
+    pub(super) amends: bool,
+}
+
+pub(super) type Outcome = Result<Checked, String>;
+
+/// An answer that is there, or will be.
+pub(super) enum Answer {
+    Now(Outcome),
+    Later(Receiver<Outcome>),
+}
+
+/// Whoever checks.
+pub(super) enum Workers {
+    Here(Checker),
+    There(SyncSender<Job>),
+}
+
+pub(super) struct Job {
+    batch: SignedBatch,
+    key: VerifyingKey,
+    claimed: BatchHeader,
+    how: How,
+    reply: SyncSender<Outcome>,
+}
+
+impl Workers {
+    pub(super) fn start<'scope>(threads: usize, scope: &'scope Scope<'scope, '_>) -> Self {
+        if threads <= 1 {
+            return Self::Here(Checker::default());
+        }
+        let (jobs, taken) = sync_channel::<Job>(threads);
+        let taken = Arc::new(Mutex::new(taken));
+        for _ in 0..threads {
+            let taken = Arc::clone(&taken);
+            scope.spawn(move || {
+                let mut checker = Checker::default();
+                loop {
+                    let job = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(job) = job else { break };
+                    // Nobody waits for it where something was wrong before.
+                    _ = job
+                        .reply
+                        .send(checker.check(&job.batch, &job.key, job.claimed, job.how));
+                }
+            });
+        }
+        Self::There(jobs)
+    }
+
+    /// Has a batch checked whose header, as far as it is to be believed, is `claimed`.
+    pub(super) fn check(
+        &mut self,
+        batch: SignedBatch,
+        key: VerifyingKey,
+        claimed: BatchHeader,
+        how: How,
+    ) -> Answer {
+        match self {
+            Self::Here(checker) => Answer::Now(checker.check(&batch, &key, claimed, how)),
+            Self::There(jobs) => {
+                let (reply, answer) = sync_channel(1);
+                let job = Job {
+                    batch,
+                    key,
+                    claimed,
+                    how,
+                    reply,
+                };
+                match jobs.send(job) {
+                    Ok(()) => Answer::Later(answer),
+                    Err(_) => Answer::Now(Err(GONE.to_owned())),
+                }
+            }
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn wait(self) -> Outcome {
+        match self {
+            Self::Now(outcome) => outcome,
+            Self::Later(answer) => answer.recv().unwrap_or_else(|_| Err(GONE.to_owned())),
+        }
+    }
+}
+
+/// What can only be a fault of this program.
+const GONE: &str = "could not be checked: the thread that checks batches has ended";
+
+/// One thread's.
+#[derive(Default)]
+pub(super) struct Checker {
+    limits: Limits,
+    /// Says whether each event stands on definitions that its batch has.
+    decoder: Decoder,
+}
+
+impl Checker {
+    fn check(&mut self, batch: &SignedBatch, key: &VerifyingKey, claimed: BatchHeader, how: How) -> Outcome {
+        if how == How::Digest {
+            if Sha256::digest(&batch.payload).as_slice() != claimed.payload_digest {
+                return Err(BatchError::Digest.to_string());
+            }
+            let seal = Seal {
+                header_hash: evidence::header_hash(&batch.header),
+                header: claimed,
+            };
+            return Ok(Checked { seal, amends: false });
+        }
+        let seal = check_seal(batch, key, &self.limits).map_err(|error| error.to_string())?;
+        let opened = check_leaves(batch, seal, &self.limits).map_err(|error| error.to_string())?;
+        let amends = match how {
+            How::Own => self.decoder.decode(&opened)?.records.iter().any(amends),
+            _ => {
+                self.decoder.check(&opened)?;
+                false
+            }
+        };
+        let seal = Seal {
+            header: opened.header,
+            header_hash: opened.header_hash,
+        };
+        Ok(Checked { seal, amends })
+    }
+}
+
+fn amends(record: &Record) -> bool {
+    match &record.body {
+        Body::Other(body) => matches!(**body, event::Body::Amendment(_)),
+        _ => false,
+    }
+}
