@@ -12,6 +12,7 @@ use tap_core::{Named, Names};
 
 use crate::{
     capture::{AtReturn, Sizes, Tier},
+    catalog::{CatalogConfig, MAX_DATABASES},
     facts::poolers::{self, Poolers},
     limits,
 };
@@ -34,6 +35,9 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// Whose records statements touch.
     pub subjects: SubjectsConfig,
+    /// Servers whose catalogs are looked at, so that names are theirs; none if it is empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub catalog: Vec<CatalogConfig>,
     /// Where events go.
     pub delivery: DeliveryConfig,
     /// Prometheus metrics.
@@ -338,6 +342,7 @@ impl Default for Config {
                     .collect(),
             },
             subjects: SubjectsConfig::default(),
+            catalog: Vec::new(),
             delivery: DeliveryConfig {
                 collector: None,
                 queue_mib: 64,
@@ -489,6 +494,14 @@ impl Config {
                 self.volume.window_s.to_string(),
                 "it must be 1 to 300",
             );
+        }
+        if let Some((value, expected)) = self.catalog.iter().find_map(|catalog| catalog.check().err()) {
+            return refuse("catalog", value, expected);
+        }
+        let databases: usize = self.catalog.iter().map(|catalog| catalog.databases.len()).sum();
+        if databases > MAX_DATABASES {
+            let expected = "it must have 64 databases at the most: each takes a connection";
+            return refuse("catalog", format!("{databases} databases"), expected);
         }
         if let Some(address) = self.metrics.listen.filter(|address| !address.ip().is_loopback()) {
             let expected =

@@ -4,6 +4,7 @@
 
 pub mod broker;
 pub mod capture;
+pub mod catalog;
 pub mod clock;
 pub mod config;
 pub mod confine;

@@ -36,6 +36,9 @@ enum Command {
     /// What a probe does to a process under seccomp is tried on this one
     #[command(hide = true, name = TRIAL)]
     SeccompTrial,
+    /// The process that looks at catalogs; `run` starts it
+    #[command(name = pgwitness_agent::catalog::process::CATALOG, hide = true)]
+    Catalog,
     /// The process that parses; `run` starts it
     #[command(name = pgwitness_agent::broker::serve::PARSER, hide = true)]
     Parser,
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Resume(args) => client::resume(&args),
         Command::TokenKey(args) => pgwitness_agent::token_key::run(&args),
         Command::SeccompTrial => Ok(seccomp::trial()),
+        Command::Catalog => pgwitness_agent::catalog::process::run(),
         Command::Parser => pgwitness_agent::parser::run(),
     };
     result.unwrap_or_else(|problem| {

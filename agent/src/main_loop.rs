@@ -29,6 +29,7 @@ use volume::Volume;
 use crate::{
     broker::Broker,
     capture::{self, Ring, gauge::Skipped},
+    catalog::looks::Looks,
     clock::{Clock, boot_ns},
     control::{Order, ProcessStatus},
     facts::cgroups::Cgroups,
@@ -112,6 +113,8 @@ pub struct MainLoop {
     pub run_variables: Vec<String>,
     /// How much is recorded, and where that is written.
     pub volume: Option<(PolicyFile, Volume)>,
+    /// Who looks at catalogs.
+    pub looks: Option<Looks>,
 }
 
 /// Where events go: printed, queued.
@@ -201,6 +204,7 @@ impl MainLoop {
         let began_ns = boot_ns();
         let mut witness = Witness::new(host, &boot, settings, cgroups, self.run_variables, broker.clone())?;
         witness.record_segments(recording);
+        witness.look_at_catalogs(self.looks);
         announce(&witness);
         let started = Instant::now();
         let cpu = CpuTime::with(self.processes.first().map_or(0, |broker| broker.pid));
@@ -321,6 +325,7 @@ impl Running {
         }
         witness.tell_pooled(emptied, &mut out);
         witness.tell_flows(false, &mut out);
+        witness.go_on_looking();
         self.owes_numbers |= witness.tell_window(&mut out);
         self.took_segments = taken > 0 || passed > 0;
         self.metrics.transfers.fetch_add(passed, Ordering::Relaxed);

@@ -6,7 +6,10 @@
 
 use std::{
     net::SocketAddr,
-    os::{fd::AsFd as _, unix::process::parent_id},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::parent_id,
+    },
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -51,7 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One line that says what is wrong and what to do.
 pub fn run() -> anyhow::Result<ExitCode> {
     let mut channel = Channel::new(std::io::stdin().as_fd().try_clone_to_owned()?, ANSWER_BYTES);
-    let (start, [segments, facts, transfers]) = receive(&mut channel)?;
+    let (start, [segments, facts, transfers], catalog) = receive(&mut channel)?;
     // The broker takes signals one after the other and has them blocked; a program that is started inherits that.
     SigSet::all().thread_unblock()?;
     // Whatever becomes of the broker, this process delivers what it has and ends. The kernel tells from here on; if it is
@@ -73,7 +76,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         boot: run::boot_id().chars().take(8).collect(),
     };
     let reach = reach(&start, sources.cgroups.mount());
-    let mut opened = Opened::open(start, sources)?;
+    let mut opened = Opened::open(start, sources, catalog)?;
     let began = run::began(&opened);
     // Opens what it reads later, too.
     limits::anonymous_bytes();
@@ -94,13 +97,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
 }
 
 /// What the broker hands over.
-fn receive(channel: &mut Channel) -> anyhow::Result<(Start, [Ring; 3])> {
+fn receive(channel: &mut Channel) -> anyhow::Result<(Start, [Ring; 3], Option<OwnedFd>)> {
     const NOT_BY_HAND: &str = "this command is for `pgwitness-agent run`, which starts it";
     let until = Instant::now() + PATIENCE;
     loop {
         let received = channel.receive::<Start>().context(NOT_BY_HAND)?;
         match received {
-            Received::Message(start, descriptors) => {
+            Received::Message(start, mut descriptors) => {
+                let catalog = start.catalog.and_then(|_| descriptors.pop());
                 let rings = descriptors.into_iter().map(Ring::from_fd);
                 let rings = rings
                     .collect::<Result<Vec<_>, _>>()
@@ -108,7 +112,7 @@ fn receive(channel: &mut Channel) -> anyhow::Result<(Start, [Ring; 3])> {
                 let Ok(rings) = <[Ring; 3]>::try_from(rings) else {
                     bail!("the rings were not handed over");
                 };
-                return Ok((start, rings));
+                return Ok((start, rings, catalog));
             }
             Received::End => bail!("the broker has ended"),
             Received::Nothing if Instant::now() > until => bail!(NOT_BY_HAND),
@@ -156,7 +160,13 @@ fn processes(start: &Start, confined: &Confined) -> Vec<ProcessStatus> {
     } else {
         ""
     };
-    vec![
+    let looks = start.catalog.map(|pid| ProcessStatus {
+        pid,
+        role: "looks at catalogs".to_owned(),
+        capabilities: Vec::new(),
+        confined: "no_new_privs, seccomp; reads no captured byte".to_owned(),
+    });
+    let mut processes = vec![
         ProcessStatus {
             pid: start.broker,
             role: "attaches and looks up".to_owned(),
@@ -172,5 +182,7 @@ fn processes(start: &Start, confined: &Confined) -> Vec<ProcessStatus> {
                 confined.files
             ),
         },
-    ]
+    ];
+    processes.extend(looks);
+    processes
 }

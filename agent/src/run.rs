@@ -5,6 +5,7 @@
 
 use std::{
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::PathBuf,
     process::ExitCode,
     sync::{
@@ -27,6 +28,7 @@ use tracing::{error, info, warn};
 use crate::{
     broker::{self, protocol::Start},
     capture::{AttachError, Tap, Tier},
+    catalog::looks::Looks,
     clock::{Clock, boot_ns},
     config::{Config, ENVIRONMENT, RedactionConfig, TierConfig},
     control::{ProcessStatus, server::Control},
@@ -148,6 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         recording: args.record_segments.map(|path| (path, args.record_limit)),
         broker: 0,
         broker_holds: Vec::new(),
+        catalog: None,
     };
     broker::serve::run(start, tap, wanted, poolers)
 }
@@ -199,6 +202,8 @@ pub struct Opened {
     pub recording: Option<SegmentFile>,
     /// How much is recorded, and where that is written.
     pub volume: Option<(PolicyFile, ::volume::Volume)>,
+    /// Who looks at catalogs.
+    pub looks: Option<Looks>,
     /// What is read, and who is asked.
     pub sources: Sources,
     /// The two processes of the agent, and what each may do.
@@ -211,7 +216,7 @@ impl Opened {
     /// # Errors
     ///
     /// One line that says what is wrong and what to do.
-    pub fn open(start: Start, sources: Sources) -> anyhow::Result<Self> {
+    pub fn open(start: Start, sources: Sources, catalog: Option<OwnedFd>) -> anyhow::Result<Self> {
         let config = &start.config;
         let sensitive = sensitive::read(&config.subjects)?;
         let identity = Identity::open(&config.state_dir, &start.host, config.agent.id.as_deref())?;
@@ -222,6 +227,10 @@ impl Opened {
             .transpose()?;
         let metrics = config.metrics.listen.map(metrics::listen).transpose()?;
         let volume = volume::open(&config.volume, sensitive.as_deref())?;
+        let looks = match (catalog, start.catalog) {
+            (Some(socket), Some(pid)) => Some(Looks::start(&config.catalog, socket, pid)?),
+            _ => None,
+        };
         let control = Control::open(&config.control_socket())?;
         identity.began()?;
         let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
@@ -234,6 +243,7 @@ impl Opened {
             sensitive,
             recording,
             volume,
+            looks,
             sources,
             processes: Vec::new(),
             start,
@@ -257,6 +267,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         sensitive,
         recording,
         volume,
+        looks,
         sources,
         processes,
     } = opened;
@@ -299,6 +310,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         redaction: config.events.redaction.into(),
         sensitive,
         names: config.events.names(),
+        catalog: looks.is_some(),
         ..Settings::default()
     };
     if settings.redaction == Redaction::Clear {
@@ -340,6 +352,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         former,
         run_variables: config.identity.run_variables.clone(),
         volume,
+        looks,
     };
     let thread = thread::Builder::new()
         .name("witness".to_owned())

@@ -5,6 +5,7 @@
 //! facts are taken whenever a segment of an unknown connection comes. The end of a process is told at once, while its
 //! last segments may still wait: ends are held back until the segment ring has been seen empty once more.
 
+mod catalogs;
 mod flows;
 mod old_sessions;
 mod pooled;
@@ -25,6 +26,7 @@ use tap_core::{ByCookie, Settings, Tap};
 use self::old_sessions::OldSessions;
 use crate::{
     broker::{Broker, NoAnswer},
+    catalog::looks::Looks,
     clock::{self, Clock},
     facts::{
         cgroups::Cgroups, connections::Connections, flows::Flows, poolers::Pooler, processes::Processes,
@@ -68,6 +70,8 @@ pub struct Witness {
     pooled: pooled::Pooled,
     /// What becomes of events by the policy; `None`: all are told.
     volume: Option<::volume::Volume>,
+    /// Who looks at catalogs, if anybody does.
+    looks: Option<Looks>,
 }
 
 /// Why payload is discarded.
@@ -140,6 +144,7 @@ impl Witness {
             flows_skipped: flows::Skipped::default(),
             pooled: pooled::Pooled::new(),
             volume: None,
+            looks: None,
             broker,
         };
         witness.processes.inventory(&mut witness.cgroups);
@@ -325,6 +330,7 @@ impl Witness {
                     self.emit(out);
                     self.process_ended(tgid, at, out);
                     self.pooled.exited(tgid);
+                    self.catalog_process_ended(tgid);
                     self.server_ended(tgid);
                     self.no_pooler(tgid);
                 }
@@ -342,6 +348,9 @@ impl Witness {
 
     fn emit(&mut self, out: &mut impl FnMut(&Encoded)) {
         while let Some(event) = self.tap.poll() {
+            if self.looks.as_mut().is_some_and(|looks| looks.leaves_out(&event)) {
+                continue;
+            }
             if matches!(&event.body, tap_core::Body::Gap(gap) if gap.reason == "malformed") {
                 self.malformed += 1;
             }
@@ -383,6 +392,9 @@ impl Witness {
     fn session_over(&mut self, cookie: u64, out: &mut impl FnMut(&Encoded)) {
         self.reduced_session_over(cookie, out);
         self.attributions.remove(&cookie);
+        if let Some(looks) = &mut self.looks {
+            looks.closed(cookie);
+        }
         self.encoder.forget(cookie);
         self.pooled.session_over(cookie);
         self.connection_ended(cookie);
@@ -414,6 +426,7 @@ impl Witness {
     fn server_ended(&mut self, pid: u32) {
         self.undecided.remove(&pid);
         if self.servers.remove(pid) {
+            self.tap.drop_server(pid);
             self.broker.ended(pid);
         }
     }
@@ -483,6 +496,9 @@ impl Witness {
             self.flows.met(fingerprint, fact.at);
         }
         self.keep_owner(fact.cookie, &peer);
+        if let Some(looks) = &mut self.looks {
+            looks.accepted(fact.cookie, &peer);
+        }
         let mut answer = attribution::attribute(&self.host, &peer);
         if named_before {
             answer.evidence.push(attribution::Fact::FormerRun);

@@ -48,6 +48,8 @@ pub struct Start {
     pub broker: u32,
     /// The capabilities that the broker keeps.
     pub broker_holds: Vec<String>,
+    /// Process id of the process that looks at catalogs; a descriptor more comes with this, then.
+    pub catalog: Option<u32>,
 }
 
 /// A question with a number of its own.

@@ -32,6 +32,10 @@ use super::{
 };
 use crate::{
     capture::{Tap, heap},
+    catalog::{
+        process::CATALOG,
+        protocol::{ASK_BYTES, START_BYTES, Start as CatalogStart},
+    },
     confine,
     facts::{poolers::Poolers, servers::Wanted},
     privilege,
@@ -68,16 +72,20 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted, poolers: Poolers) -> anyh
         .stdin(Stdio::from(theirs))
         .spawn()
         .context("cannot start the process that parses")?;
-    let mut parser = Parser { child };
-    let kept = privilege::kept(probes.take_admin());
     start.broker = std::process::id();
+    let looking = catalog(&start)?;
+    let (catalog, looks) = looking.unzip();
+    let mut parser = Parser { child, catalog };
+    let kept = privilege::kept(probes.take_admin());
     start.broker_holds = kept.iter().map(|name| (*name).to_owned()).collect();
+    start.catalog = parser.catalog.as_ref().map(Child::id);
     let rings = [segments.as_fd(), facts.as_fd(), transfers.as_fd()];
+    let handed: Vec<BorrowedFd<'_>> = rings.into_iter().chain(looks.as_ref().map(AsFd::as_fd)).collect();
     channel
-        .send(&start, ANSWER_BYTES, &rings)
+        .send(&start, ANSWER_BYTES, &handed)
         .context("cannot hand over to the process that parses (is the configuration longer than 128 KiB?)")?;
     // From here on they are its own.
-    drop((segments, facts, transfers));
+    drop((segments, facts, transfers, looks));
     confine::broker(&kept)?;
     // Reading the kernel's types took some 100 MiB for a moment.
     heap::trim();
@@ -106,6 +114,29 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted, poolers: Poolers) -> anyh
         Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
         None => bail!("the process that parses {ended}: what it held is lost, and the next run tells of it"),
     }
+}
+
+/// Starts the process that looks at catalogs, if any are to be looked at, and says what. The other end of its socket is for
+/// the process that parses: nothing of what it says comes here.
+fn catalog(start: &Start) -> anyhow::Result<Option<(Child, Channel)>> {
+    if start.config.catalog.is_empty() {
+        return Ok(None);
+    }
+    let (channel, theirs) = Channel::pair(ASK_BYTES).context("cannot make a pair of sockets")?;
+    let child = Command::new("/proc/self/exe")
+        .arg0("pgwitness-agent")
+        .arg(CATALOG)
+        .stdin(Stdio::from(theirs))
+        .spawn()
+        .context("cannot start the process that looks at catalogs")?;
+    let what = CatalogStart {
+        catalogs: start.config.catalog.clone(),
+        broker: start.broker,
+    };
+    channel
+        .send(&what, START_BYTES, &[])
+        .context("cannot hand over to the process that looks at catalogs")?;
+    Ok(Some((child, channel)))
 }
 
 struct Serving<A> {
@@ -191,9 +222,10 @@ impl<A: FnMut(&Request) -> Vec<Answer>> Serving<A> {
     }
 }
 
-/// The process that parses.
+/// The process that parses, and the one that looks at catalogs for it.
 struct Parser {
     child: Child,
+    catalog: Option<Child>,
 }
 
 impl Parser {
@@ -205,6 +237,11 @@ impl Parser {
     }
 
     fn ended(&mut self) -> anyhow::Result<bool> {
+        if let Some(catalog) = &mut self.catalog
+            && catalog.try_wait()?.is_some()
+        {
+            self.catalog = None;
+        }
         Ok(self.child.try_wait()?.is_some())
     }
 
@@ -272,7 +309,7 @@ mod tests {
             answers: |_: &Request| vec![Answer::Ports(vec![5432])],
         };
         let child = Command::new("sleep").arg("60").spawn().expect("started");
-        let mut parser = Parser { child };
+        let mut parser = Parser { child, catalog: None };
         let served = serving.serve(&mut parser);
         parser.end();
         parser.wait(LAST_PATIENCE).expect("ended");

@@ -7,8 +7,8 @@ use std::{
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-/// Descriptors that come with one message at the most: all rings.
-pub const DESCRIPTORS: usize = 3;
+/// Descriptors that come with one message at the most: all rings, and the way to the process that looks at catalogs.
+pub const DESCRIPTORS: usize = 4;
 
 /// Takes one message from a socket that keeps messages apart, with the descriptors that came with it. Never waits: an
 /// error of the kind `WouldBlock` says that there is none. A message that is longer than `into` is an error.

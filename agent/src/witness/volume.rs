@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proto::v1;
 use volume::{Policy, Told, Totals, Volume};
 
-use super::Witness;
+use super::{Witness, catalogs::OWN};
 use crate::record::Encoded;
 
 impl Witness {
@@ -85,15 +85,19 @@ impl Witness {
         }
     }
 
-    /// What the policy did since the start.
+    /// What the policy did since the start, and what the agent asked itself.
     pub fn reduced(&self) -> Totals {
-        self.volume.as_ref().map(Volume::totals).unwrap_or_default()
+        let mut totals = self.volume.as_ref().map(Volume::totals).unwrap_or_default();
+        totals.left_out += self.own_left_out();
+        totals
     }
 
-    /// What was left out since the start, by the rule.
+    /// What was left out since the start, by the rule; of the agent's own connections, too.
     pub fn left_out(&self) -> Vec<v1::LeftOut> {
         let rules = self.volume.iter().flat_map(Volume::left_out);
+        let own = (OWN, self.own_left_out());
         rules
+            .chain([own].into_iter().filter(|(_, statements)| *statements > 0))
             .map(|(rule, statements)| v1::LeftOut {
                 rule: rule.to_owned(),
                 statements,

@@ -46,7 +46,7 @@ pub use exchange::{
 pub use fuzz::{fuzz_backend, fuzz_frontend, fuzz_session, fuzz_startup};
 pub use limits::Limits;
 pub use output::{EncryptionKind, Output};
-pub use pipeline::Split;
+pub use pipeline::{Split, Weigh};
 pub use rows::{KeptColumn, KeptRows, RowsOf};
 pub use session::{Session, Wanted};
 pub use sql_names::is_single;

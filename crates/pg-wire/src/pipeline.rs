@@ -3,6 +3,7 @@
 //! moment — and stops with an error where the two sides do not fit, instead of guessing.
 
 mod abandon;
+mod asked;
 mod failure;
 mod rows;
 mod statement;
@@ -10,6 +11,7 @@ mod statement;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+pub use asked::Weigh;
 pub use statement::Split;
 
 use crate::Nanos;
@@ -49,6 +51,10 @@ pub(crate) struct Pipeline {
     columns: Columns,
     /// Takes query strings apart.
     pub(crate) split: Option<Split>,
+    /// Says how much it matters that a text was asked for.
+    pub(crate) weigh: Option<Weigh>,
+    /// The most that it said since that was last taken.
+    pub(crate) asked: u8,
     /// Statements of the query string at the head of the queue, once they were needed.
     parts: Option<Vec<Range<usize>>>,
     /// The request at the head of the queue began a stream in both directions: where it began itself.
@@ -78,6 +84,8 @@ impl Pipeline {
             skipping: false,
             columns: no_columns(),
             split: None,
+            weigh: None,
+            asked: 0,
             parts: None,
             stream_began: None,
             finished: Finished::new(limits.pipeline, limits.pipeline_bytes),
@@ -124,6 +132,9 @@ impl Pipeline {
         }
         if self.queue.len() >= self.max_requests {
             return Err(Overflow);
+        }
+        if let Some(weigh) = self.weigh {
+            self.asked = self.asked.max(self.weight(&ask, weigh));
         }
         let request = Request { ask, began, range };
         self.queue_bytes += request.kept_bytes();

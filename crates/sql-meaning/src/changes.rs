@@ -48,6 +48,8 @@ pub enum Change {
 pub enum Given {
     /// This one.
     Text(String),
+    /// A list of them, as `SET search_path = a, b` gives it.
+    List(Vec<String>),
     /// That of a parameter, by its number from 1.
     Parameter(u16),
     /// The default: `DEFAULT`, or NULL for `set_config`.
@@ -143,6 +145,8 @@ pub fn may_configure(sql: &[u8]) -> bool {
 }
 
 const SET_CONFIG: &str = "set_config";
+/// The setting whose value is a list of names.
+const SEARCH_PATH: &str = "search_path";
 const PG_CATALOG: &str = "pg_catalog";
 /// Longest identifier that the server keeps (`NAMEDATALEN` - 1).
 const NAME_BYTES: usize = 63;
@@ -200,17 +204,12 @@ impl Reader<'_> {
             return set("role", self.assigned(at + 1));
         }
         // Forms of their own, of settings that nobody follows.
-        let other = [
-            "TRANSACTION",
-            "CONSTRAINTS",
-            "TIME",
-            "XML",
-            "NAMES",
-            "SCHEMA",
-            "CATALOG",
-        ];
+        let other = ["TRANSACTION", "CONSTRAINTS", "TIME", "XML", "NAMES", "CATALOG"];
         if (p.any(at, &other) && !assigned(at + 1)) || p.all(1, &["SESSION", "CHARACTERISTICS"]) {
             return Some(None);
+        }
+        if p.is(at, "SCHEMA") && !assigned(at + 1) {
+            return set(SEARCH_PATH, self.assigned(at + 1));
         }
         let (name, next) = self.name(at)?;
         if p.all(next, &["FROM", "CURRENT"]) {
@@ -219,7 +218,26 @@ impl Reader<'_> {
         if !assigned(next) {
             return None;
         }
-        set(&name, self.assigned(next + 1))
+        match self.listed(next + 1).filter(|_| name == SEARCH_PATH) {
+            Some(list) => set(&name, Given::List(list)),
+            None => set(&name, self.assigned(next + 1)),
+        }
+    }
+
+    /// Several names or literals with commas between them, which end the statement.
+    fn listed(&self, at: usize) -> Option<Vec<String>> {
+        let p = self.phrase;
+        let count = p
+            .len()
+            .checked_sub(at)
+            .filter(|count| count % 2 == 1 && *count > 1)?;
+        let element = |place: usize| match p.kind(place) {
+            Some(Kind::Word | Kind::Quoted) => self.identifier(place),
+            kind => literal::value(kind, p.text(place), self.backslash),
+        };
+        let commas = (at + 1..at + count).step_by(2).all(|place| p.symbol(place, ","));
+        let elements = (at..at + count).step_by(2).map(element);
+        commas.then(|| elements.collect())?
     }
 
     fn reset(&self) -> Option<Option<Change>> {

@@ -17,6 +17,7 @@ mod class;
 mod columns;
 mod command_line;
 mod comment;
+mod defining;
 mod definition;
 mod fallback;
 mod familiar;
@@ -38,6 +39,7 @@ pub use changes::{Change, Given, changes, may_configure};
 pub use class::{Class, class_of_tag, rows_affected, rows_in_tag};
 pub use command_line::mask_command_line;
 pub use comment::{comment_pairs, has_comment_at_an_end};
+pub use defining::{Defines, defines};
 #[doc(hidden)]
 pub use fuzz::fuzz_sql;
 pub use interpreter::{DEFAULT_CAPACITY, Interpreter, MAX_CACHED_BYTES};

@@ -11,6 +11,7 @@
 //! mode = "token"
 //!
 //! [[column]]
+//! database = "staff"
 //! object = "hr.*"
 //! column = "*"
 //! mode = "drop"
@@ -65,6 +66,8 @@ pub struct Classification {
 /// One entry: some columns, and what becomes of their values.
 #[derive(Clone, Debug)]
 pub struct Rule {
+    /// Only in this database.
+    database: Option<String>,
     schema: WildMatch,
     name: WildMatch,
     column: WildMatch,
@@ -81,6 +84,8 @@ pub struct Rule {
 /// A column whose values say whose record a row is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectColumn {
+    /// The only database that it is of; `None`: of any.
+    pub database: Option<String>,
     /// The object's schema.
     pub schema: String,
     /// The object's name.
@@ -105,6 +110,8 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
+    #[serde(default)]
+    database: Option<Spanned<String>>,
     object: Spanned<String>,
     column: Spanned<String>,
     #[serde(default, rename = "type")]
@@ -161,10 +168,29 @@ impl Classification {
     /// What is said of a column: by the first entry that fits. An object without a schema is taken for one of `public`.
     #[must_use]
     pub fn of(&self, schema: Option<&str>, name: &str, column: &str) -> Option<&Rule> {
-        let schema = schema.unwrap_or(PUBLIC);
+        self.of_column(None, schema.unwrap_or(PUBLIC), name, column)
+    }
+
+    /// What is said of a column of a database. Where it is not known of which, entries for one database count too: what is
+    /// hidden in one is not to be seen because nobody knows.
+    #[must_use]
+    pub fn of_column(&self, database: Option<&str>, schema: &str, name: &str, column: &str) -> Option<&Rule> {
+        let is_there = |rule: &Rule| match (&rule.database, database) {
+            (Some(only), Some(database)) => only == database,
+            _ => true,
+        };
         self.rules
             .iter()
-            .find(|rule| rule.is_about(schema, name) && rule.column.matches(column))
+            .find(|rule| is_there(rule) && rule.is_about(schema, name) && rule.column.matches(column))
+    }
+
+    /// Whether any column of the object is named, or of one that an unqualified name may stand for.
+    #[must_use]
+    pub fn may_be_sensitive(&self, schema: Option<&str>, name: &str) -> bool {
+        match schema {
+            Some(_) => self.is_sensitive(schema, name),
+            None => self.rules.iter().any(|rule| rule.name.matches(name)),
+        }
     }
 
     /// The identifying columns of an object.
@@ -200,6 +226,15 @@ impl Rule {
 impl Entry {
     fn into_rule(self, text: &str) -> Result<Rule, ClassificationError> {
         let refuse = |at: usize, what: String| Err(refused(text, at, what));
+        if let Some(database) = self
+            .database
+            .as_ref()
+            .filter(|database| database.get_ref().is_empty())
+        {
+            let what = "the database has no name; without this key an entry is for all of them".to_owned();
+            return refuse(database.span().start, what);
+        }
+        let database = self.database.map(Spanned::into_inner);
         let object = self.object.get_ref();
         let Some((schema, name)) = object
             .split_once('.')
@@ -253,6 +288,7 @@ impl Entry {
                 return refuse(self.object.span().start, what);
             }
             (true, Some((type_oid, family))) => Some(SubjectColumn {
+                database: database.clone(),
                 schema: schema.to_owned(),
                 name: name.to_owned(),
                 object: object.clone(),
@@ -262,6 +298,7 @@ impl Entry {
             }),
         };
         Ok(Rule {
+            database,
             schema: WildMatch::new(schema),
             name: WildMatch::new(name),
             column: WildMatch::new(column),

@@ -1,5 +1,6 @@
 //! One tapped connection: two streams, one protocol session, and what it has told of itself.
 
+pub(crate) mod naming;
 mod told;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -12,6 +13,7 @@ use pg_wire::{Direction, Exchange, Limits, Nanos, RowsOf, Session};
 
 use crate::{
     assertions::{Assertions, Tracked},
+    catalog::{Catalog, Definer},
     discarded::Discarded,
     earlier::{self, Past, Places, Told},
     encoding::Encodings,
@@ -38,6 +40,8 @@ pub(crate) struct Recorder {
     pub(crate) watch: Option<Watch>,
     /// Which tables are behind the numbers in results.
     pub(crate) relations: Relations,
+    /// What servers' catalogs say, where they are looked at.
+    pub(crate) catalog: Option<Catalog>,
 }
 
 /// What a session may keep of what passes.
@@ -46,6 +50,8 @@ pub(crate) struct Kept {
     pub(crate) limits: Limits,
     /// Of rows; `None`: nothing.
     pub(crate) rows_of: Option<RowsOf>,
+    /// What it asks for is looked at when it asks.
+    pub(crate) weighs: bool,
 }
 
 /// A connection and everything that is known of it.
@@ -59,6 +65,12 @@ pub(crate) struct Connection {
     transactions: Transactions,
     encodings: Encodings,
     pub(crate) assertions: Assertions,
+    /// What it may be doing to names.
+    pub(crate) definer: Definer,
+    /// How it looks for names.
+    looks: naming::Looks,
+    /// Time of the segment that is being read.
+    now: Nanos,
     /// Requests answered whose ReadyForQuery ends others too.
     #[expect(
         clippy::vec_box,
@@ -104,6 +116,9 @@ impl Connection {
                 &kept,
             ),
             assertions: Assertions::new(mid_stream),
+            definer: Definer::new(mid_stream),
+            looks: naming::Looks::new(socket.at),
+            now: socket.at,
             frontend: stream(),
             backend: stream(),
             statements: 0,
@@ -225,6 +240,7 @@ impl Connection {
     }
 
     fn take(&mut self, direction: Direction, header: &SegmentHeader, bytes: &[u8], recorder: &mut Recorder) {
+        self.now = header.at;
         self.meet(direction, header.channel, header.offset, header.at, recorder);
         let fit = self.stream(direction).take(header.offset, bytes.len() as u64);
         if fit.missing > 0 {
@@ -247,6 +263,9 @@ impl Connection {
                 self.cipher_text(header.at, direction, fresh, recorder);
             }
             self.session.handle_bytes(direction, header.at, offset, fresh);
+            if direction == Direction::Frontend {
+                self.asks(recorder);
+            }
             self.poll(recorder);
         }
         let from = header.offset.saturating_add(bytes.len() as u64);
@@ -308,6 +327,7 @@ impl Connection {
         self.poll(recorder);
         self.ended_unread(at, recorder);
         self.open(recorder);
+        self.stops_defining(at, recorder);
         if let Some(end) = self.transactions.close() {
             let event = self.event(at, Body::Transaction(end));
             recorder.events.push_back(event);
@@ -379,6 +399,10 @@ pub(crate) fn read(session: Session, kept: &Kept) -> Session {
     let session = match &kept.rows_of {
         Some(rows_of) => session.with_rows_of(Arc::clone(rows_of)),
         None => session,
+    };
+    let session = match kept.weighs {
+        true => session.with_weight_of(naming::weigh),
+        false => session,
     };
     session
         .with_split(sql_meaning::split)

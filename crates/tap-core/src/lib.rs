@@ -5,6 +5,7 @@
 //! is joined elsewhere.
 
 mod assertions;
+pub mod catalog;
 mod connection;
 mod cookies;
 mod discarded;

@@ -8,6 +8,8 @@ use sql_meaning::{Backslash, Statement};
 
 use crate::{
     assertions::Words,
+    catalog::{Resolution, Resolved},
+    connection::naming::Naming,
     event::{Query, Times},
     meanings::Meanings,
     subjects::{Asked, Shown, Touched, Watch},
@@ -19,6 +21,8 @@ pub(crate) struct Answered {
     pub(crate) query: Box<Query>,
     /// What it says beside what is recorded.
     pub(crate) words: Option<Words>,
+    /// What its objects are, by the server's catalog.
+    pub(crate) resolution: Option<Resolution>,
 }
 
 /// What of a statement's text is recorded.
@@ -32,8 +36,12 @@ pub enum Redaction {
 }
 
 /// What exchanges are read with.
-pub(crate) struct Context<'a> {
+pub(crate) struct Context<'a, 'n> {
     pub(crate) meanings: &'a mut Meanings,
+    /// Looks objects up in the server's catalog.
+    pub(crate) naming: Option<&'a mut Naming<'n>>,
+    /// Of the session, if it is known.
+    pub(crate) database: Option<&'a str>,
     /// Looks for values of classified columns.
     pub(crate) watch: Option<&'a mut Watch>,
     pub(crate) redaction: Redaction,
@@ -49,10 +57,11 @@ pub(crate) struct Context<'a> {
 const SYNTAX_ERROR: &str = "42601";
 
 /// Takes an exchange apart. Its results are in the order of the statements in the string.
-pub(crate) fn queries(exchange: &Exchange, context: &mut Context<'_>, out: &mut Vec<Answered>) {
+pub(crate) fn queries(exchange: &Exchange, context: &mut Context<'_, '_>, out: &mut Vec<Answered>) {
     let Context {
         meanings,
         watch,
+        naming,
         redaction,
         plain,
         ..
@@ -120,6 +129,11 @@ pub(crate) fn queries(exchange: &Exchange, context: &mut Context<'_>, out: &mut 
             query.source = Some(record(&source.sql, &meaning, redaction));
             query.source_statement = Some(meaning);
         }
+        let resolution = naming.as_mut().and_then(|naming| {
+            // Its text came with it, and is no older than its request.
+            let parsed_now = exchange.sql_at >= exchange.request.start;
+            naming.resolve(&query, exchange.started, parsed_now)
+        });
         if let Some(watch) = watch {
             let given = Given {
                 text: text.as_deref().map(AsRef::as_ref),
@@ -127,13 +141,20 @@ pub(crate) fn queries(exchange: &Exchange, context: &mut Context<'_>, out: &mut 
                 result,
                 backslash: context.backslash,
                 plain,
+                resolution: resolution.as_deref().unwrap_or_default(),
+                database: context.database,
             };
             query.touched = touched(watch, &query, &given);
             if let Some(touched) = &query.touched {
                 query.params = recorded_params(&exchange.params, redaction, Some(touched));
             }
         }
-        Answered { times, query, words }
+        Answered {
+            times,
+            query,
+            words,
+            resolution,
+        }
     }));
 }
 
@@ -203,6 +224,7 @@ fn whole(exchange: &Exchange, meanings: &mut Meanings, redaction: Redaction) -> 
         times,
         query,
         words: None,
+        resolution: None,
     }
 }
 
@@ -313,6 +335,10 @@ fn touched(watch: &mut Watch, query: &Query, given: &Given<'_>) -> Option<Box<To
     if query.text_is_shared || query.truncated {
         return None;
     }
+    let own = match (&query.source_statement, &query.statement) {
+        (Some(_), Some(own)) => own.objects.len(),
+        _ => 0,
+    };
     watch.touched(
         statement,
         &Asked {
@@ -323,6 +349,8 @@ fn touched(watch: &mut Watch, query: &Query, given: &Given<'_>) -> Option<Box<To
             phase: query.phase,
             backslash: given.backslash,
             plain: given.plain,
+            resolution: given.resolution.get(own..).unwrap_or_default(),
+            database: given.database,
         },
     )
 }
@@ -334,6 +362,8 @@ struct Given<'a> {
     result: &'a StatementResult,
     backslash: Backslash,
     plain: bool,
+    resolution: &'a [Option<Resolved>],
+    database: Option<&'a str>,
 }
 
 /// Parameters, with the values that are to be recorded: of those that were kept only to follow what clients assert, or

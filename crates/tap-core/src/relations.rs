@@ -13,7 +13,10 @@ use std::{
 use pg_wire::{Column, Columns, Outcome};
 use sql_meaning::{Class, ObjectRef, Output, Statement};
 
-use crate::event::{Query, SessionFacts};
+use crate::{
+    catalog::Resolution,
+    event::{Query, SessionFacts},
+};
 
 /// Tables remembered of all servers: beyond, all are forgotten, and learnt anew from what comes.
 const MAX_RELATIONS: usize = 16_384;
@@ -83,7 +86,7 @@ fn align<'a>(statement: &'a Statement, columns: &'a [Column]) -> Option<Vec<Opti
 pub struct Object {
     /// As the text names it, with the columns that `*` stands for.
     pub object: ObjectRef,
-    /// Where the knowledge comes from: `sql` or `wire`.
+    /// Where the knowledge comes from: `sql`, `wire` or `catalog`.
     pub source: &'static str,
 }
 
@@ -92,6 +95,9 @@ pub const FROM_SQL: &str = "sql";
 
 /// The description of its result, too.
 pub const FROM_WIRE: &str = "wire";
+
+/// The server's catalog: schema and kind, and the columns that `*` stands for.
+pub const FROM_CATALOG: &str = "catalog";
 
 /// What is known of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,6 +128,7 @@ struct Place {
     statement: Arc<Statement>,
     source: Option<Arc<Statement>>,
     columns: Columns,
+    resolution: Option<Resolution>,
     objects: Option<Arc<[Object]>>,
 }
 
@@ -150,8 +157,13 @@ impl Relations {
     }
 
     /// Learns from a query and its result, and answers what is known of its objects beyond their text; `None` if that is
-    /// nothing. A query that is run again allocates nothing.
-    pub(crate) fn know(&mut self, facts: &SessionFacts, query: &Query) -> Option<Arc<[Object]>> {
+    /// nothing. `resolution` is what the catalog says of them. A query that is run again allocates nothing.
+    pub(crate) fn know(
+        &mut self,
+        facts: &SessionFacts,
+        query: &Query,
+        resolution: Option<&Resolution>,
+    ) -> Option<Arc<[Object]>> {
         let statement = query.statement.as_ref().filter(|_| query.text_is_whole())?;
         if statement.class == Class::Ddl && changes_names(&statement.command) {
             self.forget(facts.server_pid, facts.database.as_deref().unwrap_or_default());
@@ -159,20 +171,26 @@ impl Relations {
         let source = query.source_statement.as_ref();
         // Of EXECUTE and FETCH the result is that of what they run.
         let result = source.unwrap_or(statement);
-        if query.columns.is_empty() || result.outputs.is_empty() {
+        let is_told = !query.columns.is_empty() && !result.outputs.is_empty();
+        if !is_told && resolution.is_none() {
             return None;
         }
         let at = place_of(result, facts.server_pid);
         if let Some(Some(place)) = self.places.get(at)
             && place.is_of(facts, statement, source, &query.columns)
+            && place.resolution.as_ref().map(Arc::as_ptr) == resolution.map(Arc::as_ptr)
         {
             return place.objects.clone();
         }
-        let told = told(result, &query.columns);
+        let told = if is_told {
+            told(result, &query.columns)
+        } else {
+            Vec::new()
+        };
         if matches!(query.outcome, Outcome::Ok | Outcome::Suspended) {
             self.learn(facts, result, &query.columns, &told);
         }
-        let objects = with_stars(statement, source, &told);
+        let objects = with_stars(statement, source, &told, resolution);
         if self.places.is_empty() {
             self.places.resize_with(PLACES, || None);
         }
@@ -183,6 +201,7 @@ impl Relations {
                 statement: Arc::clone(statement),
                 source: source.cloned(),
                 columns: Arc::clone(&query.columns),
+                resolution: resolution.cloned(),
                 objects: objects.clone(),
             });
         }
@@ -247,6 +266,19 @@ impl Relations {
         }
     }
 
+    /// A server has ended: its oids mean nothing any longer.
+    pub(crate) fn drop_server(&mut self, server: u32) {
+        let databases: Vec<String> = self
+            .databases
+            .keys()
+            .filter(|(of, _)| *of == server)
+            .map(|(_, database)| database.clone())
+            .collect();
+        for database in databases {
+            self.forget(server, &database);
+        }
+    }
+
     /// Names of this database have changed.
     pub(crate) fn forget(&mut self, server: u32, database: &str) {
         if let Some(known) = self.databases.remove(&(server, database.to_owned())) {
@@ -289,11 +321,13 @@ fn changes_names(command: &str) -> bool {
     command.starts_with("ALTER ") || command.starts_with("DROP ")
 }
 
-/// The objects with the columns that `*` stands for; `None` if none has any.
+/// The objects with what the catalog says of them, and with the columns that `*` stands for; `None` if there is nothing of
+/// either.
 fn with_stars(
     statement: &Statement,
     source: Option<&Arc<Statement>>,
     told: &[Option<Told<'_>>],
+    resolution: Option<&Resolution>,
 ) -> Option<Arc<[Object]>> {
     let own = source.map_or(0, |_| statement.objects.len());
     let of_source = source.iter().flat_map(|source| &source.objects);
@@ -308,8 +342,24 @@ fn with_stars(
         .collect();
     let mut any = false;
     let mut missing: HashMap<usize, Vec<&str>> = HashMap::new();
+    for (at, resolved) in resolution.into_iter().flat_map(|all| all.iter()).enumerate() {
+        let (Some(object), Some(resolved)) = (objects.get_mut(at), resolved) else {
+            continue;
+        };
+        object.object.schema = Some(resolved.schema.to_string());
+        object.object.kind = resolved.kind.unwrap_or(object.object.kind);
+        object.source = FROM_CATALOG;
+        any = true;
+        if object.object.star && !resolved.columns.is_empty() {
+            missing.insert(at, resolved.columns.iter().map(String::as_str).collect());
+        }
+    }
+    let by_catalog: Vec<usize> = missing.keys().copied().collect();
     for told in told.iter().flatten() {
-        missing.entry(own + told.object).or_default().push(told.column);
+        let at = own + told.object;
+        if !by_catalog.contains(&at) {
+            missing.entry(at).or_default().push(told.column);
+        }
     }
     for (at, object) in objects
         .iter_mut()
@@ -330,7 +380,9 @@ fn with_stars(
             }
         }
         object.object.columns = columns;
-        object.source = FROM_WIRE;
+        if object.source == FROM_SQL {
+            object.source = FROM_WIRE;
+        }
         any = true;
     }
     any.then(|| objects.into())

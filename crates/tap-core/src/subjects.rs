@@ -21,7 +21,10 @@ use subjects::{Classification, Family, Key, SubjectColumn, Token, Tokens};
 pub use params::{ParamTold, Shown};
 
 use self::operand::Values;
-use crate::relations::{Told, told};
+use crate::{
+    catalog::Resolved,
+    relations::{Told, told},
+};
 
 /// What is sensitive, and with which key tokens are made.
 #[derive(Clone, Debug)]
@@ -114,6 +117,33 @@ pub(crate) struct Asked<'a> {
     pub(crate) backslash: Backslash,
     /// Nothing was converted from the client's encoding.
     pub(crate) plain: bool,
+    /// What its objects are, by the server's catalog.
+    pub(crate) resolution: &'a [Option<Resolved>],
+    /// Of the session, if it is known.
+    pub(crate) database: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// The schema of an object: as the text has it, else as the catalog does; without either it is taken for `public`.
+    fn schema(&self, place: usize) -> &str {
+        let written = self.statement.objects.get(place);
+        let written = written.and_then(|object| object.schema.as_deref());
+        let resolved = || Some(&*self.resolution.get(place)?.as_ref()?.schema);
+        written.or_else(resolved).unwrap_or(PUBLIC)
+    }
+
+    /// Whether the text names this object, to read or change its rows.
+    fn is_of(&self, place: usize, subject: &SubjectColumn) -> bool {
+        self.statement
+            .objects
+            .get(place)
+            .is_some_and(|object| may_be(object, subject))
+            && self.schema(place) == subject.schema
+            && subject
+                .database
+                .as_deref()
+                .is_none_or(|of| self.database == Some(of))
+    }
 }
 
 impl Watch {
@@ -132,8 +162,11 @@ impl Watch {
                 return Vec::new();
             };
             let statement = reader.interpret(text);
-            let is_wanted =
-                |told: &Told<'_>| wanted.iter().any(|subject| is_column(&statement, told, subject));
+            let is_wanted = |told: &Told<'_>| {
+                wanted
+                    .iter()
+                    .any(|subject| may_be_column(&statement, told, subject))
+            };
             (0..)
                 .zip(told(&statement, columns))
                 .filter(|(_, told)| told.as_ref().is_some_and(is_wanted))
@@ -176,7 +209,8 @@ impl Watch {
         let classification = &self.sensitive.classification;
         let read = || {
             statement.objects.iter().any(|object| {
-                object.kind == TABLE && classification.is_sensitive(object.schema.as_deref(), &object.name)
+                object.kind == TABLE
+                    && classification.may_be_sensitive(object.schema.as_deref(), &object.name)
             })
         };
         let address = Arc::as_ptr(statement) as usize;
@@ -196,10 +230,8 @@ impl Watch {
     /// What a statement touched by one identifying column; `None` if it did not touch its object.
     fn subject(&self, of: &Arc<SubjectColumn>, asked: &Asked<'_>, values: &Values<'_>) -> Option<Subject> {
         let statement = asked.statement;
-        let places: Vec<usize> = (0..)
-            .zip(&statement.objects)
-            .filter(|(_, object)| is_of(object, of))
-            .map(|(place, _)| place)
+        let places: Vec<usize> = (0..statement.objects.len())
+            .filter(|&place| asked.is_of(place, of))
             .collect();
         if places.is_empty() {
             return None;
@@ -270,21 +302,24 @@ const TABLE: &str = "table";
 /// The schema of objects that are named without one.
 const PUBLIC: &str = "public";
 
-/// Whether the text names this object, to read or change its rows.
-fn is_of(object: &sql_meaning::ObjectRef, subject: &SubjectColumn) -> bool {
+/// Whether the text may name this object, to read or change its rows.
+fn may_be(object: &sql_meaning::ObjectRef, subject: &SubjectColumn) -> bool {
     object.kind == TABLE
         && matches!(object.access, Access::Read | Access::Write)
         && object.name == subject.name
-        && object.schema.as_deref().unwrap_or(PUBLIC) == subject.schema
+        && object
+            .schema
+            .as_deref()
+            .is_none_or(|schema| schema == subject.schema)
 }
 
-/// Whether a column of a result is this one.
-fn is_column(statement: &Statement, told: &Told<'_>, subject: &SubjectColumn) -> bool {
+/// Whether a column of a result may be this one.
+fn may_be_column(statement: &Statement, told: &Told<'_>, subject: &SubjectColumn) -> bool {
     told.column == subject.column
         && statement
             .objects
             .get(told.object)
-            .is_some_and(|object| is_of(object, subject))
+            .is_some_and(|object| may_be(object, subject))
 }
 
 /// Whether a text may name an object: a look at its letters, so that others need not be read.

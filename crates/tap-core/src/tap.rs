@@ -11,6 +11,7 @@ use pg_wire::{Limits, Nanos};
 
 use crate::{
     assertions::{Names, Tracked},
+    catalog::{self, Catalog},
     connection::{Connection, Kept, Recorder},
     cookies::ByCookie,
     event::{Body, Endpoint, Event, SessionFacts, Transport},
@@ -32,6 +33,8 @@ pub struct Settings {
     pub sensitive: Option<Arc<Sensitive>>,
     /// What clients may say about themselves. It is recorded in the clear, whatever the redaction.
     pub names: Names,
+    /// Servers' catalogs are looked at: what they say is given to [`Tap::learn_names`].
+    pub catalog: bool,
 }
 
 /// All tapped connections.
@@ -91,6 +94,7 @@ impl Tap {
             kept: Kept {
                 limits,
                 rows_of: watch.as_ref().map(Watch::rows_of),
+                weighs: settings.catalog,
             },
             connections: ByCookie::default(),
             by_backend: HashMap::new(),
@@ -100,8 +104,9 @@ impl Tap {
                 redaction: settings.redaction,
                 events: VecDeque::new(),
                 told: Vec::new(),
-                names: Tracked::new(&settings.names),
+                names: Tracked::new(&settings.names, settings.catalog),
                 relations: Relations::default(),
+                catalog: settings.catalog.then(Catalog::default),
                 watch,
             },
             closed: Vec::new(),
@@ -156,6 +161,35 @@ impl Tap {
     pub fn forget(&mut self) {
         self.recorder.meanings = Meanings::new(STATEMENTS);
         self.recorder.relations = Relations::default();
+    }
+
+    /// A look at a database's catalog found these names. It began then, in capture time.
+    pub fn learn_names(&mut self, server: u32, database: &str, names: Arc<catalog::Names>, began: Nanos) {
+        if let Some(catalog) = &mut self.recorder.catalog {
+            catalog.learn(server, database, names, began);
+        }
+    }
+
+    /// What was learnt of a database's names does not hold any longer.
+    pub fn unlearn_names(&mut self, server: u32, database: &str) {
+        if let Some(catalog) = &mut self.recorder.catalog {
+            catalog.unlearn(server, database);
+        }
+    }
+
+    /// Whether something may have changed a name of a database since its catalog was looked at.
+    #[must_use]
+    pub fn is_stale(&self, server: u32, database: &str) -> bool {
+        let catalog = self.recorder.catalog.as_ref();
+        catalog.is_some_and(|catalog| catalog.is_stale(server, database))
+    }
+
+    /// A server has ended: what was known of its tables is forgotten.
+    pub fn drop_server(&mut self, server: u32) {
+        self.recorder.relations.drop_server(server);
+        if let Some(catalog) = &mut self.recorder.catalog {
+            catalog.drop_server(server);
+        }
     }
 
     /// The kernel closed a TCP socket, with its own count of both streams.

@@ -175,7 +175,7 @@ impl Policy {
     pub(crate) fn is_sensitive(&self, objects: &[&ObjectRef]) -> bool {
         let is_classified = |object: &&ObjectRef| {
             self.classified
-                .is_sensitive(object.schema.as_deref(), &object.name)
+                .may_be_sensitive(object.schema.as_deref(), &object.name)
         };
         rule::any(&self.sensitive, objects) || objects.iter().any(is_classified)
     }

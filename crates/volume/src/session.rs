@@ -264,6 +264,7 @@ impl Rolled {
             && same(own.source.as_ref(), query.source.as_ref())
             && same(own.source_statement.as_ref(), query.source_statement.as_ref())
             && same(Some(&own.columns), Some(&query.columns))
+            && same(own.objects.as_ref(), query.objects.as_ref())
             && own.effective_role == query.effective_role
             && same(own.asserted.as_ref(), query.asserted.as_ref())
             && records::can_be_united(own.touched.as_deref(), query.touched.as_deref())

@@ -60,7 +60,8 @@ def journal(execute, sql, params, many, context):
 def shop(using):
     """One round of the application on one connection."""
     from django.db import IntegrityError, connections, transaction
-    from django.db.models import Count, F, Sum
+    from django.db.models import Count, Exists, F, OuterRef, Subquery, Sum, Window
+    from django.db.models.functions import RowNumber
     from shop.models import Customer, Order
 
     customers, orders = Customer.objects.using(using), Order.objects.using(using)
@@ -78,6 +79,14 @@ def shop(using):
     expect("update", orders.filter(amount__gt=1).update(amount=F("amount") * 2), 10)
     expect("sum", orders.aggregate(total=Sum("amount"))["total"], decimal.Decimal("250.00"))
     expect("group", len(customers.annotate(many=Count("orders")).filter(many=1).values_list("email", "many")), 10)
+    expect("raw", len(list(customers.raw("SELECT id, email FROM django_customer WHERE email LIKE %s", ["c%"]))), 10)
+    latest = orders.filter(customer=OuterRef("pk")).order_by("-at").values("amount")[:1]
+    expect("subquery", customers.annotate(latest=Subquery(latest)).filter(latest__gt=1).count(), 10)
+    expect("exists", customers.filter(Exists(orders.filter(customer=OuterRef("pk")))).count(), 10)
+    ranked = orders.annotate(place=Window(RowNumber(), order_by=F("id").asc()))
+    expect("window", max(order.place for order in ranked), 10)
+    expect("union", customers.filter(email="c1@example.org").union(customers.filter(email="c2@example.org")).count(), 2)
+    expect("distinct", orders.values("amount").distinct().count(), 1)
     expect("get", customers.get_or_create(email="c3@example.org")[1], False)
     expect("create", customers.update_or_create(email="new@example.org", defaults={"note": "it's new"})[1], True)
     try:

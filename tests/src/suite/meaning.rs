@@ -87,4 +87,13 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
 const LEAK: &str = "leak";
 const LEAK_TOKEN: &str = "leak-token";
 /// All parts.
-const PARTS: [&str; 6] = ["corpus", "pgbench", "regress", "fingerprints", LEAK, LEAK_TOKEN];
+const PARTS: [&str; 8] = [
+    "corpus",
+    "pgbench",
+    "sqlalchemy",
+    "django",
+    "regress",
+    "fingerprints",
+    LEAK,
+    LEAK_TOKEN,
+];

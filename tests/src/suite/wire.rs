@@ -6,7 +6,7 @@
 
 mod compare;
 mod doubt;
-mod drivers;
+pub(in crate::suite) mod drivers;
 mod events;
 mod figures;
 mod journal;

@@ -74,6 +74,7 @@ fn queries() -> Vec<Query> {
         query.params = [param(b""), param(b""), param(b"in the cl"), param(b"")].into();
         let told = |index, token, shown| tap_core::ParamTold { index, token, shown };
         let of = Arc::new(subjects::SubjectColumn {
+            database: None,
             schema: "public".into(),
             name: "customers".into(),
             object: "public.customers".into(),

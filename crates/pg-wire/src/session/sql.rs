@@ -5,7 +5,7 @@ use crate::backend;
 use crate::framing::Frame;
 use crate::frontend::{self, kind};
 use crate::limits::Limits;
-use crate::pipeline::Split;
+use crate::pipeline::{Split, Weigh};
 use crate::rows::RowsOf;
 
 /// Tells statements of which the values of parameters are wanted.
@@ -17,6 +17,18 @@ impl Session {
     pub fn with_split(mut self, split: Split) -> Session {
         self.pipeline.split = Some(split);
         self
+    }
+
+    /// Each request is weighed by the text that it runs, when it is made.
+    #[must_use]
+    pub fn with_weight_of(mut self, weigh: Weigh) -> Session {
+        self.pipeline.weigh = Some(weigh);
+        self
+    }
+
+    /// The greatest weight of what was asked since this was last called.
+    pub fn take_asked(&mut self) -> u8 {
+        std::mem::take(&mut self.pipeline.asked)
     }
 
     /// From the first Parse on whose text is `wanted`, values of parameters are kept up to

@@ -3,6 +3,8 @@
 use pg_wire::{Format, Param, ValueText, text_of};
 use sql_meaning::Given;
 
+use crate::catalog::quoted;
+
 /// A value as it becomes that of a setting.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value {
@@ -31,7 +33,7 @@ pub(super) fn value(given: &Given, params: &[Param], plain: bool) -> Value {
         Given::Text(text) => Value::Text(text.clone()),
         Given::Default => Value::Default,
         Given::Current => Value::Current,
-        Given::Unread => Value::Unknown(EXPRESSION),
+        Given::List(_) | Given::Unread => Value::Unknown(EXPRESSION),
         Given::Parameter(number) => {
             let param = number
                 .checked_sub(1)
@@ -39,6 +41,25 @@ pub(super) fn value(given: &Given, params: &[Param], plain: bool) -> Value {
             param.map_or(Value::Unknown(EXPRESSION), |param| of_param(param, plain))
         }
     }
+}
+
+/// The same of `SET search_path`, which makes one name of each of its values (`flatten_set_variable_args` in the server's
+/// utils/misc/guc_funcs.c).
+pub(super) fn path(given: &Given, params: &[Param], plain: bool) -> Value {
+    let list = match given {
+        Given::List(list) => list.as_slice(),
+        Given::Text(name) => std::slice::from_ref(name),
+        other => return value(other, params, plain),
+    };
+    if list.iter().any(|name| name.contains(char::REPLACEMENT_CHARACTER)) {
+        return Value::Unknown(ENCODING);
+    }
+    Value::Text(
+        list.iter()
+            .map(|name| quoted(name))
+            .collect::<Vec<_>>()
+            .join(", "),
+    )
 }
 
 /// The third argument of `set_config`. NULL counts as false.

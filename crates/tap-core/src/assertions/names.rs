@@ -90,6 +90,8 @@ const COMMENTS: [&str; 11] = [
 pub(crate) struct Tracked {
     settings: Vec<Setting>,
     comments: Vec<(String, Arc<str>)>,
+    /// Place of the setting by which unqualified names are looked for, where that is followed.
+    path: Option<usize>,
 }
 
 /// A setting that is followed.
@@ -109,13 +111,19 @@ pub(super) const SESSION_AUTHORIZATION: usize = 0;
 pub(super) const ROLE: usize = 1;
 const ROLES: [&str; 2] = ["session_authorization", "role"];
 
+/// Where the server looks for names that have no schema.
+const SEARCH_PATH: &str = "search_path";
+
 /// Bytes of a value that is kept: names, mail addresses (254 at most) and distinguished names are shorter.
 pub(super) const MAX_VALUE_BYTES: usize = 512;
 
 impl Tracked {
-    pub(crate) fn new(names: &Names) -> Self {
+    /// With `path`, it is followed where names are looked for, too.
+    pub(crate) fn new(names: &Names, path: bool) -> Self {
+        let path = path.then_some(SEARCH_PATH);
         let mut settings: Vec<Setting> = ROLES
             .iter()
+            .chain(&path)
             .map(|name| Setting {
                 name: Arc::from(*name),
                 entries: Vec::new(),
@@ -123,7 +131,7 @@ impl Tracked {
             .collect();
         for named in &names.settings {
             let name = named.name.to_ascii_lowercase();
-            if ROLES.contains(&name.as_str()) {
+            if ROLES.contains(&name.as_str()) || path == Some(name.as_str()) {
                 continue;
             }
             let entry = Entry {
@@ -140,6 +148,7 @@ impl Tracked {
         }
         let comments = names.comments.iter();
         Self {
+            path: path.map(|_| ROLES.len()),
             settings,
             comments: comments
                 .map(|named| (named.name.clone(), Arc::from(named.says.as_str())))
@@ -152,6 +161,11 @@ impl Tracked {
         self.settings
             .iter()
             .position(|setting| setting.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Place of `search_path`.
+    pub(super) fn path(&self) -> Option<usize> {
+        self.path
     }
 
     pub(super) fn settings(&self) -> &[Setting] {
@@ -192,7 +206,7 @@ mod tests {
 
     #[test]
     fn only_what_is_named_is_kept() {
-        let tracked = Tracked::new(&Names::default());
+        let tracked = Tracked::new(&Names::default(), false);
         let said = |name: &str, value: &str| {
             let setting = &tracked.settings[tracked.place(name).expect("a default")];
             setting
@@ -212,6 +226,10 @@ mod tests {
             assert_eq!(said("request.jwt.claims", nothing), [""; 0]);
         }
         assert_eq!(tracked.place("search_path"), None);
+        assert_eq!(
+            Tracked::new(&Names::default(), true).place("search_path"),
+            Some(2)
+        );
         assert!(tracked.comment("traceparent").is_some() && tracked.comment("password").is_none());
     }
 }

@@ -28,7 +28,7 @@ use super::{
     stacked::Stacked,
     startup,
 };
-use crate::event::Query;
+use crate::{catalog::Path, event::Query};
 
 /// What a statement says that is not in its event: its text as it was sent, and its parameters.
 #[derive(Debug)]
@@ -70,6 +70,10 @@ pub(crate) struct Assertions {
     new_backslash: Option<Backslash>,
     /// What events show, until something changes.
     shown: Option<Shown>,
+    /// Counts what is shown.
+    version: u64,
+    /// The server reports each change of `search_path` (PostgreSQL 18).
+    path_is_reported: bool,
 }
 
 #[derive(Clone)]
@@ -122,6 +126,8 @@ impl Assertions {
             },
             new_backslash: None,
             shown: None,
+            version: 0,
+            path_is_reported: false,
         }
     }
 
@@ -171,19 +177,65 @@ impl Assertions {
         };
         if login {
             // What the client asked for, in the server's spelling.
+            let value = held(
+                names,
+                place,
+                &Value::Text(String::from_utf8_lossy(value).into_owned()),
+            );
             let mut slots = self.startup.iter_mut().flatten();
             if let Some((_, slot)) = slots.find(|(other, _)| *other == place) {
-                slot.value = held(
-                    names,
-                    place,
-                    &Value::Text(String::from_utf8_lossy(value).into_owned()),
-                );
+                slot.value = value;
+            } else if names.path() == Some(place)
+                && let Some(slots) = &mut self.startup
+            {
+                let source = Source::Reported(name_of(names, place));
+                let slot = Slot {
+                    value,
+                    at: 0,
+                    source,
+                    set_by: None,
+                    by_session: false,
+                };
+                slots.push((place, slot));
             }
+            self.path_is_reported |= names.path() == Some(place);
         } else {
             self.reported.retain(|(other, _)| *other != place);
             self.reported
                 .push((place, String::from_utf8_lossy(value).into_owned()));
         }
+    }
+
+    /// A number that changes whenever it may have changed where names are looked for, or as which role.
+    pub(crate) fn version(&mut self, names: &Tracked) -> u64 {
+        self.shown(names);
+        self.version
+    }
+
+    /// Where names are looked for.
+    pub(crate) fn path(&self, names: &Tracked) -> Path {
+        let Some(place) = names.path() else {
+            return Path::Unknown;
+        };
+        let slot = self.slot(place);
+        if !self.path_is_reported && *self.unseen.current() > slot.at {
+            return Path::Unknown;
+        }
+        match &slot.value {
+            Held::Default => Path::Default,
+            Held::Said(said) => {
+                let said = said.first().cloned().flatten();
+                Path::Set(said.unwrap_or_else(|| Arc::from("")))
+            }
+            Held::Unknown(_) => Path::Unknown,
+        }
+    }
+
+    /// The role as which names are looked for, if it is known.
+    pub(crate) fn sure_role(&self) -> Option<Arc<str>> {
+        self.role()
+            .filter(|role| !role.possibly_stale)
+            .map(|role| role.name)
     }
 
     /// How plain strings of the requests that are being answered are read.

@@ -102,6 +102,7 @@ impl Connection {
                 ..
             } => {
                 self.assertions.lose(GAP);
+                self.definer.lose();
                 if let Some(end) = self.transactions.lose() {
                     events.push_back(self.event(at, Body::Transaction(end)));
                 }
@@ -153,6 +154,18 @@ impl Connection {
             self.encodings
                 .answered(first.request.start, last.request.end, single);
         }
+        let since = self.unit.first().map_or(0, |first| first.started);
+        let mut naming = match &mut recorder.catalog {
+            Some(catalog) => Some(Self::naming(
+                &self.facts,
+                &mut self.assertions,
+                &mut self.looks,
+                &self.definer,
+                (catalog, &recorder.names),
+                since,
+            )),
+            None => None,
+        };
         let plain = self.encodings.is_plain();
         let backslash = self.assertions.backslash();
         for mut exchange in self.unit.drain(..) {
@@ -162,6 +175,8 @@ impl Connection {
             let mut context = Context {
                 meanings: &mut recorder.meanings,
                 watch: recorder.watch.as_mut(),
+                naming: naming.as_mut(),
+                database: self.facts.database.as_deref(),
                 redaction: recorder.redaction,
                 replication: self.replication,
                 plain,
@@ -172,6 +187,7 @@ impl Connection {
             omitted += exchange.results_omitted;
             at = exchange.ended;
         }
+        let learnt = naming.map(|naming| naming.learnt).unwrap_or_default();
         let ends = self.transactions.number(&mut told, status, omitted > 0);
         let count = told.len();
         for (index, answered) in told.drain(..).enumerate() {
@@ -179,13 +195,14 @@ impl Connection {
                 times,
                 mut query,
                 words,
+                resolution,
             } = answered;
             self.statements += 1;
             let alone = status.filter(|_| index + 1 == count);
             let names = &recorder.names;
             self.assertions
                 .follow(&mut query, words, self.statements, alone, names);
-            query.objects = recorder.relations.know(&self.facts, &query);
+            query.objects = recorder.relations.know(&self.facts, &query, resolution.as_ref());
             recorder.events.push_back(Event {
                 times,
                 session: Arc::clone(&self.facts),
@@ -194,6 +211,7 @@ impl Connection {
         }
         recorder.told = told;
         self.assertions.end_unit(status, &recorder.names);
+        self.defined(learnt, status, at.max(self.now), recorder);
         for end in ends {
             recorder.events.push_back(self.event(at, Body::Transaction(end)));
         }

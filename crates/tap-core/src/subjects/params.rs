@@ -46,9 +46,12 @@ pub(super) fn told(sensitive: &Sensitive, asked: &Asked<'_>, values: &Values<'_>
         else {
             continue;
         };
-        let rule = sensitive
-            .classification
-            .of(object.schema.as_deref(), &object.name, &used.column);
+        let rule = sensitive.classification.of_column(
+            asked.database,
+            asked.schema(used.object),
+            &object.name,
+            &used.column,
+        );
         let (Some(rule), Some(param)) = (rule, values.param(number)) else {
             continue;
         };

@@ -3,7 +3,7 @@
 use pg_wire::{Format, Outcome};
 use subjects::{SubjectColumn, canonical};
 
-use super::{Asked, Gathered, every::every, is_column};
+use super::{Asked, Gathered, every::every};
 use crate::relations::told;
 
 /// Adds them; whether all records of the object that the statement touched are among them.
@@ -28,7 +28,9 @@ pub(super) fn add(of: &SubjectColumn, asked: &Asked<'_>, gathered: &mut Gathered
             .columns
             .get(index)
             .zip(told.get(index).and_then(Option::as_ref));
-        let Some((column, _)) = column.filter(|(_, told)| is_column(statement, told, of)) else {
+        let Some((column, _)) =
+            column.filter(|(_, told)| told.column == of.column && asked.is_of(told.object, of))
+        else {
             continue;
         };
         found = true;

@@ -18,7 +18,7 @@ pub(crate) use wire::Conversation;
 
 pub(crate) const COOKIE: u64 = 0x51;
 pub(crate) const BACKEND: u32 = 1984;
-const SERVER: u32 = 1900;
+pub(crate) const SERVER: u32 = 1900;
 const NETNS: u32 = 4_026_531_840;
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;

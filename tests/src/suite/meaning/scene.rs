@@ -22,10 +22,18 @@ use crate::process::Process;
 use crate::route::Route;
 use crate::screen::progress;
 use crate::suite::settle;
+use crate::suite::wire::drivers::Driver;
 use crate::tap::{Settings, Tap, Tier};
 
 /// The parts that run here. The last one asks the grammar about all texts of the others.
-pub(super) const PARTS: [&str; 4] = ["corpus", "pgbench", "regress", "fingerprints"];
+pub(super) const PARTS: [&str; 6] = [
+    "corpus",
+    "pgbench",
+    "sqlalchemy",
+    "django",
+    "regress",
+    "fingerprints",
+];
 
 /// Runs the parts under one tap and judges them.
 ///
@@ -84,6 +92,7 @@ async fn run_part(plan: &Plan, cluster: &Cluster, part: &str) -> Result<Option<S
     match part {
         "corpus" => corpus(plan, &client).await.map(|()| None),
         "pgbench" => pgbench(plan, &client).await.map(|()| None),
+        "sqlalchemy" | "django" => application(plan, &client, part).await,
         _ => regress(plan, cluster, &client).await,
     }
 }
@@ -115,6 +124,24 @@ async fn pgbench(plan: &Plan, client: &Client<'_>) -> Result<()> {
         client.run(&mut bench).await?;
     }
     Ok(())
+}
+
+/// What libraries write that make SQL of objects: the programs of `tests/drivers`, whose journals are not looked at here.
+async fn application(plan: &Plan, client: &Client<'_>, name: &str) -> Result<Option<String>> {
+    let driver = Driver::named(&plan.sources, name)?;
+    let folder = match driver.ready(&plan.sources) {
+        Ok(folder) => folder,
+        Err(reason) => return Ok(Some(reason)),
+    };
+    let mut shell = client.program(Path::new("/bin/sh"));
+    driver
+        .runs(&mut shell, &folder)?
+        .env("PGW_ROUNDS", if plan.full { "5" } else { "1" })
+        .env("PGW_JOURNAL", client.folder().join("journal"));
+    if let Some(path) = std::env::var_os("PATH") {
+        shell.env("PATH", path);
+    }
+    client.run(&mut shell).await.map(|()| None)
 }
 
 /// PostgreSQL's own regression tests, as `pg_regress` runs them; in the short form those that need few others.
@@ -208,9 +235,14 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// A client program.
+    /// A client program of the server's version.
     pub(super) fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.cluster.client_binary(name));
+        self.program(&self.cluster.client_binary(name))
+    }
+
+    /// Any program, with the settings that every libpq understands.
+    fn program(&self, path: &Path) -> Command {
+        let mut command = Command::new(path);
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")

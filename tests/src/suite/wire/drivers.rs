@@ -20,7 +20,7 @@ use crate::tap::sibling;
 /// One program.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Driver {
+pub(in crate::suite) struct Driver {
     pub(super) name: String,
     #[expect(dead_code, reason = "for people, and to keep unknown keys out")]
     language: String,
@@ -45,7 +45,7 @@ struct Manifest {
 ///
 /// # Errors
 /// When the list cannot be read.
-pub(super) fn list(sources: &Path) -> Result<Vec<Driver>> {
+pub(in crate::suite) fn list(sources: &Path) -> Result<Vec<Driver>> {
     let path = sources.join("tests/drivers/drivers.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let manifest: Manifest = toml::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
@@ -80,18 +80,14 @@ pub(super) async fn run(site: &Site<'_>, driver: &Driver) -> Result<Ran> {
             "this driver has no GSSAPI encryption".to_owned(),
         ));
     }
-    let folder = site.plan.sources.join("tests/drivers").join(&driver.folder);
-    for line in &driver.prepare {
-        if let Err(reason) = prepared(&folder, line) {
-            return Ok(Ran::Unavailable(reason));
-        }
-    }
+    let folder = match driver.ready(&site.plan.sources) {
+        Ok(folder) => folder,
+        Err(reason) => return Ok(Ran::Unavailable(reason)),
+    };
     let mut command = site.command(Path::new("/bin/sh"), Route::Tcp);
-    command
-        .args(["-c", &driver.run])
-        .current_dir(&folder)
-        .env("PGW_ROUNDS", rounds(site))
-        .env("PGW_DRIVER_CACHE", cache()?);
+    driver
+        .runs(&mut command, &folder)?
+        .env("PGW_ROUNDS", rounds(site));
     if !driver.gss {
         // lib/pq refuses to start where it does not know a setting.
         command.env_remove("PGGSSENCMODE");
@@ -109,6 +105,43 @@ pub(super) async fn run(site: &Site<'_>, driver: &Driver) -> Result<Ran> {
             ended.status,
             ended.stderr.trim()
         ),
+    }
+}
+
+impl Driver {
+    /// The one of this name.
+    ///
+    /// # Errors
+    /// When the list cannot be read, or has none.
+    pub(in crate::suite) fn named(sources: &Path, name: &str) -> Result<Self> {
+        let mut all = list(sources)?.into_iter();
+        all.find(|driver| driver.name == name)
+            .with_context(|| format!("no driver {name}"))
+    }
+
+    /// Makes it ready to run in the folder that it answers; why it cannot be run here, if it cannot.
+    pub(in crate::suite) fn ready(&self, sources: &Path) -> Result<PathBuf, String> {
+        let folder = sources.join("tests/drivers").join(&self.folder);
+        for line in &self.prepare {
+            prepared(&folder, line)?;
+        }
+        Ok(folder)
+    }
+
+    /// Has a shell, whose command this is, run it.
+    ///
+    /// # Errors
+    /// When there is no home.
+    pub(in crate::suite) fn runs<'a>(
+        &self,
+        shell: &'a mut Command,
+        folder: &Path,
+    ) -> Result<&'a mut Command> {
+        let cache = cache()?;
+        Ok(shell
+            .args(["-c", &self.run])
+            .current_dir(folder)
+            .env("PGW_DRIVER_CACHE", cache))
     }
 }
 

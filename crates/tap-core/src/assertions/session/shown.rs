@@ -17,6 +17,7 @@ use crate::event::Query;
 impl Assertions {
     pub(super) fn shown(&mut self, names: &Tracked) -> Shown {
         if self.shown.is_none() {
+            self.version += 1;
             self.shown = Some(Shown {
                 asserted: self.asserted(names).map(Arc::new),
                 role: self.role(),

@@ -108,8 +108,13 @@ impl Assertions {
         for change in changes {
             match change {
                 Change::Set { name, to, local } => {
-                    let value = given::value(&to, &words.params, words.plain);
-                    if let Some(place) = names.place(&name) {
+                    let Some(place) = names.place(&name) else { continue };
+                    let value = if names.path() == Some(place) {
+                        given::path(&to, &words.params, words.plain)
+                    } else {
+                        given::value(&to, &words.params, words.plain)
+                    };
+                    {
                         let source = Source::Set(name_of(names, place));
                         self.set(place, local, &value, source, by, names);
                     }
