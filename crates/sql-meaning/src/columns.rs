@@ -20,6 +20,7 @@ mod results;
 mod scope;
 mod sources;
 
+pub(crate) use names::RESERVED;
 use scope::{Column, Columns, Derived, Item, Level, Meaning, Origin, Source};
 
 /// Most values kept of one statement: bulk inserts have more, and whose records they touch is then not told completely.

@@ -29,6 +29,19 @@ pub(crate) fn is_servers_own(schema: Option<&str>, name: &str) -> bool {
     schema == Some("pg_catalog") || is_built_in(schema, name) || (schema.is_none() && NAMES.contains(name))
 }
 
+/// All names that [`is_servers_own`] knows.
+pub(crate) fn servers_own() -> impl Iterator<Item = &'static str> {
+    let lists = [
+        include_str!("functions.txt"),
+        include_str!("uncounted_functions.txt"),
+    ];
+    lists
+        .into_iter()
+        .flat_map(str::lines)
+        .chain(SYNTAX)
+        .chain(CALL_LIKE)
+}
+
 /// More of the grammar that looks like a call to the one or other reader (gram.y, `func_expr_common_subexpr`,
 /// `xmltable`, `json_table`, `tablesample_clause`).
 const CALL_LIKE: [&str; 40] = [

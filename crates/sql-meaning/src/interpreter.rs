@@ -1,8 +1,9 @@
 //! Statement bytes to meaning, remembered.
 //!
 //! Owns the order of work (lex, veil, recognise, parse) and what is remembered: texts that are the same or differ in
-//! numbers alone (`familiar`), by the hash of the text, and by the text with its literals' numbers in their place (`values`),
-//! so that one with literals in it costs lexing but no parse. Everything in a [`Statement`] that was parsed follows from that.
+//! numbers alone (`familiar`), by the hash of the text, by the text with its literals' numbers in their place (`values`),
+//! so that one with literals in it costs lexing but no parse, and by the text with its names' numbers in their place, too
+//! (`shape`). Everything in a [`Statement`] that was parsed follows from that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use crate::columns::fill;
 use crate::fallback::{calls, query_tables, table_commands};
 use crate::familiar::Familiar;
 use crate::fingerprint::fingerprint;
-use crate::lexer::{MAX_TOKENS, Token, lex};
+use crate::lexer::{MAX_TOKENS, lex};
 use crate::objects::{Found, walk, within_limits};
 use crate::phrase::Phrase;
 use crate::recogniser::{Recognised, recognise};
 use crate::redaction::{render, veil};
+use crate::shape::{Template, shape};
 use crate::values::{is_certain, numbered};
 
 /// Statements remembered unless the caller says otherwise: applications have hundreds to a few thousand.
@@ -36,20 +38,25 @@ const MAX_CACHED_VALUES: usize = 256;
 /// of the search looks back from each token, so that this bounds its time.
 const MAX_SEARCHED_TOKENS: usize = 16_384;
 
+/// One shape is remembered for so many texts: shapes are fewer, as most texts differ from another in names or values alone.
+const TEXTS_OF_A_SHAPE: usize = 4;
+
 /// Turns statement text into [`Statement`]s and remembers them.
 pub struct Interpreter {
     familiar: Familiar,
-    raw: Generations,
-    redacted: Generations,
+    raw: Generations<Arc<Statement>>,
+    redacted: Generations<Arc<Statement>>,
+    shapes: Generations<Arc<Template>>,
 }
 
 impl Interpreter {
-    /// Remembers up to `capacity` texts, and as many redacted ones.
+    /// Remembers up to `capacity` texts, as many redacted ones, and some of their shapes.
     pub fn new(capacity: usize) -> Self {
         Self {
             familiar: Familiar::new(capacity),
             raw: Generations::new(capacity),
             redacted: Generations::new(capacity),
+            shapes: Generations::new(capacity.div_ceil(TEXTS_OF_A_SHAPE)),
         }
     }
 
@@ -76,10 +83,13 @@ impl Interpreter {
         let numbered_key = numbered.as_ref().map(|numbered| Key::of(numbered.as_bytes()));
         let known = numbered_key.as_ref().and_then(|key| self.redacted.get(key));
         let statement = known.unwrap_or_else(|| {
-            let statement = Arc::new(Statement {
-                whole,
-                ..read(&text, &tokens, numbered.as_deref())
-            });
+            let statement = match numbered.as_deref() {
+                Some(numbered) => self.parsed(phrase, numbered),
+                None => Arc::new(Statement {
+                    whole,
+                    ..read(phrase, None)
+                }),
+            };
             let small =
                 statement.redacted.len() <= MAX_CACHED_BYTES && statement.values.len() <= MAX_CACHED_VALUES;
             if let Some(key) = numbered_key.filter(|_| statement.parsed && small) {
@@ -97,6 +107,25 @@ impl Interpreter {
         }
         statement
     }
+
+    /// The meaning of a text that is certain and may be parsed: by its shape, if that was seen.
+    fn parsed(&mut self, phrase: Phrase<'_>, numbered: &str) -> Arc<Statement> {
+        let shape = shape(phrase).filter(|_| phrase.sql.len() <= MAX_CACHED_BYTES);
+        let Some((shape, names)) = shape else {
+            return Arc::new(read(phrase, Some(numbered)));
+        };
+        let key = Key::of(&shape);
+        if let Some(template) = self.shapes.get(&key) {
+            let redacted = render(phrase.sql, phrase.tokens).into();
+            return Arc::new(template.with(&names, redacted, fingerprint(phrase)));
+        }
+        let statement = Arc::new(read(phrase, Some(numbered)));
+        let small = statement.parsed && statement.values.len() <= MAX_CACHED_VALUES;
+        if let Some(template) = small.then(|| Template::new(&statement, &names)).flatten() {
+            self.shapes.put(key, &Arc::new(template));
+        }
+        statement
+    }
 }
 
 impl Default for Interpreter {
@@ -105,9 +134,8 @@ impl Default for Interpreter {
     }
 }
 
-fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
-    let phrase = Phrase { sql: text, tokens };
-    let redacted = render(text, tokens);
+fn read(phrase: Phrase<'_>, numbered: Option<&str>) -> Statement {
+    let redacted = render(phrase.sql, phrase.tokens);
     let mut found = Found::default();
     let recognised = recognise(phrase, &mut found);
     let statements = walk(phrase, numbered, &mut found);
@@ -139,10 +167,14 @@ fn read(text: &str, tokens: &[Token], numbered: Option<&str>) -> Statement {
         _ => {}
     }
     let effect = effect(phrase, &recognised.command, found.calls_unknown);
-    let (values, outputs) = match numbered {
-        Some(_) => fill(&statements, &mut found.objects),
-        None => Default::default(),
-    };
+    let (mut values, mut outputs) = fill(&statements, &mut found.objects);
+    // Which literal is which is not known, and a doubtful one may hide half of the text.
+    if numbered.is_none() {
+        (values, outputs) = Default::default();
+        for object in &mut found.objects {
+            (object.exact, object.bound) = (false, Vec::new());
+        }
+    }
     Statement {
         redacted: redacted.into(),
         fingerprint: fingerprint(phrase),
@@ -204,13 +236,13 @@ impl Key {
 
 /// A cache in two generations: when the young one is full it becomes the old one and the old one
 /// is forgotten. What is used at least once a generation stays.
-struct Generations {
+struct Generations<T> {
     half: usize,
-    young: HashMap<Key, Arc<Statement>>,
-    old: HashMap<Key, Arc<Statement>>,
+    young: HashMap<Key, T>,
+    old: HashMap<Key, T>,
 }
 
-impl Generations {
+impl<T: Clone> Generations<T> {
     fn new(capacity: usize) -> Self {
         Self {
             half: capacity.div_ceil(2).max(1),
@@ -219,7 +251,7 @@ impl Generations {
         }
     }
 
-    fn get(&mut self, key: &Key) -> Option<Arc<Statement>> {
+    fn get(&mut self, key: &Key) -> Option<T> {
         if let Some(known) = self.young.get(key) {
             return Some(known.clone());
         }
@@ -228,10 +260,10 @@ impl Generations {
         Some(known)
     }
 
-    fn put(&mut self, key: Key, statement: &Arc<Statement>) {
+    fn put(&mut self, key: Key, value: &T) {
         if self.young.len() >= self.half {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, statement.clone());
+        self.young.insert(key, value.clone());
     }
 }

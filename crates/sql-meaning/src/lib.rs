@@ -32,6 +32,7 @@ mod phrase;
 mod recogniser;
 mod redaction;
 mod secrets;
+mod shape;
 mod split;
 mod values;
 

@@ -1,18 +1,18 @@
-//! Tables and columns of queries, from `sqlparser`'s tree.
+//! Tables and functions of queries, from `sqlparser`'s tree.
 //!
 //! Owns the walk and the limits under which a text of a peer's choosing is handed to the parser. Refuses
-//! utility statements: the recogniser names their objects. What the tree does not say (which of two
-//! tables an unqualified column belongs to, what `*` stands for) is left out.
+//! utility statements: the recogniser names their objects; and columns: `columns` fills them in.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AssignmentTarget, Expr, FromTable, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
-    Statement, TableFactor, TableObject, TableWithJoins, Visit, Visitor,
+    Expr, FromTable, Ident, ObjectName, ObjectNamePart, Query, Select, Statement, TableFactor, TableObject,
+    Visit, Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Tokenizer;
 
 use crate::functions::{is_built_in, is_servers_own};
 use crate::lexer::Kind;
@@ -114,14 +114,14 @@ impl Found {
     }
 }
 
-/// Parses the text and adds what its queries touch; answers the statements, none if the parser does not accept it. `numbered` is the text with its
+/// Parses the text and adds the tables and functions that its queries touch; answers the statements, none if the parser does not accept it. `numbered` is the text with its
 /// literals' numbers in their place; without it the text is parsed as it is, and nothing of its columns is exact.
 pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found) -> Vec<Statement> {
     if !within_limits(phrase) {
         return Vec::new();
     }
     let text = numbered.map_or_else(|| readable(phrase), Cow::Borrowed);
-    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, &text) else {
+    let Ok(statements) = parse(&text, phrase.len()) else {
         return Vec::new();
     };
     let mut walk = Walk {
@@ -134,6 +134,16 @@ pub(crate) fn walk(phrase: Phrase<'_>, numbered: Option<&str>, found: &mut Found
         let _ = statement.visit(&mut walk);
     }
     statements
+}
+
+/// `Parser::parse_sql`, but with room for the tokens: white space stands before most of them.
+fn parse(text: &str, tokens: usize) -> Result<Vec<Statement>, ParserError> {
+    let dialect = PostgreSqlDialect {};
+    let mut found = Vec::with_capacity(2 * tokens + 1);
+    Tokenizer::new(&dialect, text).tokenize_with_location_into_buf(&mut found)?;
+    Parser::new(&dialect)
+        .with_tokens_with_locations(found)
+        .parse_statements()
 }
 
 /// The text as the parser reads it right. Places of all tokens but the hidden ones stay.
@@ -206,57 +216,20 @@ impl Walk<'_> {
         })
     }
 
-    /// A plain table of a FROM list and the name that columns are qualified by.
-    fn source<'t>(&self, factor: &'t TableFactor) -> Option<(&'t ObjectName, String)> {
-        let TableFactor::Table {
-            name,
-            alias,
-            args: None,
-            ..
-        } = factor
-        else {
-            return None;
-        };
-        let called = alias
-            .as_ref()
-            .map_or_else(|| parts(name).pop(), |alias| Some(fold(&alias.name)));
-        (!self.is_common(name)).then_some((name, called?))
-    }
-
-    /// Adds the columns that `items` take from `tables`.
-    fn columns(&mut self, items: &[SelectItem], tables: &[&TableFactor], access: Access) {
-        let sources: Vec<_> = tables.iter().filter_map(|factor| self.source(factor)).collect();
-        let mut named = Named::default();
-        for item in items {
-            let _ = item.visit(&mut named);
-        }
-        for (index, (name, called)) in sources.iter().enumerate() {
-            let mut columns = Vec::new();
-            for (qualifier, column) in &named.columns {
-                let ours = match qualifier {
-                    // A name that two tables share belongs to the first here; the server would refuse it.
-                    Some(qualifier) => {
-                        sources.iter().position(|(_, other)| other == qualifier) == Some(index)
-                            && qualifier == called
-                    }
-                    None => tables.len() == 1,
-                };
-                if ours {
-                    columns.push(column.clone());
-                }
-            }
-            self.found.add(parts(name), "table", access, columns);
+    /// Adds a plain table of a FROM list.
+    fn source(&mut self, factor: &TableFactor) {
+        if let TableFactor::Table { name, args: None, .. } = factor
+            && !self.is_common(name)
+        {
+            self.found.add(parts(name), "table", Access::Read, Vec::new());
         }
     }
 
-    fn target(&mut self, table: &TableWithJoins, columns: Vec<String>, returning: Option<&Vec<SelectItem>>) {
-        self.targets.push(&raw const table.relation);
-        let TableFactor::Table { name, .. } = &table.relation else {
-            return;
-        };
-        self.found.add(parts(name), "table", Access::Write, columns);
-        if let Some(items) = returning {
-            self.columns(items, &[&table.relation], Access::Write);
+    /// The table that a statement writes.
+    fn target(&mut self, factor: &TableFactor) {
+        self.targets.push(factor);
+        if let TableFactor::Table { name, .. } = factor {
+            self.found.add(parts(name), "table", Access::Write, Vec::new());
         }
     }
 }
@@ -302,25 +275,22 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        let tables: Vec<_> = select
-            .from
-            .iter()
-            .flat_map(|from| {
-                std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
-            })
-            .collect();
         if let Some(into) = &select.into {
             self.found
                 .add(parts(&into.name), "table", Access::Ddl, Vec::new());
         }
-        self.columns(&select.projection, &tables, Access::Read);
+        // Before those of queries in the select list.
+        for from in &select.from {
+            self.source(&from.relation);
+            from.joins.iter().for_each(|join| self.source(&join.relation));
+        }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         let target = self.targets.iter().any(|target| std::ptr::eq(*target, factor));
-        if let Some((name, _)) = self.source(factor).filter(|_| !target) {
-            self.found.add(parts(name), "table", Access::Read, Vec::new());
+        if !target {
+            self.source(factor);
         }
         match factor {
             TableFactor::Table {
@@ -345,80 +315,18 @@ impl Visitor for Walk<'_> {
         match statement {
             Statement::Insert(insert) => {
                 if let TableObject::TableName(name) = &insert.table {
-                    let mut columns: Vec<_> = insert
-                        .columns
-                        .iter()
-                        .filter_map(|column| parts(column).pop())
-                        .collect();
-                    let mut named = Named::default();
-                    for item in insert.returning.iter().flatten() {
-                        let _ = item.visit(&mut named);
-                    }
-                    columns.extend(named.columns.into_iter().map(|(_, column)| column));
                     self.found.add(parts(name), "table", Access::Write, Vec::new());
-                    self.found.add(parts(name), "table", Access::Write, columns);
                 }
             }
-            Statement::Update(update) => {
-                let assigned = update
-                    .assignments
-                    .iter()
-                    .flat_map(|assignment| match &assignment.target {
-                        AssignmentTarget::ColumnName(name) => vec![name],
-                        AssignmentTarget::Tuple(names) => names.iter().collect(),
-                    });
-                let columns = assigned.filter_map(|name| parts(name).pop()).collect();
-                self.target(&update.table, columns, update.returning.as_ref());
-            }
+            Statement::Update(update) => self.target(&update.table.relation),
             Statement::Delete(delete) => {
                 let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
                 if let Some(table) = from.first() {
-                    self.target(table, Vec::new(), delete.returning.as_ref());
+                    self.target(&table.relation);
                 }
             }
-            Statement::Merge(merge) => {
-                self.targets.push(&raw const merge.table);
-                if let TableFactor::Table { name, .. } = &merge.table {
-                    self.found.add(parts(name), "table", Access::Write, Vec::new());
-                }
-            }
+            Statement::Merge(merge) => self.target(&merge.table),
             _ => {}
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// Column names of an expression, without those of queries inside it.
-#[derive(Default)]
-struct Named {
-    columns: Vec<(Option<String>, String)>,
-    depth: usize,
-}
-
-impl Visitor for Named {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        if self.depth == 0 && self.columns.len() < MAX_COLUMNS {
-            match expr {
-                Expr::Identifier(ident) => self.columns.push((None, fold(ident))),
-                Expr::CompoundIdentifier(idents) => {
-                    if let [.., table, column] = idents.as_slice() {
-                        self.columns.push((Some(fold(table)), fold(column)));
-                    }
-                }
-                _ => {}
-            }
         }
         ControlFlow::Continue(())
     }

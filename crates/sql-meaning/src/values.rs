@@ -315,7 +315,7 @@ fn type_name(data_type: &DataType) -> Option<&'static str> {
 }
 
 /// Types that the parser does not know by themselves.
-const CUSTOM: [&str; 15] = [
+pub(crate) const CUSTOM: [&str; 15] = [
     "int2",
     "int4",
     "int8",

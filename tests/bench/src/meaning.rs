@@ -1,8 +1,9 @@
 //! How fast texts become meaning, on one core: known ones, never seen ones, and the worst that somebody could send.
 //!
 //! `repeated`: texts that were sent before. `values`: never seen texts that differ from one before in a string. `unseen`:
-//! each with names that no text had, so that each is parsed. `worst`: texts of 1 MiB made to be slow to read, and of the
-//! length that is still parsed. All of it is processor time.
+//! each with names that no text had. `structures`: as query builders make them, no two of one structure, so that each is
+//! parsed. `worst`: texts of 1 MiB made to be slow to read, and of the length that is still parsed. All of it is processor
+//! time.
 
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ use serde_json::{Map, Value, json};
 use sql_meaning::{Interpreter, MAX_PARSED_BYTES};
 
 use crate::figures::{machine, median, rounded};
+
+mod structures;
+
+use structures::structures;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -27,11 +32,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     eprintln!("{}", machine());
     let rounds = if args.quick { 3 } else { ROUNDS };
     let (mut repeated, mut values, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
+    let mut parsed = Vec::new();
     for round in 0..rounds {
         // In turns, so that whatever else the machine does hits all.
         repeated.push(rate(&known(), true));
         values.push(rate(&other_values(round), false));
         unseen.push(rate(&other_names(round), false));
+        parsed.push(rate(&structures(round, COUNT), false));
     }
     let mut shapes = Map::new();
     let mut worst: f64 = 0.0;
@@ -45,6 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let all = json!({
         "repeated_per_second": rounded(median(&repeated), 0),
         "unseen_per_second": rounded(median(&unseen), 0),
+        "unseen_structures_per_second": rounded(median(&parsed), 0),
         "worst_ms": rounded(worst, 2),
         "unseen_values_per_second": rounded(median(&values), 0),
         "shapes": shapes,

@@ -117,7 +117,7 @@ impl Walk<'_> {
 }
 
 /// Reserved words that the parser takes for names, and that no column can have without quotes.
-const RESERVED: [&str; 14] = [
+pub(crate) const RESERVED: [&str; 14] = [
     "default",
     "current_catalog",
     "current_date",
