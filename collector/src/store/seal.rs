@@ -90,7 +90,8 @@ fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Encoded> {
 /// Row numbers by hour since the epoch (`None`: no time known), in order of time within each.
 fn partitions(starts: &[Option<i64>]) -> BTreeMap<Option<i64>, Vec<u32>> {
     let mut rows: Vec<(Option<i64>, u32)> = starts.iter().copied().zip(0..).collect();
-    rows.sort_unstable();
+    // Batches of few agents come in order of time each: a sort that finds such runs does little more than to merge them.
+    rows.sort();
     let mut hours: BTreeMap<Option<i64>, Vec<u32>> = BTreeMap::new();
     for (time, row) in &rows {
         hours
