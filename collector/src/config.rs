@@ -28,6 +28,49 @@ pub struct Config {
     pub http: Listen<SocketAddr>,
     /// The evidence log.
     pub log: LogConfig,
+    /// Who is shown its checkpoints.
+    pub publish: PublishConfig,
+}
+
+/// Who is shown the log's checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishConfig {
+    /// Milliseconds between two rounds, 100 to 3,600,000.
+    pub interval_ms: u64,
+    /// Who is asked for a cosignature (<https://c2sp.org/tlog-witness>).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witness: Vec<WitnessConfig>,
+    /// Where checkpoints are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub push: Vec<PushConfig>,
+}
+
+/// A witness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its submission prefix, `http://…`.
+    pub url: String,
+    /// `<name>+<key id>+<key>`.
+    pub key: String,
+}
+
+/// A place for checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushConfig {
+    /// `file:///folder`, `http://host/path`, or `s3+http://host/bucket/prefix`.
+    pub url: String,
+    /// For S3: the region [default: us-east-1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// For S3: days for which an object cannot be deleted (object lock, compliance mode).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_days: Option<u32>,
+    /// For S3: a file with the access key's id and the secret, a line each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
 }
 
 /// Where to listen.
@@ -88,6 +131,11 @@ impl Default for Config {
                 checkpoint_interval_ms: 1000,
                 segment_mib: 64,
             },
+            publish: PublishConfig {
+                interval_ms: 10_000,
+                witness: Vec::new(),
+                push: Vec::new(),
+            },
         }
     }
 }
@@ -115,8 +163,9 @@ impl Config {
             || "# no inventory: nothing is marked\n".to_owned(),
             |file| format!("inventory = {:?}\n", file.display().to_string()),
         );
+        let publish = self.publish.effective();
         format!(
-            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n",
+            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n{publish}",
             self.data.display().to_string(),
             self.grpc.listen.to_string(),
             self.http.listen.to_string(),
@@ -169,6 +218,13 @@ impl Config {
                 expected: "it must be 1 to 4096",
             });
         }
+        if !(100..=3_600_000).contains(&self.publish.interval_ms) {
+            return Err(ConfigError::Value {
+                key: "publish.interval_ms",
+                value: self.publish.interval_ms.to_string(),
+                expected: "it must be 100 to 3600000",
+            });
+        }
         if let Some(name) = self.log.name.as_ref().filter(|name| !evidence::is_agent_id(name)) {
             let expected = "it must be 1 to 64 characters of [a-z0-9.-]";
             return Err(ConfigError::Value {
@@ -178,5 +234,30 @@ impl Config {
             });
         }
         Ok(())
+    }
+}
+
+impl PublishConfig {
+    fn effective(&self) -> String {
+        let mut text = format!("\n[publish]\ninterval_ms = {}\n", self.interval_ms);
+        for witness in &self.witness {
+            text += &format!(
+                "\n[[publish.witness]]\nurl = {:?}\nkey = {:?}\n",
+                witness.url, witness.key
+            );
+        }
+        for push in &self.push {
+            text += &format!("\n[[publish.push]]\nurl = {:?}\n", push.url);
+            if let Some(region) = &push.region {
+                text += &format!("region = {region:?}\n");
+            }
+            if let Some(days) = push.lock_days {
+                text += &format!("lock_days = {days}\n");
+            }
+            if let Some(file) = &push.credentials {
+                text += &format!("credentials = {:?}\n", file.display().to_string());
+            }
+        }
+        text
     }
 }

@@ -17,6 +17,7 @@ pub mod log;
 pub mod metrics;
 pub mod place;
 pub mod prove;
+pub mod publish;
 pub mod query;
 pub mod rebuild;
 pub mod record;

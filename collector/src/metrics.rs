@@ -22,6 +22,10 @@ pub struct Metrics {
     pub fsyncs: Counter,
     /// Checkpoints written.
     pub checkpoints: Counter,
+    /// Checkpoints that witnesses cosigned.
+    pub cosigned: Counter,
+    /// Times that a checkpoint did not go out to a witness or a place.
+    pub publish_failures: Counter,
     /// Batches received again.
     pub duplicates: Counter,
     /// Batches refused.
@@ -60,6 +64,7 @@ pub enum Alarm {
     OtherKey,
     RefusedBatch,
     ForeignAmendment,
+    RolledBack,
 }
 
 impl Default for Metrics {
@@ -71,6 +76,8 @@ impl Default for Metrics {
             bytes: Counter::default(),
             fsyncs: Counter::default(),
             checkpoints: Counter::default(),
+            cosigned: Counter::default(),
+            publish_failures: Counter::default(),
             duplicates: Counter::default(),
             refused: Counter::default(),
             alarms: Family::default(),
@@ -97,6 +104,16 @@ impl Default for Metrics {
             metrics.fsyncs.clone(),
         );
         registry.register("checkpoints", "Checkpoints written", metrics.checkpoints.clone());
+        registry.register(
+            "cosigned",
+            "Checkpoints that witnesses cosigned",
+            metrics.cosigned.clone(),
+        );
+        registry.register(
+            "publish_failures",
+            "Times that a checkpoint did not go out to a witness or a place",
+            metrics.publish_failures.clone(),
+        );
         registry.register("duplicates", "Batches received again", metrics.duplicates.clone());
         registry.register("refused", "Batches refused", metrics.refused.clone());
         registry.register("alarms", "Alarms by kind", metrics.alarms.clone());

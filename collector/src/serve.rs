@@ -29,6 +29,7 @@ use crate::{
     log::{Durable, Log, Originator, Places},
     metrics::Metrics,
     place::{self, Place, SocketFile},
+    publish::Publisher,
     rebuild,
     store::{Store, StoreOptions},
 };
@@ -150,6 +151,13 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         Arc::clone(&metrics),
         joiner.clone(),
     ));
+    let publisher = Publisher::new(
+        &opened.log,
+        evidence.clone(),
+        Arc::clone(&metrics),
+        &config.publish,
+    )?;
+    let publishing = publisher.map(|publisher| tokio::spawn(publisher.run(opened.log.status())));
     let (stopping, stopped) = watch::channel(false);
     let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone()).into_service();
     let mut grpc_server = tokio::spawn(grpc.serve(ingest, stopped.clone()));
@@ -183,8 +191,8 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     if let Some(joiner) = joiner {
         joiner.stop();
     }
-    if let Some(watching) = watching {
-        watching.abort();
+    for task in watching.into_iter().chain(publishing) {
+        task.abort();
     }
     if !grpc_server.is_finished() {
         _ = tokio::time::timeout(HTTP_GRACE, &mut grpc_server).await;

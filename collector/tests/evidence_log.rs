@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test that cannot go on fails by panicking"
 )]
@@ -27,6 +28,8 @@ use proto::v1::{
 
 #[path = "evidence_log/proofs.rs"]
 mod proofs;
+#[path = "evidence_log/witnesses.rs"]
+mod witnesses;
 
 /// An agent that seals ends of sessions, which name their session by a definition.
 #[derive(Clone)]

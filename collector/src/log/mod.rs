@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use evidence::{Limits, OpenedBatch, Seal, Tip};
+use evidence::{Limits, OpenedBatch, Seal, Tip, WitnessKey};
 use proto::v1::{BatchHeader, Counters, SignedBatch};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -60,6 +60,8 @@ pub struct Status {
     pub events: u64,
     /// Batches that did not verify and lie in `<data>/aside`.
     pub aside: u64,
+    /// Entries under the newest checkpoint that witnesses cosigned; 0: none is.
+    pub cosigned_size: u64,
 }
 
 /// One agent.
@@ -158,6 +160,10 @@ enum Command {
         batch: SignedBatch,
         reason: String,
     },
+    Cosigned {
+        note: Vec<u8>,
+        witnesses: Vec<WitnessKey>,
+    },
     Tick,
     Close,
 }
@@ -238,6 +244,11 @@ impl Log {
             reason,
         })
         .await
+    }
+
+    /// Keeps a checkpoint of this log that witnesses cosigned, in place of the one before.
+    pub async fn cosigned(&self, note: Vec<u8>, witnesses: Vec<WitnessKey>) -> anyhow::Result<()> {
+        self.send(Command::Cosigned { note, witnesses }).await
     }
 
     /// Ends the log with a last checkpoint; `Opened::ended` says when.

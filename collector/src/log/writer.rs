@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context;
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use evidence::{Checkpoint, MAX_ENTRY_BYTES, Tile, Tiling, Tip, log_entry};
+use evidence::{Checkpoint, MAX_ENTRY_BYTES, Tile, Tiling, Tip, WitnessKey, log_entry};
 use prost::Message;
 use proto::v1::SignedBatch;
 use sha2::{Digest, Sha256};
@@ -23,7 +23,7 @@ use super::{
     AgentStatus, Appended, Candidate, Command, Durable, LogOptions, Status,
     folder::{self, Folder, Lock},
     frame,
-    identity::AgentRecord,
+    identity::{self, AgentRecord, Origin},
     scan::{AgentState, Scanned},
     tiles, unix_ns,
 };
@@ -86,6 +86,7 @@ impl Writer {
             tiling,
             unwritten,
             events,
+            cosigned,
             ..
         } = scanned;
         let mut aside = (0, 0);
@@ -101,6 +102,7 @@ impl Writer {
             batches: tiling.size(),
             events,
             aside: aside.0,
+            cosigned_size: cosigned.map_or(0, |(size, _)| size),
         };
         let last_seen = agents
             .iter()
@@ -162,6 +164,7 @@ impl Writer {
                     }) => {
                         self.set_aside(&agent_id, &batch, &reason)?;
                     }
+                    Some(Command::Cosigned { note, witnesses }) => self.cosigned(&note, &witnesses)?,
                     Some(Command::Tick) => tick = true,
                     Some(Command::Close) => {
                         open = false;
@@ -340,6 +343,38 @@ impl Writer {
         self.current.tree_size = checkpoint.size;
         self.current.root_hash = checkpoint.root_base64();
         self.current.checkpoint_unix_ns = unix_ns();
+        Ok(())
+    }
+
+    /// Keeps a cosigned checkpoint; one that does not hold is not kept.
+    fn cosigned(&mut self, note: &[u8], witnesses: &[WitnessKey]) -> anyhow::Result<()> {
+        let evidence = self.folder.evidence();
+        let origin = Origin::read(&evidence).context("origin")?;
+        let mut known = identity::read_witnesses(&evidence, &origin).context("witnesses")?;
+        let new: Vec<WitnessKey> = witnesses
+            .iter()
+            .filter(|key| !known.contains(key))
+            .cloned()
+            .collect();
+        let fresh = !new.is_empty();
+        known.extend(new);
+        let opened = Checkpoint::open_cosigned(note, &origin.verifier_key, &known);
+        let checkpoint = match opened {
+            Ok((checkpoint, by)) if !by.is_empty() && checkpoint.size <= self.current.tree_size => checkpoint,
+            other => {
+                tracing::error!(
+                    ?other,
+                    "a cosigned checkpoint was not kept, because it does not hold"
+                );
+                return Ok(());
+            }
+        };
+        // The list first: whoever reads the note finds the keys.
+        if fresh {
+            identity::write_witnesses(&self.folder, &self.key, &known)?;
+        }
+        self.folder.write(&evidence.join("cosigned"), note)?;
+        self.current.cosigned_size = checkpoint.size;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use super::*;
 
 /// What the independent checker says.
-fn checker(program: &str, what: &Path) -> bool {
+pub(crate) fn checker(program: &str, what: &Path) -> bool {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/checker");
     let output = Command::new("/usr/bin/python3")
         .arg("-B")
@@ -31,7 +31,7 @@ fn checker(program: &str, what: &Path) -> bool {
     output.status.success()
 }
 
-fn origin_key(data: &Path) -> String {
+pub(crate) fn origin_key(data: &Path) -> String {
     let origin = fs::read_to_string(data.join("evidence/origin")).unwrap();
     let origin: serde_json::Value = serde_json::from_str(&origin).unwrap();
     origin["verifier_key"].as_str().unwrap().to_owned()
