@@ -5,6 +5,7 @@
 //! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
 
 pub mod ask;
+pub mod backup;
 pub mod config;
 pub mod expectations;
 pub mod explain;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pgwitness_collector::{ask, explain, inventory, prove, query, rebuild, serve, tail, verify, who};
+use pgwitness_collector::{ask, backup, explain, inventory, prove, query, rebuild, serve, tail, verify, who};
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Inventory(inventory::Args),
     Verify(verify::Args),
     Prove(prove::Args),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     Rebuild(rebuild::Args),
     Who(who::Args),
 }
@@ -47,6 +49,8 @@ async fn main() -> ExitCode {
         Command::Inventory(args) => inventory::run(args).await,
         Command::Verify(args) => verify::run(&args),
         Command::Prove(args) => prove::run(&args),
+        Command::Backup(args) => backup::run_backup(&args),
+        Command::Restore(args) => backup::run_restore(args).await,
         Command::Rebuild(args) => rebuild::run(args).await,
         Command::Who(args) => who::run(args).await,
     };

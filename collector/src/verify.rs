@@ -206,7 +206,6 @@ fn scanned(
     let ask = Ask {
         depth: Depth::Events,
         kept: &options.kept,
-        witnesses: &options.witnesses,
         threads: options.threads,
         state,
         links,

@@ -26,6 +26,8 @@ use proto::v1::{
     Counters, Definition, Event, Party, Session, SessionClose, SignedBatch, definition::Kind, event::Body,
 };
 
+#[path = "evidence_log/backups.rs"]
+mod backups;
 #[path = "evidence_log/proofs.rs"]
 mod proofs;
 #[path = "evidence_log/witnesses.rs"]
@@ -116,6 +118,18 @@ fn options() -> LogOptions {
 /// Opens the log; its feed is dropped, as nothing here reads it.
 fn open(data: &Path) -> anyhow::Result<Opened> {
     Log::open(data, options(), Arc::new(Metrics::default()))
+}
+
+/// The same under another name.
+fn open_as(data: &Path, name: &str) -> anyhow::Result<Opened> {
+    let options = LogOptions {
+        name: Some(name.to_owned()),
+        ..options()
+    };
+    Log::open(data, options, Arc::new(Metrics::default())).map(|mut opened| {
+        opened.durable.close();
+        opened
+    })
 }
 
 async fn append(log: &Log, agent: &Agent, batch: &SignedBatch) -> Appended {

@@ -119,6 +119,7 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::PoolerTraffic(_) => "pooler_traffic",
         Body::Rollup(_) => "rollup",
         Body::ConfigChange(_) => "config_change",
+        Body::LogRestored(_) => "log_restored",
     }
 }
 
@@ -397,6 +398,13 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.text("former_sha256", &hex::encode(&change.former_sha256));
             f.always("rules", &change.rules);
             f.text("problem", &change.problem);
+        }
+        Body::LogRestored(of) => {
+            f.text("origin", &of.origin);
+            f.text("verifier_key", &of.verifier_key);
+            f.always("tree_size", &of.tree_size);
+            f.text("root", &hex::encode(&of.root));
+            f.text("checkpoint", &of.checkpoint);
         }
         Body::Transaction(t) => {
             f.number("seq", t.seq);

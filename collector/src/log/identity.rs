@@ -80,6 +80,11 @@ pub(crate) fn folder_checkpoint(evidence: &Path) -> anyhow::Result<Known> {
 }
 
 impl Known {
+    /// The log's newest.
+    pub(crate) fn newest(&self) -> (&Vec<u8>, &Checkpoint) {
+        (&self.newest.0, &self.newest.1)
+    }
+
     /// The checkpoint that an entry is best proven under: a cosigned one, if one is over it.
     pub(crate) fn newest_over(&self, entry: u64) -> (&Vec<u8>, &Checkpoint) {
         let cosigned = self
@@ -341,6 +346,33 @@ pub(crate) fn read_or_create(folder: &Folder, name: Option<&str>) -> anyhow::Res
     let origin = Origin::new(&format!("{ORIGIN_PREFIX}{name}"), &key.verifying_key());
     folder.write(&evidence.join("origin"), &canonical(&origin)?)?;
     Ok((key, origin))
+}
+
+/// Gives a folder that holds the entries of another log a name and a key of its own: what that log said of its agents is
+/// said again, and so is its checkpoint.
+pub(crate) fn adopt(folder: &Folder, from: &Path, name: &str, of: &Checkpoint) -> anyhow::Result<()> {
+    ensure!(
+        evidence::is_agent_id(name),
+        "{name:?} cannot name a log: it must be 1 to 64 characters of [a-z0-9.-]"
+    );
+    let collector = Origin::read(from).context("origin")?.key()?;
+    let key = SigningKey::from_bytes(&rand::random());
+    folder.write(
+        &folder.key(),
+        format!("{}\n", hex::encode(key.to_bytes())).as_bytes(),
+    )?;
+    for file in fs::read_dir(from.join("agents")).context("agents")? {
+        let (record, agent) = AgentRecord::read(&file?.path(), &collector)?;
+        AgentRecord::new(&record.agent_id, &agent, record.first_seen_unix_ns, &key).write(folder)?;
+    }
+    let origin = Origin::new(&format!("{ORIGIN_PREFIX}{name}"), &key.verifying_key());
+    let checkpoint = Checkpoint {
+        origin: origin.origin.clone(),
+        ..of.clone()
+    };
+    folder.write(&folder.evidence().join("checkpoint"), &checkpoint.sign(&key)?)?;
+    // The last: with it the folder is a log.
+    folder.write(&folder.evidence().join("origin"), &canonical(&origin)?)
 }
 
 fn canonical<T: Serialize>(value: &T) -> anyhow::Result<Vec<u8>> {

@@ -31,13 +31,14 @@ mod tiles;
 mod tree;
 mod writer;
 
+pub(crate) use folder::{Folder, segments};
 pub use identity::AgentRecord;
-pub(crate) use identity::{Origin, agent_record, folder_checkpoint};
+pub(crate) use identity::{Origin, adopt, agent_record, folder_checkpoint};
 pub use originator::Originator;
 pub(crate) use originator::originator;
-pub(crate) use place::{Places, entry_of};
+pub(crate) use place::{Places, SegmentHeads, entry_of};
 pub(crate) use scan::{Ask, Contents, Depth, Link, Scanned, State, processors, scan};
-pub use scan::{Elsewhere, Kept, Progress, Wrong};
+pub use scan::{Elsewhere, Kept, Progress, Restored, Wrong};
 
 pub(crate) use tree::TreeFiles;
 
@@ -149,6 +150,7 @@ enum Command {
     Hello {
         agent_id: String,
         key: VerifyingKey,
+        acknowledged: u64,
         reply: oneshot::Sender<Result<Tip, String>>,
     },
     Append {
@@ -218,8 +220,25 @@ impl Log {
     /// Enrols an agent at first contact, checks its key at every later one, and says where its chain stands. The inner
     /// error is for the agent.
     pub async fn hello(&self, agent_id: String, key: VerifyingKey) -> anyhow::Result<Result<Tip, String>> {
+        self.hello_behind(agent_id, key, 0).await
+    }
+
+    /// The same for an agent that says that another collector acknowledged its batches up to `acknowledged`, or that this one
+    /// did before it was restored: what is between does not come any more, so the chain may leap up to there, once.
+    pub async fn hello_behind(
+        &self,
+        agent_id: String,
+        key: VerifyingKey,
+        acknowledged: u64,
+    ) -> anyhow::Result<Result<Tip, String>> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Hello { agent_id, key, reply }).await?;
+        self.send(Command::Hello {
+            agent_id,
+            key,
+            acknowledged,
+            reply,
+        })
+        .await?;
         answer.await.map_err(|_| ended())
     }
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use evidence::{Chain, ORIGIN_PREFIX, Seal};
+use evidence::{Chain, Checkpoint, ORIGIN_PREFIX, Seal};
 use prost::Message;
 use proto::v1;
 use sha2::{Digest, Sha256};
@@ -56,6 +56,34 @@ impl Originator {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.chain.agent_id
+    }
+
+    /// Says that the log was made of a backup: the first thing to be said, in the entry behind those of the backup.
+    ///
+    /// # Errors
+    ///
+    /// As [`Originator::say`].
+    pub(crate) async fn restored(
+        &mut self,
+        note: &[u8],
+        checkpoint: &Checkpoint,
+        verifier_key: &str,
+    ) -> anyhow::Result<()> {
+        let now = super::unix_ns();
+        let restored = v1::LogRestored {
+            origin: checkpoint.origin.clone(),
+            verifier_key: verifier_key.to_owned(),
+            tree_size: checkpoint.size,
+            root: checkpoint.root.to_vec(),
+            checkpoint: String::from_utf8_lossy(note).into_owned(),
+        };
+        self.say(vec![v1::Event {
+            ts_start_ns: now,
+            ts_end_ns: now,
+            body: Some(v1::event::Body::LogRestored(restored)),
+            ..v1::Event::default()
+        }])
+        .await
     }
 
     /// Says these events in one batch, and returns when that is durable. Their numbers are given here.
@@ -110,6 +138,21 @@ impl Originator {
 pub(crate) fn originator(evidence: &Path) -> anyhow::Result<Option<String>> {
     let origin = Origin::read(evidence)?;
     own_among(&origin, &identity::read_agents(evidence)?)
+}
+
+/// The own chain of the log that another was restored from, if the folder knows it by the key that is named.
+pub(super) fn predecessor(
+    restored: &v1::LogRestored,
+    agents: &BTreeMap<String, VerifyingKey>,
+) -> Option<String> {
+    let of = Origin::of_key(&restored.verifier_key).ok()?;
+    let id = id(&of.origin);
+    (agents.get(&id) == Some(&of.key().ok()?)).then_some(id)
+}
+
+/// Whether a chain may be a collector's own: of this log, or of one that it was restored from.
+pub(super) fn may_be_own(agent_id: &str) -> bool {
+    agent_id.starts_with("collector-")
 }
 
 /// The same, of keys that were read.

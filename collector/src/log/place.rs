@@ -114,6 +114,30 @@ pub(crate) fn entry_of(evidence: &Path, agent: &str, seq: u64) -> anyhow::Result
     Ok(None)
 }
 
+/// The records of one segment, of which only the heads are read.
+pub(crate) struct SegmentHeads {
+    reader: SegmentReader,
+    path: PathBuf,
+}
+
+impl SegmentHeads {
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let reader = SegmentReader::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let path = path.to_owned();
+        Ok(Self { reader, path })
+    }
+
+    /// The next record's entry in the log, and where it ends; `None` where no whole head is.
+    pub(crate) fn next_head(&mut self) -> anyhow::Result<Option<(Vec<u8>, u64)>> {
+        let place = format!("{} at byte {}", self.path.display(), self.reader.offset);
+        match self.reader.read_head().with_context(|| place.clone())? {
+            Next::Record { batch } => Ok(Some((evidence::log_entry(&batch), self.reader.offset))),
+            Next::Damaged(what) => bail!("{place}: {what}"),
+            Next::End | Next::Torn => Ok(None),
+        }
+    }
+}
+
 impl Known {
     /// Looks in the segment that the entry must be in, if that is known.
     fn find(&mut self, log_index: u64) -> anyhow::Result<Option<(PathBuf, u64)>> {

@@ -49,7 +49,6 @@ pub(crate) fn open(
     let ask = Ask {
         depth: Depth::Digests,
         kept: &[],
-        witnesses: &[],
         threads: processors(),
         state: None,
         links: false,

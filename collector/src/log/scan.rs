@@ -19,9 +19,9 @@ use std::{
 };
 
 use ed25519_dalek::VerifyingKey;
-use evidence::{Checkpoint, Cosigned, Tile, Tiling, Tip, WitnessKey};
+use evidence::{Checkpoint, Cosigned, Hash, Tile, Tiling, Tip, WitnessKey};
 use proto::v1::BatchHeader;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     identity::{self, Origin},
@@ -68,8 +68,6 @@ pub struct Kept {
 pub(crate) struct Ask<'a> {
     pub(crate) depth: Depth,
     pub(crate) kept: &'a [Kept],
-    /// Witnesses whose cosignatures on kept checkpoints count, beside those that the folder names.
-    pub(crate) witnesses: &'a [WitnessKey],
     /// Threads that check batches. One: nothing is started.
     pub(crate) threads: usize,
     /// An earlier run's: below it, only headers are read.
@@ -114,6 +112,21 @@ pub struct Elsewhere {
     pub entry: u64,
 }
 
+/// A log that this one was made of, by a backup of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The collector's chain that says so.
+    pub by: String,
+    /// The own chain of that log's collector, if it had one: its word counts.
+    pub own: Option<String>,
+    /// `pgwitness/<name>` of that log.
+    pub origin: String,
+    /// Its key.
+    pub verifier_key: String,
+    /// Its entries in the backup, which are the first ones here.
+    pub tree_size: u64,
+}
+
 /// A folder in which everything holds.
 pub(crate) struct Scanned {
     pub(crate) origin: Origin,
@@ -131,6 +144,7 @@ pub(crate) struct Scanned {
     /// Where to find what; of the batches that amend something only if all events were read.
     pub(crate) contents: Contents,
     pub(crate) elsewhere: Vec<Elsewhere>,
+    pub(crate) restored: Vec<Restored>,
     /// Who cosigned the newest checkpoint that is cosigned at all, and its size.
     pub(crate) cosigned: Option<(u64, Vec<Cosigned>)>,
     /// Entries whose payload an earlier run had read.
@@ -202,17 +216,11 @@ pub(crate) fn scan(evidence: &Path, ask: Ask<'_>) -> Result<Scanned, Wrong> {
     let cosigned = read_cosigned(evidence, &origin, &witnesses)?;
     let cosigned = cosigned.map(|(checkpoint, cosigned)| {
         let size = checkpoint.size;
-        known.push(("cosigned".to_owned(), checkpoint));
+        known.push(Known::new(COSIGNED, checkpoint));
         (size, cosigned)
     });
     for kept in ask.kept {
-        let all: Vec<WitnessKey> = witnesses.iter().chain(ask.witnesses).cloned().collect();
-        let opened = Checkpoint::open_kept(&kept.note, &origin.verifier_key, &all);
-        let (checkpoint, _) = opened.map_err(|error| {
-            let what = format!("the one kept elsewhere ({}) does not fit: {error}", kept.name);
-            Wrong::new("checkpoint", None, what)
-        })?;
-        known.push((kept.name.clone(), checkpoint));
+        known.push(Known::of(kept, &origin)?);
     }
     let keys = identity::read_agents(evidence).map_err(|error| {
         let chain: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
@@ -233,10 +241,93 @@ pub(crate) fn scan(evidence: &Path, ask: Ask<'_>) -> Result<Scanned, Wrong> {
         newest_segment: None,
         contents: Contents::default(),
         elsewhere: Vec::new(),
+        restored: Vec::new(),
         cosigned,
         checked_earlier: 0,
     };
     std::thread::scope(|scope| Walk::new(ask, own, tiles, known, done, scope).run(evidence))
+}
+
+/// A checkpoint that the log must contain.
+struct Known {
+    /// What to call it.
+    name: String,
+    checkpoint: Checkpoint,
+    /// It says to be of another log; this one must have been made of a backup of that one.
+    foreign: Option<Vec<u8>>,
+    /// The root that was found at its size.
+    found: Option<Hash>,
+}
+
+impl Known {
+    fn new(name: &str, checkpoint: Checkpoint) -> Self {
+        Self {
+            name: name.to_owned(),
+            checkpoint,
+            foreign: None,
+            found: None,
+        }
+    }
+
+    /// One that was kept elsewhere.
+    fn of(kept: &Kept, origin: &Origin) -> Result<Self, Wrong> {
+        let said = Checkpoint::parse(&kept.note).filter(|said| said.origin != origin.origin);
+        if let Some(checkpoint) = said {
+            let foreign = Some(kept.note.clone());
+            return Ok(Self {
+                foreign,
+                ..Self::new(&kept.name, checkpoint)
+            });
+        }
+        let opened = Checkpoint::open_kept(&kept.note, &origin.verifier_key, &[]);
+        let opened = opened.map_err(|error| does_not_fit(&kept.name, &error))?;
+        Ok(Self::new(&kept.name, opened.0))
+    }
+
+    /// Checks one that says to be of another log.
+    fn is_of_backup(&self, origin: &Origin, restored: &[Restored]) -> Result<(), Wrong> {
+        let Some(note) = &self.foreign else {
+            return Ok(());
+        };
+        let (said, of) = (&self.checkpoint, |key: &str| {
+            Checkpoint::open_kept(note, key, &[])
+        });
+        let Some(restored) = restored.iter().find(|old| of(&old.verifier_key).is_ok()) else {
+            let found = of(&origin.verifier_key).map_or_else(|error| error.to_string(), |_| String::new());
+            return Err(does_not_fit(&self.name, &found));
+        };
+        if said.size > restored.tree_size {
+            let what = format!(
+                "rolled back: the backup of {} that this log was made of has {} entries, the checkpoint kept elsewhere \
+                 ({}) has {}",
+                restored.origin, restored.tree_size, self.name, said.size
+            );
+            return Err(Wrong::new("payload", None, what));
+        }
+        match self.found == Some(said.root) {
+            true => Ok(()),
+            false => Err(self.another_history()),
+        }
+    }
+
+    fn another_history(&self) -> Wrong {
+        let (size, name) = (self.checkpoint.size, self.name.as_str());
+        if name == COSIGNED {
+            let what = "its root is not the one of the batches in payload/";
+            return Wrong::new(COSIGNED, None, what);
+        }
+        let what =
+            format!("the log's first {size} entries are not those of the checkpoint kept elsewhere ({name})");
+        Wrong::new("payload", None, what)
+    }
+}
+
+/// The file of the newest checkpoint that witnesses cosigned.
+const COSIGNED: &str = "cosigned";
+
+fn does_not_fit(name: &str, why: &dyn std::fmt::Display) -> Wrong {
+    let what = format!("the one kept elsewhere ({name}) does not fit: {why}");
+    Wrong::new("checkpoint", None, what)
 }
 
 /// The newest checkpoint that witnesses cosigned, if there is one.
@@ -245,11 +336,11 @@ fn read_cosigned(
     origin: &Origin,
     witnesses: &[WitnessKey],
 ) -> Result<Option<(Checkpoint, Vec<Cosigned>)>, Wrong> {
-    let path = evidence.join("cosigned");
+    let path = evidence.join(COSIGNED);
     if !path.exists() {
         return Ok(None);
     }
-    let wrong = |what: String| Wrong::new("cosigned", None, what);
+    let wrong = |what: String| Wrong::new(COSIGNED, None, what);
     let note = identity::read_small(&path).map_err(|error| wrong(format!("{error:#}")))?;
     let opened = Checkpoint::open_cosigned(&note, &origin.verifier_key, witnesses);
     opened.map(Some).map_err(|error| wrong(error.to_string()))

@@ -46,6 +46,8 @@ pub(crate) struct Writer {
     keys: HashMap<String, VerifyingKey>,
     agents: HashMap<String, AgentState>,
     last_seen: HashMap<String, u64>,
+    /// How far an agent's chain was acknowledged elsewhere, where that is further than here.
+    acknowledged: HashMap<String, u64>,
     tiling: Tiling,
     unwritten: Vec<Tile>,
     /// Open at its end; nothing behind `segment_bytes` is in it.
@@ -116,6 +118,7 @@ impl Writer {
             keys: keys.into_iter().collect(),
             agents,
             last_seen,
+            acknowledged: HashMap::new(),
             tiling,
             unwritten,
             segment,
@@ -154,8 +157,13 @@ impl Writer {
                     Some(Command::Append { candidate, reply }) => {
                         self.append(&mut group, *candidate, reply)?;
                     }
-                    Some(Command::Hello { agent_id, key, reply }) => {
-                        _ = reply.send(self.hello(agent_id, key)?);
+                    Some(Command::Hello {
+                        agent_id,
+                        key,
+                        acknowledged,
+                        reply,
+                    }) => {
+                        _ = reply.send(self.hello(agent_id, key, acknowledged)?);
                     }
                     Some(Command::SetAside {
                         agent_id,
@@ -183,7 +191,12 @@ impl Writer {
         Ok(())
     }
 
-    fn hello(&mut self, agent_id: String, key: VerifyingKey) -> anyhow::Result<Result<Tip, String>> {
+    fn hello(
+        &mut self,
+        agent_id: String,
+        key: VerifyingKey,
+        acknowledged: u64,
+    ) -> anyhow::Result<Result<Tip, String>> {
         match self.keys.get(&agent_id) {
             Some(known) if *known == key => {}
             Some(_) => {
@@ -210,6 +223,15 @@ impl Writer {
             .get(&agent_id)
             .map(|agent| agent.tip)
             .unwrap_or_default();
+        if acknowledged > tip.sequence {
+            tracing::warn!(
+                agent = agent_id,
+                from = tip.sequence + 1,
+                to = acknowledged,
+                "batches of an agent are not in this log: another collector has them, or a restored one lost them"
+            );
+            self.acknowledged.insert(agent_id.clone(), acknowledged);
+        }
         self.last_seen.insert(agent_id, unix_ns());
         Ok(Ok(tip))
     }
@@ -249,7 +271,17 @@ impl Writer {
                 entry.len()
             ))
         } else {
-            match agent.tip.follow(&seal.header, seal.header_hash) {
+            // Only as far as the agent said: anything else that is left out is a hole.
+            let leaps = seal.header.sequence > agent.tip.sequence.saturating_add(1)
+                && self
+                    .acknowledged
+                    .get(&id)
+                    .is_some_and(|behind| seal.header.sequence <= behind.saturating_add(1));
+            let follows = match leaps {
+                true => agent.tip.follow_or_leap(&seal.header, seal.header_hash),
+                false => agent.tip.follow(&seal.header, seal.header_hash),
+            };
+            match follows {
                 Err(broken) => Appended::Refused(broken.to_string()),
                 Ok(tip) => {
                     agent.advance(tip, seal.header.clone());

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Options;
 use crate::{
     join,
-    log::{Elsewhere, Scanned, Wrong},
+    log::{Elsewhere, Restored, Scanned, Wrong},
 };
 
 /// What was found.
@@ -47,6 +47,8 @@ pub struct Report {
     pub cosigned_by: Vec<String>,
     /// Batches that are in the chains of agents and not in this log.
     pub elsewhere: Vec<Elsewhere>,
+    /// Of which logs it was made, by backups of them.
+    pub restored: Vec<Restored>,
     /// Sessions named by what two hosts saw, each made again from the two events that it names.
     pub amendments: u64,
     /// Of those, made by rules that this version does not have: not made again.
@@ -80,6 +82,7 @@ impl Report {
                 by.iter().map(|cosigned| cosigned.witness.clone()).collect()
             }),
             elsewhere: scanned.elsewhere.clone(),
+            restored: scanned.restored.clone(),
             amendments: checked.amendments,
             amendments_not_checked: checked.of_other_rules,
             amended_statements: checked.statements,
@@ -149,6 +152,12 @@ impl Report {
             lines.push(format!(
                 "batches {} to {} of agent {} are not in this log: look at all collectors' folders together (--all)",
                 gap.from, gap.to, gap.agent_id
+            ));
+        }
+        for old in &self.restored {
+            lines.push(format!(
+                "its first {} entries are a backup of {} ({}); what was acknowledged behind that is not here",
+                old.tree_size, old.origin, old.verifier_key
             ));
         }
         if let Some(size) = self.cosigned_size {

@@ -37,6 +37,20 @@ pub(crate) fn origin_key(data: &Path) -> String {
     origin["verifier_key"].as_str().unwrap().to_owned()
 }
 
+/// A log of this name with so many batches.
+pub(crate) async fn filled_as(name: &str, batches: usize) -> tempfile::TempDir {
+    let data = tempfile::tempdir().unwrap();
+    let opened = open_as(data.path(), name).unwrap();
+    let mut agent = Agent::new("host-a", 1);
+    hello(&opened.log, &agent).await;
+    for _ in 0..batches {
+        let batch = agent.seal(1);
+        append(&opened.log, &agent, &batch).await;
+    }
+    close(opened).await;
+    data
+}
+
 #[tokio::test]
 async fn every_event_is_proven_by_public_keys_alone() {
     let (data, _) = filled(300).await;

@@ -265,7 +265,7 @@ pub struct Event {
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 41"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -313,6 +313,8 @@ pub mod event {
         Rollup(super::Rollup),
         #[prost(message, tag = "29")]
         ConfigChange(super::ConfigChange),
+        #[prost(message, tag = "41")]
+        LogRestored(super::LogRestored),
     }
 }
 /// What several events of a batch say alike, said once.
@@ -488,6 +490,22 @@ pub struct ConfigChange {
     /// Why the file as it is now is not in effect: the former one still is.
     #[prost(string, tag = "6")]
     pub problem: ::prost::alloc::string::String,
+}
+/// A collector's word: its log was made of a backup. It is the first thing that it says, in the entry behind those of the backup.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogRestored {
+    /// The log that the backup was of, and its key.
+    #[prost(string, tag = "1")]
+    pub origin: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub verifier_key: ::prost::alloc::string::String,
+    /// Its newest checkpoint in the backup: entries, their root, and the note as it was signed.
+    #[prost(uint64, tag = "3")]
+    pub tree_size: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub root: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "5")]
+    pub checkpoint: ::prost::alloc::string::String,
 }
 /// The values of one identifying column that a statement named, wrote or got back: whose records it touched.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -385,3 +385,27 @@ fn a_change_of_the_policy_says_which_file_is_in_effect() {
     );
     assert!(change.get("former_sha256").is_none());
 }
+
+#[test]
+fn a_restored_log_names_the_one_that_it_was_made_of() {
+    let restored = v1::LogRestored {
+        origin: "pgwitness/old".into(),
+        verifier_key: "pgwitness/old+00000000+AQ==".into(),
+        tree_size: 7,
+        root: vec![1; 32],
+        checkpoint: "pgwitness/old\n7\n".into(),
+    };
+    let json = event(
+        "collector-new",
+        &v1::Event {
+            body: Some(Body::LogRestored(restored)),
+            ..Default::default()
+        },
+    );
+    assert_eq!(json["kind"], "log_restored");
+    let restored = &json["log_restored"];
+    assert_eq!(
+        (&restored["origin"], &restored["tree_size"], &restored["root"]),
+        (&"pgwitness/old".into(), &7.into(), &"01".repeat(32).into())
+    );
+}

@@ -12,7 +12,10 @@ use proto::v1::BatchHeader;
 pub(crate) struct Contents {
     /// By agent, in order: a batch's first event, and its log entry.
     batches: HashMap<String, Vec<(u64, u64)>>,
+    /// Of the chains whose word counts, once the walk is over.
     pub(crate) amending: Vec<u64>,
+    /// The same with the chain, of all that may be a collector's.
+    pub(super) may_amend: Vec<(u64, String)>,
     /// By agent, in order; empty unless asked for.
     pub(crate) links: HashMap<String, Vec<Link>>,
 }
@@ -46,8 +49,14 @@ impl Contents {
             batches.push((header.first_event_seq, entry));
         }
         if amends {
-            self.amending.push(entry);
+            self.may_amend.push((entry, header.agent_id.clone()));
         }
+    }
+
+    /// Keeps what these chains amend.
+    pub(super) fn believe(&mut self, own: &[String]) {
+        let amending = self.may_amend.iter().filter(|(_, agent)| own.contains(agent));
+        self.amending = amending.map(|(entry, _)| *entry).collect();
     }
 
     pub(super) fn link(&mut self, entry: u64, header: &BatchHeader, hash: Hash) {

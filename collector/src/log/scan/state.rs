@@ -11,6 +11,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use evidence::Hash;
 use serde::{Deserialize, Serialize};
 
+use super::Restored;
+
 /// How far everything was checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,20 +25,29 @@ pub(crate) struct State {
     pub(crate) size: u64,
     /// Root of the tree over them, base64.
     root: String,
-    /// Those among them by which the collector amends something.
+    /// Those among them by which a collector amends something.
     pub(crate) amending: Vec<u64>,
+    /// Of which backups the log was made.
+    pub(crate) restored: Vec<Restored>,
 }
 
 const FORMAT: &str = "pgwitness verify state v1";
 
 impl State {
-    pub(super) fn new(verifier_key: &str, size: u64, root: &Hash, amending: Vec<u64>) -> Self {
+    pub(super) fn new(
+        verifier_key: &str,
+        size: u64,
+        root: &Hash,
+        amending: Vec<u64>,
+        restored: Vec<Restored>,
+    ) -> Self {
         Self {
             format: FORMAT.to_owned(),
             verifier_key: verifier_key.to_owned(),
             size,
             root: BASE64_STANDARD.encode(root),
             amending,
+            restored,
         }
     }
 

@@ -7,15 +7,16 @@ use std::{collections::VecDeque, fs, path::Path, sync::Arc, thread::Scope};
 
 use evidence::{Checkpoint, Seal, log_entry};
 use prost::Message;
-use proto::v1::{BatchHeader, SignedBatch};
+use proto::v1::{BatchHeader, LogRestored, SignedBatch};
 
 use super::{
-    Ask, Depth, Elsewhere, Progress, Scanned, State, Torn, Wrong,
+    Ask, Depth, Elsewhere, Known, Progress, Restored, Scanned, State, Torn, Wrong,
     workers::{Answer, Checked, How, Workers},
 };
 use crate::log::{
     folder,
     frame::{Next, SegmentReader},
+    originator::{may_be_own, predecessor},
     tiles::TileFiles,
 };
 
@@ -28,7 +29,7 @@ pub(super) struct Walk<'a> {
     own: Option<String>,
     tiles: TileFiles,
     /// Checkpoints that the log must contain, by what to call them.
-    known: Vec<(String, Checkpoint)>,
+    known: Vec<Known>,
     /// How many of `done.unwritten` were compared with their files.
     compared: usize,
     workers: Workers,
@@ -54,7 +55,7 @@ impl<'a> Walk<'a> {
         ask: Ask<'a>,
         own: Option<String>,
         tiles: TileFiles,
-        known: Vec<(String, Checkpoint)>,
+        known: Vec<Known>,
         done: Scanned,
         scope: &'scope Scope<'scope, '_>,
     ) -> Self {
@@ -80,6 +81,9 @@ impl<'a> Walk<'a> {
                 None,
                 "the state of the earlier run is of another log",
             ));
+        }
+        if let Some(state) = &self.ask.state {
+            self.done.restored.clone_from(&state.restored);
         }
         self.at_size()?;
         self.segments(evidence)?;
@@ -167,11 +171,11 @@ impl<'a> Walk<'a> {
     /// Has a batch checked as far as it has to be.
     fn hand_out(&mut self, batch: SignedBatch, entry: u64, earlier: bool) -> Answer {
         let Ok(claimed) = BatchHeader::decode(batch.header.clone()) else {
-            return Answer::Now(Err("the header is malformed".to_owned()));
+            return Answer::now(Err("the header is malformed".to_owned()));
         };
         let Some(key) = self.done.keys.get(&claimed.agent_id) else {
             let what = format!("no key of agent {:?} is in agents/", claimed.agent_id);
-            return Answer::Now(Err(what));
+            return Answer::now(Err(what));
         };
         if earlier {
             self.done.checked_earlier += 1;
@@ -181,11 +185,11 @@ impl<'a> Walk<'a> {
                 header_hash: evidence::header_hash(&batch.header),
                 header: claimed,
             };
-            return Answer::Now(Ok(Checked { seal, amends }));
+            return Answer::now(Ok(Checked::sealed(seal, amends)));
         }
         let how = match self.ask.depth {
             Depth::Digests if entry < self.done.checkpoint.size => How::Digest,
-            _ if self.own.as_deref() == Some(&claimed.agent_id) => How::Own,
+            _ if may_be_own(&claimed.agent_id) => How::Own,
             _ => How::Whole,
         };
         self.workers.check(batch, *key, claimed, how)
@@ -226,6 +230,11 @@ impl<'a> Walk<'a> {
 
     /// Checks that a batch follows in its agent's chain.
     fn follow(&mut self, checked: Checked, entry: u64) -> Result<(), String> {
+        if let Some(restored) = &checked.restored
+            && checked.seal.header.first_event_seq == 1
+        {
+            self.restored(&checked.seal.header.agent_id, restored, entry)?;
+        }
         let Seal { header, header_hash } = checked.seal;
         let agent = self.done.agents.entry(header.agent_id.clone()).or_default();
         let next = agent.tip.sequence.saturating_add(1);
@@ -251,6 +260,29 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Checks what a collector says of the backup that its log was made of.
+    fn restored(&mut self, by: &str, restored: &LogRestored, entry: u64) -> Result<(), String> {
+        let own = predecessor(restored, &self.done.keys);
+        let of = Checkpoint::open_kept(restored.checkpoint.as_bytes(), &restored.verifier_key, &[]);
+        let of = of
+            .map_err(|error| format!("the checkpoint of the backup does not hold: {error}"))?
+            .0;
+        if of.size != entry || of.root != self.done.tiling.root() {
+            return Err(format!(
+                "it says that the log was made of a backup of {} entries, which are not the {entry} before it",
+                of.size
+            ));
+        }
+        self.done.restored.push(Restored {
+            by: by.to_owned(),
+            own,
+            origin: of.origin,
+            verifier_key: restored.verifier_key.clone(),
+            tree_size: of.size,
+        });
+        Ok(())
+    }
+
     /// Compares the tiles that the newest record completed with their files.
     fn completed_tiles(&mut self) -> Result<(), Wrong> {
         let below = self.done.tiling.size() <= self.done.checkpoint.size;
@@ -269,9 +301,9 @@ impl<'a> Walk<'a> {
     fn at_size(&mut self) -> Result<(), Wrong> {
         let (tiling, checkpoint) = (&self.done.tiling, &self.done.checkpoint);
         let size = tiling.size();
-        let known = self.known.iter().find(|(_, known)| known.size == size);
+        let known = self.known.iter().any(|known| known.checkpoint.size == size);
         let earlier = self.ask.state.as_ref().filter(|state| state.size == size);
-        if size != checkpoint.size && known.is_none() && earlier.is_none() {
+        if size != checkpoint.size && !known && earlier.is_none() {
             return Ok(());
         }
         let root = tiling.root();
@@ -282,19 +314,16 @@ impl<'a> Walk<'a> {
             }
             self.tiles.require(&tiling.partial())?;
         }
-        if let Some((name, _)) = self
+        for known in self
             .known
-            .iter()
-            .find(|(_, known)| known.size == size && known.root != root)
+            .iter_mut()
+            .filter(|known| known.checkpoint.size == size)
         {
-            let what = match name.as_str() {
-                "cosigned" => "its root is not the one of the batches in payload/".to_owned(),
-                name => format!(
-                    "the log's first {size} entries are not those of the checkpoint kept elsewhere ({name})"
-                ),
-            };
-            let file = if name == "cosigned" { name } else { "payload" };
-            return Err(Wrong::new(file, None, what));
+            known.found = Some(root);
+            // Of one that says to be of another log, it is to be seen first whether that matters here.
+            if known.foreign.is_none() && known.checkpoint.root != root {
+                return Err(known.another_history());
+            }
         }
         if earlier.is_some_and(|state| !state.is_root(&root)) {
             let what = format!("the log's first {size} entries are not those that the earlier run checked");
@@ -314,7 +343,13 @@ impl<'a> Walk<'a> {
             .state
             .as_ref()
             .map(|state| ("the earlier run", state.size));
-        let known = self.known.iter().map(|(name, known)| (name.as_str(), known.size));
+        for known in &self.known {
+            known.is_of_backup(&self.done.origin, &self.done.restored)?;
+        }
+        let known = self
+            .known
+            .iter()
+            .map(|known| (known.name.as_str(), known.checkpoint.size));
         if let Some((name, more)) = known.chain(state).find(|(_, known)| *known > size) {
             let of = match name {
                 "cosigned" => "the cosigned checkpoint has".to_owned(),
@@ -325,14 +360,32 @@ impl<'a> Walk<'a> {
             return Err(Wrong::new("payload", None, what));
         }
         self.tiles.finish(&self.done.tiling.partial())?;
+        let mut own: Vec<String> = self.own.iter().cloned().collect();
+        while let Some(last) = own.last()
+            && let Some(of) = self.done.restored.iter().find(|restored| restored.by == *last)
+            && let Some(before) = of.own.clone().filter(|before| !own.contains(before))
+        {
+            own.push(before);
+        }
+        self.done.contents.believe(&own);
         self.tell();
         Ok(self.done)
     }
 
     fn tell(&mut self) {
-        let (tiling, amending) = (&self.done.tiling, self.done.contents.amending.clone());
-        let key = &self.done.origin.verifier_key;
-        let state = State::new(key, tiling.size(), &tiling.root(), amending);
+        let tiling = &self.done.tiling;
+        let state = State::new(
+            &self.done.origin.verifier_key,
+            tiling.size(),
+            &tiling.root(),
+            self.done
+                .contents
+                .may_amend
+                .iter()
+                .map(|(entry, _)| *entry)
+                .collect(),
+            self.done.restored.clone(),
+        );
         (self.ask.told)(&self.progress, &state);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use ed25519_dalek::VerifyingKey;
 use evidence::{BatchError, Limits, Seal, check_leaves, check_seal};
-use proto::v1::{BatchHeader, SignedBatch, event};
+use proto::v1::{BatchHeader, LogRestored, SignedBatch, event};
 use sha2::{Digest, Sha256};
 
 use crate::record::{Body, Decoder, Record};
@@ -26,7 +26,7 @@ pub(super) enum How {
     Digest,
     /// Signature, payload, leaves, events.
     Whole,
-    /// The same, and whether it amends something.
+    /// The same, and what a collector says of its log in it.
     Own,
 }
 
@@ -34,13 +34,26 @@ pub(super) enum How {
 pub(super) struct Checked {
     pub(super) seal: Seal,
     pub(super) amends: bool,
+    /// It begins with this: the log was made of a backup.
+    pub(super) restored: Option<Box<LogRestored>>,
+}
+
+impl Checked {
+    /// One of which nothing but the seal is told.
+    pub(super) fn sealed(seal: Seal, amends: bool) -> Self {
+        Self {
+            seal,
+            amends,
+            restored: None,
+        }
+    }
 }
 
 pub(super) type Outcome = Result<Checked, String>;
 
 /// An answer that is there, or will be.
 pub(super) enum Answer {
-    Now(Outcome),
+    Now(Box<Outcome>),
     Later(Receiver<Outcome>),
 }
 
@@ -91,7 +104,7 @@ impl Workers {
         how: How,
     ) -> Answer {
         match self {
-            Self::Here(checker) => Answer::Now(checker.check(&batch, &key, claimed, how)),
+            Self::Here(checker) => Answer::now(checker.check(&batch, &key, claimed, how)),
             Self::There(jobs) => {
                 let (reply, answer) = sync_channel(1);
                 let job = Job {
@@ -103,7 +116,7 @@ impl Workers {
                 };
                 match jobs.send(job) {
                     Ok(()) => Answer::Later(answer),
-                    Err(_) => Answer::Now(Err(GONE.to_owned())),
+                    Err(_) => Answer::now(Err(GONE.to_owned())),
                 }
             }
         }
@@ -111,9 +124,13 @@ impl Workers {
 }
 
 impl Answer {
+    pub(super) fn now(outcome: Outcome) -> Self {
+        Self::Now(Box::new(outcome))
+    }
+
     pub(super) fn wait(self) -> Outcome {
         match self {
-            Self::Now(outcome) => outcome,
+            Self::Now(outcome) => *outcome,
             Self::Later(answer) => answer.recv().unwrap_or_else(|_| Err(GONE.to_owned())),
         }
     }
@@ -140,22 +157,36 @@ impl Checker {
                 header_hash: evidence::header_hash(&batch.header),
                 header: claimed,
             };
-            return Ok(Checked { seal, amends: false });
+            return Ok(Checked::sealed(seal, false));
         }
         let seal = check_seal(batch, key, &self.limits).map_err(|error| error.to_string())?;
         let opened = check_leaves(batch, seal, &self.limits).map_err(|error| error.to_string())?;
-        let amends = match how {
-            How::Own => self.decoder.decode(&opened)?.records.iter().any(amends),
-            _ => {
-                self.decoder.check(&opened)?;
-                false
-            }
-        };
+        let (mut own_amends, mut restored) = (false, None);
+        if how == How::Own {
+            let records = self.decoder.decode(&opened)?.records;
+            own_amends = records.iter().any(amends);
+            restored = records.into_iter().next().and_then(restores);
+        } else {
+            self.decoder.check(&opened)?;
+        }
         let seal = Seal {
             header: opened.header,
             header_hash: opened.header_hash,
         };
-        Ok(Checked { seal, amends })
+        Ok(Checked {
+            restored,
+            ..Checked::sealed(seal, own_amends)
+        })
+    }
+}
+
+fn restores(record: Record) -> Option<Box<LogRestored>> {
+    match record.body {
+        Body::Other(body) => match *body {
+            event::Body::LogRestored(restored) => Some(Box::new(restored)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
