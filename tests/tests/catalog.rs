@@ -187,7 +187,6 @@ async fn by_path(cluster: &Cluster, told: &mut Vec<(u64, &'static str)>) {
         ),
         ("COMMIT", "public"),
         ("SELECT pinned()", "as written"),
-        ("SET search_path = a", "as written"),
     ] {
         client.batch_execute(sql).await.unwrap();
         told.push((insert(&client, "users").await, expected));
