@@ -146,7 +146,7 @@ fn server(catalog: &CatalogConfig) -> Result<Config, String> {
         config.password(password.trim_end_matches(['\r', '\n']));
     }
     config.connect_timeout(PATIENCE);
-    config.options(&format!(
+    config.options(format!(
         "-c statement_timeout={} -c lock_timeout=1s -c default_transaction_read_only=on -c jit=off",
         LOOK.as_millis() / 2
     ));
