@@ -36,7 +36,7 @@ pub struct Config {
     /// Whose records statements touch.
     pub subjects: SubjectsConfig,
     /// Servers whose catalogs are looked at, so that names are theirs; none if it is empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub catalog: Vec<CatalogConfig>,
     /// Where events go.
     pub delivery: DeliveryConfig,
