@@ -293,7 +293,7 @@ pub fn read_batches(
 pub(crate) fn newest_from(evidence_dir: &Path, bytes: u64) -> anyhow::Result<u64> {
     let mut from = 0;
     let mut taken = 0_u64;
-    for (nth, (first, path)) in folder::segments(evidence_dir)?.into_iter().rev().enumerate() {
+    for (nth, (first, path)) in segments(evidence_dir)?.into_iter().rev().enumerate() {
         taken = taken.saturating_add(std::fs::metadata(path)?.len());
         if nth > 0 && taken > bytes {
             break;

@@ -93,7 +93,7 @@ pub(crate) struct AgentState {
     pub(crate) tip: Tip,
     pub(crate) newest: BatchHeader,
     /// Header hashes of the newest batches, the tip's last, to tell a repeated batch from a different one.
-    pub(crate) recent: VecDeque<evidence::Hash>,
+    pub(crate) recent: VecDeque<Hash>,
 }
 
 /// Header hashes kept for each agent: an agent resumes from what it is told, so repeats are only ever recent.
