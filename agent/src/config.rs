@@ -15,6 +15,7 @@ use crate::{
     catalog::{CatalogConfig, MAX_DATABASES},
     facts::poolers::{self, Poolers},
     limits,
+    trust::{Place, TLS},
 };
 
 /// Everything that can be set.
@@ -135,6 +136,9 @@ pub struct IdentityConfig {
     /// Variables of a client's environment that say which run it belongs to (a CI job, a batch, an agent's task): their
     /// values are recorded, cut to 256 bytes; no other variable is. Empty: environments are not looked at.
     pub run_variables: Vec<String>,
+    /// File with the key that all agents share whose hosts' connections are to be joined: it hides their sequence numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet_key: Option<PathBuf>,
 }
 
 /// Sensitive columns.
@@ -230,8 +234,39 @@ pub struct DeliveryConfig {
     /// The collector's URL; without one, events are only printed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collector: Option<String>,
+    /// An operator's certificates, in place of those that enrolling gives.
+    #[serde(default, skip_serializing_if = "TlsConfig::is_empty")]
+    pub tls: TlsConfig,
     /// Mebibytes of events that wait for the collector in memory; what is beyond is dropped, counted and told.
     pub queue_mib: u64,
+}
+
+/// An operator's certificates, in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The authorities of the collector's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<PathBuf>,
+    /// The agent's certificate, which names its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The files that are set.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.authorities, &self.certificate, &self.key]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// Metrics.
@@ -340,11 +375,13 @@ impl Default for Config {
                     .iter()
                     .map(|name| (*name).to_owned())
                     .collect(),
+                fleet_key: None,
             },
             subjects: SubjectsConfig::default(),
             catalog: Vec::new(),
             delivery: DeliveryConfig {
                 collector: None,
+                tls: TlsConfig::default(),
                 queue_mib: 64,
             },
             metrics: MetricsConfig { listen: None },
@@ -531,16 +568,35 @@ impl Config {
             let expected = "behind unix: there must be an absolute path";
             return refuse("delivery.collector", format!("{UNIX}{path}"), expected);
         }
-        if let Some(url) = self.delivery.collector.as_ref().filter(|_| at_socket.is_none()) {
+        let given = self.delivery.tls.files().count();
+        let over_tls = self
+            .delivery
+            .collector
+            .as_ref()
+            .filter(|url| url.starts_with(TLS));
+        if given != 0 && (given != 3 || over_tls.is_none()) {
+            let expected = "delivery.tls.authorities, .certificate and .key go together, and with a collector at https://";
+            return refuse("delivery.tls", format!("{given} of 3 files"), expected);
+        }
+        if let Some(url) = over_tls.filter(|url| Place::of(url).is_none()) {
+            let expected = "it must be https://, the collector's name or address, and its port, as in https://collector.example:7433";
+            return refuse("delivery.collector", format!("{url:?}"), expected);
+        }
+        let in_the_clear = self
+            .delivery
+            .collector
+            .as_ref()
+            .filter(|_| at_socket.is_none() && over_tls.is_none());
+        if let Some(url) = in_the_clear {
             let host = url.strip_prefix("http://").unwrap_or_default();
             let host = host.strip_suffix('/').unwrap_or(host);
             if !host
                 .parse::<SocketAddr>()
                 .is_ok_and(|address| address.ip().is_loopback() && address.port() != 0)
             {
-                let expected = "it must be http:// and a loopback address with a port, as in http://127.0.0.1:7433, or \
-                                unix: and the path of a collector's socket, \
-                                because delivery to other hosts needs authentication, which is not there yet";
+                let expected = "it must be https:// and a place that this host is enrolled at, as in https://collector.example:7433, or, on \
+                                the collector's own host, http:// and a loopback address with a port, as in http://127.0.0.1:7433, or \
+                                unix: and the path of its socket";
                 return refuse("delivery.collector", format!("{url:?}"), expected);
             }
         }

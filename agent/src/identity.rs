@@ -18,6 +18,8 @@ pub struct Identity {
     pub key: SigningKey,
     /// Names the agent.
     pub agent_id: String,
+    /// Where the key is.
+    pub key_file: PathBuf,
     /// The run before this one did not say goodbye.
     pub previous_run_unclean: bool,
     running: PathBuf,
@@ -64,13 +66,15 @@ impl Identity {
                     .with_context(|| format!("cannot lock the state folder {}", folder.display()));
             }
         };
-        let key = read_or_make_key(&folder.join("agent.key"))?;
+        let key_file = folder.join("agent.key");
+        let key = read_or_make_key(&key_file)?;
         let running = folder.join("running");
         let previous_run_unclean = running.exists();
         let agent_id = agent_id.map_or_else(|| default_id(host, &key), str::to_owned);
         Ok(Self {
             key,
             agent_id,
+            key_file,
             previous_run_unclean,
             running,
             _lock: lock,

@@ -33,6 +33,10 @@ enum Command {
     Resume(PauseArgs),
     /// Make the key by which values of identifying columns become tokens, or add one to go on with
     TokenKey(pgwitness_agent::token_key::Args),
+    /// Make or change the key by which the agents of several hosts tell the same connection
+    FleetKey(pgwitness_agent::fleet_key::Args),
+    /// Enrol this host with a collector, by the operator's token
+    Enroll(pgwitness_agent::trust::Args),
     /// What a probe does to a process under seccomp is tried on this one
     #[command(hide = true, name = TRIAL)]
     SeccompTrial,
@@ -68,6 +72,8 @@ fn main() -> ExitCode {
         Command::Pause(args) => client::pause(&args),
         Command::Resume(args) => client::resume(&args),
         Command::TokenKey(args) => pgwitness_agent::token_key::run(&args),
+        Command::FleetKey(args) => pgwitness_agent::fleet_key::run(&args),
+        Command::Enroll(args) => pgwitness_agent::trust::run(args),
         Command::SeccompTrial => Ok(seccomp::trial()),
         Command::Catalog => pgwitness_agent::catalog::process::run(),
         Command::Parser => pgwitness_agent::parser::run(),

@@ -10,7 +10,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::process::parent_id,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -39,6 +39,7 @@ use crate::{
     limits,
     main_loop::Sources,
     run::{self, Opened},
+    trust::Place,
 };
 
 /// What the kernel says when the broker has ended. Nobody else says it, so that it cannot be taken for an order to stop.
@@ -136,6 +137,8 @@ fn reach(start: &Start, cgroups: Option<&Path>) -> Reach {
     let unix = collector.is_some_and(|place| place.starts_with(UNIX));
     let address = collector.and_then(|url| url.strip_prefix("http://"));
     let address = address.and_then(|address| address.trim_end_matches('/').parse::<SocketAddr>().ok());
+    let over_tls = collector.and_then(Place::of).map(|place| place.port);
+    let port = address.map(|address| address.port()).or(over_tls);
     let policy = config.volume.policy.as_deref();
     let folder_of = |file: &Path| match file.parent() {
         Some(folder) if folder != Path::new("") => folder.to_path_buf(),
@@ -144,11 +147,15 @@ fn reach(start: &Start, cgroups: Option<&Path>) -> Reach {
     Reach {
         own: vec![config.state_dir.clone()],
         // A file that replaces it is another one: only its folder stays.
-        reads: policy.map(folder_of).into_iter().collect(),
+        reads: policy
+            .into_iter()
+            .chain(config.delivery.tls.files().map(PathBuf::as_path))
+            .map(folder_of)
+            .collect(),
         // The socket goes with the agent.
         removes: folder.map(Path::to_path_buf).into_iter().collect(),
         lists: cgroups.map(Path::to_path_buf).into_iter().collect(),
-        ports: address.map(|address| address.port()).into_iter().collect(),
+        ports: port.into_iter().collect(),
         unix,
     }
 }

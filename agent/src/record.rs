@@ -18,7 +18,7 @@ pub use self::{
     flow::{flow_owner, pooler_client, pooler_client_again, pooler_traffic},
     who::attribution,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, fleet_key};
 
 /// An event of a session, with who is behind it. `boot` tells sessions of one boot of the host from those of another.
 pub fn event(event: &Event, attribution: Option<&v1::Attribution>, clock: Clock, boot: &str) -> v1::Event {
@@ -100,7 +100,7 @@ fn session(facts: &SessionFacts, boot: &str) -> v1::Session {
         client: endpoint(&facts.client),
         server: endpoint(&facts.server),
         opened_before_attach: facts.opened_before_attach,
-        fingerprint: facts.fingerprint,
+        fingerprint: fleet_key::fingerprint(facts.fingerprint),
         server_version: text(&facts.server_version),
         tls_version: facts.tls_version.unwrap_or_default().to_owned(),
         tls_cipher: facts.tls_cipher.unwrap_or_default().to_owned(),

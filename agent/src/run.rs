@@ -33,6 +33,7 @@ use crate::{
     config::{Config, ENVIRONMENT, RedactionConfig, TierConfig},
     control::{ProcessStatus, server::Control},
     facts::servers::Wanted,
+    fleet_key::Fleet,
     identity::{self, Identity},
     limits,
     main_loop::{MainLoop, Sources},
@@ -43,6 +44,7 @@ use crate::{
     segment_file::SegmentFile,
     sensitive,
     ship::{self, Delivery, Memory, Outbox},
+    trust::{self, Connector, Keyring},
     volume::{self, PolicyFile},
 };
 
@@ -55,7 +57,7 @@ pub struct Args {
     /// Validate the configuration, print what is in effect, and end
     #[arg(long)]
     check_config: bool,
-    /// The collector, as in http://127.0.0.1:7433 or unix:/run/pgwitness/grpc.sock [default: none, nothing is kept]
+    /// The collector, as in https://collector.example:7433, http://127.0.0.1:7433 or unix:/run/pgwitness/grpc.sock [default: none, nothing is kept]
     #[arg(long, value_name = "URL")]
     collector: Option<String>,
     /// Tap only the server with this data directory (can be given several times) [default: all servers]
@@ -106,6 +108,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         // The other process reads them again, with the rights that it has; a mistake is to be read before anything is attached.
         let sensitive = sensitive::read(&config.subjects)?;
         volume::open(&config.volume, sensitive.as_deref())?;
+        Fleet::read(&config.identity)?;
         Ok(config)
     });
     let config = match usable {
@@ -188,6 +191,10 @@ pub struct Opened {
     pub start: Start,
     /// Who this agent is.
     pub identity: Identity,
+    /// The keys that batches are signed by.
+    pub keyring: Keyring,
+    /// The way to the collector.
+    pub connector: Option<Connector>,
     /// How far sessions were delivered.
     pub progress: Progress,
     /// What the run before this one left.
@@ -219,7 +226,15 @@ impl Opened {
     pub fn open(start: Start, sources: Sources, catalog: Option<OwnedFd>) -> anyhow::Result<Self> {
         let config = &start.config;
         let sensitive = sensitive::read(&config.subjects)?;
-        let identity = Identity::open(&config.state_dir, &start.host, config.agent.id.as_deref())?;
+        Fleet::read(&config.identity)?.announce();
+        let connector = Connector::open(config, Some(sources.broker.clone()))?;
+        let set = config.agent.id.as_deref();
+        let agent_id = match &connector {
+            Some(connector) => connector.agent_id(set)?,
+            None => set.map(str::to_owned),
+        };
+        let identity = Identity::open(&config.state_dir, &start.host, agent_id.as_deref())?;
+        let keyring = Keyring::open(identity.key_file.clone(), identity.key.clone())?;
         let recording = start
             .recording
             .as_ref()
@@ -236,6 +251,8 @@ impl Opened {
         let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
         Ok(Self {
             identity,
+            keyring,
+            connector,
             progress,
             former,
             control,
@@ -260,6 +277,8 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     let Opened {
         start,
         identity,
+        keyring,
+        connector,
         progress,
         former,
         control,
@@ -289,17 +308,18 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     let progress = Arc::new(progress);
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
     outbox.push(&Encoded::own(boot_ns(), Clock::now(), began));
-    let delivery = config.delivery.collector.clone().map(|collector| {
+    let delivery = connector.map(|connector| {
         let memory = Memory::read(&config.state_dir);
+        let connector = Arc::new(connector);
+        tokio::spawn(trust::renew(Arc::clone(&connector)));
         let delivery = Delivery {
-            collector,
+            connector,
             agent_id: identity.agent_id.clone(),
-            key: identity.key.clone(),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
         };
-        tokio::spawn(ship::deliver(delivery, memory))
+        tokio::spawn(ship::deliver(delivery, memory, keyring))
     });
 
     let stop = Arc::new(AtomicBool::new(false));

@@ -47,16 +47,25 @@ pub fn read(config: &SubjectsConfig) -> anyhow::Result<Option<Arc<Sensitive>>> {
 ///
 /// If it is not there, others can read it, or a line is no key.
 pub fn keys(path: &Path) -> anyhow::Result<Keys> {
-    let text = text("subjects.token_key", path)?;
+    keys_of("subjects.token_key", path)
+}
+
+/// The same of the key file that another setting names.
+///
+/// # Errors
+///
+/// As [`keys`].
+pub fn keys_of(setting: &str, path: &Path) -> anyhow::Result<Keys> {
+    let text = text(setting, path)?;
     let mode = std::fs::metadata(path)?.permissions().mode() & 0o7777;
     if mode & TOO_OPEN != 0 {
         bail!(
-            "subjects.token_key: {path} can be read by others, or changed by its group (mode {mode:04o}): `chmod 600 {path}`, \
+            "{setting}: {path} can be read by others, or changed by its group (mode {mode:04o}): `chmod 600 {path}`, \
              and take another key if anybody may have read it",
             path = path.display()
         );
     }
-    Keys::parse(&text).with_context(|| format!("subjects.token_key: {}", path.display()))
+    Keys::parse(&text).with_context(|| format!("{setting}: {}", path.display()))
 }
 
 /// Says at the start what is in effect.

@@ -32,12 +32,12 @@ enum What {
 }
 
 #[derive(Debug, clap::Args)]
-struct Place {
+pub(crate) struct Place {
     /// The key file
-    file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Name of the key, as it stands in events: letters, digits, `.`, `_`, `-` [default: random]
     #[arg(long)]
-    id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 /// Runs the command.
@@ -47,14 +47,15 @@ struct Place {
 /// One line that says what is wrong and what to do.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let id = match &args.what {
-        What::New(place) => make(place)?,
-        What::Add(place) => add(place)?,
+        What::New(place) => make(place, HEAD)?,
+        What::Add(place) => add(place, "subjects.token_key")?,
     };
     println!("{id}");
     Ok(ExitCode::SUCCESS)
 }
 
-fn make(Place { file, id }: &Place) -> anyhow::Result<String> {
+/// Makes a file with one key, behind this head; the key's id.
+pub(crate) fn make(Place { file, id }: &Place, head: &str) -> anyhow::Result<String> {
     let (id, line) = line(id.as_deref())?;
     let written = OpenOptions::new()
         .write(true)
@@ -63,17 +64,18 @@ fn make(Place { file, id }: &Place) -> anyhow::Result<String> {
         .open(file);
     let written = written.with_context(|| {
         format!(
-            "cannot make {}: a file that is there is never written over; `token-key add` adds a key to it",
+            "cannot make {}: a file that is there is never written over; `add` adds a key to it",
             file.display()
         )
     })?;
-    write(written, file, &format!("{HEAD}{line}"))?;
+    write(written, file, &format!("{head}{line}"))?;
     Ok(id)
 }
 
-fn add(Place { file, id }: &Place) -> anyhow::Result<String> {
+/// Adds a key to the file of a setting; its id.
+pub(crate) fn add(Place { file, id }: &Place, setting: &str) -> anyhow::Result<String> {
     // With what is wrong with it, before anything is added.
-    let keys = sensitive::keys(file)?;
+    let keys = sensitive::keys_of(setting, file)?;
     let (id, line) = line(id.as_deref())?;
     if keys.iter().any(|key| key.id() == id) {
         bail!("{} has a key {id:?} already: give another --id", file.display());
@@ -123,13 +125,13 @@ mod tests {
             file: file.clone(),
             id: id.map(str::to_owned),
         };
-        let first = make(&place(None)).expect("a new file");
+        let first = make(&place(None), HEAD).expect("a new file");
         let mode = fs::metadata(&file).expect("the file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(make(&place(None)).is_err(), "written over");
-        assert_eq!(add(&place(Some("2026-12"))).expect("another key"), "2026-12");
-        assert!(add(&place(Some("2026-12"))).is_err(), "the same id twice");
-        assert!(add(&place(Some("no id"))).is_err());
+        assert!(make(&place(None), HEAD).is_err(), "written over");
+        assert_eq!(add(&place(Some("2026-12")), "t").expect("another key"), "2026-12");
+        assert!(add(&place(Some("2026-12")), "t").is_err(), "the same id twice");
+        assert!(add(&place(Some("no id")), "t").is_err());
         let keys = sensitive::keys(&file).expect("keys");
         assert_eq!(keys.active().id(), "2026-12");
         assert_eq!(keys.iter().next().map(subjects::Key::id), Some(first.as_str()));

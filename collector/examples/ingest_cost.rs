@@ -78,6 +78,7 @@ async fn main() {
         agent_id: "bench".to_owned(),
         public_key: key.verifying_key().to_bytes().to_vec(),
         version: "bench".to_owned(),
+        ..Default::default()
     };
     let count = batches.len() as u64;
     let sender = tokio::spawn(async move {

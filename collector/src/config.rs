@@ -26,6 +26,8 @@ pub struct Config {
     pub grpc: Listen<Place>,
     /// Where people and programs ask.
     pub http: Listen<SocketAddr>,
+    /// Who may deliver.
+    pub trust: TrustConfig,
     /// The evidence log.
     pub log: LogConfig,
     /// Who is shown its checkpoints.
@@ -73,11 +75,33 @@ pub struct PushConfig {
     pub credentials: Option<PathBuf>,
 }
 
+/// Who may deliver, and how agent and collector know each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustConfig {
+    /// Whether agents deliver over mutual TLS; if it is not set, they do unless `grpc.listen` is loopback or a Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+    /// Everybody may deliver, from other hosts, too, and nothing is encrypted.
+    pub insecure: bool,
+    /// Seconds for which an agent's certificate is good, 10 to 31,536,000.
+    pub lifetime_s: u64,
+    /// An operator's certificate for this collector, in PEM, in place of the collector's own authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// The authorities of agents' certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<PathBuf>,
+}
+
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen<P> {
-    /// Loopback only, as long as there is no authentication.
+    /// Asking is for loopback only, as long as it has no authentication.
     pub listen: P,
 }
 
@@ -105,6 +129,8 @@ pub struct Overrides {
     pub grpc: Option<Place>,
     /// `--http`
     pub http: Option<SocketAddr>,
+    /// `--insecure`
+    pub insecure: bool,
 }
 
 /// Prefix of the variables; two underscores separate sections.
@@ -125,6 +151,14 @@ impl Default for Config {
             },
             http: Listen {
                 listen: ([127, 0, 0, 1], 7480).into(),
+            },
+            trust: TrustConfig {
+                tls: None,
+                insecure: false,
+                lifetime_s: 30 * 86_400,
+                certificate: None,
+                key: None,
+                authorities: None,
             },
             log: LogConfig {
                 name: None,
@@ -148,8 +182,19 @@ impl Config {
         config.inventory = overrides.inventory.or(config.inventory);
         config.grpc.listen = overrides.grpc.unwrap_or(config.grpc.listen);
         config.http.listen = overrides.http.unwrap_or(config.http.listen);
+        config.trust.insecure |= overrides.insecure;
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether agents deliver over mutual TLS.
+    #[must_use]
+    pub fn tls(&self) -> bool {
+        let elsewhere = match self.grpc.listen {
+            Place::Tcp(address) => !address.ip().is_loopback(),
+            Place::Unix(_) => false,
+        };
+        self.trust.tls.unwrap_or(elsewhere && !self.trust.insecure)
     }
 
     /// As a TOML file that says the same.
@@ -164,8 +209,26 @@ impl Config {
             |file| format!("inventory = {:?}\n", file.display().to_string()),
         );
         let publish = self.publish.effective();
+        let mut trust = format!(
+            "insecure = {}\nlifetime_s = {}\n",
+            self.trust.insecure, self.trust.lifetime_s
+        );
+        match self.trust.tls {
+            Some(tls) => trust += &format!("tls = {tls}\n"),
+            None => trust += &format!("# tls is {} by the address\n", self.tls()),
+        }
+        let files = [
+            ("certificate", &self.trust.certificate),
+            ("key", &self.trust.key),
+            ("authorities", &self.trust.authorities),
+        ];
+        for (name, file) in files {
+            if let Some(file) = file {
+                trust += &format!("{name} = {:?}\n", file.display().to_string());
+            }
+        }
         format!(
-            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n{publish}",
+            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n{publish}",
             self.data.display().to_string(),
             self.grpc.listen.to_string(),
             self.http.listen.to_string(),
@@ -185,22 +248,37 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let grpc = match self.grpc.listen {
-            Place::Tcp(address) => Some(address),
-            Place::Unix(_) => None,
-        };
-        let addresses = [("grpc.listen", grpc), ("http.listen", Some(self.http.listen))];
-        for (key, address) in addresses {
-            let Some(address) = address else { continue };
-            if !address.ip().is_loopback() {
-                let expected =
-                    "there is no authentication yet, so only a loopback address (127.0.0.1, ::1) is allowed";
-                return Err(ConfigError::Value {
-                    key,
-                    value: address.to_string(),
-                    expected,
-                });
+        let refuse = |key, value: String, expected| Err(ConfigError::Value { key, value, expected });
+        match self.grpc.listen {
+            Place::Tcp(address) if !address.ip().is_loopback() && !self.tls() && !self.trust.insecure => {
+                let expected = "on another address than loopback agents deliver over TLS: leave out trust.tls = false, or say \
+                                --insecure if anybody who reaches this port may deliver, and read what others do";
+                return refuse("grpc.listen", address.to_string(), expected);
             }
+            Place::Unix(_) if self.tls() => {
+                return refuse(
+                    "trust.tls",
+                    "true".to_owned(),
+                    "a Unix socket has no TLS: its mode says who may deliver",
+                );
+            }
+            _ => {}
+        }
+        if self.trust.insecure && self.trust.tls == Some(true) {
+            return refuse("trust.insecure", "true".to_owned(), "with TLS it cannot be said");
+        }
+        if !self.http.listen.ip().is_loopback() {
+            let expected = "there is no authentication of readers yet, so only a loopback address (127.0.0.1, ::1) is allowed";
+            return refuse("http.listen", self.http.listen.to_string(), expected);
+        }
+        if !(10..=31_536_000).contains(&self.trust.lifetime_s) {
+            let value = self.trust.lifetime_s.to_string();
+            return refuse("trust.lifetime_s", value, "it must be 10 to 31536000");
+        }
+        let given = [&self.trust.certificate, &self.trust.key, &self.trust.authorities];
+        if given.iter().any(|file| file.is_some()) && given.iter().any(|file| file.is_none()) {
+            let expected = "trust.certificate, trust.key and trust.authorities go together: all of them are the operator's, or none";
+            return refuse("trust.certificate", "alone".to_owned(), expected);
         }
         if !(10..=60_000).contains(&self.log.checkpoint_interval_ms) {
             let value = self.log.checkpoint_interval_ms.to_string();

@@ -4,6 +4,7 @@
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
 //! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
 
+pub mod alarms;
 pub mod ask;
 pub mod backup;
 pub mod config;
@@ -27,5 +28,6 @@ pub mod since;
 pub mod source;
 pub mod store;
 pub mod tail;
+pub mod trust;
 pub mod verify;
 pub mod who;

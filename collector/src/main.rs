@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pgwitness_collector::{ask, backup, explain, inventory, prove, query, rebuild, serve, tail, verify, who};
+use pgwitness_collector::{
+    ask, backup, explain, inventory, prove, query, rebuild, serve, tail, trust, verify, who,
+};
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
 #[derive(Parser)]
@@ -16,6 +18,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Agent(trust::AgentArgs),
+    Ca(trust::CaArgs),
     Query(query::Args),
     Ask(ask::Args),
     Explain(explain::Args),
@@ -42,6 +46,8 @@ async fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
+        Command::Agent(args) => trust::agent(args),
+        Command::Ca(args) => trust::ca(args),
         Command::Query(args) => query::run(args).await,
         Command::Ask(args) => ask::run(args).await,
         Command::Explain(args) => explain::run(args).await,

@@ -2,11 +2,16 @@
 //!
 //! Owns names and help texts. Whoever does a thing counts it; `http` serves the text.
 
+use std::sync::Arc;
+
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    encoding::text,
+    metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
+
+pub use crate::alarms::Alarm;
+use crate::alarms::Alarms;
 
 /// Counters and gauges, all since this start.
 #[derive(Debug)]
@@ -30,8 +35,8 @@ pub struct Metrics {
     pub duplicates: Counter,
     /// Batches refused.
     pub refused: Counter,
-    /// Alarms, by kind.
-    pub alarms: Family<AlarmLabels, Counter>,
+    /// Alarms: counted by kind, and told.
+    pub alarms: Arc<Alarms>,
     /// Agents with an open stream.
     pub connected_agents: Gauge,
     /// Rows handed to the store.
@@ -50,23 +55,6 @@ pub struct Metrics {
     pub inventory_unusable: Gauge,
 }
 
-/// Labels of an alarm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct AlarmLabels {
-    /// What happened.
-    pub kind: Alarm,
-}
-
-/// What somebody must look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(missing_docs, reason = "each is the label's value and says itself")]
-pub enum Alarm {
-    OtherKey,
-    RefusedBatch,
-    ForeignAmendment,
-    RolledBack,
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
@@ -80,7 +68,7 @@ impl Default for Metrics {
             publish_failures: Counter::default(),
             duplicates: Counter::default(),
             refused: Counter::default(),
-            alarms: Family::default(),
+            alarms: Arc::default(),
             connected_agents: Gauge::default(),
             store_rows: Counter::default(),
             queries: Counter::default(),
@@ -116,7 +104,7 @@ impl Default for Metrics {
         );
         registry.register("duplicates", "Batches received again", metrics.duplicates.clone());
         registry.register("refused", "Batches refused", metrics.refused.clone());
-        registry.register("alarms", "Alarms by kind", metrics.alarms.clone());
+        registry.register("alarms", "Alarms by kind", metrics.alarms.counted.clone());
         registry.register(
             "connected_agents",
             "Agents with an open stream",
@@ -170,9 +158,9 @@ impl Metrics {
         }
     }
 
-    /// Counts an alarm.
-    pub fn alarm(&self, kind: Alarm) {
-        self.alarms.get_or_create(&AlarmLabels { kind }).inc();
+    /// Raises an alarm about an agent.
+    pub fn alarm(&self, kind: Alarm, agent_id: &str, detail: impl Into<String>) {
+        self.alarms.raise(kind, agent_id, detail);
     }
 }
 
@@ -184,7 +172,7 @@ mod tests {
     fn the_text_holds_what_was_counted() {
         let metrics = Metrics::default();
         metrics.batches.inc();
-        metrics.alarm(Alarm::OtherKey);
+        metrics.alarm(Alarm::OtherKey, "db1", "");
         let text = metrics.encode();
         assert!(text.contains("pgwitness_collector_batches_total 1\n"), "{text}");
         assert!(

@@ -175,8 +175,7 @@ impl<T> Known<T> {
             }
             Err(Problem::Contradiction(what)) => {
                 metrics.publish_failures.inc();
-                metrics.alarm(Alarm::RolledBack);
-                tracing::error!(place, "ALARM: {what}");
+                metrics.alarm(Alarm::RolledBack, "", format!("{place}: {what}"));
             }
             Err(Problem::Away(error)) => {
                 metrics.publish_failures.inc();

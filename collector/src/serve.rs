@@ -7,16 +7,17 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, ensure};
+use evidence::ORIGIN_PREFIX;
 use proto::v1::delivery_server::DeliveryServer;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Mutex, mpsc, watch},
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
@@ -32,6 +33,7 @@ use crate::{
     publish::Publisher,
     rebuild,
     store::{Store, StoreOptions},
+    trust::{Admission, Authorities, EnrolmentService, Own, Registry, Tls, admit_connections},
 };
 
 /// Receives events from agents, keeps them, and answers over HTTP.
@@ -46,12 +48,15 @@ pub struct Args {
     /// File that says who is expected to do what; read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub inventory: Option<PathBuf>,
-    /// Where agents deliver: an address of loopback, or unix:/PATH [default: 127.0.0.1:7433].
+    /// Where agents deliver: an address, over TLS if it is not of loopback, or unix:/PATH [default: 127.0.0.1:7433].
     #[arg(long, value_name = "ADDR:PORT")]
     pub grpc: Option<Place>,
     /// Where people ask; loopback only [default: 127.0.0.1:7480].
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
+    /// Lets anybody deliver who reaches grpc.listen, from other hosts, too, without TLS.
+    #[arg(long)]
+    pub insecure: bool,
     /// Checks the configuration, prints it as it takes effect, and ends.
     #[arg(long)]
     pub check_config: bool,
@@ -70,6 +75,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         inventory: args.inventory,
         grpc: args.grpc,
         http: args.http,
+        insecure: args.insecure,
     };
     let config = match Config::load(args.config.as_deref(), overrides) {
         Ok(config) => config,
@@ -101,6 +107,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Serves until `stop` resolves; then ingest stops first, then the log with a last checkpoint, then the store.
 pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    if config.trust.insecure {
+        tracing::warn!(
+            "INSECURE: whoever reaches {} can deliver under any name that is free, and whoever is on the way reads and changes what \
+             agents say first; leave out --insecure",
+            config.grpc.listen
+        );
+    }
     let grpc = Agents::await_at(&config.grpc.listen).await?;
     let web = bind("http.listen (--http)", config.http.listen).await?;
     let (grpc_address, web_address) = (grpc.place()?, web.local_addr()?);
@@ -121,8 +134,8 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     store.show_events_of(Arc::new(Places::new(&evidence)));
     // Before anybody else can have its name.
     let originator = own_chain(&opened.log).await;
-    if let Some(originator) = &originator {
-        store.believe(originator.id()).await?;
+    if let Some((id, _)) = &originator {
+        store.believe(id).await?;
     }
     let watching = expectations.map(|expectations| {
         let expectations = Arc::new(expectations);
@@ -132,12 +145,12 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let held = opened.log.status().borrow().batches;
     refill(&evidence, &store, &metrics, held).await?;
 
-    let joiner = originator.map(|originator| {
-        let joiner = Joiner::new(
-            originator.id(),
-            Arc::clone(store.amendments()),
-            Arc::clone(&metrics),
-        );
+    let alarming = originator.as_ref().map(|(_, originator)| {
+        let alarms = Arc::clone(&metrics.alarms);
+        tokio::spawn(alarms.tell(Arc::clone(originator)))
+    });
+    let joiner = originator.map(|(id, originator)| {
+        let joiner = Joiner::new(&id, Arc::clone(store.amendments()), Arc::clone(&metrics));
         let joiner = Arc::new(joiner);
         (
             Arc::clone(&joiner),
@@ -159,8 +172,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     )?;
     let publishing = publisher.map(|publisher| tokio::spawn(publisher.run(opened.log.status())));
     let (stopping, stopped) = watch::channel(false);
-    let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone()).into_service();
-    let mut grpc_server = tokio::spawn(grpc.serve(ingest, stopped.clone()));
+    let gate = Gate::new(&config, &opened.log, &metrics)?;
+    let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone())
+        .admitting(gate.admission.clone())
+        .into_service();
+    let mut grpc_server = tokio::spawn(grpc.serve(ingest, gate, Arc::clone(&metrics), stopped.clone()));
     let router = http::router(app(&store, &metrics, &opened.log));
     let mut http_server = tokio::spawn(
         axum::serve(web, router)
@@ -206,6 +222,9 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     } else {
         Ok(())
     };
+    if let Some(alarming) = alarming {
+        alarming.abort();
+    }
     if let Some(telling) = telling {
         // What it has not come to, the next start does.
         telling.abort();
@@ -219,6 +238,72 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     }
     outcome.and(closed).and(sealed)
 }
+
+/// Who is let in, and how.
+struct Gate {
+    admission: Admission,
+    tls: Option<Arc<Tls>>,
+    enrolment: Option<EnrolmentService>,
+}
+
+impl Gate {
+    fn new(config: &Config, log: &Arc<Log>, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let own = config.trust.certificate.is_none();
+        let registry = Registry::in_data(&config.data);
+        registry.create()?;
+        let admission = Admission::by(&config.data, own);
+        if !config.tls() {
+            return Ok(Self {
+                admission,
+                tls: None,
+                enrolment: None,
+            });
+        }
+        let authorities = if own {
+            let origin = log.status().borrow().origin.clone();
+            let name = origin.strip_prefix(ORIGIN_PREFIX).unwrap_or(&origin);
+            Own::open(&registry, name)?;
+            Authorities::Own(registry.clone())
+        } else {
+            Authorities::Given(config.trust.clone())
+        };
+        let tls = Arc::new(Tls::new(authorities)?);
+        tokio::spawn(keep_current(Arc::downgrade(&tls), admission.changes()));
+        let enrolment = own.then(|| EnrolmentService {
+            registry,
+            admission: admission.clone(),
+            log: Arc::clone(log),
+            metrics: Arc::clone(metrics),
+            lifetime_s: config.trust.lifetime_s,
+            turn: Arc::default(),
+        });
+        Ok(Self {
+            admission,
+            tls: Some(tls),
+            enrolment,
+        })
+    }
+}
+
+/// Reads certificates again when something changes, and each hour: an operator replaces his files.
+async fn keep_current(tls: Weak<Tls>, mut changes: watch::Receiver<u64>) {
+    loop {
+        _ = tokio::time::timeout(RELOAD, changes.changed()).await;
+        let Some(tls) = tls.upgrade() else { return };
+        if let Err(error) = tls.reload() {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "certificates cannot be read again; those that were read stay in effect"
+            );
+        }
+    }
+}
+
+/// How often certificates are read again.
+const RELOAD: Duration = Duration::from_secs(3600);
+
+/// How often an agent that says nothing is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Where agents are awaited.
 enum Agents {
@@ -247,18 +332,29 @@ impl Agents {
     async fn serve(
         self,
         ingest: DeliveryServer<Ingest>,
+        gate: Gate,
+        metrics: Arc<Metrics>,
         stopped: watch::Receiver<bool>,
     ) -> Result<(), tonic::transport::Error> {
-        let router = tonic::transport::Server::builder().add_service(ingest);
-        match self {
-            Self::Tcp(listener) => {
+        let router = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .add_service(ingest)
+            .add_optional_service(gate.enrolment.map(EnrolmentService::into_service));
+        match (self, gate.tls) {
+            (Self::Tcp(listener), Some(tls)) => {
+                let incoming = admit_connections(listener, tls, metrics, stopped.clone());
+                router
+                    .serve_with_incoming_shutdown(incoming, until(stopped))
+                    .await
+            }
+            (Self::Tcp(listener), None) => {
                 let incoming = TcpListenerStream::new(listener);
                 router
                     .serve_with_incoming_shutdown(incoming, until(stopped))
                     .await
             }
             // The file goes when the last stream has ended.
-            Self::Unix(listener, _file, _) => {
+            (Self::Unix(listener, _file, _), _) => {
                 let incoming = UnixListenerStream::new(listener);
                 router
                     .serve_with_incoming_shutdown(incoming, until(stopped))
@@ -307,14 +403,15 @@ async fn feed(
     }
 }
 
-/// The collector's own chain; without it everything else goes on.
-async fn own_chain(log: &Arc<Log>) -> Option<Originator> {
+/// The collector's own chain, and its name; without it everything else goes on.
+async fn own_chain(log: &Arc<Log>) -> Option<(String, Arc<Mutex<Originator>>)> {
     let enrolled = Originator::enrol(log).await;
     enrolled
+        .map(|originator| (originator.id().to_owned(), Arc::new(Mutex::new(originator))))
         .map_err(|error| {
             tracing::error!(
                 error = format!("{error:#}"),
-                "sessions are not joined with what other hosts saw"
+                "sessions are not joined with what other hosts saw, and alarms are not recorded"
             );
         })
         .ok()

@@ -106,6 +106,7 @@ fn hello(id: &str, key: &SigningKey) -> Upload {
         agent_id: id.to_owned(),
         public_key,
         version: "test".to_owned(),
+        ..Default::default()
     };
     Upload {
         kind: Some(upload::Kind::Hello(hello)),
@@ -171,7 +172,13 @@ async fn batches_are_acknowledged_in_order_and_the_next_stream_resumes() {
     let collector = Collector::start().await;
     let mut chain = Chain::new("host-1");
     let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
-    assert_eq!(resume(&mut receipts).await, Resume::default());
+    assert_eq!(
+        resume(&mut receipts).await,
+        Resume {
+            public_key: key(1).verifying_key().to_bytes().to_vec(),
+            ..Resume::default()
+        }
+    );
     for _ in 0..40 {
         uploads.send(upload(&seal(&mut chain))).await.unwrap();
     }
@@ -185,7 +192,8 @@ async fn batches_are_acknowledged_in_order_and_the_next_stream_resumes() {
         Resume {
             sequence: 40,
             header_hash: chain.previous.to_vec(),
-            event_seq: 40
+            event_seq: 40,
+            public_key: key(1).verifying_key().to_bytes().to_vec(),
         }
     );
     let batch = seal(&mut chain);

@@ -140,6 +140,7 @@ impl Agent {
             agent_id: self.chain.agent_id.clone(),
             public_key: self.key.verifying_key().to_bytes().to_vec(),
             version: "test".to_owned(),
+            ..Default::default()
         }))
         .await;
         let channel = Channel::from_shared(format!("http://{}", collector.grpc)).unwrap();

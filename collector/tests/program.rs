@@ -228,6 +228,7 @@ async fn deliver_events(
         agent_id: chain.agent_id.clone(),
         public_key,
         version: "test".to_owned(),
+        ..Hello::default()
     };
     send(upload::Kind::Hello(hello)).await;
     let channel = Channel::from_shared(format!("http://{address}"))

@@ -120,6 +120,7 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::Rollup(_) => "rollup",
         Body::ConfigChange(_) => "config_change",
         Body::LogRestored(_) => "log_restored",
+        Body::Alarm(_) => "alarm",
     }
 }
 
@@ -405,6 +406,12 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.always("tree_size", &of.tree_size);
             f.text("root", &hex::encode(&of.root));
             f.text("checkpoint", &of.checkpoint);
+        }
+        Body::Alarm(alarm) => {
+            f.text("kind", &alarm.kind);
+            f.text("agent", &alarm.agent_id);
+            f.text("detail", &alarm.detail);
+            f.always("times", &alarm.times);
         }
         Body::Transaction(t) => {
             f.number("seq", t.seq);

@@ -7,7 +7,7 @@ Written from C2SP tlog-tiles and what collector/src/log says of its files. It ch
 tiles and checkpoints; it does not unpack payloads, which the digests stand for. Exit code 0: it holds.
 """
 import os, struct, sys, zlib
-from check_proof import AGENT, agent_key, check_batch, checkpoint, document, field, fields, main, need, root, sha, signed, verifier
+from check_proof import AGENT, agent_keys, check_batch, checkpoint, document, field, fields, main, need, root, sha, signed, verifier
 
 
 def read(folder, name):
@@ -36,12 +36,12 @@ def check_folder(folder, origin_key):
     known = [("checkpoint", size, tree)]
     if "cosigned" in there:
         known.append(("cosigned", *checkpoint(read(folder, "cosigned"), log_key, witnesses, "cosigned")[:2]))
-    agents, tips = {}, {}
+    agents, tips, announced = {}, {}, []
     for name in [name for name in there if name.startswith("agents/")]:
         record = document(read(folder, name), AGENT, name)
         need(name == f"agents/{record['agent_id']}.json", f"{name} is another agent's")
         need(record["signature"] + record["public_key"] == (record["signature"] + record["public_key"]).lower(), name)
-        agents[record["agent_id"]] = agent_key(record, log_key)
+        agents[record["agent_id"]] = agent_keys(record, log_key)
     entries = []
     segments = [name for name in there if name.startswith("payload/")]
     for name in segments:
@@ -66,6 +66,9 @@ def check_folder(folder, origin_key):
             agent = said[1].decode()
             need(agent in agents, f"{place}: no key of agent {agent}")
             check_batch(header, signature, agents[agent])
+            if 20 in said:  # the key that the agent goes on with
+                need((said[2] + 1, said[20]) in agents[agent], f"{place}: it announces a key that is not in agents/")
+                announced.append((agent, said[2] + 1, said[20]))
             need(sha(payload) == said[8], f"{place}: the payload is another one")
             sequence, previous, event = tips.get(agent, (0, bytes(32), 1))
             number, first, count = said[2], said.get(9, 0), said.get(4, 0)
@@ -77,6 +80,8 @@ def check_folder(folder, origin_key):
             tips[agent] = number, sha(header), max(event, first + count)
             entries.append(field(1, header) + field(2, signature))
             at += 12 + length
+    listed = [(agent, *key) for agent, keys in agents.items() for key in keys[1:]]
+    need(sorted(listed) == sorted(announced), "agents/ has a key that no batch announced")
     rows = [[sha(b"\0", entry) for entry in entries]]
     for name, n, expected in known:
         need(n <= len(entries), f"rolled back: {len(entries)} batches are there, {name} has {n}")

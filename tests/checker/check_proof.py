@@ -149,21 +149,29 @@ def document(raw, keys, what):
     """JSON in its one form, with these keys."""
     value = json.loads(raw)
     again = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    need(isinstance(value, dict) and list(value) == keys and again.encode() == raw, f"{what} is not in its form")
+    forms = (AGENT, LATER) if keys == AGENT else (keys,)
+    need(isinstance(value, dict) and list(value) in forms and again.encode() == raw, f"{what} is not in its form")
     return value
 
 
 AGENT = ["agent_id", "public_key", "first_seen_unix_ns", "signature"]
+LATER = AGENT[:3] + ["later", "signature"]
 
 
-def agent_key(record, log_key):
+def agent_keys(record, log_key):
+    """The agent's keys, with the first batch that each signs."""
     text = "pgwitness agent v1\n{agent_id}\n{public_key}\n{first_seen_unix_ns}\n".format(**record)
+    text += "".join("{from_batch} {public_key}\n".format(**later) for later in record.get("later", []))
     signed(verifier(log_key, 1)[2], bytes.fromhex(record["signature"]), text.encode(), "agent " + record["agent_id"])
-    return bytes.fromhex(record["public_key"])
+    keys = [(0, record["public_key"])] + [(later["from_batch"], later["public_key"]) for later in record.get("later", [])]
+    need(keys == sorted(keys), "the agent's keys are not in order")
+    return [(batch, bytes.fromhex(key)) for batch, key in keys]
 
 
-def check_batch(header, signature, key):
+def check_batch(header, signature, keys):
     need(len(signature) == 64, "a signature takes 64 bytes")
+    number = dict(fields(header))[2]
+    key = [key for batch, key in keys if batch <= number][-1]
     signed(key, signature, b"pgwitness batch v1\n" + header, "a batch")
 
 
@@ -173,12 +181,12 @@ def check_proof(raw, origin_key):
     need(proof["format"] == "pgwitness proof v1", "it is of another format")
     log, batch, event = proof["log"], proof["batch"], proof["event"]
     need(list(log) == ["verifier_key", "index", "path", "checkpoint"], "log is not in its form")
-    need(list(batch) == ["header", "signature"] and list(proof["agent"]) == AGENT, "batch or agent is not in its form")
+    need(list(batch) == ["header", "signature"] and list(proof["agent"]) in (AGENT, LATER), "batch or agent is not in its form")
     need(origin_key in (None, log["verifier_key"]), f"the log's key is {log['verifier_key']}, expected {origin_key}")
     size, tree, cosigned = checkpoint(log["checkpoint"].encode(), log["verifier_key"], proof["witnesses"], "the checkpoint")
     need(cosigned == len(proof["witnesses"]), "not all witnesses that it names cosigned")
     header, signature = b64(batch["header"]), b64(batch["signature"])
-    check_batch(header, signature, agent_key(proof["agent"], log["verifier_key"]))
+    check_batch(header, signature, agent_keys(proof["agent"], log["verifier_key"]))
     said = dict(fields(header))
     need(said[1].decode() == proof["agent"]["agent_id"], "the batch is of another agent")
     entry = sha(b"\0", field(1, header), field(2, signature))

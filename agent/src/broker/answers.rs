@@ -10,6 +10,7 @@ use ebpf_abi::TARGET_PROBED_TLS;
 use super::{
     containers,
     digests::Digests,
+    hosts::Hosts,
     look,
     names::Names,
     protocol::{Answer, Request, Server},
@@ -33,11 +34,16 @@ pub(super) struct Answers {
     old_sockets: OldSockets,
     names: Names,
     digests: Digests,
+    hosts: Option<Hosts>,
     /// Whether servers were looked for before.
     looked: bool,
 }
 
 impl Answers {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, with what each answer takes"
+    )]
     pub(super) fn new(
         targets: Targets,
         counters: Counters,
@@ -46,6 +52,7 @@ impl Answers {
         poolers: Poolers,
         names: Names,
         digests: Digests,
+        hosts: Option<Hosts>,
     ) -> Self {
         Self {
             targets,
@@ -56,6 +63,7 @@ impl Answers {
             old_sockets: OldSockets::default(),
             names,
             digests,
+            hosts,
             looked: false,
         }
     }
@@ -96,6 +104,10 @@ impl Answers {
             Request::Ended { pid } => {
                 self.ended(pid);
                 Vec::new()
+            }
+            Request::Collector => {
+                let found = self.hosts.as_mut().map(Hosts::addresses);
+                vec![Answer::Addresses(found.unwrap_or_default())]
             }
             Request::Program { pid } => self.program(pid).into_iter().collect(),
             Request::User { uid } => self.names.of(uid).map(Answer::Name).into_iter().collect(),
@@ -272,6 +284,7 @@ pub(super) fn seen(request: &Request) -> Option<Vec<Answer>> {
         | Request::Pooler { .. }
         | Request::Ended { .. }
         | Request::Counters
+        | Request::Collector
         | Request::User { .. }
         | Request::Holder { .. } => return None,
     })

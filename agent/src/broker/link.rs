@@ -330,6 +330,18 @@ impl Broker {
         }
     }
 
+    /// The addresses of the collector's host, as far as they are known by now.
+    ///
+    /// # Errors
+    ///
+    /// If no answer came.
+    pub fn collector(&self) -> Result<Vec<IpAddr>, NoAnswer> {
+        match self.one(Request::Collector, SHORT)? {
+            Answer::Addresses(addresses) => Ok(addresses),
+            _ => Err(NoAnswer),
+        }
+    }
+
     fn one(&self, request: Request, patience: Duration) -> Result<Answer, NoAnswer> {
         let parts = self.ask(request, patience)?;
         Ok(parts.into_iter().next().unwrap_or(Answer::Nothing))

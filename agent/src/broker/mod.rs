@@ -10,6 +10,7 @@ mod answers;
 pub mod channel;
 mod containers;
 mod digests;
+mod hosts;
 pub mod link;
 mod look;
 mod names;

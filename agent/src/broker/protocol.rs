@@ -149,6 +149,8 @@ pub enum Request {
     },
     /// The addresses of this host. [`Answer::Addresses`].
     Addresses,
+    /// The addresses of the collector's host, as far as they are known. [`Answer::Addresses`].
+    Collector,
 }
 
 /// A part of an answer.

@@ -27,6 +27,7 @@ use super::{
     answers::Answers,
     channel::{Channel, Received},
     digests::Digests,
+    hosts::Hosts,
     names::Names,
     protocol::{ANSWER_BYTES, Answer, QUESTION_BYTES, Question, Reply, Request, Start},
 };
@@ -39,6 +40,7 @@ use crate::{
     confine,
     facts::{poolers::Poolers, servers::Wanted},
     privilege,
+    trust::Place,
 };
 
 /// The hidden command of the process that parses.
@@ -97,6 +99,7 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted, poolers: Poolers) -> anyh
         poolers,
         Names::start()?,
         Digests::start()?,
+        Hosts::start(name_of_collector(&start))?,
     );
     let mut serving = Serving {
         channel,
@@ -137,6 +140,12 @@ fn catalog(start: &Start) -> anyhow::Result<Option<(Child, Channel)>> {
         .send(&what, START_BYTES, &[])
         .context("cannot hand over to the process that looks at catalogs")?;
     Ok(Some((child, channel)))
+}
+
+/// The name that is looked up for the other process, if its collector is given by one.
+fn name_of_collector(start: &Start) -> Option<String> {
+    let place = Place::of(start.config.delivery.collector.as_deref()?)?;
+    place.address().is_none().then_some(place.host)
 }
 
 struct Serving<A> {

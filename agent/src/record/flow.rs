@@ -10,7 +10,7 @@ use tap_core::{
 };
 
 use super::{attribution, endpoint, session_id};
-use crate::{clock::Clock, facts::flows::Flow};
+use crate::{clock::Clock, facts::flows::Flow, fleet_key};
 
 /// Whose a connection to a server elsewhere is.
 pub fn flow_owner(flow: &Flow, answer: &Attribution, clock: Clock) -> v1::Event {
@@ -19,7 +19,7 @@ pub fn flow_owner(flow: &Flow, answer: &Attribution, clock: Clock) -> v1::Event 
     let body = v1::FlowOwner {
         client: end(fact.local, fact.local_port),
         server: end(fact.remote, fact.remote_port),
-        fingerprint: fact.fingerprint(),
+        fingerprint: fleet_key::fingerprint(fact.fingerprint()),
         network_namespace: fact.netns,
     };
     v1::Event {
@@ -84,7 +84,7 @@ pub fn pooler_traffic(
     let body = v1::PoolerTraffic {
         client: end(fact.local, fact.local_port),
         server: end(fact.remote, fact.remote_port),
-        fingerprint: fact.fingerprint(),
+        fingerprint: fleet_key::fingerprint(fact.fingerprint()),
         connection: session_id(boot, fact.cookie),
         ..::attribution::pooler_traffic(kind, portion, |client| session_id(boot, client))
     };

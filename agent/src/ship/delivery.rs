@@ -7,13 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use ed25519_dalek::SigningKey;
 use evidence::{Chain, Hash};
 use proto::v1::{self, delivery_client::DeliveryClient, receipt, upload};
 use rand::RngCore as _;
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 use tracing::{debug, error, info, warn};
 
 use super::{Memory, Outbox};
@@ -22,6 +20,7 @@ use crate::{
     metrics::Metrics,
     progress,
     record::Encoded,
+    trust::{Connector, Keyring},
 };
 
 /// How long events are gathered before they are sealed.
@@ -36,12 +35,10 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 
 /// What delivery needs to know.
 pub struct Delivery {
-    /// The collector's URL, or its Unix socket.
-    pub collector: String,
+    /// The way to the collector.
+    pub connector: Arc<Connector>,
     /// Names this agent.
     pub agent_id: String,
-    /// Signs batches.
-    pub key: SigningKey,
     /// Where events wait.
     pub outbox: Arc<Outbox>,
     /// Counts.
@@ -58,6 +55,7 @@ struct Progress {
     taken: u64,
     sealed: VecDeque<Sealed>,
     memory: Memory,
+    keyring: Keyring,
 }
 
 /// A batch that waits for its acknowledgement.
@@ -70,13 +68,14 @@ struct Sealed {
 }
 
 /// Delivers until it is aborted. Whether everything was acknowledged can be seen in the metrics.
-pub async fn deliver(delivery: Delivery, memory: Memory) {
+pub async fn deliver(delivery: Delivery, memory: Memory, keyring: Keyring) {
     let mut progress = Progress {
         chain: None,
         next_event: 1,
         taken: 0,
         sealed: VecDeque::new(),
         memory,
+        keyring,
     };
     let mut pause = RETRY_FIRST;
     // Once for every outage, however many attempts it takes.
@@ -90,10 +89,11 @@ pub async fn deliver(delivery: Delivery, memory: Memory) {
             Ok(()) => pause = RETRY_FIRST,
             Err(problem) if !told => {
                 told = true;
+                let advice = delivery.connector.advice(&problem);
                 warn!(
-                    "the collector {} cannot be reached, events wait for it (is it running? pgwitness-collector \
-                     serve): {problem:#}",
-                    delivery.collector
+                    "the collector {} cannot be reached, events wait for it ({}): {problem:#}",
+                    delivery.connector.collector(),
+                    advice.unwrap_or("is it running? pgwitness-collector serve")
                 );
             }
             Err(problem) => debug!("delivery: {problem:#}"),
@@ -105,13 +105,15 @@ pub async fn deliver(delivery: Delivery, memory: Memory) {
 
 impl Delivery {
     async fn stream(&self, progress: &mut Progress) -> anyhow::Result<()> {
-        let endpoint = Endpoint::from_shared(self.collector.clone())?.connect_timeout(Duration::from_secs(5));
-        let mut client = DeliveryClient::new(endpoint.connect().await?);
+        let mut client = DeliveryClient::new(self.connector.connect().await?);
         let (up, requests) = mpsc::channel(WINDOW + 1);
+        let (public_key, former_key) = progress.keyring.greeting();
         let hello = v1::Hello {
             agent_id: self.agent_id.clone(),
-            public_key: self.key.verifying_key().as_bytes().to_vec(),
+            public_key,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            former_key,
+            clock_unix_ns: Clock::now().utc(boot_ns()),
         };
         up.send(v1::Upload {
             kind: Some(upload::Kind::Hello(hello)),
@@ -161,6 +163,8 @@ impl Delivery {
                             self.acknowledged(progress, ack.sequence);
                             sent -= before - progress.sealed.len();
                         }
+                        Some(receipt::Kind::Renewal(_)) => self.connector.renewal.notify_one(),
+                        Some(receipt::Kind::KeyRotation(wish)) => self.replace_key(progress, &wish.public_key),
                         Some(receipt::Kind::Refusal(refusal)) => {
                             error!("the collector refuses batch {}: {}", refusal.sequence, refusal.reason);
                             bail!("batch {} was refused", refusal.sequence);
@@ -191,6 +195,7 @@ impl Delivery {
         let Some(chain) = &progress.chain else {
             progress.chain = Some(Chain::behind(&self.agent_id, resume.sequence, hash));
             progress.next_event = resume.event_seq.saturating_add(1);
+            progress.keyring.settle(&resume.public_key)?;
             if let Some(objection) = progress.memory.objection(resume.sequence, &hash) {
                 self.object(&objection);
             }
@@ -234,10 +239,29 @@ impl Delivery {
         }
         if let Some((sequence, hash)) = newest {
             progress.memory.acknowledged(sequence, hash);
+            if let Err(problem) = progress.keyring.acknowledged(sequence) {
+                error!("{problem:#}");
+            }
         }
         self.metrics
             .batches_waiting
             .store(progress.sealed.len() as u64, Ordering::Relaxed);
+    }
+
+    /// The collector wishes for another batch key. It is announced with what comes next, which the record shows.
+    fn replace_key(&self, progress: &mut Progress, public_key: &[u8]) {
+        match progress.keyring.replace(public_key) {
+            Ok(false) => {}
+            Ok(true) => {
+                let change = v1::ConfigChange {
+                    part: "batch_key".to_owned(),
+                    ..v1::ConfigChange::default()
+                };
+                let body = v1::event::Body::ConfigChange(change);
+                self.outbox.push(&Encoded::own(boot_ns(), Clock::now(), body));
+            }
+            Err(problem) => error!("the batch key stays as it is: {problem:#}"),
+        }
     }
 
     fn seal(&self, progress: &mut Progress) {
@@ -255,9 +279,11 @@ impl Delivery {
             rand::rngs::OsRng.fill_bytes(&mut seed);
             let counters = self.metrics.counters();
             let sequence = chain.next_sequence;
+            chain.next_key = progress.keyring.announcement();
+            let announces = chain.next_key.is_some();
             let batch = evidence::seal(
                 chain,
-                &self.key,
+                progress.keyring.signer(),
                 gathered.contents,
                 first_event,
                 first_ns,
@@ -265,6 +291,9 @@ impl Delivery {
                 counters,
                 seed,
             );
+            if announces {
+                progress.keyring.was_announced(sequence);
+            }
             progress.sealed.push_back(Sealed {
                 sequence,
                 header_hash: chain.previous,

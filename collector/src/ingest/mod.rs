@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use ed25519_dalek::VerifyingKey;
 use evidence::{BatchError, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Seal, Tip, check_leaves, check_seal};
 use futures::Stream;
 use proto::v1::{
-    Ack, Hello, Receipt, Refusal, Resume, SignedBatch, Upload,
+    Ack, BatchHeader, Hello, KeyRotation, Receipt, Refusal, Renewal, Resume, SignedBatch, Upload,
     delivery_server::{Delivery, DeliveryServer},
     receipt, upload,
 };
@@ -22,9 +22,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    log::{self, Appended, Candidate, Log},
+    alarms::Alarm,
+    log::{self, AgentKeys, Appended, Candidate, Log},
     metrics::Metrics,
     record::{Decoder, Records},
+    trust::{Admission, Peer, Wish},
 };
 
 /// Longest message: a batch at its caps, with the tags around it.
@@ -39,6 +41,12 @@ const BATCHES_IN_FLIGHT: usize = 8;
 /// Longest version that an agent may give itself: it goes to a log line.
 const MAX_VERSION_BYTES: usize = 64;
 
+/// An agent's clock further off than this raises an alarm: times in the record are the agents' own.
+const MAX_CLOCK_SKEW_NS: u64 = 300_000_000_000;
+
+/// For connections without an end that is known: 30 years.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// Streams at a time; each may hold `BATCHES_IN_FLIGHT` batches.
 const MAX_STREAMS: usize = 1024;
 
@@ -49,6 +57,7 @@ pub struct Ingest {
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
     streams: Arc<tokio::sync::Semaphore>,
+    admission: Admission,
 }
 
 impl Ingest {
@@ -60,7 +69,14 @@ impl Ingest {
             metrics,
             stop,
             streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+            admission: Admission::everybody(),
         }
+    }
+
+    /// Lets in whom `admission` does, for as long as it does.
+    #[must_use]
+    pub fn admitting(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// As a server's service, with the cap on messages.
@@ -82,12 +98,13 @@ impl Delivery for Ingest {
         let permit =
             permit.map_err(|_| Status::resource_exhausted(format!("{MAX_STREAMS} streams are open")))?;
         let (receipts, stream) = mpsc::channel(BATCHES_IN_FLIGHT);
+        let peer = request.extensions().get::<Peer>().cloned();
         let (ingest, uploads) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
             let _permit = permit;
             let connected = ingest.metrics.connected_agents.clone();
             connected.inc();
-            if let Err(status) = ingest.converse(uploads, &receipts).await {
+            if let Err(status) = ingest.converse(peer, uploads, &receipts).await {
                 tracing::debug!(%status, "a stream ended");
                 // The agent may be gone already.
                 _ = receipts.send(Err(status)).await;
@@ -113,14 +130,28 @@ enum Owed {
 
 struct Agent {
     id: String,
-    key: VerifyingKey,
+    /// Who is at the other end of the connection, where that is known.
+    peer: Option<Peer>,
+    /// Those that the log knows, and what this stream's batches announced since.
+    keys: Mutex<AgentKeys>,
     refused: Arc<AtomicBool>,
     /// Of this stream alone: what its batches repeat is decoded once. One batch is opened at a time.
     decoder: Arc<Mutex<Decoder>>,
 }
 
+impl Agent {
+    fn keys(&self) -> MutexGuard<'_, AgentKeys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Ingest {
-    async fn converse(mut self, mut uploads: Streaming<Upload>, receipts: &Receipts) -> Result<(), Status> {
+    async fn converse(
+        self,
+        peer: Option<Peer>,
+        mut uploads: Streaming<Upload>,
+        receipts: &Receipts,
+    ) -> Result<(), Status> {
         let first = tokio::time::timeout(HELLO_TIMEOUT, uploads.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the first message did not come"))??;
         let Some(Upload {
@@ -129,7 +160,7 @@ impl Ingest {
         else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        let (agent, tip) = self.greet(hello).await?;
+        let (agent, tip) = self.greet(peer, hello).await?;
         let header_hash = if tip.sequence == 0 {
             Vec::new()
         } else {
@@ -139,15 +170,19 @@ impl Ingest {
             sequence: tip.sequence,
             header_hash,
             event_seq: tip.event_seq,
+            public_key: agent.keys().newest().as_bytes().to_vec(),
         };
         send(receipts, receipt::Kind::Resume(resume)).await?;
         let (owe, owed) = mpsc::channel(BATCHES_IN_FLIGHT);
         // Both halves end when either does: no more batches means that the answers run out, a refusal closes `owed`.
-        let (taken, answered) = tokio::join!(self.take(&agent, &mut uploads, owe), answer(owed, receipts));
+        let (taken, answered) = tokio::join!(
+            self.take(&agent, &mut uploads, owe, receipts),
+            answer(owed, receipts)
+        );
         answered.and(taken)
     }
 
-    async fn greet(&self, hello: Hello) -> Result<(Agent, Tip), Status> {
+    async fn greet(&self, peer: Option<Peer>, hello: Hello) -> Result<(Agent, Tip), Status> {
         if !evidence::is_agent_id(&hello.agent_id) {
             return Err(Status::invalid_argument(
                 "agent_id must be 1 to 64 characters of [a-z0-9.-]",
@@ -158,24 +193,22 @@ impl Ingest {
                 "version is longer than {MAX_VERSION_BYTES} bytes"
             )));
         }
-        let key = VerifyingKey::try_from(hello.public_key.as_slice())
-            .map_err(|_| Status::invalid_argument("public_key is not an Ed25519 public key"))?;
-        if key.is_weak() {
-            return Err(Status::invalid_argument(
-                "public_key is of small order: anybody could sign for it",
-            ));
-        }
-        let tip = self
+        self.admit(peer.as_ref(), &hello.agent_id)?;
+        self.compare_clocks(&hello);
+        let key = public_key(&hello.public_key)?;
+        let former = (!hello.former_key.is_empty()).then(|| public_key(&hello.former_key));
+        let met = self
             .log
-            .hello(hello.agent_id.clone(), key)
+            .meet(hello.agent_id.clone(), key, former.transpose()?, 0)
             .await
             .map_err(unavailable)?;
-        let tip = tip.map_err(Status::permission_denied)?;
+        let (tip, keys) = met.map_err(Status::permission_denied)?;
         tracing::info!(agent = hello.agent_id, version = %hello.version.escape_debug(), "agent connected");
         Ok((
             Agent {
                 id: hello.agent_id,
-                key,
+                peer,
+                keys: Mutex::new(keys),
                 refused: Arc::default(),
                 decoder: Arc::default(),
             },
@@ -183,17 +216,67 @@ impl Ingest {
         ))
     }
 
-    /// Takes batches until the agent ends, a batch is refused, or the collector stops.
+    /// Whether this agent may deliver, over this connection.
+    fn admit(&self, peer: Option<&Peer>, agent_id: &str) -> Result<(), Status> {
+        self.admission.admit(peer, agent_id).map_err(|refusal| {
+            self.metrics
+                .alarm(refusal.alarm, agent_id, refusal.reason.clone());
+            Status::permission_denied(refusal.reason)
+        })
+    }
+
+    fn compare_clocks(&self, hello: &Hello) {
+        let (told, now) = (hello.clock_unix_ns, log::unix_ns());
+        if told != 0 && told.abs_diff(now) > MAX_CLOCK_SKEW_NS {
+            let behind = if told < now { "behind" } else { "ahead of" };
+            let detail = format!(
+                "its clock is {} s {behind} the collector's",
+                told.abs_diff(now) / 1_000_000_000
+            );
+            self.metrics.alarm(Alarm::ClockSkew, &hello.agent_id, detail);
+        }
+    }
+
+    /// What the operator wants of the agent is said to it.
+    async fn wish(&self, agent: &Agent, receipts: &Receipts) -> Result<(), Status> {
+        let newest = *agent.keys().newest();
+        for wish in self
+            .admission
+            .wishes(agent.peer.as_ref(), &agent.id, newest.as_bytes())
+        {
+            let kind = match wish {
+                Wish::Renew => receipt::Kind::Renewal(Renewal {}),
+                Wish::RotateKey => receipt::Kind::KeyRotation(KeyRotation {
+                    public_key: newest.as_bytes().to_vec(),
+                }),
+            };
+            send(receipts, kind).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes batches until the agent ends, a batch is refused, the agent may not deliver any more, or the collector stops.
     async fn take(
-        &mut self,
+        &self,
         agent: &Agent,
         uploads: &mut Streaming<Upload>,
         owe: mpsc::Sender<Owed>,
+        receipts: &Receipts,
     ) -> Result<(), Status> {
+        let (mut changed, mut stop) = (self.admission.changes(), self.stop.clone());
+        self.wish(agent, receipts).await?;
+        let over = tokio::time::sleep(agent.peer.as_ref().map_or(NEVER, Peer::remaining));
+        tokio::pin!(over);
         loop {
             let message = tokio::select! {
                 message = uploads.message() => message?,
-                _ = self.stop.wait_for(|stop| *stop) => return Err(Status::unavailable("the collector is stopping")),
+                Ok(()) = changed.changed() => {
+                    self.admit(agent.peer.as_ref(), &agent.id)?;
+                    self.wish(agent, receipts).await?;
+                    continue;
+                }
+                () = &mut over => return Err(Status::unauthenticated("the certificate of this connection has expired")),
+                () = stopping(&mut stop) => return Err(Status::unavailable("the collector is stopping")),
                 () = owe.closed() => return Ok(()),
             };
             let batch = match message {
@@ -213,7 +296,9 @@ impl Ingest {
 
     /// Checks a batch and hands it to the log, or has it kept aside.
     async fn offer(&self, agent: &Agent, batch: SignedBatch) -> anyhow::Result<Owed> {
-        let (key, id, decoder) = (agent.key, agent.id.clone(), Arc::clone(&agent.decoder));
+        let claimed = <BatchHeader as prost::Message>::decode(batch.header.clone()).unwrap_or_default();
+        let key = *agent.keys().of(claimed.sequence);
+        let (id, decoder) = (agent.id.clone(), Arc::clone(&agent.decoder));
         // Hashing and unpacking megabytes: not on the threads that serve everybody.
         let (batch, opened) = tokio::task::spawn_blocking(move || {
             let mut decoder = decoder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,6 +309,8 @@ impl Ingest {
         match opened {
             Ok((seal, events)) => {
                 let sequence = seal.header.sequence;
+                // One that announces nonsense the log refuses.
+                _ = agent.keys().follow(&seal.header);
                 let stream_refused = Arc::clone(&agent.refused);
                 let answer = self
                     .log
@@ -305,6 +392,22 @@ async fn send(receipts: &Receipts, kind: receipt::Kind) -> Result<(), Status> {
         .send(Ok(receipt))
         .await
         .map_err(|_| Status::cancelled("the agent has gone"))
+}
+
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is stopping too.
+    _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn public_key(bytes: &[u8]) -> Result<VerifyingKey, Status> {
+    let key = VerifyingKey::try_from(bytes)
+        .map_err(|_| Status::invalid_argument("public_key is not an Ed25519 public key"))?;
+    if key.is_weak() {
+        return Err(Status::invalid_argument(
+            "public_key is of small order: anybody could sign for it",
+        ));
+    }
+    Ok(key)
 }
 
 fn unavailable(error: anyhow::Error) -> Status {

@@ -65,6 +65,9 @@ pub struct Joiner {
     stopped: AtomicBool,
 }
 
+/// The collector's own chain, which alarms share.
+type Speaker = Arc<tokio::sync::Mutex<Originator>>;
+
 /// A session, as its server's host told of it.
 #[derive(Debug)]
 struct Session {
@@ -124,13 +127,12 @@ impl Joiner {
     fn see_at(&self, log_index: u64, records: &Records, now: u64) {
         let foreign = self.take_in(log_index, records, now);
         if foreign > 0 {
-            self.metrics.alarm(Alarm::ForeignAmendment);
-            tracing::error!(
-                agent = %records.agent,
-                batch = records.batch_sequence,
-                events = foreign,
-                "ALARM: an agent sent amendments; they are recorded, and not believed"
+            let detail = format!(
+                "{foreign} amendments in its batch {}: they are recorded, and not believed",
+                records.batch_sequence
             );
+            self.metrics
+                .alarm(Alarm::ForeignAmendment, &records.agent, detail);
         }
     }
 
@@ -302,7 +304,7 @@ impl Joiner {
 
     /// Recalls what `evidence` holds up to entry `until`, then says what has met, batch by batch, for as long as the log
     /// takes it.
-    pub async fn tell(self: Arc<Self>, originator: Originator, evidence: PathBuf, until: u64) {
+    pub async fn tell(self: Arc<Self>, originator: Speaker, evidence: PathBuf, until: u64) {
         let here = Arc::clone(&self);
         let recalled = tokio::task::spawn_blocking(move || here.recall(&evidence, until)).await;
         if let Err(error) = recalled.map_err(anyhow::Error::from).flatten() {
@@ -318,7 +320,7 @@ impl Joiner {
         }
     }
 
-    async fn say_what_met(self: Arc<Self>, mut originator: Originator) -> anyhow::Result<()> {
+    async fn say_what_met(self: Arc<Self>, originator: Speaker) -> anyhow::Result<()> {
         loop {
             // Statements wait for a time, too.
             _ = tokio::time::timeout(TICK, self.due.notified()).await;
@@ -331,7 +333,7 @@ impl Joiner {
                 if count == 0 {
                     break;
                 }
-                originator.say(events).await?;
+                originator.lock().await.say(events).await?;
                 self.metrics.amendments.inc_by(count);
             }
         }

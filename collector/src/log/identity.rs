@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, bail, ensure};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use evidence::{Checkpoint, ORIGIN_PREFIX, WitnessKey};
+use proto::v1::BatchHeader;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::folder::Folder;
@@ -31,6 +32,9 @@ pub struct AgentRecord {
     pub public_key: String,
     /// Nanoseconds since the Unix epoch, by the collector's clock.
     pub first_seen_unix_ns: u64,
+    /// The keys that followed, each announced in a batch that the one before signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    later: Vec<LaterKey>,
     /// The collector's, over the fields above, in hexadecimal.
     signature: String,
 }
@@ -48,6 +52,27 @@ struct Witnesses {
 
 /// What the signature over the list of witnesses covers in front of it.
 const WITNESSES_SIGNATURE_CONTEXT: &str = "pgwitness witnesses v1";
+
+/// A key that an agent went on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LaterKey {
+    /// The first batch that it signs.
+    from_batch: u64,
+    /// Ed25519, in hexadecimal.
+    public_key: String,
+}
+
+/// An agent's keys, in the order in which it signed with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentKeys {
+    first: VerifyingKey,
+    /// With the first batch that each signs, ascending.
+    later: Vec<(u64, VerifyingKey)>,
+}
+
+/// Keys of an agent, at the most: they stand in one small file.
+const MAX_KEYS: usize = 256;
 
 /// What an agent record's signature covers in front of its fields.
 const AGENT_SIGNATURE_CONTEXT: &str = "pgwitness agent v1";
@@ -175,14 +200,19 @@ impl AgentRecord {
             agent_id: agent_id.to_owned(),
             public_key: hex::encode(agent.as_bytes()),
             first_seen_unix_ns,
+            later: Vec::new(),
             signature: String::new(),
         };
-        record.signature = hex::encode(key.sign(record.signed_text().as_bytes()).to_bytes());
+        record.sign(key);
         record
     }
 
+    fn sign(&mut self, key: &SigningKey) {
+        self.signature = hex::encode(key.sign(self.signed_text().as_bytes()).to_bytes());
+    }
+
     /// Reads one record and checks it under the collector's key.
-    fn read(path: &Path, collector: &VerifyingKey) -> anyhow::Result<(Self, VerifyingKey)> {
+    fn read(path: &Path, collector: &VerifyingKey) -> anyhow::Result<(Self, AgentKeys)> {
         let record: Self = read_canonical(path)?;
         let expected = format!("{}.json", record.agent_id);
         ensure!(
@@ -191,18 +221,31 @@ impl AgentRecord {
         );
         ensure!(evidence::is_agent_id(&record.agent_id), "the agent id is not one");
         record.check(collector)?;
-        let key = record.key()?;
-        Ok((record, key))
+        let keys = record.keys()?;
+        Ok((record, keys))
     }
 
-    /// The agent's key.
-    pub(crate) fn key(&self) -> anyhow::Result<VerifyingKey> {
-        let bytes = hex::decode(&self.public_key).context("the public key is malformed")?;
+    /// The agent's keys.
+    pub(crate) fn keys(&self) -> anyhow::Result<AgentKeys> {
+        let key = |digits: &str| {
+            let bytes = hex::decode(digits).context("the public key is malformed")?;
+            ensure!(
+                hex::encode(&bytes) == digits,
+                "the public key is not in lower case"
+            );
+            VerifyingKey::try_from(bytes.as_slice()).context("the public key is malformed")
+        };
+        let later = self.later.iter();
+        let later = later.map(|later| Ok((later.from_batch, key(&later.public_key)?)));
+        let keys = AgentKeys {
+            first: key(&self.public_key)?,
+            later: later.collect::<anyhow::Result<_>>()?,
+        };
         ensure!(
-            hex::encode(&bytes) == self.public_key,
-            "the public key is not in lower case"
+            keys.later.is_sorted_by_key(|(from, _)| *from),
+            "the keys are not in order"
         );
-        VerifyingKey::try_from(bytes.as_slice()).context("the public key is malformed")
+        Ok(keys)
     }
 
     /// Whether the log's key signed this.
@@ -218,10 +261,14 @@ impl AgentRecord {
     }
 
     fn signed_text(&self) -> String {
-        format!(
+        let mut text = format!(
             "{AGENT_SIGNATURE_CONTEXT}\n{}\n{}\n{}\n",
             self.agent_id, self.public_key, self.first_seen_unix_ns
-        )
+        );
+        for later in &self.later {
+            text += &format!("{} {}\n", later.from_batch, later.public_key);
+        }
+        text
     }
 }
 
@@ -277,19 +324,103 @@ fn check_signature(text: &str, signature: &str, key: &VerifyingKey) -> anyhow::R
         .context("the signature is not the collector's")
 }
 
+impl AgentKeys {
+    /// Of an agent that has had one.
+    pub(crate) fn new(first: VerifyingKey) -> Self {
+        Self {
+            first,
+            later: Vec::new(),
+        }
+    }
+
+    /// The key that signs a batch.
+    #[must_use]
+    pub fn of(&self, batch: u64) -> &VerifyingKey {
+        let later = self.later.iter().rev().find(|(from, _)| *from <= batch);
+        later.map_or(&self.first, |(_, key)| key)
+    }
+
+    /// The key that signs what comes next.
+    #[must_use]
+    pub fn newest(&self) -> &VerifyingKey {
+        self.later.last().map_or(&self.first, |(_, key)| key)
+    }
+
+    /// Whether these are the same agent's: one of both may not know of the newest ones.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        let both = self.later.iter().zip(&other.later);
+        self.first == other.first && both.into_iter().all(|(one, another)| one == another)
+    }
+
+    /// How many keys followed the first.
+    pub(crate) fn rotations(&self) -> usize {
+        self.later.len()
+    }
+
+    /// Takes in what a batch announces, if it does. Whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// If it announces no key, another one than is known, or too many.
+    pub fn follow(&mut self, header: &BatchHeader) -> Result<bool, String> {
+        if header.next_key.is_empty() {
+            return Ok(false);
+        }
+        let key = VerifyingKey::try_from(header.next_key.as_slice());
+        let Some(key) = key.ok().filter(|key| !key.is_weak()) else {
+            return Err(format!("batch {} announces what is no key", header.sequence));
+        };
+        let from = header.sequence.saturating_add(1);
+        match self.later.iter().find(|(at, _)| *at >= from) {
+            Some((at, known)) if *at == from && *known == key => Ok(false),
+            Some(_) => Err(format!(
+                "batch {} announces another key than is known",
+                header.sequence
+            )),
+            None if self.later.len() >= MAX_KEYS => Err(format!("an agent has {MAX_KEYS} keys at the most")),
+            None => {
+                self.later.push((from, key));
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Writes an agent's keys into its record, if they are not there yet.
+pub(crate) fn write_keys(
+    folder: &Folder,
+    agent_id: &str,
+    keys: &AgentKeys,
+    collector: &SigningKey,
+) -> anyhow::Result<()> {
+    let path = folder.agents().join(format!("{agent_id}.json"));
+    let (mut record, known) = AgentRecord::read(&path, &collector.verifying_key())
+        .with_context(|| format!("cannot go by {}", path.display()))?;
+    if known == *keys {
+        return Ok(());
+    }
+    let later = keys.later.iter().map(|(from_batch, key)| LaterKey {
+        from_batch: *from_batch,
+        public_key: hex::encode(key.as_bytes()),
+    });
+    record.later = later.collect();
+    record.sign(collector);
+    record.write(folder)
+}
+
 /// The keys of all agents, by agent id; the error names the file.
-pub(crate) fn read_agents(evidence: &Path) -> anyhow::Result<BTreeMap<String, VerifyingKey>> {
+pub(crate) fn read_agents(evidence: &Path) -> anyhow::Result<BTreeMap<String, AgentKeys>> {
     let collector = Origin::read(evidence).context("origin")?.key()?;
     let mut agents = BTreeMap::new();
     for file in fs::read_dir(evidence.join("agents")).context("agents")? {
         let path = file?.path();
-        let (record, key) = AgentRecord::read(&path, &collector).with_context(|| {
+        let (record, keys) = AgentRecord::read(&path, &collector).with_context(|| {
             format!(
                 "agents/{}",
                 path.file_name().unwrap_or_default().to_string_lossy()
             )
         })?;
-        agents.insert(record.agent_id, key);
+        agents.insert(record.agent_id, keys);
     }
     Ok(agents)
 }
@@ -362,8 +493,9 @@ pub(crate) fn adopt(folder: &Folder, from: &Path, name: &str, of: &Checkpoint) -
         format!("{}\n", hex::encode(key.to_bytes())).as_bytes(),
     )?;
     for file in fs::read_dir(from.join("agents")).context("agents")? {
-        let (record, agent) = AgentRecord::read(&file?.path(), &collector)?;
-        AgentRecord::new(&record.agent_id, &agent, record.first_seen_unix_ns, &key).write(folder)?;
+        let (mut record, _) = AgentRecord::read(&file?.path(), &collector)?;
+        record.sign(&key);
+        record.write(folder)?;
     }
     let origin = Origin::new(&format!("{ORIGIN_PREFIX}{name}"), &key.verifying_key());
     let checkpoint = Checkpoint {

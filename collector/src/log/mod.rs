@@ -32,7 +32,7 @@ mod tree;
 mod writer;
 
 pub(crate) use folder::{Folder, segments};
-pub use identity::AgentRecord;
+pub use identity::{AgentKeys, AgentRecord};
 pub(crate) use identity::{Origin, adopt, agent_record, folder_checkpoint};
 pub use originator::Originator;
 pub(crate) use originator::originator;
@@ -149,9 +149,10 @@ pub struct Opened {
 enum Command {
     Hello {
         agent_id: String,
-        key: VerifyingKey,
+        key: Box<VerifyingKey>,
+        former: Option<Box<VerifyingKey>>,
         acknowledged: u64,
-        reply: oneshot::Sender<Result<Tip, String>>,
+        reply: oneshot::Sender<Result<(Tip, AgentKeys), String>>,
     },
     Append {
         candidate: Box<Candidate>,
@@ -220,7 +221,8 @@ impl Log {
     /// Enrols an agent at first contact, checks its key at every later one, and says where its chain stands. The inner
     /// error is for the agent.
     pub async fn hello(&self, agent_id: String, key: VerifyingKey) -> anyhow::Result<Result<Tip, String>> {
-        self.hello_behind(agent_id, key, 0).await
+        let met = self.meet(agent_id, key, None, 0).await?;
+        Ok(met.map(|(tip, _)| tip))
     }
 
     /// The same for an agent that says that another collector acknowledged its batches up to `acknowledged`, or that this one
@@ -231,14 +233,27 @@ impl Log {
         key: VerifyingKey,
         acknowledged: u64,
     ) -> anyhow::Result<Result<Tip, String>> {
+        let met = self.meet(agent_id, key, None, acknowledged).await?;
+        Ok(met.map(|(tip, _)| tip))
+    }
+
+    /// The same, of an agent that may be changing its key: one of both must be its own. With all keys that it has had.
+    pub async fn meet(
+        &self,
+        agent_id: String,
+        key: VerifyingKey,
+        former: Option<VerifyingKey>,
+        acknowledged: u64,
+    ) -> anyhow::Result<Result<(Tip, AgentKeys), String>> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Hello {
+        let command = Command::Hello {
             agent_id,
-            key,
+            key: Box::new(key),
+            former: former.map(Box::new),
             acknowledged,
             reply,
-        })
-        .await?;
+        };
+        self.send(command).await?;
         answer.await.map_err(|_| ended())
     }
 
@@ -313,6 +328,19 @@ pub(crate) fn evidence_in(data: &Path) -> anyhow::Result<PathBuf> {
         )
     })?;
     Ok(evidence)
+}
+
+/// The name of the log in a data folder: `pgwitness/<name>`.
+pub(crate) fn origin_of(data: &Path) -> anyhow::Result<String> {
+    Ok(Origin::read(&data.join("evidence"))?.origin)
+}
+
+/// The key that an agent signs by now, as the record has it.
+pub(crate) fn key_of(data: &Path, agent_id: &str) -> anyhow::Result<VerifyingKey> {
+    let agents = identity::read_agents(&evidence_in(data)?)?;
+    let keys = agents.get(agent_id);
+    keys.map(|keys| *keys.newest())
+        .with_context(|| format!("no agent {agent_id:?} has delivered anything here"))
 }
 
 /// Decodes a batch's events, as [`Decoder::decode`] does.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
-use ed25519_dalek::{SigningKey, VerifyingKey};
+use ed25519_dalek::SigningKey;
 use evidence::{Chain, Checkpoint, ORIGIN_PREFIX, Seal};
 use prost::Message;
 use proto::v1;
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Appended, Candidate, Log,
-    identity::{self, Origin},
+    identity::{self, AgentKeys, Origin},
 };
 
 /// The collector's own chain. One writer at a time.
@@ -86,6 +86,23 @@ impl Originator {
         .await
     }
 
+    /// Says alarms, each with the times when what it tells of began and was seen last.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::say`].
+    pub async fn alarm(&mut self, alarms: Vec<(v1::Alarm, u64, u64)>) -> anyhow::Result<()> {
+        let events = alarms
+            .into_iter()
+            .map(|(alarm, ts_start_ns, ts_end_ns)| v1::Event {
+                ts_start_ns,
+                ts_end_ns,
+                body: Some(v1::event::Body::Alarm(alarm)),
+                ..v1::Event::default()
+            });
+        self.say(events.collect()).await
+    }
+
     /// Says these events in one batch, and returns when that is durable. Their numbers are given here.
     ///
     /// # Errors
@@ -143,11 +160,15 @@ pub(crate) fn originator(evidence: &Path) -> anyhow::Result<Option<String>> {
 /// The own chain of the log that another was restored from, if the folder knows it by the key that is named.
 pub(super) fn predecessor(
     restored: &v1::LogRestored,
-    agents: &BTreeMap<String, VerifyingKey>,
+    agents: &BTreeMap<String, AgentKeys>,
 ) -> Option<String> {
     let of = Origin::of_key(&restored.verifier_key).ok()?;
     let id = id(&of.origin);
-    (agents.get(&id) == Some(&of.key().ok()?)).then_some(id)
+    let key = of.key().ok()?;
+    agents
+        .get(&id)
+        .is_some_and(|keys| *keys.newest() == key)
+        .then_some(id)
 }
 
 /// Whether a chain may be a collector's own: of this log, or of one that it was restored from.
@@ -158,10 +179,11 @@ pub(super) fn may_be_own(agent_id: &str) -> bool {
 /// The same, of keys that were read.
 pub(crate) fn own_among(
     origin: &Origin,
-    agents: &BTreeMap<String, VerifyingKey>,
+    agents: &BTreeMap<String, AgentKeys>,
 ) -> anyhow::Result<Option<String>> {
     let id = id(&origin.origin);
-    let own = agents.get(&id) == Some(&origin.key()?);
+    let key = origin.key()?;
+    let own = agents.get(&id).is_some_and(|keys| *keys.newest() == key);
     Ok(own.then_some(id))
 }
 

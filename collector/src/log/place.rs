@@ -11,14 +11,14 @@ use std::{
 
 use anyhow::{Context, bail};
 use ed25519_dalek::VerifyingKey;
-use evidence::OpenedBatch;
+use evidence::{BatchError, OpenedBatch};
 use prost::Message;
 use proto::v1::{BatchHeader, SignedBatch};
 
 use super::{
     folder,
     frame::{Next, SegmentReader},
-    identity,
+    identity::{self, AgentKeys},
 };
 
 /// The batches of an evidence folder, which a collector may be writing.
@@ -30,7 +30,7 @@ pub(crate) struct Places {
 
 #[derive(Debug, Default)]
 struct Known {
-    keys: BTreeMap<String, VerifyingKey>,
+    keys: BTreeMap<String, AgentKeys>,
     /// By the entry that each begins at.
     segments: BTreeMap<u64, Segment>,
 }
@@ -65,8 +65,17 @@ impl Places {
         let Next::Record { batch } = reader.read().with_context(place)? else {
             bail!("{}: no whole record is there", place());
         };
-        let key = self.key(&BatchHeader::decode(batch.header.clone())?.agent_id)?;
-        let opened = evidence::open(&batch, &key, &super::limits()).with_context(place)?;
+        let header = BatchHeader::decode(batch.header.clone())?;
+        let open = |anew| -> anyhow::Result<_> {
+            let key = self.key(&header, anew)?;
+            Ok(evidence::open(&batch, &key, &super::limits()))
+        };
+        let opened = match open(false)? {
+            // The agent may have gone on with another key since the keys were read.
+            Err(BatchError::Signature) => open(true)?,
+            opened => opened,
+        };
+        let opened = opened.with_context(place)?;
         Ok((batch, opened))
     }
 
@@ -86,12 +95,13 @@ impl Places {
         found.with_context(|| format!("entry {log_index} is not in the evidence log"))
     }
 
-    fn key(&self, agent_id: &str) -> anyhow::Result<VerifyingKey> {
+    fn key(&self, header: &BatchHeader, anew: bool) -> anyhow::Result<VerifyingKey> {
+        let agent_id = &header.agent_id;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.keys.contains_key(agent_id) {
+        if anew || !known.keys.contains_key(agent_id) {
             known.keys = identity::read_agents(&self.evidence)?;
         }
-        let key = known.keys.get(agent_id).copied();
+        let key = known.keys.get(agent_id).map(|keys| *keys.of(header.sequence));
         key.with_context(|| format!("no key of agent {agent_id:?} is in agents/"))
     }
 }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use ed25519_dalek::VerifyingKey;
 use evidence::{Checkpoint, OpenedBatch, Tiling};
 use prost::Message;
 use proto::v1::BatchHeader;
@@ -20,7 +19,7 @@ use super::{
     Durable, LogOptions, Status,
     folder::{self, Folder},
     frame::{Next, SegmentReader},
-    identity,
+    identity::{self, AgentKeys},
     scan::{Ask, Depth, Scanned, processors, scan},
     writer::Writer,
 };
@@ -111,7 +110,7 @@ pub(crate) struct ReadBack {
 enum State {
     Start,
     Reading {
-        keys: BTreeMap<String, VerifyingKey>,
+        keys: BTreeMap<String, AgentKeys>,
         segments: VecDeque<(u64, PathBuf)>,
         open: Option<Segment>,
     },
@@ -178,12 +177,16 @@ impl ReadBack {
                     if index < self.from {
                         continue;
                     }
-                    let id = BatchHeader::decode(batch.header.clone()).map(|header| header.agent_id);
-                    let key = id.ok().and_then(|id| keys.get(&id));
+                    let header = BatchHeader::decode(batch.header.clone()).unwrap_or_default();
+                    let key = keys.get(&header.agent_id).map(|keys| keys.of(header.sequence));
                     let key =
                         key.ok_or_else(|| anyhow!("{place}: no key of the batch's agent is in agents/"))?;
                     let opened =
                         evidence::open(&batch, key, &super::limits()).with_context(|| place.clone())?;
+                    if let Some(keys) = keys.get_mut(&header.agent_id) {
+                        // The log may be ahead of the keys as they were read.
+                        keys.follow(&header).map_err(|what| anyhow!("{place}: {what}"))?;
+                    }
                     return Ok(Some((index, opened)));
                 }
             }

@@ -18,13 +18,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::VerifyingKey;
 use evidence::{Checkpoint, Cosigned, Hash, Tile, Tiling, Tip, WitnessKey};
 use proto::v1::BatchHeader;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    identity::{self, Origin},
+    identity::{self, AgentKeys, Origin},
     originator::own_among,
     tiles::TileFiles,
 };
@@ -131,7 +130,8 @@ pub struct Restored {
 pub(crate) struct Scanned {
     pub(crate) origin: Origin,
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) keys: BTreeMap<String, VerifyingKey>,
+    /// As the log has them: what it announces last may not be in the records yet.
+    pub(crate) keys: BTreeMap<String, AgentKeys>,
     pub(crate) agents: HashMap<String, AgentState>,
     /// The tree over all whole records, those beyond the checkpoint too.
     pub(crate) tiling: Tiling,

@@ -23,7 +23,7 @@ use super::{
     AgentStatus, Appended, Candidate, Command, Durable, LogOptions, Status,
     folder::{self, Folder, Lock},
     frame,
-    identity::{self, AgentRecord, Origin},
+    identity::{self, AgentKeys, AgentRecord, Origin},
     scan::{AgentState, Scanned},
     tiles, unix_ns,
 };
@@ -43,7 +43,7 @@ pub(crate) struct Writer {
     folder: Folder,
     _lock: Lock,
     key: SigningKey,
-    keys: HashMap<String, VerifyingKey>,
+    keys: HashMap<String, AgentKeys>,
     agents: HashMap<String, AgentState>,
     last_seen: HashMap<String, u64>,
     /// How far an agent's chain was acknowledged elsewhere, where that is further than here.
@@ -130,6 +130,12 @@ impl Writer {
             current,
             published,
         };
+        for (agent_id, keys) in &writer.keys {
+            if keys.rotations() > 0 {
+                // A crash may have come between a batch that announced a key and this.
+                identity::write_keys(&writer.folder, agent_id, keys, &writer.key)?;
+            }
+        }
         writer.checkpoint()?;
         writer.publish();
         Ok(writer)
@@ -160,10 +166,16 @@ impl Writer {
                     Some(Command::Hello {
                         agent_id,
                         key,
+                        former,
                         acknowledged,
                         reply,
                     }) => {
-                        _ = reply.send(self.hello(agent_id, key, acknowledged)?);
+                        _ = reply.send(self.hello(
+                            agent_id,
+                            *key,
+                            former.map(|former| *former),
+                            acknowledged,
+                        )?);
                     }
                     Some(Command::SetAside {
                         agent_id,
@@ -195,16 +207,14 @@ impl Writer {
         &mut self,
         agent_id: String,
         key: VerifyingKey,
+        former: Option<VerifyingKey>,
         acknowledged: u64,
-    ) -> anyhow::Result<Result<Tip, String>> {
-        match self.keys.get(&agent_id) {
-            Some(known) if *known == key => {}
+    ) -> anyhow::Result<Result<(Tip, AgentKeys), String>> {
+        let keys = match self.keys.get(&agent_id) {
+            Some(known) if *known.newest() == key || former == Some(*known.newest()) => known.clone(),
             Some(_) => {
-                self.metrics.alarm(Alarm::OtherKey);
-                tracing::error!(
-                    agent = agent_id,
-                    "ALARM: an agent with this id and another key was turned away"
-                );
+                let detail = "an agent with this id and another key was turned away";
+                self.metrics.alarm(Alarm::OtherKey, &agent_id, detail);
                 return Ok(Err(format!(
                     "the agent id {agent_id:?} is enrolled with another key"
                 )));
@@ -215,9 +225,11 @@ impl Writer {
             None => {
                 AgentRecord::new(&agent_id, &key, unix_ns(), &self.key).write(&self.folder)?;
                 tracing::info!(agent = agent_id, "enrolled at first contact");
-                self.keys.insert(agent_id.clone(), key);
+                let keys = AgentKeys::new(key);
+                self.keys.insert(agent_id.clone(), keys.clone());
+                keys
             }
-        }
+        };
         let tip = self
             .agents
             .get(&agent_id)
@@ -233,7 +245,7 @@ impl Writer {
             self.acknowledged.insert(agent_id.clone(), acknowledged);
         }
         self.last_seen.insert(agent_id, unix_ns());
-        Ok(Ok(tip))
+        Ok(Ok((tip, keys)))
     }
 
     /// Decides on a batch and puts it into the group; the answer follows when the group is durable.
@@ -281,8 +293,15 @@ impl Writer {
                 true => agent.tip.follow_or_leap(&seal.header, seal.header_hash),
                 false => agent.tip.follow(&seal.header, seal.header_hash),
             };
+            let follows = follows.map_err(|broken| broken.to_string()).and_then(|tip| {
+                match self.keys.get_mut(&id) {
+                    Some(keys) => keys.follow(&seal.header)?,
+                    None => false,
+                };
+                Ok(tip)
+            });
             match follows {
-                Err(broken) => Appended::Refused(broken.to_string()),
+                Err(broken) => Appended::Refused(broken),
                 Ok(tip) => {
                     agent.advance(tip, seal.header.clone());
                     let log_index = self.tiling.size();
@@ -330,6 +349,13 @@ impl Writer {
             _ = reply.send(answer);
         }
         for durable in group.durable {
+            let id = &durable.header.agent_id;
+            if !durable.header.next_key.is_empty()
+                && let Some(keys) = self.keys.get(id)
+            {
+                identity::write_keys(&self.folder, id, keys, &self.key)?;
+                tracing::info!(agent = id, "goes on with another key");
+            }
             // Nobody reads where only the log is open.
             _ = self.feed.blocking_send(durable);
         }
@@ -412,7 +438,7 @@ impl Writer {
 
     fn publish(&mut self) {
         let own = self.key.verifying_key();
-        let agents = self.keys.iter().filter(|(_, key)| **key != own);
+        let agents = self.keys.iter().filter(|(_, keys)| *keys.newest() != own);
         let mut agents: Vec<AgentStatus> = agents
             .map(|(id, _)| {
                 let agent = self.agents.get(id);
@@ -442,14 +468,20 @@ impl Writer {
             self.current.aside += 1;
         }
         self.metrics.refused.inc();
-        self.metrics.alarm(Alarm::RefusedBatch);
-        tracing::error!(
-            agent = agent_id,
-            reason,
-            kept = kept || room,
-            file = %path.display(),
-            "ALARM: a batch was refused and kept aside"
+        let kept = if kept || room {
+            "kept"
+        } else {
+            "not kept: there is no room"
+        };
+        let detail = format!(
+            "a batch was refused, and {kept} aside as {}: {reason}",
+            file_name(&path)
         );
+        self.metrics.alarm(Alarm::RefusedBatch, agent_id, detail);
         Ok(())
     }
+}
+
+fn file_name(path: &std::path::Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }

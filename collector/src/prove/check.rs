@@ -93,11 +93,12 @@ fn holds(proof: &Proof, options: &Options) -> anyhow::Result<ProofReport> {
     proof.agent.check(&origin.key()?).context("agent")?;
     let header_bytes = file::bytes("batch.header", &proof.batch.header)?;
     let signature = file::bytes("batch.signature", &proof.batch.signature)?;
+    let header = BatchHeader::decode(header_bytes.as_slice()).context("batch.header is none")?;
+    let keys = proof.agent.keys().context("agent")?;
     ensure!(
-        evidence::check_signature(&header_bytes, &signature, &proof.agent.key().context("agent")?),
+        evidence::check_signature(&header_bytes, &signature, keys.of(header.sequence)),
         "batch.signature is not the agent's over batch.header"
     );
-    let header = BatchHeader::decode(header_bytes.as_slice()).context("batch.header is none")?;
     ensure!(
         header.agent_id == proof.agent.agent_id,
         "the batch is of agent {:?}, expected {:?}",
@@ -124,7 +125,7 @@ fn holds(proof: &Proof, options: &Options) -> anyhow::Result<ProofReport> {
         origin: origin.origin,
         verifier_key: origin.verifier_key,
         compared_with_known_key: !options.origin_keys.is_empty(),
-        agent_key: proof.agent.public_key.clone(),
+        agent_key: hex::encode(keys.of(header.sequence).as_bytes()),
         log_index: proof.log.index,
         tree_size: checkpoint.size,
         root: checkpoint.root_base64(),

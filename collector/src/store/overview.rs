@@ -124,7 +124,8 @@ fn overview_sql(since_ns: i64) -> String {
          coalesce(sum(bytes_missing) FILTER (WHERE kind = 'gap'), 0) AS bytes_missing, \
          count(*) FILTER (WHERE kind = 'gap' AND bytes_missing IS NULL) AS gaps_of_unknown_size, \
          count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
-         count(*) FILTER (WHERE kind = 'auth_failure') AS auth_failures \
+         count(*) FILTER (WHERE kind = 'auth_failure') AS auth_failures, \
+         count(*) FILTER (WHERE kind = 'alarm') AS alarms \
          FROM events WHERE {since}",
         errors = statements("outcome = 'error'"),
         attributed = statements(NAMED),

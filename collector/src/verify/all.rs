@@ -103,7 +103,8 @@ impl AllReport {
         for (nth, log) in logs.iter().enumerate() {
             for (agent, links) in &log.contents.links {
                 let keys = logs.iter().filter_map(|other| other.keys.get(agent));
-                if keys.clone().any(|key| log.keys.get(agent) != Some(key)) {
+                let own = log.keys.get(agent);
+                if keys.clone().any(|keys| own.is_none_or(|own| !own.agrees(keys))) {
                     return Err(format!("agent {agent} has another key in {}", log.origin.origin));
                 }
                 let chain = agents.entry(agent).or_default();

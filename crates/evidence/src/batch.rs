@@ -32,6 +32,8 @@ pub struct Chain {
     pub next_sequence: u64,
     /// Hash of the newest batch's header; 32 zero bytes before the first.
     pub previous: Hash,
+    /// The key by which batches behind the next one are signed; that one says so, and ends the announcement.
+    pub next_key: Option<[u8; 32]>,
 }
 
 impl Chain {
@@ -42,6 +44,7 @@ impl Chain {
             agent_id: agent_id.into(),
             next_sequence: 1,
             previous: [0; 32],
+            next_key: None,
         }
     }
 
@@ -52,6 +55,7 @@ impl Chain {
             agent_id: agent_id.into(),
             next_sequence: sequence.saturating_add(1),
             previous: header_hash,
+            next_key: None,
         }
     }
 }
@@ -91,6 +95,7 @@ pub fn seal(
         first_event_seq,
         counters: counters.into(),
         definition_count,
+        next_key: chain.next_key.take().map_or_else(Vec::new, Vec::from),
     }
     .encode_to_vec();
     let signature = key.sign(&signed_bytes(&header)).to_bytes();

@@ -361,6 +361,26 @@ fn a_roll_up_is_a_query_with_numbers_of_its_own() {
 }
 
 #[test]
+fn an_alarm_says_about_whom_and_how_often() {
+    let alarm = v1::Alarm {
+        kind: "revoked_agent".to_owned(),
+        agent_id: "db1".to_owned(),
+        detail: "it is revoked".to_owned(),
+        times: 3,
+    };
+    let json = event(
+        "collector-x",
+        &v1::Event {
+            body: Some(Body::Alarm(alarm)),
+            ..v1::Event::default()
+        },
+    );
+    assert_eq!(json["kind"], "alarm");
+    assert_eq!(json["alarm"]["agent"], "db1");
+    assert_eq!(json["alarm"]["times"], 3);
+}
+
+#[test]
 fn a_change_of_the_policy_says_which_file_is_in_effect() {
     let change = v1::ConfigChange {
         part: "volume_policy".into(),

@@ -92,6 +92,7 @@ function showOverview(o) {
   if (e.checkpoint_age_seconds == null) kpi("k-evidence", "no checkpoint", entries, "warn");
   else kpi("k-evidence", `${duration(e.checkpoint_age_seconds)} ago`, `newest checkpoint · ${entries}`, e.checkpoint_age_seconds > 60 ? "warn" : "");
   const alarms = [];
+  if (o.alarms) alarms.push(`${number(o.alarms)} ${o.alarms === 1 ? "alarm" : "alarms"} in this time: filter the events by kind alarm.`);
   if (e.aside) alarms.push(`${number(e.aside)} batches did not verify and were kept aside.`);
   if (o.store.behind_from != null) alarms.push("The answers have fallen behind the evidence log: what is shown is not complete. Restart the collector.");
   byId("alarm").hidden = alarms.length === 0;
@@ -197,7 +198,7 @@ function trailRow(event) {
   (at(event, "attribution.hops") || []).forEach((hop) => who.append(element("span", "hop", hop.name)));
   const cls = at(event, "meaning.class") || (isStatement(event) ? "" : event.kind);
   const classCell = element("td");
-  const coloured = CLASSES.includes(cls) || ["gap", "opaque_session", "auth_failure"].includes(cls) ? cls : "MISC";
+  const coloured = CLASSES.includes(cls) || ["gap", "opaque_session", "auth_failure", "alarm"].includes(cls) ? cls : "MISC";
   classCell.append(element("span", `cls ${coloured}`, isStatement(event) ? cls || "–" : "·"));
   const statement = element("td", "s");
   const sql = element("span", isStatement(event) ? "sql" : "sql sub", words(event));

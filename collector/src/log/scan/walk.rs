@@ -3,7 +3,13 @@
 //! Owns what needs the order: chains, tree, tiles, checkpoints. Batches are handed to `workers` as they are read and taken
 //! back in the same order.
 
-use std::{collections::VecDeque, fs, path::Path, sync::Arc, thread::Scope};
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+    path::Path,
+    sync::Arc,
+    thread::Scope,
+};
 
 use evidence::{Checkpoint, Seal, log_entry};
 use prost::Message;
@@ -32,6 +38,8 @@ pub(super) struct Walk<'a> {
     known: Vec<Known>,
     /// How many of `done.unwritten` were compared with their files.
     compared: usize,
+    /// How many keys batches announced, by agent.
+    announced: HashMap<String, usize>,
     workers: Workers,
     /// Handed out and not taken back, in log order.
     ahead: VecDeque<Ahead>,
@@ -66,6 +74,7 @@ impl<'a> Walk<'a> {
             tiles,
             known,
             compared: 0,
+            announced: HashMap::new(),
             ahead: VecDeque::new(),
             progress: Progress::begin(Path::new("")),
             done,
@@ -173,10 +182,18 @@ impl<'a> Walk<'a> {
         let Ok(claimed) = BatchHeader::decode(batch.header.clone()) else {
             return Answer::now(Err("the header is malformed".to_owned()));
         };
-        let Some(key) = self.done.keys.get(&claimed.agent_id) else {
+        let Some(keys) = self.done.keys.get_mut(&claimed.agent_id) else {
             let what = format!("no key of agent {:?} is in agents/", claimed.agent_id);
             return Answer::now(Err(what));
         };
+        let key = *keys.of(claimed.sequence);
+        if !claimed.next_key.is_empty() {
+            // Believed before it is checked: if it does not hold, nothing behind it counts.
+            if let Err(what) = keys.follow(&claimed) {
+                return Answer::now(Err(what));
+            }
+            *self.announced.entry(claimed.agent_id.clone()).or_default() += 1;
+        }
         if earlier {
             self.done.checked_earlier += 1;
             let amending = self.ask.state.as_ref().map(|state| state.amending.as_slice());
@@ -192,7 +209,7 @@ impl<'a> Walk<'a> {
             _ if may_be_own(&claimed.agent_id) => How::Own,
             _ => How::Whole,
         };
-        self.workers.check(batch, *key, claimed, how)
+        self.workers.check(batch, key, claimed, how)
     }
 
     fn settle_all(&mut self) -> Result<(), Wrong> {
@@ -358,6 +375,12 @@ impl<'a> Walk<'a> {
             };
             let what = format!("rolled back: {size} batches are there, {of} {more}");
             return Err(Wrong::new("payload", None, what));
+        }
+        for (agent, keys) in &self.done.keys {
+            if keys.rotations() != self.announced.get(agent).copied().unwrap_or(0) {
+                let file = format!("agents/{agent}.json");
+                return Err(Wrong::new(file, None, "it has a key that no batch announced"));
+            }
         }
         self.tiles.finish(&self.done.tiling.partial())?;
         let mut own: Vec<String> = self.own.iter().cloned().collect();

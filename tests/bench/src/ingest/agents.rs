@@ -186,6 +186,7 @@ async fn talk(
         agent_id: agent.id.clone(),
         public_key: agent.public_key.clone(),
         version: "bench".to_owned(),
+        ..Hello::default()
     };
     up.send(Upload {
         kind: Some(upload::Kind::Hello(hello)),

@@ -200,6 +200,7 @@ impl Agent {
             agent_id: self.id.clone(),
             public_key: self.key.verifying_key().as_bytes().to_vec(),
             version: "truth".to_owned(),
+            ..Hello::default()
         };
         up.send(Upload {
             kind: Some(upload::Kind::Hello(hello)),
