@@ -41,6 +41,8 @@ pub struct Config {
     pub catalog: Vec<CatalogConfig>,
     /// Where events go.
     pub delivery: DeliveryConfig,
+    /// What waits on disk until it is there.
+    pub spool: SpoolConfig,
     /// Prometheus metrics.
     pub metrics: MetricsConfig,
     /// What the agent may take of the host.
@@ -269,6 +271,15 @@ impl TlsConfig {
     }
 }
 
+/// The spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// Bytes of sealed batches that wait for the collector on disk, in the state folder, 64 KiB to 1 TiB. When they are there, no
+    /// more is sealed, and what comes waits in memory (`delivery.queue_mib`).
+    pub max_bytes: u64,
+}
+
 /// Metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -384,6 +395,7 @@ impl Default for Config {
                 tls: TlsConfig::default(),
                 queue_mib: 64,
             },
+            spool: SpoolConfig { max_bytes: 1 << 30 },
             metrics: MetricsConfig { listen: None },
             limits: LimitsConfig::default(),
             control: ControlConfig::default(),
@@ -492,6 +504,11 @@ impl Config {
                 self.delivery.queue_mib.to_string(),
                 "it must be 1 to 65536",
             );
+        }
+        let spool = self.spool.max_bytes;
+        if !(1 << 16..=1 << 40).contains(&spool) {
+            let expected = "it must be 65536 to 1099511627776 (1 TiB)";
+            return refuse("spool.max_bytes", spool.to_string(), expected);
         }
         let memory = self.limits.memory_mib;
         let allowed = self.delivery.queue_mib + BESIDE_QUEUE_LEAST_MIB..=1_048_576;

@@ -20,6 +20,8 @@ pub struct Identity {
     pub agent_id: String,
     /// Where the key is.
     pub key_file: PathBuf,
+    /// The key was made now: nobody can hold anything that it signed.
+    pub new_key: bool,
     /// The run before this one did not say goodbye.
     pub previous_run_unclean: bool,
     running: PathBuf,
@@ -67,7 +69,7 @@ impl Identity {
             }
         };
         let key_file = folder.join("agent.key");
-        let key = read_or_make_key(&key_file)?;
+        let (key, new_key) = read_or_make_key(&key_file)?;
         let running = folder.join("running");
         let previous_run_unclean = running.exists();
         let agent_id = agent_id.map_or_else(|| default_id(host, &key), str::to_owned);
@@ -75,6 +77,7 @@ impl Identity {
             key,
             agent_id,
             key_file,
+            new_key,
             previous_run_unclean,
             running,
             _lock: lock,
@@ -131,7 +134,8 @@ fn default_id(host: &str, key: &SigningKey) -> String {
     format!("{host}-{}", digits.get(..8).unwrap_or_default())
 }
 
-fn read_or_make_key(path: &Path) -> anyhow::Result<SigningKey> {
+/// The key, and whether it is new.
+fn read_or_make_key(path: &Path) -> anyhow::Result<(SigningKey, bool)> {
     match fs::read_to_string(path) {
         Ok(text) => {
             let mut seed = [0; 32];
@@ -141,7 +145,7 @@ fn read_or_make_key(path: &Path) -> anyhow::Result<SigningKey> {
                     path.display()
                 );
             }
-            Ok(SigningKey::from_bytes(&seed))
+            Ok((SigningKey::from_bytes(&seed), false))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = SigningKey::generate(&mut rand::rngs::OsRng);
@@ -151,7 +155,7 @@ fn read_or_make_key(path: &Path) -> anyhow::Result<SigningKey> {
                     path.display()
                 )
             })?;
-            Ok(key)
+            Ok((key, true))
         }
         Err(error) => Err(error).with_context(|| {
             format!(
@@ -180,13 +184,13 @@ mod tests {
     fn an_identity_stays_and_tells_of_a_bad_end() {
         let folder = tempfile::tempdir().expect("a folder");
         let first = Identity::open(folder.path(), "db1", None).expect("a new one");
-        assert!(!first.previous_run_unclean && first.agent_id.starts_with("db1-"));
+        assert!(first.new_key && !first.previous_run_unclean && first.agent_id.starts_with("db1-"));
         assert!(Identity::open(folder.path(), "db1", None).is_err(), "in use");
         first.began().expect("written");
         let id = first.agent_id.clone();
         drop(first);
         let second = Identity::open(folder.path(), "db1", None).expect("the same");
-        assert!(second.previous_run_unclean && second.agent_id == id);
+        assert!(second.previous_run_unclean && second.agent_id == id && !second.new_key);
         second.ended();
         drop(second);
         assert!(

@@ -97,6 +97,8 @@ pub struct MainLoop {
     pub processes: Vec<ProcessStatus>,
     /// Where events are delivered to; without it they are not queued.
     pub collector: Option<String>,
+    /// Bytes of the spool at the most.
+    pub spool_bytes: u64,
     /// Whether events are printed.
     pub print: bool,
     /// Bytes of the ring for payload.
@@ -154,6 +156,7 @@ struct Running {
     started: Instant,
     agent_id: String,
     collector: Option<String>,
+    spool_bytes: u64,
     tier: String,
     processes: Vec<ProcessStatus>,
     ring_bytes: u64,
@@ -221,6 +224,7 @@ impl MainLoop {
             started,
             agent_id: self.agent_id,
             collector: self.collector,
+            spool_bytes: self.spool_bytes,
             tier: self.tier,
             processes: self.processes,
             ring_bytes: self.ring_bytes,

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -44,6 +45,14 @@ pub struct Metrics {
     pub batches_waiting: AtomicU64,
     /// Batches acknowledged.
     pub batches_acknowledged: AtomicU64,
+    /// Batches of those that are in memory alone, because the spool did not take them.
+    pub batches_unspooled: AtomicU64,
+    /// Bytes of the spool's files.
+    pub spool_bytes: AtomicU64,
+    /// Times that the spool began to refuse batches.
+    pub spool_refused: AtomicU64,
+    /// When the oldest batch that waits was sealed, in seconds since the Unix epoch; 0 if none waits.
+    pub oldest_waiting_unix_s: AtomicU64,
     /// 1 while a collector is connected.
     pub connected: AtomicU64,
     /// 1 while the agent is paused.
@@ -92,6 +101,16 @@ impl Metrics {
         self.events.store(accepted, Ordering::Relaxed);
         self.queue_dropped.store(dropped, Ordering::Relaxed);
         self.queue_events.store(outbox.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Seconds that the oldest batch waits for its acknowledgement, by the host's clock.
+    pub fn oldest_waiting_s(&self) -> u64 {
+        match self.oldest_waiting_unix_s.load(Ordering::Relaxed) {
+            0 => 0,
+            since => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |now| now.as_secs().saturating_sub(since)),
+        }
     }
 
     /// The counters that go into heartbeats and batch headers.
@@ -257,10 +276,16 @@ impl Metrics {
                 "Batches that the collector made durable",
                 load(&self.batches_acknowledged),
             ),
+            (
+                "spool_refused",
+                "Times that the spool began to refuse batches: it or the disk is full",
+                load(&self.spool_refused),
+            ),
         ];
         for (name, help, value) in rising {
             registry.register(name, help, ConstCounter::new(value));
         }
+        let oldest_waiting = AtomicU64::new(self.oldest_waiting_s());
         let standing = [
             ("sessions_open", "Sessions open now", &self.sessions_open),
             ("servers", "PostgreSQL servers tapped", &self.servers),
@@ -274,6 +299,21 @@ impl Metrics {
                 "batches_waiting",
                 "Batches without acknowledgement",
                 &self.batches_waiting,
+            ),
+            (
+                "batches_unspooled",
+                "Batches without acknowledgement that are in memory alone",
+                &self.batches_unspooled,
+            ),
+            (
+                "spool_bytes",
+                "Bytes of batches on disk, acknowledged ones that are not removed yet included",
+                &self.spool_bytes,
+            ),
+            (
+                "oldest_waiting_seconds",
+                "Seconds since the oldest batch without acknowledgement was sealed",
+                &oldest_waiting,
             ),
             (
                 "collector_connected",

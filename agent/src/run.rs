@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -43,7 +43,7 @@ use crate::{
     record::Encoded,
     segment_file::SegmentFile,
     sensitive,
-    ship::{self, Delivery, Memory, Outbox},
+    ship::{self, Delivery, Outbox, Sealing},
     trust::{self, Connector, Keyring},
     volume::{self, PolicyFile},
 };
@@ -195,6 +195,8 @@ pub struct Opened {
     pub keyring: Keyring,
     /// The way to the collector.
     pub connector: Option<Connector>,
+    /// Names this boot of the host.
+    pub boot: String,
     /// How far sessions were delivered.
     pub progress: Progress,
     /// What the run before this one left.
@@ -248,11 +250,14 @@ impl Opened {
         };
         let control = Control::open(&config.control_socket())?;
         identity.began()?;
-        let (progress, former) = Progress::open(&config.state_dir, &boot_id(), boot_ns());
+        // Where it stands is out of reach later.
+        let boot = boot_id();
+        let (progress, former) = Progress::open(&config.state_dir, &boot, boot_ns());
         Ok(Self {
             identity,
             keyring,
             connector,
+            boot,
             progress,
             former,
             control,
@@ -279,6 +284,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         identity,
         keyring,
         connector,
+        boot,
         progress,
         former,
         control,
@@ -308,19 +314,32 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     let progress = Arc::new(progress);
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
     outbox.push(&Encoded::own(boot_ns(), Clock::now(), began));
-    let delivery = connector.map(|connector| {
-        let memory = Memory::read(&config.state_dir);
-        let connector = Arc::new(connector);
-        tokio::spawn(trust::renew(Arc::clone(&connector)));
-        let delivery = Delivery {
-            connector,
-            agent_id: identity.agent_id.clone(),
-            outbox: Arc::clone(&outbox),
-            metrics: Arc::clone(&metrics),
-            progress: Arc::clone(&progress),
-        };
-        tokio::spawn(ship::deliver(delivery, memory, keyring))
-    });
+    let delivery = match connector {
+        Some(connector) => {
+            let connector = Arc::new(connector);
+            tokio::spawn(trust::renew(Arc::clone(&connector)));
+            let chained = ship::start(Sealing {
+                state: config.state_dir.clone(),
+                boot,
+                agent_id: identity.agent_id.clone(),
+                keyring,
+                new_key: identity.new_key,
+                spool_bytes: config.spool.max_bytes,
+                outbox: Arc::clone(&outbox),
+                metrics: Arc::clone(&metrics),
+                progress: Arc::clone(&progress),
+            })
+            .context("cannot start a thread")?;
+            let delivery = Delivery {
+                connector,
+                agent_id: identity.agent_id.clone(),
+                chained: chained.clone(),
+                metrics: Arc::clone(&metrics),
+            };
+            Some((chained, tokio::spawn(ship::deliver(delivery))))
+        }
+        None => None,
+    };
 
     let stop = Arc::new(AtomicBool::new(false));
     if let Some(sensitive) = &sensitive {
@@ -364,6 +383,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         tier,
         processes,
         collector: config.delivery.collector.clone(),
+        spool_bytes: config.spool.max_bytes,
         print,
         ring_bytes: config.ring_bytes().into(),
         memory_bytes: config.memory_mib() << 20,
@@ -411,13 +431,21 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         Clock::now(),
         v1::event::Body::AgentStop(stopped),
     ));
-    let mut all_delivered = true;
-    if let Some(delivery) = delivery {
-        all_delivered = flush(&outbox, &metrics).await;
+    let mut nothing_lost = true;
+    if let Some((chained, delivery)) = delivery {
+        flush(&outbox, &metrics).await;
         delivery.abort();
+        // What is on disk is delivered by the next run.
+        nothing_lost = chained.stop().await;
+        if !nothing_lost {
+            warn!(
+                "{} events could be neither delivered nor written before stopping",
+                outbox.len()
+            );
+        }
     }
-    // What was not delivered is lost: the next run says that this one ended badly.
-    if all_delivered {
+    // What was not is lost: the next run says that this one ended badly.
+    if nothing_lost {
         identity.ended();
     }
     info!("stopped ({reason})");
@@ -444,20 +472,22 @@ async fn stop_signal(thread: &thread::JoinHandle<anyhow::Result<()>>) -> anyhow:
     }
 }
 
-/// Waits until everything is acknowledged; false if that takes too long.
-async fn flush(outbox: &Outbox, metrics: &Metrics) -> bool {
+/// Waits until everything is acknowledged, or is on disk and no collector is there to take it; for a while.
+async fn flush(outbox: &Outbox, metrics: &Metrics) {
     let until = Instant::now() + FLUSH;
     // Behind the take from the queue comes the sealing: both must have been seen empty.
     let mut quiet = 0;
+    let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
     while quiet < 3 && Instant::now() < until {
-        let empty = outbox.is_empty() && metrics.batches_waiting.load(Ordering::Relaxed) == 0;
-        quiet = if empty { quiet + 1 } else { 0 };
+        let delivered = load(&metrics.batches_waiting) == 0;
+        let kept = load(&metrics.connected) == 0 && load(&metrics.batches_unspooled) == 0;
+        quiet = if outbox.is_empty() && (delivered || kept) {
+            quiet + 1
+        } else {
+            0
+        };
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
-    if quiet < 3 {
-        warn!("{} events could not be delivered before stopping", outbox.len());
-    }
-    quiet == 3
 }
 
 /// Names this boot of the host.

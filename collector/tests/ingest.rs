@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer as _, SigningKey};
 use evidence::{Chain, Contents};
 use pgwitness_collector::{
     ingest::Ingest,
@@ -106,7 +106,7 @@ fn hello(id: &str, key: &SigningKey) -> Upload {
         agent_id: id.to_owned(),
         public_key,
         version: "test".to_owned(),
-        ..Default::default()
+        ..Hello::default()
     };
     Upload {
         kind: Some(upload::Kind::Hello(hello)),
@@ -172,13 +172,12 @@ async fn batches_are_acknowledged_in_order_and_the_next_stream_resumes() {
     let collector = Collector::start().await;
     let mut chain = Chain::new("host-1");
     let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
-    assert_eq!(
-        resume(&mut receipts).await,
-        Resume {
-            public_key: key(1).verifying_key().to_bytes().to_vec(),
-            ..Resume::default()
-        }
-    );
+    let nothing = Resume {
+        public_key: key(1).verifying_key().to_bytes().to_vec(),
+        protocol: proto::PROTOCOL,
+        ..Resume::default()
+    };
+    assert_eq!(resume(&mut receipts).await, nothing);
     for _ in 0..40 {
         uploads.send(upload(&seal(&mut chain))).await.unwrap();
     }
@@ -193,7 +192,7 @@ async fn batches_are_acknowledged_in_order_and_the_next_stream_resumes() {
             sequence: 40,
             header_hash: chain.previous.to_vec(),
             event_seq: 40,
-            public_key: key(1).verifying_key().to_bytes().to_vec(),
+            ..nothing
         }
     );
     let batch = seal(&mut chain);
@@ -305,6 +304,52 @@ async fn what_does_not_hold_is_refused_and_kept_aside() {
         [1],
         "none of it stands in the way of the right one"
     );
+}
+
+/// Of a version that does not exist yet: each message carries a field more, by its bytes.
+#[tokio::test]
+async fn a_later_agent_is_understood_and_its_bytes_are_kept() {
+    // Field 999, the number 1.
+    const MORE: &[u8] = b"\xb8\x3e\x01";
+    let collector = Collector::start().await;
+    let later_hello = [hello("host-1", &key(1)).encode_to_vec().as_slice(), MORE].concat();
+    assert_eq!(
+        Upload::decode(later_hello.as_slice()).unwrap(),
+        hello("host-1", &key(1))
+    );
+    let (uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+    resume(&mut receipts).await;
+    let mut previous = [0; 32];
+    for seq in 1..=3 {
+        let event = Event {
+            seq,
+            ..Event::default()
+        };
+        let event = Bytes::from([event.encode_to_vec().as_slice(), MORE].concat());
+        let mut chain = Chain::behind("host-1", seq - 1, previous);
+        let batch = evidence::seal(&mut chain, &key(1), vec![event], seq, 1, 2, None, [4; 32]);
+        let header = [batch.header.as_ref(), MORE].concat();
+        let signed = [evidence::BATCH_SIGNATURE_CONTEXT, &header].concat();
+        previous = evidence::header_hash(&header);
+        let batch = SignedBatch {
+            signature: Bytes::copy_from_slice(&key(1).sign(&signed).to_bytes()),
+            header: header.into(),
+            ..batch
+        };
+        uploads.send(upload(&batch)).await.unwrap();
+        assert_eq!(acks(&mut receipts, 1).await, [seq]);
+    }
+    drop(uploads);
+    let (_uploads, mut receipts) = collector.stream(hello("host-1", &key(1))).await;
+    assert_eq!(
+        resume(&mut receipts).await.header_hash,
+        previous,
+        "hashed as it came"
+    );
+    collector.log.close().await;
+    collector.ended.await.unwrap().unwrap();
+    let report = verify(&collector.data.path().join("evidence"), None);
+    assert!(report.ok, "{report:?}");
 }
 
 #[tokio::test]

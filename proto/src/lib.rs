@@ -6,6 +6,10 @@
 pub mod json;
 pub mod whole;
 
+/// The version of the delivery protocol that this program speaks. Raised when a message changes its meaning; what is only added is a name
+/// in `supports`.
+pub const PROTOCOL: u32 = 1;
+
 /// Version 1 of the schema.
 #[allow(
     missing_docs,

@@ -29,6 +29,10 @@ fn the_defaults_hold_and_bad_values_are_named() {
     config.delivery.collector = Some("http://[::1]:7433/".to_owned());
     assert_eq!(config.check(), Ok(()));
     let mut config = Config::default();
+    config.spool.max_bytes = 65_535;
+    let said = config.check().expect_err("too little").to_string();
+    assert!(said.starts_with("spool.max_bytes is 65535: it must be"), "{said}");
+    let mut config = Config::default();
     config.delivery.queue_mib = 1000;
     assert_eq!((config.check(), config.memory_mib()), (Ok(()), 1448));
     config.limits.memory_mib = Some(1063);

@@ -188,6 +188,15 @@ fn text(status: &Status) -> String {
             fill(status.queue),
             status.queue_events
         ),
+        format!(
+            "spool       {}, oldest batch waits {}{}",
+            fill(status.spool),
+            duration(status.oldest_waiting_s),
+            match status.batches_unspooled {
+                0 => String::new(),
+                batches => format!(", {batches} NOT ON DISK"),
+            }
+        ),
         format!("memory      {}", fill(status.memory)),
         format!(
             "processor   {:.1} s taken, limit {}",
@@ -268,6 +277,12 @@ mod tests {
             tier: "A".to_owned(),
             uptime_s: 7_300,
             role: "server".to_owned(),
+            spool: Fill {
+                used: 3 << 20,
+                limit: 1 << 30,
+            },
+            batches_unspooled: 4,
+            oldest_waiting_s: 130,
             ring: Fill {
                 used: 1 << 19,
                 limit: 64 << 20,
@@ -297,6 +312,7 @@ mod tests {
             "recording   yes",
             "collector   none: nothing is kept",
             "host        server",
+            "spool       3.0 of 1024 MiB, oldest batch waits 2 min, 4 NOT ON DISK",
             "ring        0.5 of 64 MiB",
             "  7        /usr/bin/postgres  data ?  encryption: not read",
             "  8        pgbouncer  encryption: TLS read",

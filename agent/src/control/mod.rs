@@ -81,6 +81,15 @@ pub struct Status {
     pub queue: Fill,
     /// The number of them.
     pub queue_events: u64,
+    /// Batches on disk that wait for the collector.
+    #[serde(default)]
+    pub spool: Fill,
+    /// Batches that wait and are in memory alone, because the disk did not take them.
+    #[serde(default)]
+    pub batches_unspooled: u64,
+    /// Seconds that the oldest batch waits.
+    #[serde(default)]
+    pub oldest_waiting_s: u64,
     /// The agent's own memory.
     pub memory: Fill,
     /// Whether payload is discarded because of that memory.

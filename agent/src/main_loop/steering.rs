@@ -147,6 +147,12 @@ impl Running {
             },
             queue: self.sink.outbox.fill(),
             queue_events: self.sink.outbox.len() as u64,
+            spool: Fill {
+                used: load(&self.metrics.spool_bytes),
+                limit: self.spool_bytes,
+            },
+            batches_unspooled: load(&self.metrics.batches_unspooled),
+            oldest_waiting_s: self.metrics.oldest_waiting_s(),
             memory: Fill {
                 used: limits::anonymous_bytes(),
                 limit: self.memory_bytes,

@@ -39,8 +39,16 @@ impl Memory {
         }
     }
 
+    /// The newest batch that was acknowledged, and its header's hash.
+    pub fn newest(&self) -> Option<(u64, Hash)> {
+        self.newest
+    }
+
     /// A batch was acknowledged.
     pub fn acknowledged(&mut self, sequence: u64, hash: Hash) {
+        if sequence == 0 || self.newest == Some((sequence, hash)) {
+            return;
+        }
         self.newest = Some((sequence, hash));
         self.unwritten = true;
         if self.written.is_none_or(|written| written.elapsed() >= PAUSE) {

@@ -1,10 +1,18 @@
-//! Delivery: events wait in a bounded queue, are sealed into signed, chained batches, and go to the collector, which
-//! acknowledges what is durable. The collector being away delays delivery and nothing else.
+//! Delivery: events wait in a bounded queue, are sealed into signed, chained batches, written to the spool, and go to the collector,
+//! which acknowledges what is durable. The collector being away delays delivery and nothing else.
 
+mod align;
 mod delivery;
 mod memory;
+mod orders;
 mod outbox;
+mod place;
+mod sealer;
+#[cfg(test)]
+mod tests;
 
 pub use delivery::{Delivery, deliver};
 pub use memory::Memory;
+pub use orders::Chained;
 pub use outbox::Outbox;
+pub use sealer::{Sealing, start};

@@ -77,7 +77,7 @@ impl Outbox {
             let gap = v1::Gap {
                 reason: "queue_full".to_owned(),
                 events_missing: Some(queue.untold),
-                detail: "the collector was away for longer than the queue could hold".to_owned(),
+                detail: "the collector was away for longer than spool and queue could hold".to_owned(),
                 ..v1::Gap::default()
             };
             let told = v1::Event {

@@ -61,6 +61,24 @@ impl Keyring {
         }
     }
 
+    /// Signs this batch anew: what announced the next key is signed by the one before it.
+    pub fn signer_of(&self, sequence: u64) -> &SigningKey {
+        match &self.next {
+            Some(next) if self.announced.is_some_and(|announced| announced < sequence) => next,
+            _ => &self.current,
+        }
+    }
+
+    /// Whether a batch that lies on this host can be this agent's: signed by a key that is here, or the one that announced it.
+    pub fn may_have_signed(&self, batch: &proto::v1::SignedBatch, next_key: &[u8]) -> bool {
+        let signed = |key: &SigningKey| {
+            evidence::check_signature(&batch.header, &batch.signature, &key.verifying_key())
+        };
+        signed(&self.current)
+            || self.next.as_ref().is_some_and(signed)
+            || next_key == self.current.verifying_key().as_bytes()
+    }
+
     /// Public keys for a greeting: the newest that there is, and the one before it, empty if it is the only one.
     pub fn greeting(&self) -> (Vec<u8>, Vec<u8>) {
         let public = |key: &SigningKey| key.verifying_key().as_bytes().to_vec();

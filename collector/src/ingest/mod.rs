@@ -171,6 +171,8 @@ impl Ingest {
             header_hash,
             event_seq: tip.event_seq,
             public_key: agent.keys().newest().as_bytes().to_vec(),
+            protocol: proto::PROTOCOL,
+            supports: Vec::new(),
         };
         send(receipts, receipt::Kind::Resume(resume)).await?;
         let (owe, owed) = mpsc::channel(BATCHES_IN_FLIGHT);

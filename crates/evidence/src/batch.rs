@@ -108,6 +108,33 @@ pub fn seal(
     }
 }
 
+/// Gives a batch that was sealed, and that no collector took, another place: behind `chain`, with `first_event_seq` as the `seq` of its
+/// first event. What it holds stays as it is, with its root and its digest. `None` if its header does not parse.
+#[must_use]
+pub fn reseal(
+    chain: &mut Chain,
+    key: &SigningKey,
+    batch: &SignedBatch,
+    first_event_seq: u64,
+) -> Option<(SignedBatch, BatchHeader)> {
+    let header = BatchHeader {
+        sequence: chain.next_sequence,
+        previous: chain.previous.to_vec(),
+        first_event_seq,
+        ..BatchHeader::decode(batch.header.clone()).ok()?
+    };
+    let bytes = header.encode_to_vec();
+    let signature = key.sign(&signed_bytes(&bytes)).to_bytes();
+    chain.next_sequence = chain.next_sequence.saturating_add(1);
+    chain.previous = header_hash(&bytes);
+    let resealed = SignedBatch {
+        header: bytes.into(),
+        signature: Bytes::copy_from_slice(&signature),
+        payload: batch.payload.clone(),
+    };
+    Some((resealed, header))
+}
+
 /// The salt of leaf `index` of a batch: an event's place, or that of a definition counted on behind the events.
 #[must_use]
 pub fn salt(seed: &[u8], index: u32) -> [u8; SALT_BYTES] {

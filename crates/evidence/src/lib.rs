@@ -6,6 +6,7 @@
 //! bytes.
 
 mod batch;
+mod canonical;
 mod chain;
 mod checkpoint;
 mod contents;
@@ -16,8 +17,8 @@ mod path;
 mod tile;
 
 pub use batch::{
-    BATCH_SIGNATURE_CONTEXT, Chain, Hash, SALT_BYTES, check_signature, header_hash, leaf, log_entry, salt,
-    seal,
+    BATCH_SIGNATURE_CONTEXT, Chain, Hash, SALT_BYTES, check_signature, header_hash, leaf, log_entry, reseal,
+    salt, seal,
 };
 pub use chain::{ChainBreak, Tip};
 pub use checkpoint::{Checkpoint, CheckpointError, ORIGIN_PREFIX, verifier_key};

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::{
     batch::{self, Hash, SALT_BYTES},
+    canonical,
     path::inclusion_among,
 };
 
@@ -147,7 +148,7 @@ pub fn check_seal(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> R
     }
     let header =
         BatchHeader::decode(batch.header.clone()).map_err(|_| BatchError::Header("not a BatchHeader"))?;
-    if header.encode_to_vec() != batch.header {
+    if !canonical::is_canonical(&batch.header) {
         return Err(BatchError::Header("not in canonical encoding"));
     }
     if !is_agent_id(&header.agent_id) {

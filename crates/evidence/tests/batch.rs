@@ -218,15 +218,24 @@ fn an_event_is_proved_with_the_definition_that_it_names() {
 #[test]
 fn a_header_in_another_encoding_is_refused() {
     let batch = sealed(&[b"one"]);
-    // An unknown field, and a field repeated: both parse, neither is what `seal` writes.
-    let unknown = [batch.header.as_ref(), &[0xf8, 0x07, 1]].concat();
+    // A field repeated, and one that is not in its shortest form: both parse, neither is what `seal` writes.
     let repeated = [batch.header.as_ref(), &[0x10, 1]].concat();
-    for header in [unknown, repeated] {
+    let long = [batch.header.as_ref(), &[0xf8, 0x07, 0x81, 0]].concat();
+    for header in [repeated, long] {
         assert_eq!(
             check(&signed(&batch, header)),
             Err(BatchError::Header("not in canonical encoding"))
         );
     }
+}
+
+#[test]
+fn a_header_of_a_later_version_is_taken_as_it_is() {
+    let batch = sealed(&[b"one"]);
+    let header = [batch.header.as_ref(), &[0xf8, 0x07, 1]].concat();
+    let later = signed(&batch, header.clone());
+    let opened = check(&later).expect("what is not known is kept");
+    assert_eq!(opened.header_hash, evidence::header_hash(&header), "and hashed");
 }
 
 #[test]

@@ -338,6 +338,11 @@ impl<D: Disk> Spool<D> {
         self.remove_acknowledged();
     }
 
+    /// What was acknowledged behind this sequence is needed again, as far as it is there.
+    pub fn forgotten(&mut self, sequence: u64) {
+        self.acknowledged = self.acknowledged.min(sequence);
+    }
+
     /// Writes to the open file, whose last bytes may be those of an earlier attempt.
     fn write(&mut self, frame: &Frame) -> io::Result<()> {
         let (Some(file), Some(held)) = (&mut self.open, self.files.back_mut()) else {

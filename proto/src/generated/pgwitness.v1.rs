@@ -1486,6 +1486,13 @@ pub struct Hello {
     /// The agent's clock, nanoseconds since the Unix epoch; 0: not told.
     #[prost(uint64, tag = "11")]
     pub clock_unix_ns: u64,
+    /// The highest version of this protocol that the agent speaks; 0, as from agents that do not say it, is 1. Either side
+    /// speaks the lower of both, and says to the other nothing that the other did not name in `supports`.
+    #[prost(uint32, tag = "20")]
+    pub protocol: u32,
+    /// What it can do beyond that version, by name.
+    #[prost(string, repeated, tag = "21")]
+    pub supports: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The newest batch of this agent that the collector holds; zero and empty if none.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1499,6 +1506,11 @@ pub struct Resume {
     /// The key that the next batch must be signed by.
     #[prost(bytes = "vec", tag = "10")]
     pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// The collector's, as in Hello.
+    #[prost(uint32, tag = "20")]
+    pub protocol: u32,
+    #[prost(string, repeated, tag = "21")]
+    pub supports: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The agent's certificate should be renewed now, whatever its age: the collector's authority is changing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -112,6 +112,10 @@ impl Agent {
         ];
         let sizes = sizes.map(|(name, size)| size.map(|size| (name, size.to_string())));
         bare(&mut command).envs(sizes.into_iter().flatten());
+        if self.settings.queue_mib.is_some() {
+            // Where the queue is to be full, nothing may wait on disk instead.
+            command.env("PGWITNESS_AGENT__SPOOL__MAX_BYTES", "65536");
+        }
         for (key, value) in &self.settings.keys {
             command.env(format!("PGWITNESS_AGENT__{key}"), value);
         }

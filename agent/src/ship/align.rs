@@ -1,0 +1,184 @@
+//! What a collector holds of the chain, against what this agent knows of it.
+//!
+//! Owns the judgement, and what follows from it: as a rule nothing but where to go on. A collector that is ahead is followed; one
+//! that forgot, or holds something else, is objected to and followed, because the agent cannot mend that. Batches that it
+//! does not have then get new places behind what it holds: the same content, another header.
+
+use anyhow::{Context as _, bail};
+use evidence::{Chain, Tip, reseal};
+use prost::Message as _;
+use proto::v1;
+use spool::{Limits, ReadError, Spool};
+use tracing::{error, warn};
+
+use super::sealer::{Sealer, end_of, framed, held};
+
+/// How a collector's newest batch stands to the own chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    /// The own chain goes on behind it.
+    Follows,
+    /// It is newer than all that is known here.
+    Ahead,
+    /// Under this number something else is known here.
+    Differs,
+    /// What would follow is not there any more.
+    Missing,
+}
+
+impl Sealer {
+    /// Brings the chain behind what a collector holds; returns the sequence that it needs next.
+    pub(super) fn align(&mut self, resume: &v1::Resume) -> anyhow::Result<u64> {
+        let held = held(resume).context("the collector's hash is not 32 bytes")?;
+        let relation = self.relation(&held)?;
+        if self.chain.is_none() && held.sequence >= self.tip.sequence {
+            // Nothing is sealed that would have to be signed by another one.
+            self.with.keyring.settle(&resume.public_key)?;
+        }
+        let forgot = self.memory.objection(held.sequence, &held.header_hash);
+        match (relation, forgot) {
+            (Relation::Follows, None) => {}
+            (_, Some(objection)) => self.object(&objection),
+            (Relation::Differs, None) if held.sequence <= self.began => self.object(&format!(
+                "the collector holds another batch {} than the one that was sealed",
+                held.sequence
+            )),
+            (Relation::Missing, None) => {
+                let detail = format!("batches behind {} cannot be read from the spool", held.sequence);
+                error!("{detail}: what they held is lost");
+                self.tell("spool_damaged", &detail, None);
+            }
+            // It is what was acknowledged, by the memory's word: a state folder without its spool.
+            (Relation::Ahead, None) if self.memory.newest() == Some((held.sequence, held.header_hash)) => {}
+            (Relation::Ahead | Relation::Differs, None) => {
+                let detail = format!(
+                    "the collector holds batches up to {}, and this agent knew of those up to {}",
+                    held.sequence, self.began
+                );
+                warn!("the chain goes on behind what the collector holds: {detail}");
+                self.tell("chain_followed", &detail, None);
+            }
+        }
+        if relation == Relation::Follows {
+            if self.chain.is_none() {
+                self.go_on_behind(self.tip);
+            }
+            if held.sequence < self.acknowledged {
+                self.acknowledged = held.sequence;
+                if let Some(spool) = &mut self.spool {
+                    spool.forgotten(held.sequence);
+                }
+            }
+        } else {
+            self.follow(held)?;
+        }
+        self.memory.acknowledged(held.sequence, held.header_hash);
+        self.acknowledge(held.sequence);
+        Ok(held.sequence + 1)
+    }
+
+    fn relation(&mut self, held: &Tip) -> anyhow::Result<Relation> {
+        if held.sequence > self.tip.sequence {
+            return Ok(Relation::Ahead);
+        }
+        let own = if held.sequence == self.tip.sequence {
+            self.tip.header_hash.to_vec()
+        } else {
+            match self.header(held.sequence + 1) {
+                Ok(header) => header.previous,
+                Err(ReadError::Io(problem)) => return Err(problem).context("the spool cannot be read"),
+                Err(_) => return Ok(Relation::Missing),
+            }
+        };
+        Ok(if own == held.header_hash {
+            Relation::Follows
+        } else {
+            Relation::Differs
+        })
+    }
+
+    fn header(&mut self, sequence: u64) -> Result<v1::BatchHeader, ReadError> {
+        let batch = self.read(sequence)?;
+        v1::BatchHeader::decode(batch.header).map_err(|_| ReadError::Missing(sequence))
+    }
+
+    /// The collector's record is not the one that acknowledged. The agent cannot mend that; it says so, in the log of
+    /// this host and, signed, in the record itself.
+    fn object(&mut self, objection: &str) {
+        if self.objected.as_deref() == Some(objection) {
+            return;
+        }
+        error!("the collector's record was rolled back or replaced: {objection}");
+        self.tell("record_rolled_back", objection, None);
+        self.objected = Some(objection.to_owned());
+    }
+
+    /// Goes on behind what the collector holds. Batches that it cannot have are given places behind that, in a new spool that
+    /// takes the old one's place when it is whole.
+    fn follow(&mut self, held: Tip) -> anyhow::Result<()> {
+        // Those that were there when this run began are the collector's, if it came so far.
+        let first = held.sequence.min(self.began) + 1;
+        let mut chain = Chain::behind(&self.with.agent_id, held.sequence, held.header_hash);
+        let (mut tip, mut moved) = (held, Vec::new());
+        let mut anew = match &self.spool {
+            Some(_) => {
+                let (mut anew, _) = Spool::open(self.place.anew()?, Limits::of(self.with.spool_bytes))?;
+                anew.acknowledge(held.sequence);
+                Some(anew)
+            }
+            None => None,
+        };
+        let (mut unspooled, mut announced) = (Vec::new(), None);
+        for sequence in first..=self.tip.sequence {
+            let batch = match self.read(sequence) {
+                Ok(batch) => batch,
+                Err(ReadError::Io(problem)) => return Err(problem).context("the spool cannot be read"),
+                // Acknowledged and removed; or damaged, which was told.
+                Err(_) => continue,
+            };
+            let signer = self.with.keyring.signer_of(sequence);
+            let resealed = reseal(&mut chain, signer, &batch, tip.event_seq + 1);
+            let Some((batch, header)) = resealed else { continue };
+            if !header.next_key.is_empty() {
+                announced = Some(header.sequence);
+            }
+            tip = Tip {
+                sequence: header.sequence,
+                header_hash: chain.previous,
+                event_seq: end_of(&header).max(tip.event_seq),
+            };
+            moved.push((sequence, tip.sequence));
+            let frame = framed(tip.sequence, &batch);
+            match &mut anew {
+                Some(anew) if unspooled.is_empty() => {
+                    if anew.append(&frame).is_err() {
+                        unspooled.push(frame);
+                    }
+                }
+                _ => unspooled.push(frame),
+            }
+            if unspooled.len() > super::sealer::WINDOW {
+                bail!("there is no room to give the batches that wait new places: is the disk full?");
+            }
+        }
+        if let Some(mut anew) = anew {
+            anew.sync().context("the spool cannot be written anew")?;
+            drop(anew);
+            // From here on the old one is gone, whatever fails.
+            self.spool = None;
+            let disk = self.place.replace().context("the spool cannot be written anew")?;
+            let (mut spool, _) = Spool::open(disk, Limits::of(self.with.spool_bytes))?;
+            spool.acknowledge(held.sequence);
+            self.spool = Some(spool);
+        }
+        if let Some(announced) = announced {
+            self.with.keyring.was_announced(announced);
+        }
+        self.unspooled = unspooled.into();
+        self.began = held.sequence;
+        self.acknowledged = held.sequence;
+        self.go_on_behind(tip);
+        self.moved(&moved);
+        Ok(())
+    }
+}
