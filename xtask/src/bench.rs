@@ -55,6 +55,8 @@ enum Bench {
     Meaning,
     /// What it costs to follow a pooler's statements: the agent a statement, and the pooler's throughput
     Pooler,
+    /// An hour's worth of events while the collector is away: spooled, and then drained
+    Spool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -88,6 +90,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             programs(args, &mut command)?
                 .args(["--build", how(args)])
                 .args(flag("--rounds", args.rounds))
+        }
+        Bench::Spool => {
+            command.arg("spool");
+            command
+                .arg("--collector")
+                .arg(collector(args)?)
+                .arg("--recordings")
+                .arg(step::root().join("tests/recordings"))
         }
         Bench::Soak => {
             command.arg("soak");

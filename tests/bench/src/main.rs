@@ -9,6 +9,7 @@ mod figures;
 mod identity;
 mod ingest;
 mod meaning;
+mod outage;
 mod overhead;
 mod pooled;
 mod soak;
@@ -48,6 +49,8 @@ enum Bench {
     Meaning(meaning::Args),
     /// What it costs to follow a pooler's statements: the agent a statement, and the pooler's throughput
     Pooler(pooled::Args),
+    /// An hour's worth of events while the collector is away: spooled, and then drained
+    Spool(outage::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Bench::Ingest(args) => to_the_end(ingest::run(&args)),
         Bench::Meaning(args) => meaning::run(&args),
         Bench::Pooler(args) => to_the_end(pooled::run(&args)),
+        Bench::Spool(args) => to_the_end(outage::run(&args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
