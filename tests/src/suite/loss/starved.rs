@@ -57,8 +57,8 @@ pub(super) async fn queue(keep: bool) -> Result<Found> {
     scene.say(20, 100).await?;
     settle(&scene.tap).await?;
     scene.tap.kill_collector().await?;
-    // More than the batches in memory take, of which one is made every tenth of a second.
-    scene.say(9_000, 2_000).await?;
+    // More than the batches in memory take: 32 of a MiB each.
+    scene.say(4_000, 12_000).await?;
     scene.tap.start_collector().await?;
     tokio::time::sleep(AWAKE).await;
     scene.say(20, 100).await?;
