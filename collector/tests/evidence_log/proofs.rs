@@ -22,7 +22,7 @@ pub(crate) fn checker(program: &str, what: &Path) -> bool {
         .arg(what)
         .stdin(Stdio::null())
         .output()
-        .expect("python3 runs: cargo xtask setup");
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.success() || said.starts_with("WRONG:"),
@@ -141,39 +141,41 @@ async fn a_proof_of_something_else_is_found() {
         tried.push((what, changed, expected));
     };
     change("another number", "expected \"host-b-9\"", &|p| {
-        p.event_id = "host-b-10".to_owned()
+        p.event_id = "host-b-10".to_owned();
     });
     change("another event", "expected the batch's", &|p| {
-        p.event.message = other.event.message.clone()
+        p.event.message = other.event.message.clone();
     });
     change("another salt", "expected the batch's", &|p| {
-        p.event.salt = other.event.salt.clone()
+        p.event.salt = other.event.salt.clone();
     });
     change("a definition as an event", "expected", &|p| {
-        p.event = p.definitions[0].clone()
+        p.event = p.definitions[0].clone();
     });
     change("no definitions", "expected those that the event names", &|p| {
-        p.definitions.clear()
+        p.definitions.clear();
     });
     change("another place in the log", "expected the checkpoint's", &|p| {
-        p.log.index += 1
+        p.log.index += 1;
     });
     change("a shorter path", "expected the checkpoint's", &|p| {
         _ = p.log.path.pop()
     });
     change("another batch", "is not the agent's", &|p| {
-        p.batch.header = other.batch.header.clone()
+        p.batch.header = other.batch.header.clone();
     });
     change("another agent's word", "signature", &|p| {
-        p.agent.public_key = "00".repeat(32)
+        p.agent.public_key = "00".repeat(32);
     });
     change("another log's agent", "not the collector's", &|p| {
-        p.agent = of_another_log.agent.clone()
+        p.agent = of_another_log.agent.clone();
     });
     change("another log's key", "log.checkpoint", &|p| {
         p.log.verifier_key = of_another_log.log.verifier_key.clone();
     });
-    change("another log", "agent", &|p| p.log = of_another_log.log.clone());
+    change("another log", "agent", &|p| {
+        p.log = of_another_log.log.clone();
+    });
     change("a witness that did not sign", "0 of the 1", &|p| {
         let key = SigningKey::from_bytes(&[5; 32]).verifying_key();
         p.witnesses = vec![evidence::WitnessKey::new("w", key).unwrap().text()];
