@@ -291,3 +291,49 @@ async fn a_later_run_reads_only_what_is_new_and_still_finds_a_rollback() {
     let refused = format!("{:#}", verify_with(&evidence, &options).unwrap_err());
     assert!(refused.contains("name another file, or remove it"), "{refused}");
 }
+
+/// By the packages that the Go checksum database is read with, and cosignatures by those of another project.
+#[tokio::test]
+#[ignore = "needs Go, and a proxy to fetch its modules from"]
+async fn packages_of_others_read_the_log_as_it_lies_on_disk() {
+    let (data, _) = filled(600).await;
+    let evidence = data.path().join("evidence");
+    let (key, note) = (
+        SigningKey::from_bytes(&[7; 32]),
+        fs::read(evidence.join("checkpoint")).unwrap(),
+    );
+    let (checkpoint, _) = evidence::Checkpoint::open_kept(&note, &origin_key(data.path()), &[]).unwrap();
+    let line = evidence::cosign("witness.example/1", &key, &checkpoint.text(), 1_700_000_000).unwrap();
+    let witness = evidence::WitnessKey::new("witness.example/1", key.verifying_key()).unwrap();
+    let opened = open(data.path()).unwrap();
+    opened
+        .log
+        .cosigned([note, line].concat(), vec![witness.clone()])
+        .await
+        .unwrap();
+    close(opened).await;
+    let go = || {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/checker/go");
+        let mut command = Command::new("go");
+        command
+            .args(["run", "."])
+            .arg(&evidence)
+            .arg(witness.text())
+            .current_dir(folder);
+        let output = command.output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (ok, said) = go();
+    assert!(ok && said.contains("600 entries, 1 cosignatures"), "{said}");
+    for file in ["tile/0/001", "tile/entries/000", "checkpoint", "cosigned"] {
+        let whole = fs::read(evidence.join(file)).unwrap();
+        let mut other = whole.clone();
+        other[40] ^= 1;
+        fs::write(evidence.join(file), other).unwrap();
+        assert!(!go().0, "{file}");
+        fs::write(evidence.join(file), whole).unwrap();
+    }
+}
