@@ -50,6 +50,11 @@ impl Answer {
         std::mem::take(&mut self.incoming)
     }
 
+    /// Whether a result is under way.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// Adds copied data to the open result.
     pub(crate) fn copied(&mut self, copied: Copied) {
         if let Some(result) = self.results.last_mut().filter(|_| self.open) {

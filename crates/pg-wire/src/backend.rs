@@ -81,10 +81,11 @@ pub(crate) fn plan(message: u8) -> Option<Plan> {
     })
 }
 
-/// As [`plan`], where values of rows may be wanted.
+/// As [`plan`], where values of rows and of copied data may be wanted.
 pub(crate) fn plan_with_rows(message: u8) -> Option<Plan> {
     match message {
         kind::DATA_ROW => Some(&[Field::Row]),
+        kind::COPY_DATA => Some(&[Field::Copied]),
         _ => plan(message),
     }
 }

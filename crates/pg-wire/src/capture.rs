@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::copied::Reader;
 use crate::rows::{KeptColumn, Row};
 use crate::values::{Heads, Values};
 
@@ -27,6 +28,8 @@ pub(crate) enum Field {
     Formats,
     /// A row of which the chosen values are kept.
     Row,
+    /// Copied data of which the chosen values are kept.
+    Copied,
     /// What is left of the body, kept up to this many bytes.
     Rest(usize),
 }
@@ -121,6 +124,7 @@ pub(crate) struct Capture {
     text: usize,
     values: Values,
     row: Row,
+    copied: Option<Box<Reader>>,
     /// A gap fell into what was to be kept behind the texts: oids and values are not known.
     lost: bool,
 }
@@ -136,6 +140,7 @@ impl Capture {
             text: 0,
             values: Values::default(),
             row: Row::default(),
+            copied: None,
             lost: false,
         }
     }
@@ -153,6 +158,12 @@ impl Capture {
         }
         if matches!(plan, [Field::Row]) {
             if !self.row.start() {
+                self.plan = &[];
+            }
+            return;
+        }
+        if matches!(plan, [Field::Copied]) {
+            if self.copied.is_none() {
                 self.plan = &[];
             }
             return;
@@ -178,6 +189,12 @@ impl Capture {
                 Field::Oids => self.take_list(piece, 4),
                 Field::Formats => self.take_list(piece, 2),
                 Field::Row => self.row.feed(piece, self.caps.row_value),
+                Field::Copied => {
+                    if let Some(copied) = &mut self.copied {
+                        copied.feed(piece);
+                    }
+                    (piece.len(), false)
+                }
                 Field::Values => self.values.feed(piece, self.caps.value, self.caps.values),
             };
             piece = piece.get(taken..).unwrap_or_default();
@@ -221,6 +238,13 @@ impl Capture {
                 if self.row.is_lost() {
                     self.plan = &[];
                 }
+                true
+            }
+            Some(Field::Copied) => {
+                if let Some(copied) = &mut self.copied {
+                    copied.lose();
+                }
+                self.plan = &[];
                 true
             }
             Some(Field::Oids | Field::Formats) => {
@@ -272,12 +296,23 @@ impl Capture {
         }
     }
 
+    /// What is wanted of the data that is copied from now on, if anything is.
+    pub(crate) fn want_of_copied(&mut self, reader: Option<Reader>) {
+        self.copied = reader.map(Box::new);
+    }
+
+    /// What was kept of copied data, which has ended.
+    pub(crate) fn take_copied(&mut self) -> Option<Reader> {
+        self.copied.take().map(|reader| *reader)
+    }
+
     /// Gives memory back that only a busy connection needs; what was kept of the last message is gone.
     pub(crate) fn rest(&mut self) {
         self.bytes = Vec::new();
         self.texts = <[Text; 2]>::default();
         self.values.rest();
         self.row = Row::default();
+        self.copied = None;
     }
 
     pub(crate) fn retained_bytes(&self) -> usize {
@@ -287,6 +322,7 @@ impl Capture {
             + digests * size_of::<Sha256>()
             + self.values.retained_bytes()
             + self.row.retained_bytes()
+            + self.copied.as_ref().map_or(0, |copied| copied.retained_bytes())
     }
 
     fn take(&mut self, piece: &[u8], length: usize) -> (usize, bool) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::Nanos;
 use crate::capture::{Capture, Plan};
+use crate::copied::Reader;
 use crate::rows::KeptColumn;
 use crate::startup;
 
@@ -89,6 +90,16 @@ impl Framer {
         self.capture.want_of_rows(columns);
     }
 
+    /// What is wanted of the data that is copied from now on.
+    pub(crate) fn want_of_copied(&mut self, reader: Option<Reader>) {
+        self.capture.want_of_copied(reader);
+    }
+
+    /// What was kept of copied data, which has ended.
+    pub(crate) fn take_copied(&mut self) -> Option<Reader> {
+        self.capture.take_copied()
+    }
+
     pub(crate) fn capture(&self) -> &Capture {
         &self.capture
     }
@@ -118,6 +129,7 @@ impl Framer {
         self.header.clear();
         self.untyped = false;
         self.capture.start(&[]);
+        self.capture.want_of_copied(None);
     }
 
     /// Takes one byte that belongs to no message (the answer to an encryption request).

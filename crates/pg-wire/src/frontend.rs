@@ -46,9 +46,10 @@ pub(crate) fn plan(message: u8) -> Option<Plan> {
     })
 }
 
-/// As [`plan`], where the formats of results are wanted, too.
+/// As [`plan`], where the formats of results are wanted, too, and values of copied data may be.
 pub(crate) fn plan_with_formats(message: u8) -> Option<Plan> {
     match message {
+        kind::COPY_DATA => Some(&[Field::Copied]),
         kind::BIND => Some(&[Field::Name, Field::Name, Field::Values, Field::Formats]),
         _ => plan(message),
     }

@@ -17,6 +17,7 @@
 mod answer;
 mod backend;
 mod capture;
+mod copied;
 mod cursor;
 mod exchange;
 mod finished;
@@ -38,6 +39,7 @@ mod startup;
 mod value;
 mod values;
 
+pub use copied::{Copied, CopyForm, CopyOf};
 pub use exchange::{
     Column, Columns, Exchange, ExchangeKind, Format, Outcome, Param, Params, Phase, ServerError, Source,
     StatementResult, Tag,

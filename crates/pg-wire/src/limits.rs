@@ -113,8 +113,8 @@ impl Limits {
             + 2 * ROW_DESCRIPTION_BYTES * 5;
         let results =
             (self.results + 2) * (2 * size_of::<StatementResult>() + 256) + (self.columns + 1_664) * column;
-        // Of a row under way, and of all that are kept.
-        let rows = 1_664 * (self.row_value_bytes + 64) + 2 * self.rows_bytes;
+        // Of a row under way, and of all that are kept; as much of copied data.
+        let rows = 2 * (1_664 * (self.row_value_bytes + 64) + 2 * self.rows_bytes);
         rows + buffers + unnamed + prepared + pipeline + done + results
     }
 }

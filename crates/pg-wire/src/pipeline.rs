@@ -18,6 +18,7 @@ use crate::Nanos;
 use crate::answer::{Answer, Bounds, Rows};
 use crate::backend::{self, kind};
 use crate::capture::Capture;
+use crate::copied::CopyOf;
 use crate::exchange::{Columns, ExchangeKind, Outcome, Phase, ServerError, StatementResult};
 use crate::finished::{Finished, conclude, exchange};
 use crate::framing::Frame;
@@ -63,6 +64,8 @@ pub(crate) struct Pipeline {
     prepared: Prepared,
     /// Which columns of results are wanted, if any ever are.
     pub(crate) rows_of: Option<RowsOf>,
+    /// And what is wanted of copied data.
+    pub(crate) copy_of: Option<CopyOf>,
     /// Room for values of rows, and how much of it was used since the last ReadyForQuery.
     rows_room: usize,
     rows_used: usize,
@@ -91,6 +94,7 @@ impl Pipeline {
             finished: Finished::new(limits.pipeline, limits.pipeline_bytes),
             prepared: Prepared::new(limits.prepared, limits.prepared_bytes, blind),
             rows_of: None,
+            copy_of: None,
             rows_room: limits.rows_bytes,
             rows_used: 0,
         }

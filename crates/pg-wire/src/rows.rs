@@ -20,6 +20,7 @@ pub struct KeptRows {
     /// In the order of the rows, `columns` of them for each; `None` is NULL.
     values: Vec<Option<(u32, u32)>>,
     bytes: Vec<u8>,
+    rows: u64,
     complete: bool,
 }
 
@@ -38,6 +39,7 @@ impl KeptRows {
             columns,
             values: Vec::new(),
             bytes: Vec::new(),
+            rows: 0,
             complete: true,
         }
     }
@@ -60,6 +62,16 @@ impl KeptRows {
         self.complete
     }
 
+    /// How many rows were looked at.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Not all values are here.
+    pub(crate) fn doubt(&mut self) {
+        self.complete = false;
+    }
+
     pub(crate) fn shared_columns(&self) -> &Arc<[KeptColumn]> {
         &self.columns
     }
@@ -71,6 +83,7 @@ impl KeptRows {
     /// Adds a row if there is `room` for it; gives the room that it takes. `None`: what comes after it is not wanted any
     /// more.
     pub(crate) fn keep(&mut self, row: &Row, room: usize) -> Option<usize> {
+        self.rows += 1;
         if row.heads.len() != self.columns.len() || row.heads.iter().any(|head| head.incomplete) || row.lost {
             // A value that is not whole is none; the others of the row would not tell that one is missing.
             self.complete = false;
@@ -253,6 +266,28 @@ impl Row {
         }
     }
 
+    /// A value of this column comes next, and is given by [`take`](Row::take); whether it is wanted.
+    pub(crate) fn begin(&mut self, column: u16) -> bool {
+        let chosen = self.next_wanted() == Some(column);
+        if chosen {
+            let from = self.kept.len();
+            self.heads.push(Head {
+                from,
+                to: from,
+                is_null: false,
+                incomplete: false,
+            });
+        }
+        chosen
+    }
+
+    /// The value that was begun last is NULL.
+    pub(crate) fn set_null(&mut self) {
+        if let Some(head) = self.heads.last_mut() {
+            (head.to, head.is_null) = (head.from, true);
+        }
+    }
+
     /// Whether the row cannot be read on.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost
@@ -275,7 +310,7 @@ impl Row {
         !matches!(self.place, Place::Value { chosen: true, .. }) && self.next_wanted().is_none()
     }
 
-    fn take(&mut self, part: &[u8], cap: usize) {
+    pub(crate) fn take(&mut self, part: &[u8], cap: usize) {
         let Some(head) = self.heads.last_mut() else {
             return;
         };

@@ -40,6 +40,8 @@ pub struct Session {
     outputs: VecDeque<Output>,
     /// Of which statements values are wanted, and how much of each; until the first of them was sent.
     wanted: Option<(Wanted, usize)>,
+    /// Bytes kept of one copied value.
+    copied_value_bytes: usize,
     /// Bytes of each direction that came after the session was opaque or over.
     swallowed: [u64; 2],
 }
@@ -229,6 +231,7 @@ impl Session {
             frontend_in_step: false,
             outputs: VecDeque::new(),
             wanted: None,
+            copied_value_bytes: 0,
             swallowed: [0; 2],
         }
     }
@@ -329,6 +332,7 @@ impl Session {
             frontend::kind::TERMINATE => self.outputs.push_back(Output::Terminate { at }),
             _ => {
                 self.look_for_wanted(frame);
+                self.look_for_copied(frame);
                 if self.pipeline.request(frame, self.frontend.capture()).is_err() {
                     let found = format!("{} requests under way", self.pipeline.in_flight());
                     let error = FrameError {
@@ -416,6 +420,7 @@ impl Session {
     fn server_answers(&mut self, at: Nanos, frame: &Frame) {
         match self.pipeline.answer(at, frame, self.backend.capture()) {
             Ok(unsolicited) => {
+                self.look_for_copies(frame);
                 self.collect();
                 // Nearly always there is none.
                 if let Some(error) = unsolicited {

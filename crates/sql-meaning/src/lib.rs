@@ -12,13 +12,16 @@
 
 use std::sync::Arc;
 
+mod arguments;
 mod changes;
 mod class;
 mod columns;
 mod command_line;
 mod comment;
+mod copy;
 mod defining;
 mod definition;
+mod every;
 mod fallback;
 mod familiar;
 mod fingerprint;
@@ -36,11 +39,14 @@ mod shape;
 mod split;
 mod values;
 
+pub use arguments::{Argument, arguments, declared_types};
 pub use changes::{Change, Given, changes, may_configure};
 pub use class::{Class, class_of_tag, rows_affected, rows_in_tag};
 pub use command_line::mask_command_line;
 pub use comment::{comment_pairs, has_comment_at_an_end};
+pub use copy::{CopyFormat, CopyOptions, copy_options};
 pub use defining::{Defines, defines};
+pub use every::gives_every_row;
 #[doc(hidden)]
 pub use fuzz::fuzz_sql;
 pub use interpreter::{DEFAULT_CAPACITY, Interpreter, MAX_CACHED_BYTES};
@@ -171,7 +177,7 @@ pub struct Statement {
     /// See [`redact`].
     pub redacted: Arc<str>,
     /// First 8 bytes of SHA-256 over the normalised tokens; equal for statements that differ in literal
-    /// values, letter case, white space, comments, or the length of value lists.
+    /// values, letter case, white space, comments, the length of value lists, or names of savepoints and cursors.
     pub fingerprint: [u8; 8],
     /// pgAudit's class.
     pub class: Class,

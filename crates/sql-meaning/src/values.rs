@@ -63,7 +63,7 @@ pub fn literals(sql: &str, backslash: Backslash) -> Vec<Literal> {
 }
 
 /// A number as PostgreSQL 16 and later write it (manual, "Numeric Constants"), in decimal.
-fn decimal(text: &str) -> Option<String> {
+pub(crate) fn decimal(text: &str) -> Option<String> {
     let plain: String = text.chars().filter(|c| *c != '_').collect();
     let radix = |prefix: [&str; 2], radix| {
         let digits = prefix.iter().find_map(|prefix| plain.strip_prefix(prefix))?;

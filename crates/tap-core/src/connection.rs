@@ -9,7 +9,7 @@ use ebpf_abi::{
     CloseFact, LOST_RECEIVED, LOST_SENT, MissingReason, PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT,
     SegmentHeader, SocketFact,
 };
-use pg_wire::{Direction, Exchange, Limits, Nanos, RowsOf, Session};
+use pg_wire::{CopyOf, Direction, Exchange, Limits, Nanos, RowsOf, Session};
 
 use crate::{
     assertions::{Assertions, Tracked},
@@ -52,6 +52,8 @@ pub(crate) struct Kept {
     pub(crate) rows_of: Option<RowsOf>,
     /// What it asks for is looked at when it asks.
     pub(crate) weighs: bool,
+    /// Of copied data.
+    pub(crate) copy_of: Option<CopyOf>,
 }
 
 /// A connection and everything that is known of it.
@@ -403,6 +405,10 @@ pub(crate) fn read(session: Session, kept: &Kept) -> Session {
     let session = match kept.weighs {
         true => session.with_weight_of(naming::weigh),
         false => session,
+    };
+    let session = match &kept.copy_of {
+        Some(copy_of) => session.with_copy_of(Arc::clone(copy_of), &kept.limits),
+        None => session,
     };
     session
         .with_split(sql_meaning::split)

@@ -327,10 +327,17 @@ fn query(
 
 /// What a statement touched of what is classified, by its own text or by that of what it runs.
 fn touched(watch: &mut Watch, query: &Query, given: &Given<'_>) -> Option<Box<Touched>> {
-    let (statement, text, params): (_, _, &[Param]) = match (&query.source_statement, &given.result.source) {
-        // What SQL gives to a prepared statement is in the text of the EXECUTE, and not followed.
-        (Some(statement), Some(source)) => (statement, Some(source.sql.as_ref()), &[]),
-        _ => (query.statement.as_ref()?, given.text, given.params),
+    type What<'a> = (
+        &'a Arc<Statement>,
+        Option<&'a [u8]>,
+        &'a [Param],
+        Option<&'a [u8]>,
+    );
+    let (statement, text, params, executes): What<'_> = match (&query.source_statement, &given.result.source)
+    {
+        // What SQL gives to a prepared statement is in the text of the EXECUTE.
+        (Some(statement), Some(source)) => (statement, Some(&source.sql), &[], given.text),
+        _ => (query.statement.as_ref()?, given.text, given.params, None),
     };
     if query.text_is_shared || query.truncated {
         return None;
@@ -345,6 +352,7 @@ fn touched(watch: &mut Watch, query: &Query, given: &Given<'_>) -> Option<Box<To
             statement,
             text,
             params,
+            executes,
             result: given.result,
             phase: query.phase,
             backslash: given.backslash,

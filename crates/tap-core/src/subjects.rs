@@ -4,7 +4,7 @@
 //! literals from the text; what they are compared with is told by `sql-meaning`. A value whose column is not sure is
 //! nobody's: a wrong name is worse than one that is missing, and what is missing is said by `complete`.
 
-mod every;
+mod copied;
 mod operand;
 mod params;
 mod returned;
@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use pg_wire::{Column, Outcome, Param, Phase, RowsOf, StatementResult};
+use pg_wire::{Column, CopyOf, Outcome, Param, Phase, RowsOf, StatementResult};
 use sql_meaning::{Access, Backslash, Interpreter, Statement, ValueRole};
 use subjects::{Classification, Family, Key, SubjectColumn, Token, Tokens};
 
@@ -95,6 +95,7 @@ pub(crate) struct Watch {
     /// The identifying columns, shared with the events.
     subjects: Vec<Arc<SubjectColumn>>,
     rows_of: RowsOf,
+    copy_of: CopyOf,
     /// Statements of which it is known whether they name anything classified, by where they lie in memory. What is kept
     /// here cannot be another one at the same place.
     known: Vec<Option<(Arc<Statement>, bool)>>,
@@ -111,6 +112,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) text: Option<&'a [u8]>,
     /// What was bound to it.
     pub(crate) params: &'a [Param],
+    /// The text of the EXECUTE that gives it its parameters.
+    pub(crate) executes: Option<&'a [u8]>,
     pub(crate) result: &'a StatementResult,
     pub(crate) phase: Phase,
     /// How the session reads a backslash.
@@ -155,6 +158,21 @@ impl Watch {
             .map(Arc::new)
             .collect();
         let wanted = subjects.clone();
+        let copy_of = move |text: &[u8]| {
+            let text = std::str::from_utf8(text).ok()?;
+            if !wanted.iter().any(|subject| names(text.as_bytes(), &subject.name)) {
+                return None;
+            }
+            // A copy is rare, and long.
+            let statement = Interpreter::new(1).interpret(text.as_bytes());
+            let is_wanted = |told: &Told<'_>| {
+                wanted
+                    .iter()
+                    .any(|subject| may_be_column(&statement, told, subject))
+            };
+            copied::wanted(text, &statement, is_wanted)
+        };
+        let wanted = subjects.clone();
         let reader = Mutex::new(Interpreter::new(KNOWN));
         let rows_of = move |text: Option<&[u8]>, columns: &[Column]| {
             let text = text.filter(|text| wanted.iter().any(|subject| names(text, &subject.name)));
@@ -178,6 +196,7 @@ impl Watch {
             sensitive: sensitive.clone(),
             subjects,
             rows_of: Arc::new(rows_of),
+            copy_of: Arc::new(copy_of),
             known: vec![None; KNOWN],
         }
     }
@@ -185,6 +204,11 @@ impl Watch {
     /// Which columns of results are kept.
     pub(crate) fn rows_of(&self) -> RowsOf {
         Arc::clone(&self.rows_of)
+    }
+
+    /// Which columns of copied data are kept.
+    pub(crate) fn copy_of(&self) -> CopyOf {
+        Arc::clone(&self.copy_of)
     }
 
     /// What a statement touched. `None`: nothing that is classified.

@@ -95,6 +95,7 @@ impl Tap {
                 limits,
                 rows_of: watch.as_ref().map(Watch::rows_of),
                 weighs: settings.catalog,
+                copy_of: watch.as_ref().map(Watch::copy_of),
             },
             connections: ByCookie::default(),
             by_backend: HashMap::new(),

@@ -372,8 +372,230 @@ fn cursors_and_prepared_statements_of_sql_are_followed_to_their_text() {
     ]);
     let queries = host.queries();
     assert_eq!(said(&queries[1]).0, tokens(&[1, 2]));
-    // What SQL gives it is not followed: it is said that a record is missing.
-    assert_eq!(said(&queries[3]), (vec![], false, vec![]));
+    assert_eq!(said(&queries[3]), (tokens(&[42]), true, vec!["predicate"]));
+}
+
+/// What EXECUTE gives is what PREPARE says that it is, or what the column makes of it.
+#[test]
+fn arguments_of_execute_stand_for_parameters() {
+    let given = |prepare: &str, execute: &str| {
+        let mut host = host(Redaction::Literals);
+        host.client(&[wire::query(prepare)]);
+        host.server(&[wire::complete("PREPARE"), wire::ready(b'I')]);
+        host.client(&[wire::query(execute)]);
+        host.server(&[wire::complete("SELECT 1"), wire::ready(b'I')]);
+        let queries = host.queries();
+        let (found, complete, _) = said(&queries[1]);
+        (found, complete)
+    };
+    let select = "PREPARE p AS SELECT name FROM customers WHERE id = $1";
+    let declared = "PREPARE p (text, int) AS SELECT name FROM customers WHERE id = $2 AND name = $1";
+    for (prepare, execute, numbers, complete) in [
+        (select, "EXECUTE p('42')", &[42][..], true),
+        (select, "execute P ( -42 )", &[-42], true),
+        (select, "EXECUTE p(NULL)", &[], true),
+        (select, "EXECUTE p(40 + 2)", &[], false),
+        (select, "EXECUTE p(f(42))", &[], false),
+        (select, "EXECUTE p('42'::bigint)", &[], false),
+        // A whole number it becomes, but which one?
+        (select, "EXECUTE p(4.6)", &[], false),
+        (select, "EXECUTE p", &[], false),
+        (declared, "EXECUTE p('42', 7)", &[7], true),
+        (declared, "EXECUTE p(42, '7')", &[7], true),
+        (declared, "EXECUTE p('x', 7.4)", &[], false),
+        (
+            "PREPARE p (varchar(1)) AS SELECT name FROM customers WHERE id = $1::bigint",
+            "EXECUTE p('42')",
+            &[],
+            false,
+        ),
+        (
+            "PREPARE p (text) AS SELECT name FROM customers WHERE id = $1::bigint",
+            "EXECUTE p('42')",
+            &[42],
+            true,
+        ),
+        (
+            "PREPARE p AS SELECT name FROM customers WHERE id = ANY ($1)",
+            "EXECUTE p('{1,2}')",
+            &[1, 2],
+            true,
+        ),
+        (
+            "PREPARE p AS INSERT INTO customers (id, name) VALUES ($2, $1)",
+            "EXECUTE p('x', 9)",
+            &[9],
+            true,
+        ),
+    ] {
+        if numbers.is_empty() && complete {
+            // What surely touched no record needs no word.
+            continue;
+        }
+        assert_eq!(
+            given(prepare, execute),
+            (tokens(numbers), complete),
+            "{prepare}; {execute}"
+        );
+    }
+}
+
+/// A COPY whose data the client sends in these pieces, or the server.
+fn copied(sql: &str, pieces: &[&[u8]], tag: &str) -> Query {
+    let mut host = host(Redaction::Literals);
+    host.client(&[wire::query(sql)]);
+    let data: Vec<_> = pieces.iter().map(|piece| wire::message(b'd', piece)).collect();
+    let done = wire::message(b'c', b"");
+    if sql.contains("STDIN") {
+        host.server(&[wire::message(b'G', b"\0\0\0")]);
+        for message in data {
+            host.client(&[message]);
+        }
+        host.client(&[done]);
+    } else {
+        host.server(&[wire::message(b'H', b"\0\0\0")]);
+        for message in data {
+            host.server(&[message]);
+        }
+        host.server(&[done]);
+    }
+    host.server(&[wire::complete(tag), wire::ready(b'I')]);
+    let mut queries = host.queries();
+    assert_eq!(queries.len(), 1, "{sql}");
+    queries.remove(0)
+}
+
+#[test]
+fn copied_data_names_records() {
+    let (written, returned) = (vec!["written"], vec!["returned"]);
+    for (sql, data, tag, numbers, complete, sources) in [
+        (
+            "COPY customers (name, id) FROM STDIN",
+            &[&b"a\t1\nb"[..], b"\t2\n"][..],
+            "COPY 2",
+            &[1, 2][..],
+            true,
+            &written,
+        ),
+        (
+            "COPY public.customers (id, name) FROM STDIN WITH (FORMAT csv, HEADER)",
+            &[b"id,name\n1,\"a\n\"\n2,b\n"],
+            "COPY 2",
+            &[1, 2],
+            true,
+            &written,
+        ),
+        (
+            "COPY customers (id) FROM STDIN (FORMAT binary)",
+            &[
+                b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x08",
+                b"\0\0\0\0\0\0\0\x07\xff\xff",
+            ],
+            "COPY 1",
+            &[7],
+            true,
+            &written,
+        ),
+        // The server took fewer than were sent.
+        (
+            "COPY customers (id) FROM STDIN",
+            &[b"1\n2\n"],
+            "COPY 1",
+            &[1, 2],
+            false,
+            &written,
+        ),
+        (
+            "COPY customers (id) FROM STDIN",
+            &[b"1\nx\n"],
+            "COPY 2",
+            &[1],
+            false,
+            &written,
+        ),
+        (
+            "COPY customers (id, name) TO STDOUT",
+            &[b"1\ta\n", b"2\tb\n"],
+            "COPY 2",
+            &[1, 2],
+            true,
+            &returned,
+        ),
+        (
+            "COPY (SELECT name, id AS x FROM customers WHERE name > 'a') TO STDOUT CSV",
+            &[b"a,1\n", b"b,2\n"],
+            "COPY 2",
+            &[1, 2],
+            true,
+            &returned,
+        ),
+        (
+            "COPY (SELECT DISTINCT id FROM customers) TO STDOUT",
+            &[b"1\n"],
+            "COPY 1",
+            &[1],
+            false,
+            &returned,
+        ),
+    ] {
+        let query = copied(sql, data, tag);
+        assert_eq!(
+            said(&query),
+            (tokens(numbers), complete, sources.clone()),
+            "{sql}"
+        );
+    }
+    // Which column is which is not in the text, or which rows are taken is not on the wire.
+    for sql in [
+        "COPY customers FROM STDIN",
+        "COPY customers TO STDOUT",
+        "COPY (SELECT * FROM customers) TO STDOUT",
+        "COPY customers (id) FROM STDIN WHERE id > 1",
+        "COPY customers (id) FROM STDIN (ON_ERROR ignore)",
+        "COPY (SELECT id + 1 FROM customers) TO STDOUT",
+    ] {
+        assert_eq!(
+            said(&copied(sql, &[b"1\n"], "COPY 1")),
+            (vec![], false, vec![]),
+            "{sql}"
+        );
+    }
+    assert_eq!(
+        copied("COPY customers (id) FROM STDIN", &[], "COPY 0").touched,
+        None
+    );
+    assert_eq!(
+        copied("COPY orders (id) FROM STDIN", &[b"1\n"], "COPY 1").touched,
+        None
+    );
+}
+
+/// Data that came before anybody knew what is wanted of it, and data with a gap, is nobody's.
+#[test]
+fn copied_data_that_was_not_seen_from_its_beginning_names_nobody() {
+    let mut host = host(Redaction::Literals);
+    let sql = "COPY customers (id) FROM STDIN";
+    host.client(&[wire::query(sql), wire::message(b'd', b"1")]);
+    host.server(&[wire::message(b'G', b"\0\0\0")]);
+    host.client(&[wire::message(b'd', b"2\n3\n"), wire::message(b'c', b"")]);
+    host.server(&[wire::complete("COPY 2"), wire::ready(b'I')]);
+    // The next one, in one connection, from its beginning; and one that failed.
+    host.client(&[wire::query(sql)]);
+    host.server(&[wire::message(b'G', b"\0\0\0")]);
+    host.client(&[wire::message(b'd', b"4\n"), wire::message(b'c', b"")]);
+    host.server(&[wire::complete("COPY 1"), wire::ready(b'I')]);
+    host.client(&[wire::query(sql)]);
+    host.server(&[wire::message(b'G', b"\0\0\0")]);
+    host.client(&[wire::message(b'd', b"5\n")]);
+    host.server(&[wire::error("ERROR", "23505"), wire::ready(b'I')]);
+    host.client(&[wire::message(b'd', b"6\n"), wire::message(b'c', b"")]);
+    host.client(&[wire::query("SELECT name FROM customers WHERE id = 7")]);
+    host.server(&[wire::complete("SELECT 0"), wire::ready(b'I')]);
+    let queries = host.queries();
+    assert_eq!(said(&queries[0]), (vec![], false, vec![]));
+    assert_eq!(said(&queries[1]).0, tokens(&[4]));
+    assert_eq!(queries[2].touched, None);
+    assert_eq!(said(&queries[3]).0, tokens(&[7]));
 }
 
 #[test]

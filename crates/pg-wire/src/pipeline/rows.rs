@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Pipeline;
 use crate::answer::Rows;
+use crate::copied::Reader;
 use crate::exchange::{Columns, Format};
 use crate::request::{Ask, Formats};
 use crate::rows::{KeptColumn, KeptRows, Row};
@@ -35,6 +36,26 @@ impl Pipeline {
                     self.answer.rows = Rows::Full(rows);
                 }
             }
+        }
+    }
+
+    /// Data is about to be copied: what is wanted of it. Nothing if some has come already: what stands first is not known
+    /// then.
+    pub(crate) fn copy_begins(&mut self, value_cap: usize) -> Option<Reader> {
+        let of = Arc::clone(self.copy_of.as_ref()?);
+        let text = self.running()?;
+        let unseen = self.answer.incoming.payload > 0;
+        let wanted = of(&text).filter(|wanted| !unseen && !wanted.columns.is_empty())?;
+        let room = self.rows_room.saturating_sub(self.rows_used);
+        Some(Reader::new(&wanted, value_cap, room))
+    }
+
+    /// Data was copied, and this was kept of it.
+    pub(crate) fn copy_ends(&mut self, reader: Reader) {
+        if self.answer.is_open() {
+            let (rows, used) = reader.finish();
+            self.rows_used += used;
+            self.answer.rows = Rows::Kept(rows);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Session;
 use crate::backend;
+use crate::copied::CopyOf;
 use crate::framing::Frame;
 use crate::frontend::{self, kind};
 use crate::limits::Limits;
@@ -48,6 +49,55 @@ impl Session {
         self.frontend.keep_by(frontend::plan_with_formats);
         self.backend.keep_by(backend::plan_with_rows);
         self
+    }
+
+    /// Values of the columns that `copy_of` names are kept of copied data, within the same bounds.
+    #[must_use]
+    pub fn with_copy_of(mut self, copy_of: CopyOf, limits: &Limits) -> Session {
+        self.pipeline.copy_of = Some(copy_of);
+        self.copied_value_bytes = limits.row_value_bytes;
+        self.frontend.keep_by(frontend::plan_with_formats);
+        self.backend.keep_by(backend::plan_with_rows);
+        self
+    }
+
+    /// The server said that data is to be copied, or that it was: what is wanted of it, or was kept.
+    pub(super) fn look_for_copies(&mut self, frame: &Frame) {
+        if self.pipeline.copy_of.is_none() {
+            return;
+        }
+        match frame.kind {
+            backend::kind::COPY_IN => {
+                let reader = self.pipeline.copy_begins(self.copied_value_bytes);
+                // Of a message that has begun the first bytes were not looked at.
+                let reader = reader.filter(|_| self.frontend.at_boundary());
+                self.frontend.want_of_copied(reader);
+            }
+            backend::kind::COPY_OUT => {
+                let reader = self.pipeline.copy_begins(self.copied_value_bytes);
+                self.backend.want_of_copied(reader);
+            }
+            backend::kind::COPY_DONE => {
+                if let Some(reader) = self.backend.take_copied() {
+                    self.pipeline.copy_ends(reader);
+                }
+            }
+            // What is copied still belongs to nothing that comes after.
+            backend::kind::COPY_BOTH | backend::kind::ERROR | backend::kind::READY => {
+                self.frontend.want_of_copied(None);
+                self.backend.want_of_copied(None);
+            }
+            _ => {}
+        }
+    }
+
+    /// The client said that all data was copied.
+    pub(super) fn look_for_copied(&mut self, frame: &Frame) {
+        if frame.kind == kind::COPY_DONE
+            && let Some(reader) = self.frontend.take_copied()
+        {
+            self.pipeline.copy_ends(reader);
+        }
     }
 
     /// The server's next bytes are these: before a row it has to be known what is wanted of it.

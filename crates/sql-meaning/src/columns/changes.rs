@@ -25,7 +25,7 @@ impl Walk<'_> {
             Statement::Update(update) => return self.update(update),
             Statement::Delete(delete) => return self.delete(delete),
             Statement::Merge(merge) => return self.merge(merge),
-            Statement::Copy { source, to, .. } => self.copy(source, *to),
+            Statement::Copy { source, to, .. } => return self.copy(source, *to),
             Statement::Explain {
                 analyze,
                 statement,
@@ -64,12 +64,10 @@ impl Walk<'_> {
         self.runs = before;
     }
 
-    fn copy(&mut self, source: &CopySource, to: bool) {
+    /// What is copied of a query.
+    fn copy(&mut self, source: &CopySource, to: bool) -> Derived {
         let (name, columns) = match source {
-            CopySource::Query(query) => {
-                self.query(query);
-                return;
-            }
+            CopySource::Query(query) => return self.query(query),
             CopySource::Table { table_name, columns } => (table_name, columns),
         };
         let access = if to { Access::Read } else { Access::Write };
@@ -88,6 +86,7 @@ impl Walk<'_> {
         } else if columns.is_empty() {
             self.doubt(&[instance]);
         }
+        Derived::default()
     }
 
     fn insert(&mut self, insert: &Insert) -> Derived {

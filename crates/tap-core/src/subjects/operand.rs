@@ -3,13 +3,15 @@
 use std::cell::OnceCell;
 
 use pg_wire::{Format, Param};
-use sql_meaning::{Literal, Operand, ValueUse, literals};
+use sql_meaning::{Argument, Literal, Operand, ValueUse, arguments, declared_types, literals};
 use subjects::{Family, canonical, canonical_text, elements, type_of_name};
 
 use super::Asked;
 
 /// Types of a number that is not quoted: a whole one, and any other (manual, "Numeric Constants").
 const INT8: u32 = 20;
+const INT2: u32 = 21;
+const INT4: u32 = 23;
 const NUMERIC: u32 = 1700;
 /// Types whose text another type's input function reads in a cast; 0 is not known yet, so it is what the cast says.
 const TEXTS: [u32; 3] = [25, 705, 1043];
@@ -19,6 +21,8 @@ pub(super) struct Values<'a> {
     asked: &'a Asked<'a>,
     /// Its literals, once one of them is needed. `None` if the text is not known, or not read for sure.
     literals: OnceCell<Option<Vec<Literal>>>,
+    /// What EXECUTE gives it, and of which types these are by PREPARE, once one of them is needed.
+    arguments: OnceCell<Option<(Vec<Argument>, Vec<String>)>>,
 }
 
 impl<'a> Values<'a> {
@@ -26,6 +30,7 @@ impl<'a> Values<'a> {
         Self {
             asked,
             literals: OnceCell::new(),
+            arguments: OnceCell::new(),
         }
     }
 
@@ -42,6 +47,9 @@ impl<'a> Values<'a> {
             None => None,
         };
         match used.operand {
+            Operand::Param(number) if self.asked.executes.is_some() => {
+                self.argument(number, cast, used.each, family)
+            }
             Operand::Param(number) => {
                 let param = self.param(number)?;
                 if param.bytes.is_none() {
@@ -73,6 +81,51 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// What EXECUTE gives at this number. The server brings it into the type of the parameter: that which PREPARE declares, or
+    /// that which the statement makes of it, as of a literal.
+    fn argument(&self, number: u16, cast: Option<u32>, each: bool, family: Family) -> Option<Vec<Vec<u8>>> {
+        let arguments = self.arguments.get_or_init(|| {
+            let executes = std::str::from_utf8(self.asked.executes?).ok()?;
+            // The parameters of a statement that the protocol prepared have types that are not in its text.
+            let types = declared_types(std::str::from_utf8(self.asked.text?).ok()?)?;
+            Some((arguments(executes, self.asked.backslash)?, types))
+        });
+        let (arguments, types) = arguments.as_ref()?;
+        let place = usize::from(number.checked_sub(1)?);
+        let declared = match types.get(place).map(String::as_str) {
+            None | Some("unknown") => None,
+            // A length changes values.
+            Some(name) if name.contains('(') => return None,
+            Some(name) => Some(type_of_name(name)?),
+        };
+        let literal = match arguments.get(place)? {
+            Argument::Null => return Some(Vec::new()),
+            Argument::Given(literal) => literal,
+        };
+        match literal {
+            Literal::Text(text) if each && declared.is_none() => {
+                array(family, 0, cast, Format::Text, text.as_bytes())
+            }
+            Literal::Text(text) if !each => one(sent(
+                family,
+                declared.unwrap_or(0),
+                cast,
+                Format::Text,
+                text.as_bytes(),
+            )?),
+            // Of another kind of type it would be cast, by rules of its own.
+            Literal::Number(digits) if !each && declared.is_none() && is_number(family) => {
+                one(number_of(family, cast, digits)?)
+            }
+            Literal::Number(digits) if !each => {
+                let whole = digits.parse::<i64>().is_ok();
+                let declared = declared.filter(|oid| whole && [INT2, INT4, INT8].contains(oid))?;
+                one(sent(family, declared, cast, Format::Text, digits.as_bytes())?)
+            }
+            _ => None,
+        }
+    }
+
     fn literal(&self, number: u32) -> Option<&Literal> {
         let literals = self.literals.get_or_init(|| {
             let text = std::str::from_utf8(self.asked.text?).ok()?;
@@ -85,6 +138,10 @@ impl<'a> Values<'a> {
     fn is_read(&self, param: &Param) -> bool {
         self.asked.plain || param.format == Format::Text || param.kept.is_ascii()
     }
+}
+
+fn is_number(family: Family) -> bool {
+    matches!(family, Family::Integer | Family::Numeric)
 }
 
 fn one(form: Vec<u8>) -> Option<Vec<Vec<u8>>> {

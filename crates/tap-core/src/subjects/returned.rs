@@ -1,17 +1,20 @@
-//! Values of an identifying column that came back in rows.
+//! Values of an identifying column that came back in rows, or were copied.
 
 use pg_wire::{Format, Outcome};
+use sql_meaning::gives_every_row;
 use subjects::{SubjectColumn, canonical};
 
-use super::{Asked, Gathered, every::every};
+use super::{Asked, Gathered, copied, copied::COPY};
 use crate::relations::told;
 
 /// Adds them; whether all records of the object that the statement touched are among them.
 pub(super) fn add(of: &SubjectColumn, asked: &Asked<'_>, gathered: &mut Gathered<'_>) -> bool {
     let (statement, result) = (asked.statement, asked.result);
-    let ended = statement.parsed
-        && matches!(result.outcome, Outcome::Ok | Outcome::Suspended)
-        && every(&statement.redacted, &of.name);
+    if statement.command == COPY {
+        return copied::add(of, asked, gathered);
+    }
+    let ended =
+        matches!(result.outcome, Outcome::Ok | Outcome::Suspended) && gives_every_row(statement, &of.name);
     let Some(rows) = result.kept.as_deref() else {
         // A query of no rows read no record; an aggregate has one always.
         return ended && result.rows == 0 && !result.columns.is_empty();
