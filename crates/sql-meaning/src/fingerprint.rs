@@ -57,10 +57,30 @@ const BEFORE_SIGN: [&str; 20] = [
     "BY", "RETURN", "DEFAULT", "HAVING", "ON", "TO", "LIKE", "FROM",
 ];
 
+/// Where a name stands that belongs to its session alone, like a value: of a savepoint, a cursor, a prepared statement that is
+/// dropped. Frameworks make a new one each time.
+fn passing_name(phrase: Phrase<'_>) -> Option<usize> {
+    let behind = |at: usize, word: &str| at + usize::from(phrase.is(at, word));
+    let at = match phrase.word(0).to_ascii_uppercase().as_str() {
+        "SAVEPOINT" | "DECLARE" => 1,
+        "RELEASE" => behind(1, "SAVEPOINT"),
+        "ROLLBACK" | "ABORT" => behind((1..3).find(|&at| phrase.is(at, "TO"))? + 1, "SAVEPOINT"),
+        "DEALLOCATE" => behind(1, "PREPARE"),
+        "CLOSE" => 1,
+        // It comes last, behind a direction.
+        "FETCH" | "MOVE" => (1..phrase.len()).rev().find(|&at| !phrase.symbol(at, ";"))?,
+        _ => return None,
+    };
+    matches!(phrase.kind(at), Some(Kind::Word | Kind::Quoted))
+        .then_some(at)
+        .filter(|&at| !phrase.is(at, "ALL"))
+}
+
 fn pieces(phrase: Phrase<'_>) -> Vec<Piece<'_>> {
     let mut found: Vec<Piece<'_>> = Vec::with_capacity(phrase.len());
+    let passing = passing_name(phrase);
     for (at, token) in phrase.tokens.iter().enumerate() {
-        if is_value(token) || token.kind == Kind::Parameter {
+        if is_value(token) || token.kind == Kind::Parameter || passing == Some(at) {
             found.push(Piece::Value);
         } else if token.kind == Kind::Word {
             found.push(Piece::Word(phrase.text(at)));
