@@ -319,8 +319,9 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['.', '\0'])
 }
 
-/// The parser draws the place of a mistake over several lines; the first says where it is, the last what.
-fn in_one_line(drawn: &str) -> String {
+/// A mistake in a TOML file in one line: the parser draws its place over several; the first says where it is, the last what.
+#[must_use]
+pub fn in_one_line(drawn: &str) -> String {
     let lines: Vec<&str> = drawn
         .lines()
         .map(str::trim)

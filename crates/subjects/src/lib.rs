@@ -20,7 +20,7 @@ mod tokens;
 
 pub use array::elements;
 pub use canonical::{canonical, canonical_text};
-pub use classification::{Classification, ClassificationError, Mode, Rule, SubjectColumn};
+pub use classification::{Classification, ClassificationError, Mode, Rule, SubjectColumn, in_one_line};
 pub use family::{Family, type_of_name};
 pub use filter::Filter;
 pub use key::{Key, KeyError, Keys, Token};

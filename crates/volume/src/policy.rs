@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use sql_meaning::ObjectRef;
-use subjects::Classification;
+use subjects::{Classification, in_one_line};
 use toml::Spanned;
 use wildmatch::WildMatch;
 
@@ -265,19 +265,6 @@ fn rule(place: usize, entry: &Entry) -> Result<Rule, String> {
 
 /// It stands in each roll-up.
 const MAX_NAME_BYTES: usize = 64;
-
-/// The parser draws the place of a mistake over several lines; the first says where it is, the last what.
-fn in_one_line(drawn: &str) -> String {
-    let lines: Vec<&str> = drawn
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    match lines.as_slice() {
-        [first, .., last] => format!("{first}: {last}"),
-        _ => drawn.trim().to_owned(),
-    }
-}
 
 #[cfg(test)]
 mod tests {
