@@ -44,6 +44,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Look for inputs that break parsers and protocol, for a while
     Fuzz(fuzz::Args),
+    /// Hold fingerprints of the statements in SQL files against the server's own grammar
+    Oracle(oracle::Args),
     /// Generate the protobuf code anew, behind a change of proto/pgwitness/v1
     Proto,
 }
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Oracle(args) => oracle::run(&args),
         Command::Proto => proto::run(),
     };
     match result {

@@ -1,4 +1,4 @@
-//! The server's own grammar as a second opinion of statements, for `truth --suite meaning --full`.
+//! The server's own grammar as a second opinion of statements: `cargo xtask oracle`, and for `truth --suite meaning --full`.
 //!
 //! Owns the building of `tests/oracle`, in a target folder of its own. Its bindings are generated from C headers with
 //! libclang: this machine's, or Debian's, which is unpacked in the cache; nothing is installed.
@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, bail};
@@ -15,6 +15,22 @@ use crate::{
     apt::{Apt, packages},
     build, step,
 };
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// SQL files, or a JSON array of statements
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Prints one JSON object.
+///
+/// # Errors
+/// When the program cannot be built here, or a file not be read.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    step::run(Command::new(ensure()?).args(&args.files))?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// The program.
 ///

@@ -1,14 +1,14 @@
 //! Our reading of statements against that of the server's own grammar (`libpg_query`, PostgreSQL 17).
 //!
 //! Owns the comparison of fingerprints by pairs: for any two statements, ours are equal if and only if the grammar's are.
-//! It reads a JSON array of texts from the file that its argument names, and prints one JSON object. Separate from
+//! It reads a JSON array of texts, or SQL, from the files that its arguments name, and prints one JSON object. Separate from
 //! everything else, so that no product has this dependency.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use sql_meaning::Interpreter;
+use sql_meaning::{Interpreter, split};
 
 /// What both say of one text.
 struct Read {
@@ -18,8 +18,11 @@ struct Read {
 }
 
 fn main() -> Result<()> {
-    let path = std::env::args().nth(1).context("which file?")?;
-    let texts: BTreeSet<String> = serde_json::from_slice(&std::fs::read(path)?)?;
+    let mut texts: BTreeSet<String> = BTreeSet::new();
+    for path in std::env::args().skip(1) {
+        texts.extend(read_file(&path).with_context(|| format!("cannot read {path}"))?);
+    }
+    ensure!(!texts.is_empty(), "which files?");
     let mut interpreter = Interpreter::new(1);
     let mut parse: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut read, mut normalised, mut otherwise) = (Vec::new(), 0_u64, Vec::new());
@@ -57,6 +60,16 @@ fn main() -> Result<()> {
     }
     println!("{all}");
     Ok(())
+}
+
+/// The statements of a file.
+fn read_file(path: &str) -> Result<Vec<String>> {
+    let bytes = std::fs::read(path)?;
+    if !path.ends_with(".sql") {
+        return Ok(serde_json::from_slice(&bytes)?);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(split(&text).into_iter().map(|range| text[range].to_owned()).collect())
 }
 
 /// All pairs of texts.
