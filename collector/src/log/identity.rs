@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use evidence::{Checkpoint, ORIGIN_PREFIX, WitnessKey};
+use evidence::{Checkpoint, ORIGIN_PREFIX};
 use proto::v1::BatchHeader;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -39,20 +39,6 @@ pub struct AgentRecord {
     signature: String,
 }
 
-/// `evidence/witnesses`: whose cosignatures may stand on the checkpoints of this folder. It only ever grows. That makes
-/// every byte of the folder count; whom to trust the reader decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Witnesses {
-    /// `<name>+<key id>+<key>` each.
-    witnesses: Vec<String>,
-    /// The collector's, over the list, in hexadecimal.
-    signature: String,
-}
-
-/// What the signature over the list of witnesses covers in front of it.
-const WITNESSES_SIGNATURE_CONTEXT: &str = "pgwitness witnesses v1";
-
 /// A key that an agent went on with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,60 +62,6 @@ const MAX_KEYS: usize = 256;
 
 /// What an agent record's signature covers in front of its fields.
 const AGENT_SIGNATURE_CONTEXT: &str = "pgwitness agent v1";
-
-/// The checkpoints of a folder.
-pub(crate) struct Known {
-    pub(crate) origin: Origin,
-    witnesses: Vec<WitnessKey>,
-    newest: (Vec<u8>, Checkpoint),
-    cosigned: Option<(Vec<u8>, Checkpoint)>,
-}
-
-/// Reads and checks a folder's checkpoints, which a collector may be writing.
-pub(crate) fn folder_checkpoint(evidence: &Path) -> anyhow::Result<Known> {
-    let origin = Origin::read(evidence).context("origin")?;
-    let witnesses = read_witnesses(evidence, &origin).context("witnesses")?;
-    let read = |name: &str| -> anyhow::Result<(Vec<u8>, Checkpoint)> {
-        let note = read_small(&evidence.join(name)).context(name.to_owned())?;
-        let opened = Checkpoint::open_cosigned(&note, &origin.verifier_key, &witnesses);
-        let (checkpoint, _) = opened.context(name.to_owned())?;
-        Ok((note, checkpoint))
-    };
-    let cosigned = evidence.join("cosigned").exists();
-    Ok(Known {
-        cosigned: cosigned.then(|| read("cosigned")).transpose()?,
-        newest: read("checkpoint")?,
-        witnesses,
-        origin,
-    })
-}
-
-impl Known {
-    /// The log's newest.
-    pub(crate) fn newest(&self) -> (&Vec<u8>, &Checkpoint) {
-        (&self.newest.0, &self.newest.1)
-    }
-
-    /// The checkpoint that an entry is best proven under: a cosigned one, if one is over it.
-    pub(crate) fn newest_over(&self, entry: u64) -> (&Vec<u8>, &Checkpoint) {
-        let cosigned = self
-            .cosigned
-            .as_ref()
-            .filter(|(_, checkpoint)| entry < checkpoint.size);
-        let (note, checkpoint) = cosigned.unwrap_or(&self.newest);
-        (note, checkpoint)
-    }
-
-    /// The keys of the witnesses that are on a note of this folder.
-    pub(crate) fn witnesses_on(&self, note: &[u8]) -> Vec<String> {
-        let opened = |witness: &WitnessKey| {
-            let alone = std::slice::from_ref(witness);
-            Checkpoint::open_kept(note, &self.origin.verifier_key, alone)
-        };
-        let on = |witness: &&WitnessKey| opened(witness).is_ok_and(|(_, cosigned)| !cosigned.is_empty());
-        self.witnesses.iter().filter(on).map(WitnessKey::text).collect()
-    }
-}
 
 /// Longest of the small files; real ones take a few hundred bytes.
 const MAX_SMALL_FILE_BYTES: u64 = 64 << 10;
@@ -281,39 +213,7 @@ pub(crate) fn agent_record(evidence: &Path, agent: &str) -> anyhow::Result<Agent
     Ok(record)
 }
 
-/// The witnesses that a folder names; none where it has no such file.
-pub(crate) fn read_witnesses(evidence: &Path, origin: &Origin) -> anyhow::Result<Vec<WitnessKey>> {
-    let path = evidence.join("witnesses");
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let file: Witnesses = read_canonical(&path)?;
-    check_signature(&file.signed_text(), &file.signature, &origin.key()?)?;
-    let parsed = file.witnesses.iter().map(|text| Ok(WitnessKey::parse(text)?));
-    parsed.collect()
-}
-
-/// Writes the list of witnesses.
-pub(crate) fn write_witnesses(
-    folder: &Folder,
-    key: &SigningKey,
-    witnesses: &[WitnessKey],
-) -> anyhow::Result<()> {
-    let mut file = Witnesses {
-        witnesses: witnesses.iter().map(WitnessKey::text).collect(),
-        signature: String::new(),
-    };
-    file.signature = hex::encode(key.sign(file.signed_text().as_bytes()).to_bytes());
-    folder.write(&folder.evidence().join("witnesses"), &canonical(&file)?)
-}
-
-impl Witnesses {
-    fn signed_text(&self) -> String {
-        format!("{WITNESSES_SIGNATURE_CONTEXT}\n{}\n", self.witnesses.join("\n"))
-    }
-}
-
-fn check_signature(text: &str, signature: &str, key: &VerifyingKey) -> anyhow::Result<()> {
+pub(super) fn check_signature(text: &str, signature: &str, key: &VerifyingKey) -> anyhow::Result<()> {
     let bytes = hex::decode(signature).context("the signature is malformed")?;
     ensure!(
         hex::encode(&bytes) == signature,
@@ -507,13 +407,13 @@ pub(crate) fn adopt(folder: &Folder, from: &Path, name: &str, of: &Checkpoint) -
     folder.write(&folder.evidence().join("origin"), &canonical(&origin)?)
 }
 
-fn canonical<T: Serialize>(value: &T) -> anyhow::Result<Vec<u8>> {
+pub(super) fn canonical<T: Serialize>(value: &T) -> anyhow::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     Ok(text)
 }
 
-fn read_canonical<T: Serialize + DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+pub(super) fn read_canonical<T: Serialize + DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let bytes = read_small(path)?;
     let value = serde_json::from_slice(&bytes).context("not the expected JSON")?;
     ensure!(canonical(&value)? == bytes, "not in canonical form");

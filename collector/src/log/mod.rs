@@ -20,6 +20,7 @@ use crate::{
     record::{Decoder, Records},
 };
 
+mod checkpoints;
 mod folder;
 mod frame;
 mod identity;
@@ -31,9 +32,10 @@ mod tiles;
 mod tree;
 mod writer;
 
+pub(crate) use checkpoints::folder_checkpoint;
 pub(crate) use folder::{Folder, segments};
 pub use identity::{AgentKeys, AgentRecord};
-pub(crate) use identity::{Origin, adopt, agent_record, folder_checkpoint};
+pub(crate) use identity::{Origin, adopt, agent_record};
 pub use originator::Originator;
 pub(crate) use originator::originator;
 pub(crate) use place::{Places, SegmentHeads, entry_of};

@@ -6,6 +6,7 @@
 //! log is. Refuses to repair anything: it says what is wrong first, and where.
 
 mod contents;
+mod known;
 mod progress;
 mod state;
 mod walk;
@@ -23,11 +24,13 @@ use proto::v1::BatchHeader;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    checkpoints,
     identity::{self, AgentKeys, Origin},
     originator::own_among,
     tiles::TileFiles,
 };
 pub(crate) use contents::{Contents, Link};
+use known::Known;
 pub use progress::Progress;
 pub(crate) use state::State;
 use walk::Walk;
@@ -210,7 +213,7 @@ pub(crate) fn scan(evidence: &Path, ask: Ask<'_>) -> Result<Scanned, Wrong> {
         .map_err(|error| Wrong::new("checkpoint", None, format!("{error:#}")))?;
     let checkpoint = Checkpoint::open(&note, &origin.verifier_key)
         .map_err(|error| Wrong::new("checkpoint", None, error.to_string()))?;
-    let witnesses = identity::read_witnesses(evidence, &origin)
+    let witnesses = checkpoints::read_witnesses(evidence, &origin)
         .map_err(|error| Wrong::new("witnesses", None, format!("{error:#}")))?;
     let mut known = Vec::new();
     let cosigned = read_cosigned(evidence, &origin, &witnesses)?;
@@ -248,87 +251,8 @@ pub(crate) fn scan(evidence: &Path, ask: Ask<'_>) -> Result<Scanned, Wrong> {
     std::thread::scope(|scope| Walk::new(ask, own, tiles, known, done, scope).run(evidence))
 }
 
-/// A checkpoint that the log must contain.
-struct Known {
-    /// What to call it.
-    name: String,
-    checkpoint: Checkpoint,
-    /// It says to be of another log; this one must have been made of a backup of that one.
-    foreign: Option<Vec<u8>>,
-    /// The root that was found at its size.
-    found: Option<Hash>,
-}
-
-impl Known {
-    fn new(name: &str, checkpoint: Checkpoint) -> Self {
-        Self {
-            name: name.to_owned(),
-            checkpoint,
-            foreign: None,
-            found: None,
-        }
-    }
-
-    /// One that was kept elsewhere.
-    fn of(kept: &Kept, origin: &Origin) -> Result<Self, Wrong> {
-        let said = Checkpoint::parse(&kept.note).filter(|said| said.origin != origin.origin);
-        if let Some(checkpoint) = said {
-            let foreign = Some(kept.note.clone());
-            return Ok(Self {
-                foreign,
-                ..Self::new(&kept.name, checkpoint)
-            });
-        }
-        let opened = Checkpoint::open_kept(&kept.note, &origin.verifier_key, &[]);
-        let opened = opened.map_err(|error| does_not_fit(&kept.name, &error))?;
-        Ok(Self::new(&kept.name, opened.0))
-    }
-
-    /// Checks one that says to be of another log.
-    fn is_of_backup(&self, origin: &Origin, restored: &[Restored]) -> Result<(), Wrong> {
-        let Some(note) = &self.foreign else {
-            return Ok(());
-        };
-        let (said, of) = (&self.checkpoint, |key: &str| {
-            Checkpoint::open_kept(note, key, &[])
-        });
-        let Some(restored) = restored.iter().find(|old| of(&old.verifier_key).is_ok()) else {
-            let found = of(&origin.verifier_key).map_or_else(|error| error.to_string(), |_| String::new());
-            return Err(does_not_fit(&self.name, &found));
-        };
-        if said.size > restored.tree_size {
-            let what = format!(
-                "rolled back: the backup of {} that this log was made of has {} entries, the checkpoint kept elsewhere \
-                 ({}) has {}",
-                restored.origin, restored.tree_size, self.name, said.size
-            );
-            return Err(Wrong::new("payload", None, what));
-        }
-        match self.found == Some(said.root) {
-            true => Ok(()),
-            false => Err(self.another_history()),
-        }
-    }
-
-    fn another_history(&self) -> Wrong {
-        let (size, name) = (self.checkpoint.size, self.name.as_str());
-        if name == COSIGNED {
-            let what = "its root is not the one of the batches in payload/";
-            return Wrong::new(COSIGNED, None, what);
-        }
-        let what =
-            format!("the log's first {size} entries are not those of the checkpoint kept elsewhere ({name})");
-        Wrong::new("payload", None, what)
-    }
-}
-
 /// The file of the newest checkpoint that witnesses cosigned.
 const COSIGNED: &str = "cosigned";
-
-fn does_not_fit(name: &str, why: &dyn std::fmt::Display) -> Wrong {
-    let what = format!("the one kept elsewhere ({name}) does not fit: {why}");
-    Wrong::new("checkpoint", None, what)
-}
 
 /// The newest checkpoint that witnesses cosigned, if there is one.
 fn read_cosigned(

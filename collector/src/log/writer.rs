@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    AgentStatus, Appended, Candidate, Command, Durable, LogOptions, Status,
+    AgentStatus, Appended, Candidate, Command, Durable, LogOptions, Status, checkpoints,
     folder::{self, Folder, Lock},
     frame,
     identity::{self, AgentKeys, AgentRecord, Origin},
@@ -408,7 +408,7 @@ impl Writer {
     fn cosigned(&mut self, note: &[u8], witnesses: &[WitnessKey]) -> anyhow::Result<()> {
         let evidence = self.folder.evidence();
         let origin = Origin::read(&evidence).context("origin")?;
-        let mut known = identity::read_witnesses(&evidence, &origin).context("witnesses")?;
+        let mut known = checkpoints::read_witnesses(&evidence, &origin).context("witnesses")?;
         let new: Vec<WitnessKey> = witnesses
             .iter()
             .filter(|key| !known.contains(key))
@@ -429,7 +429,7 @@ impl Writer {
         };
         // The list first: whoever reads the note finds the keys.
         if fresh {
-            identity::write_witnesses(&self.folder, &self.key, &known)?;
+            checkpoints::write_witnesses(&self.folder, &self.key, &known)?;
         }
         self.folder.write(&evidence.join("cosigned"), note)?;
         self.current.cosigned_size = checkpoint.size;
