@@ -7,6 +7,7 @@ use std::{
     fs::OpenOptions,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
@@ -51,7 +52,12 @@ pub(crate) fn open(
         threads: processors(),
         state: None,
         links: false,
-        told: &mut |progress, _| tracing::info!("reading the evidence log: {progress}"),
+        told: &mut |progress, _| {
+            // A log that is read at once is not worth a line.
+            if progress.began.elapsed() >= Duration::from_secs(2) {
+                tracing::info!("reading the evidence log: {progress}");
+            }
+        },
     };
     let scanned = scan(&evidence, ask).map_err(|wrong| {
         anyhow!(

@@ -179,6 +179,36 @@ async fn what_a_restored_log_says_of_its_backup_is_checked() {
     }
 }
 
+/// Any agent may call itself a collector; that makes no log unreadable, and changes nothing that is said of it.
+#[tokio::test]
+async fn an_agent_that_says_that_the_log_was_restored_is_not_heard() {
+    let (data, _) = filled(3).await;
+    let (other, _) = filled(2).await;
+    let note = fs::read_to_string(other.path().join("evidence/checkpoint")).unwrap();
+    let opened = open(data.path()).unwrap();
+    let mut agent = Agent::new("collector-berlin", 9);
+    hello(&opened.log, &agent).await;
+    let restored = proto::v1::LogRestored {
+        origin: "pgwitness/test".to_owned(),
+        verifier_key: proofs::origin_key(other.path()),
+        tree_size: 2,
+        root: vec![1; 32],
+        checkpoint: note,
+    };
+    let event = Event {
+        body: Some(Body::LogRestored(restored)),
+        ..Event::default()
+    };
+    let mut contents = Contents::default();
+    contents.event(&[&event.encode_to_vec()]);
+    let batch = evidence::seal(&mut agent.chain, &agent.key, contents, 1, 0, 0, None, [1; 32]);
+    assert_eq!(append(&opened.log, &agent, &batch).await, Appended::Stored(3));
+    close(opened).await;
+    let report = verify(&data.path().join("evidence"), None);
+    assert!(report.ok && report.restored.is_empty(), "{report:?}");
+    close(open(data.path()).unwrap()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_agent_s_chain_over_two_logs_is_joined() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -277,27 +277,48 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Checks what a collector says of the backup that its log was made of.
+    /// Checks what a collector says of the backup that its log was made of. Of chains that only might be a collector's, what
+    /// does not hold says nothing: any agent may call itself so.
     fn restored(&mut self, by: &str, restored: &LogRestored, entry: u64) -> Result<(), String> {
-        let own = predecessor(restored, &self.done.keys);
         let of = Checkpoint::open_kept(restored.checkpoint.as_bytes(), &restored.verifier_key, &[]);
-        let of = of
-            .map_err(|error| format!("the checkpoint of the backup does not hold: {error}"))?
-            .0;
-        if of.size != entry || of.root != self.done.tiling.root() {
-            return Err(format!(
+        let of = of.map_err(|error| format!("the checkpoint of the backup does not hold: {error}"));
+        let of = of.and_then(|(of, _)| match of.size == entry && of.root == self.done.tiling.root() {
+            true => Ok(of),
+            false => Err(format!(
                 "it says that the log was made of a backup of {} entries, which are not the {entry} before it",
                 of.size
-            ));
-        }
+            )),
+        });
+        let of = match of {
+            Ok(of) => of,
+            Err(wrong) if self.own.as_deref() == Some(by) => return Err(wrong),
+            Err(_) => return Ok(()),
+        };
         self.done.restored.push(Restored {
             by: by.to_owned(),
-            own,
+            own: predecessor(restored, &self.done.keys),
             origin: of.origin,
             verifier_key: restored.verifier_key.clone(),
             tree_size: of.size,
         });
         Ok(())
+    }
+
+    /// Keeps of the backups those that this log goes back to, the oldest first; and the chains whose word counts by that.
+    fn predecessors(&mut self) -> Vec<String> {
+        let mut own: Vec<String> = self.own.iter().cloned().collect();
+        let mut restored = Vec::new();
+        while let Some(last) = own.last()
+            && let Some(of) = self.done.restored.iter().find(|restored| restored.by == *last)
+        {
+            restored.insert(0, of.clone());
+            match of.own.clone().filter(|before| !own.contains(before)) {
+                Some(before) => own.push(before),
+                None => break,
+            }
+        }
+        self.done.restored = restored;
+        own
     }
 
     /// Compares the tiles that the newest record completed with their files.
@@ -360,6 +381,7 @@ impl<'a> Walk<'a> {
             .state
             .as_ref()
             .map(|state| ("the earlier run", state.size));
+        let own = self.predecessors();
         for known in &self.known {
             known.is_of_backup(&self.done.origin, &self.done.restored)?;
         }
@@ -383,13 +405,6 @@ impl<'a> Walk<'a> {
             }
         }
         self.tiles.finish(&self.done.tiling.partial())?;
-        let mut own: Vec<String> = self.own.iter().cloned().collect();
-        while let Some(last) = own.last()
-            && let Some(of) = self.done.restored.iter().find(|restored| restored.by == *last)
-            && let Some(before) = of.own.clone().filter(|before| !own.contains(before))
-        {
-            own.push(before);
-        }
         self.done.contents.believe(&own);
         self.tell();
         Ok(self.done)
