@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pg_wire::{ExchangeKind, Nanos, Outcome};
+use pg_wire::{Exchange, ExchangeKind, Nanos, Outcome, StatementResult};
 use sql_meaning::{Class, Defines, class_of_tag, defines};
 
 use super::{Connection, Recorder};
@@ -89,6 +89,14 @@ pub(crate) struct Learnt {
     pub(super) streams: bool,
 }
 
+impl Learnt {
+    /// Whether an exchange only began.
+    pub(super) fn streams(exchange: &Exchange) -> bool {
+        let is_open = |result: &StatementResult| result.outcome == Outcome::Suspended;
+        exchange.kind == ExchangeKind::Simple && exchange.results.iter().any(is_open)
+    }
+}
+
 impl Naming<'_> {
     /// What the objects of a statement are. `parsed_now`: with this very request.
     pub(crate) fn resolve(&mut self, query: &Query, since: Nanos, parsed_now: bool) -> Option<Resolution> {
@@ -130,7 +138,6 @@ impl Naming<'_> {
 
     /// What comes behind a statement in the same unit may see other names.
     fn follow(&mut self, query: &Query) {
-        self.learnt.streams |= query.kind == ExchangeKind::Simple && query.outcome == Outcome::Suspended;
         let statement = query.statement.as_deref().filter(|_| query.text_is_whole());
         let Some(statement) = statement else {
             self.sight = None;

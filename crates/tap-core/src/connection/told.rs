@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pg_wire::{Direction, Exchange, ExchangeKind, Output};
 
-use super::{Connection, Recorder};
+use super::{Connection, Recorder, naming::Learnt};
 use crate::{
     assertions::GAP,
     event::{Body, Event, Gap},
@@ -166,6 +166,7 @@ impl Connection {
             )),
             None => None,
         };
+        let mut streams = false;
         let plain = self.encodings.is_plain();
         let backslash = self.assertions.backslash();
         for mut exchange in self.unit.drain(..) {
@@ -183,11 +184,13 @@ impl Connection {
                 backslash,
             };
             query::queries(&exchange, &mut context, &mut told);
+            streams |= Learnt::streams(&exchange);
             status = exchange.transaction_status;
             omitted += exchange.results_omitted;
             at = exchange.ended;
         }
-        let learnt = naming.map(|naming| naming.learnt).unwrap_or_default();
+        let mut learnt = naming.map(|naming| naming.learnt).unwrap_or_default();
+        learnt.streams = streams;
         let ends = self.transactions.number(&mut told, status, omitted > 0);
         let count = told.len();
         for (index, answered) in told.drain(..).enumerate() {
