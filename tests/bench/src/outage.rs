@@ -17,10 +17,12 @@ use anyhow::{Context as _, bail, ensure};
 use ed25519_dalek::SigningKey;
 use pgwitness_agent::{
     clock::Clock,
+    config::Config,
     metrics::Metrics,
     progress::Progress,
     record::Encoder,
     ship::{self, Delivery, Outbox, Sealing},
+    trust::{Connector, Keyring},
 };
 use serde_json::json;
 use tap_core::{Body, Event, Settings};
@@ -73,12 +75,11 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     std::fs::create_dir(&state)?;
     let outbox = Arc::new(Outbox::new(64 << 20));
     let metrics = Arc::new(Metrics::default());
-    let key = SigningKey::from_bytes(&[7; 32]);
     let chained = ship::start(Sealing {
         state: state.clone(),
         boot: "bench".to_owned(),
         agent_id: "bench".to_owned(),
-        key: key.clone(),
+        keyring: Keyring::open(state.join("agent.key"), SigningKey::from_bytes(&[7; 32]))?,
         new_key: true,
         spool_bytes: 4 << 30,
         outbox: Arc::clone(&outbox),
@@ -101,11 +102,13 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 
     let data = folder.path().join("collector");
     let (collector, url) = Collector::start(&args.collector, &data).await?;
+    let mut config = Config::default();
+    config.delivery.collector = Some(url);
+    let connector = Connector::open(&config, None)?.context("no collector is named")?;
     let begun = Instant::now();
     let delivery = tokio::spawn(ship::deliver(Delivery {
-        collector: url,
+        connector: Arc::new(connector),
         agent_id: "bench".to_owned(),
-        public_key: key.verifying_key().as_bytes().to_vec(),
         chained: chained.clone(),
         metrics: Arc::clone(&metrics),
     }));
