@@ -319,7 +319,7 @@ fn the_agent_goes_on_while_no_collector_can_be_reached() {
         thread::sleep(Duration::from_millis(20));
     }
     assert!(agent.stop(Signal::SIGTERM).success());
-    agent.says("could not be delivered before stopping");
+    agent.says("wait on disk: the next run delivers them");
 }
 
 // --- configuration and command lines of both
@@ -458,13 +458,7 @@ fn a_configuration_that_cannot_be_used_is_named() {
 
 #[test]
 fn addresses_that_cannot_be_used_are_named() {
-    let urls = [
-        "nonsense",
-        "",
-        "https://127.0.0.1:7433",
-        "http://10.0.0.1:7433",
-        "http://127.0.0.1",
-    ];
+    let urls = ["nonsense", "", "http://10.0.0.1:7433", "http://127.0.0.1"];
     for url in [
         &urls[..],
         &[

@@ -192,7 +192,7 @@ async fn by_path(cluster: &Cluster, told: &mut Vec<(u64, &'static str)>) {
         told.push((insert(&client, "users").await, expected));
     }
     // By name only once a look began behind `pinned()`, which may have made a table of its own.
-    told.push((insert(&client, "public.users").await, "public"));
+    told.push((insert(&client, "public.users").await, "as written"));
     drop(client);
     let of_a = connect(cluster, "of_a", "catalog").await;
     told.push((insert(&of_a, "users").await, "a"));
@@ -299,7 +299,7 @@ async fn until_it_looks(cluster: &Cluster, tap: &Tap) {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let sql = "SELECT event FROM events WHERE application_name = 'waiting' AND kind = 'query' ORDER BY seq DESC LIMIT 1";
         let rows = query_live(tap.http_port(), sql).unwrap();
-        let text = rows.first().map(|row| row.to_string()).unwrap_or_default();
+        let text = rows.first().map(ToString::to_string).unwrap_or_default();
         if text.contains("catalog") {
             return;
         }

@@ -263,8 +263,9 @@ async fn witnesses_cosign_what_goes_on_and_nothing_else() {
     let alarms = |it: &Published| {
         it.metrics
             .alarms
-            .get_or_create(&pgwitness_collector::metrics::AlarmLabels {
-                kind: pgwitness_collector::metrics::Alarm::RolledBack,
+            .counted
+            .get_or_create(&pgwitness_collector::alarms::AlarmLabels {
+                kind: pgwitness_collector::alarms::Alarm::RolledBack,
             })
             .get()
     };

@@ -1,5 +1,7 @@
 //! Values that others published, for what we compute ourselves: RFC 6962 trees, keys of signed notes, cosignatures.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use evidence::{Checkpoint, Frontier, WitnessKey, cosign, inclusion_among, leaf_hash, root_by, verifier_key};
