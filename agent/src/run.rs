@@ -443,10 +443,6 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
                 outbox.len()
             );
         }
-        let waiting = metrics.batches_waiting.load(Ordering::Relaxed);
-        if nothing_lost && waiting > 0 {
-            info!("{waiting} batches wait on disk: the next run delivers them");
-        }
     }
     // What was not is lost: the next run says that this one ended badly.
     if nothing_lost {
