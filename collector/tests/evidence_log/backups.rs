@@ -75,9 +75,14 @@ async fn a_restored_log_names_the_old_one_and_agents_go_on() {
     .await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("rolled back: 40 batches are there"), "{refused}");
-    let report = restore(&copied, &new, Some("second".to_owned()), &[kept_then.clone()])
-        .await
-        .unwrap();
+    let report = restore(
+        &copied,
+        &new,
+        Some("second".to_owned()),
+        std::slice::from_ref(&kept_then),
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (report.origin.as_str(), report.batches, report.tree_size),
         ("pgwitness/second", 41, 41)

@@ -159,7 +159,7 @@ async fn a_proof_of_something_else_is_found() {
         p.log.index += 1;
     });
     change("a shorter path", "expected the checkpoint's", &|p| {
-        _ = p.log.path.pop()
+        _ = p.log.path.pop();
     });
     change("another batch", "is not the agent's", &|p| {
         p.batch.header = other.batch.header.clone();
