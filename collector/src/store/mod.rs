@@ -10,6 +10,7 @@ mod amended;
 mod amendments;
 mod chunk;
 mod columns;
+mod dictionary;
 mod events;
 mod holding;
 mod manifest;

@@ -6,9 +6,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use datafusion::{
-    arrow::{array::UInt32Array, datatypes::DataType},
+    arrow::{
+        array::{AsArray, RecordBatch, UInt32Array},
+        datatypes::{DataType, Int32Type},
+    },
     parquet::{
-        arrow::ArrowWriter,
+        arrow::{ArrowWriter, arrow_writer::compute_leaves},
         basic::{Compression, Encoding, ZstdLevel},
         file::properties::{EnabledStatistics, WriterProperties},
         schema::types::ColumnPath,
@@ -19,6 +22,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use super::{
     chunk::Chunk,
     columns::{NARROWING, SOUGHT},
+    dictionary::{self, Told},
     manifest::{EVENTS, Manifest, SUBJECTS, SealedFile},
     parts, subjects,
 };
@@ -76,15 +80,53 @@ fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Encoded> {
     let mut events = Vec::new();
     for (hour, rows) in partitions(&all.starts()) {
         let part = all.file_rows(&UInt32Array::from(rows))?;
-        let mut writer = ArrowWriter::try_new(Vec::new(), parts::file_schema(), Some(properties()?))?;
-        writer.write(&part)?;
-        events.push((folder(hour), writer.into_inner()?, part.num_rows() as u64));
+        events.push((folder(hour), file(&part)?, part.num_rows() as u64));
     }
     let rows = all.subjects.rows() as u64;
     Ok(Encoded {
         events,
         subjects: subjects::file(&all)?.map(|bytes| (bytes, rows)),
     })
+}
+
+/// A file of these rows, which have the columns of [`parts::file_schema`].
+fn file(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
+    let writer = ArrowWriter::try_new(Vec::new(), parts::file_schema(), Some(properties()?))?;
+    let (mut writer, columns) = writer.into_serialized_writer()?;
+    let descriptions = writer.schema_descr().columns().to_vec();
+    for (group, first) in (0..rows.num_rows()).step_by(ROW_GROUP_ROWS).enumerate() {
+        let rows = rows.slice(first, ROW_GROUP_ROWS.min(rows.num_rows() - first));
+        let writers = columns.create_column_writers(group)?;
+        let mut group = writer.next_row_group()?;
+        let fields = parts::file_schema();
+        let columns = fields
+            .fields()
+            .iter()
+            .zip(rows.columns())
+            .zip(writers)
+            .zip(&descriptions);
+        for (((field, column), mut writer), description) in columns {
+            if let Some(coded) = column.as_dictionary_opt::<Int32Type>() {
+                let encoded = dictionary::encode(coded, description, level()?, told(field.name()))?;
+                group.append_column(&encoded.bytes, encoded.close)?;
+                continue;
+            }
+            for leaf in compute_leaves(field, column)? {
+                writer.write(&leaf)?;
+            }
+            writer.close()?.append_to_row_group(&mut group)?;
+        }
+        group.close()?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// What a column with repeating values says of itself.
+fn told(name: &str) -> Told {
+    Told {
+        range: SOUGHT.contains(&name) || NARROWING.contains(&name),
+        filter: SOUGHT.contains(&name),
+    }
 }
 
 /// Row numbers by hour since the epoch (`None`: no time known), in order of time within each.
@@ -114,22 +156,21 @@ fn folder(hour: Option<i64>) -> String {
 }
 
 fn properties() -> anyhow::Result<WriterProperties> {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
-        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(level()?));
     for field in parts::file_schema().fields() {
-        let (column, name) = (ColumnPath::from(field.name().as_str()), field.name().as_str());
+        let column = ColumnPath::from(field.name().as_str());
         properties = match field.data_type() {
             DataType::Int64 | DataType::Timestamp(..) => properties
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED),
-            _ if SOUGHT.contains(&name) => properties.set_column_bloom_filter_enabled(column, true),
-            _ if NARROWING.contains(&name) => properties,
             _ => properties.set_column_statistics_enabled(column, EnabledStatistics::None),
         };
     }
     Ok(properties.build())
+}
+
+fn level() -> anyhow::Result<ZstdLevel> {
+    Ok(ZstdLevel::try_new(ZSTD_LEVEL)?)
 }
 
 const HOUR_NS: i64 = 3_600_000_000_000;
@@ -140,9 +181,6 @@ const MAX_HOURS: usize = 48;
 
 /// Rows of a row group: small enough that a search by time or principal skips most of an hour.
 const ROW_GROUP_ROWS: usize = 32 * 1024;
-
-/// Distinct values of a column and row group: some ten thousand sessions. Beyond it, each row spells its value out.
-const DICTIONARY_BYTES: usize = 8 << 20;
 
 /// Parquet's usual trade of time for space.
 const ZSTD_LEVEL: i32 = 3;
