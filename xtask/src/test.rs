@@ -21,7 +21,7 @@ struct Check {
     run: fn() -> anyhow::Result<()>,
 }
 
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     Check {
         name: "formatting",
         run: formatting,
@@ -69,6 +69,10 @@ const CHECKS: [Check; 14] = [
     Check {
         name: "truth --suite meaning",
         run: meaning,
+    },
+    Check {
+        name: "truth --suite volume",
+        run: || suite(&["volume", "--json"]),
     },
     Check {
         name: "truth --suite pooler",
