@@ -240,7 +240,7 @@ pub struct Query {
     pub outcome: Outcome,
     /// The server's command tag.
     pub tag: Option<Tag>,
-    /// Rows returned.
+    /// Rows returned; copied ones by the tag.
     pub rows: u64,
     /// Rows changed, by the tag.
     pub rows_affected: Option<u64>,

@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use pg_wire::{Exchange, ExchangeKind, Outcome, Param, Params, Phase, StatementResult};
-use sql_meaning::{Backslash, Statement};
+use sql_meaning::{Backslash, Class, Statement};
 
 use crate::{
     assertions::Words,
@@ -274,15 +274,15 @@ fn query(
         Outcome::Ok | Outcome::Suspended | Outcome::EmptyQuery
     );
     let tag = result.tag.as_deref().filter(|_| done);
-    // COPY's tag does not say which way; the text does.
-    let writes = statement
-        .as_ref()
-        .is_some_and(|statement| statement.class == sql_meaning::Class::Write);
+    // COPY's tag does not say which way; the text does. Rows that the server writes to a file of its own go to no client.
+    let class = statement.as_ref().map(|statement| statement.class);
     let copied = tag
-        .filter(|tag| writes && tag.starts_with("COPY "))
+        .filter(|tag| tag.starts_with("COPY "))
         .and_then(sql_meaning::rows_in_tag);
+    let taken = copied.filter(|_| class == Some(Class::Write));
+    let sent = copied.filter(|_| class == Some(Class::Read) && result.copy_bytes.is_some());
     let statement_is_cut = statement.as_ref().is_some_and(|statement| !statement.whole);
-    let rows_affected = tag.and_then(sql_meaning::rows_affected).or(copied);
+    let rows_affected = tag.and_then(sql_meaning::rows_affected).or(taken);
     Box::new(Query {
         number: 0,
         asserted: None,
@@ -308,7 +308,7 @@ fn query(
         phase: result.phase,
         outcome: result.outcome,
         tag: result.tag.clone(),
-        rows: result.rows,
+        rows: sent.unwrap_or(result.rows),
         rows_affected,
         bytes_in: result.bytes_in,
         bytes_out: result.bytes_out,
@@ -346,12 +346,14 @@ fn touched(watch: &mut Watch, query: &Query, given: &Given<'_>) -> Option<Box<To
         (Some(_), Some(own)) => own.objects.len(),
         _ => 0,
     };
+    let command = query.statement.as_ref().map(|own| own.command.as_str());
     watch.touched(
         statement,
         &Asked {
             statement,
             text,
             params,
+            is_kept_for_later: matches!(command, Some("PREPARE" | "DECLARE CURSOR")),
             executes,
             result: given.result,
             phase: query.phase,

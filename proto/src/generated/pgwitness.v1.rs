@@ -684,7 +684,7 @@ pub struct Result {
     pub phase: i32,
     #[prost(enumeration = "Outcome", tag = "2")]
     pub outcome: i32,
-    /// Rows returned to the client, counted on the wire.
+    /// Rows returned to the client, counted on the wire; of COPY TO STDOUT by the command tag.
     #[prost(uint64, optional, tag = "3")]
     pub rows: ::core::option::Option<u64>,
     /// Rows that the command tag says it changed.
