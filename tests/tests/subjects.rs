@@ -1,7 +1,8 @@
 //! One value, one token: whichever way a value comes to a real server or back from it.
 //!
 //! For each common type a table with one row. Its value is looked for by several spellings, as a parameter in text and in
-//! binary, and comes back in text and in binary; all of them have to be told by one token, the server agreeing that each
+//! binary, through a statement that was prepared in SQL, and by COPY in each of its formats; and it comes back in
+//! text, in binary and by COPY: all of them have to be told by one token, the server agreeing that each
 //! names that row. What the server does not take for equal is asked, too, and has to have another.
 //!
 //! Needs root, for eBPF; is skipped without it, and says so.
@@ -28,13 +29,23 @@ use pgwitness_tests::{
 };
 use serde_json::Value;
 
-/// A type, the function that sends it in binary, the value, other spellings of it, and what is another value.
+/// A type, the function that sends it in binary, the value, other spellings of it, what is another value, and whether the binary
+/// form of the value is that of no other type of the family: copied data does not say of which type it is.
 struct Kind {
     name: &'static str,
     send: &'static str,
     value: &'static str,
     spellings: &'static [&'static str],
     other: &'static str,
+    is_plain: bool,
+}
+
+impl Kind {
+    /// The spellings that are no more than a literal: what any other expression comes to is in no text.
+    fn literals(&self) -> impl Iterator<Item = &&'static str> {
+        let is_cast = |spelling: &&&str| spelling.contains("::") || spelling.starts_with("DATE");
+        self.spellings.iter().filter(move |spelling| !is_cast(spelling))
+    }
 }
 
 const KINDS: &[Kind] = &[
@@ -44,6 +55,7 @@ const KINDS: &[Kind] = &[
         value: "42",
         spellings: &["'42'", "' 042 '", "42", "+42", "'42'::smallint", "42.0::numeric"],
         other: "43",
+        is_plain: true,
     },
     Kind {
         name: "integer",
@@ -51,6 +63,7 @@ const KINDS: &[Kind] = &[
         value: "-42",
         spellings: &["'-42'", "-42", "-042", "'-42'::bigint"],
         other: "42",
+        is_plain: false,
     },
     Kind {
         name: "bigint",
@@ -58,6 +71,7 @@ const KINDS: &[Kind] = &[
         value: "9007199254740993",
         spellings: &["'9007199254740993'", "9007199254740993", "+9007199254740993"],
         other: "9007199254740992",
+        is_plain: true,
     },
     Kind {
         name: "numeric",
@@ -65,6 +79,7 @@ const KINDS: &[Kind] = &[
         value: "1234567.50",
         spellings: &["1234567.5", "'1234567.500'", "12345675e-1", "'+1.2345675e6'"],
         other: "-1234567.50",
+        is_plain: true,
     },
     Kind {
         name: "text",
@@ -72,6 +87,7 @@ const KINDS: &[Kind] = &[
         value: "it's jürgen",
         spellings: &["'it''s jürgen'", "$q$it's jürgen$q$", "E'it\\'s j\\u00fcrgen'"],
         other: "it's jürgen ",
+        is_plain: true,
     },
     Kind {
         name: "varchar(40)",
@@ -83,6 +99,7 @@ const KINDS: &[Kind] = &[
             "E'jane\\x40example.com'",
         ],
         other: "Jane@example.com",
+        is_plain: true,
     },
     Kind {
         name: "char(12)",
@@ -90,6 +107,7 @@ const KINDS: &[Kind] = &[
         value: "A-17",
         spellings: &["'A-17'", "'A-17    '"],
         other: " A-17",
+        is_plain: false,
     },
     Kind {
         name: "uuid",
@@ -101,6 +119,7 @@ const KINDS: &[Kind] = &[
             "'a0eebc999c0b4ef8bb6d6bb9bd380a11'::uuid",
         ],
         other: "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12",
+        is_plain: true,
     },
     Kind {
         name: "boolean",
@@ -108,6 +127,7 @@ const KINDS: &[Kind] = &[
         value: "true",
         spellings: &["'t'", "'yes'", "'ON'", "'1'"],
         other: "false",
+        is_plain: false,
     },
     Kind {
         name: "date",
@@ -121,6 +141,7 @@ const KINDS: &[Kind] = &[
             "'2024-02-29'::timestamp",
         ],
         other: "2024-03-01",
+        is_plain: false,
     },
     Kind {
         name: "time",
@@ -128,6 +149,7 @@ const KINDS: &[Kind] = &[
         value: "14:30:05.5",
         spellings: &["'14:30:05.5'", "'14:30:05.500000'"],
         other: "14:30:05",
+        is_plain: false,
     },
     Kind {
         name: "timestamp",
@@ -139,6 +161,7 @@ const KINDS: &[Kind] = &[
             "'19991231 23:59:59.25'",
         ],
         other: "1999-12-31 23:59:59",
+        is_plain: false,
     },
     Kind {
         name: "timestamptz",
@@ -151,6 +174,7 @@ const KINDS: &[Kind] = &[
             "'2024-07-01 05:00-0700'",
         ],
         other: "2024-07-01 12:00:01+00",
+        is_plain: false,
     },
     Kind {
         name: "bytea",
@@ -163,6 +187,7 @@ const KINDS: &[Kind] = &[
             "E'\\\\x00ff5c27'",
         ],
         other: "\\x00ff5c",
+        is_plain: false,
     },
     Kind {
         name: "inet",
@@ -170,6 +195,7 @@ const KINDS: &[Kind] = &[
         value: "2001:db8::1",
         spellings: &["'2001:DB8:0::1'", "'2001:db8::1/128'"],
         other: "2001:db8::1/64",
+        is_plain: true,
     },
 ];
 
@@ -230,6 +256,15 @@ async fn one_value_has_one_token() {
         client.bound(&select, 0, (false, kind.value.as_bytes()), false);
         client.bound(&select, *oid, (false, kind.value.as_bytes()), false);
         client.bound(&select, *oid, (true, binary), false);
+        client.query(&format!(
+            "PREPARE of_{table} AS SELECT n FROM {table} WHERE v = $1"
+        ));
+        for literal in kind.literals() {
+            client.query(&format!("EXECUTE of_{table}({literal}) -- spelling"));
+        }
+        client.query(&format!("COPY {table} (v) TO STDOUT"));
+        client.query(&format!("COPY (SELECT n, v FROM {table}) TO STDOUT (FORMAT csv)"));
+        client.query(&format!("COPY {table} (n, v) TO STDOUT (FORMAT binary)"));
         client.query(&format!("SELECT v FROM {table} WHERE n = 1"));
         client.bound(
             &format!("SELECT v, n FROM {table} WHERE n = $1"),
@@ -244,6 +279,12 @@ async fn one_value_has_one_token() {
             *oid,
             (true, binary),
             false,
+        );
+        let line = format!("{}\t5\n", kind.value.replace('\\', "\\\\"));
+        client.copy(&format!("COPY {table} (v, n) FROM STDIN"), line.as_bytes());
+        client.copy(
+            &format!("COPY {table} (n, v) FROM STDIN (FORMAT binary)"),
+            &binary_row(&[&6_u32.to_be_bytes(), binary]),
         );
         client.query(&format!("DELETE FROM {table} WHERE n > 1 RETURNING v"));
         let other = kind.other.replace('\'', "''");
@@ -276,7 +317,7 @@ async fn one_value_has_one_token() {
             .collect();
         assert_eq!(
             of_table.len(),
-            kind.spellings.len() + 9,
+            kind.spellings.len() + kind.literals().count() + 14,
             "{}: {of_table:?}",
             kind.name
         );
@@ -289,6 +330,16 @@ async fn one_value_has_one_token() {
         );
         for (event, subject) in named {
             let what = format!("{}: {event}", kind.name);
+            let text = event["statement"]["text"].as_str().unwrap();
+            let is_copied = text.starts_with("COPY") && text.contains("binary");
+            if is_copied && !kind.is_plain {
+                assert_eq!(
+                    (subject.get("tokens"), &subject["complete"]),
+                    (None, &false.into()),
+                    "{what}"
+                );
+                continue;
+            }
             assert_eq!(subject["tokens"], serde_json::json!([token]), "{what}");
             assert_eq!(subject["complete"], true, "{what}");
             assert_eq!(subject["key"], "test", "{what}");
@@ -297,7 +348,7 @@ async fn one_value_has_one_token() {
                 .as_u64()
                 .or(event["result"]["rows"].as_u64());
             let deletes = event["meaning"]["command"] == "DELETE";
-            assert_eq!(rows, Some(if deletes { 2 } else { 1 }), "{what}");
+            assert_eq!(rows, Some(if deletes { 4 } else { 1 }), "{what}");
         }
         let (event, subject) = last;
         assert_ne!(
@@ -326,6 +377,18 @@ async fn one_value_has_one_token() {
             kind.name
         );
     }
+}
+
+/// A row in binary COPY format, with what stands before and behind all rows.
+fn binary_row(values: &[&[u8]]) -> Vec<u8> {
+    let mut rows = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+    rows.extend((values.len() as u16).to_be_bytes());
+    for value in values {
+        rows.extend((value.len() as u32).to_be_bytes());
+        rows.extend(*value);
+    }
+    rows.extend(u16::MAX.to_be_bytes());
+    rows
 }
 
 /// A client that says in which format a value is sent and comes back.
@@ -382,7 +445,22 @@ impl Client {
         self.until_ready(sql);
     }
 
+    /// Rows from here, for a statement that takes them.
+    fn copy(&mut self, sql: &str, rows: &[u8]) {
+        self.stream
+            .write_all(&message(b'Q', &[sql.as_bytes(), b"\0"]))
+            .unwrap();
+        self.until(b'G', sql);
+        let all = [message(b'd', &[rows]), message(b'c', &[])];
+        self.stream.write_all(&all.concat()).unwrap();
+        self.until_ready(sql);
+    }
+
     fn until_ready(&mut self, what: &str) {
+        self.until(b'Z', what);
+    }
+
+    fn until(&mut self, awaited: u8, what: &str) {
         loop {
             let mut head = [0; 5];
             self.stream.read_exact(&mut head).unwrap();
@@ -391,7 +469,7 @@ impl Client {
             self.stream.read_exact(&mut body).unwrap();
             match head[0] {
                 b'E' => panic!("{what}: {}", String::from_utf8_lossy(&body)),
-                b'Z' => return,
+                kind if kind == awaited => return,
                 _ => {}
             }
         }

@@ -112,6 +112,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) text: Option<&'a [u8]>,
     /// What was bound to it.
     pub(crate) params: &'a [Param],
+    /// It does not run yet: what PREPARE and DECLARE keep touches records when EXECUTE and FETCH come.
+    pub(crate) is_kept_for_later: bool,
     /// The text of the EXECUTE that gives it its parameters.
     pub(crate) executes: Option<&'a [u8]>,
     pub(crate) result: &'a StatementResult,
@@ -287,9 +289,10 @@ impl Watch {
         }
         complete |= returned::add(of, asked, &mut gathered);
         let Gathered { tokens, sources, .. } = gathered;
-        // What failed before it ran touched nothing but what it tried.
-        let ran =
-            !matches!(asked.phase, Phase::Parse | Phase::Bind) && asked.result.outcome != Outcome::Error;
+        // What failed before it ran touched nothing but what it tried; what is kept for later is told when it runs.
+        let ran = !matches!(asked.phase, Phase::Parse | Phase::Bind)
+            && asked.result.outcome != Outcome::Error
+            && !asked.is_kept_for_later;
         // And what surely touched no record needs no word.
         if tokens.is_empty() && (complete || !ran) {
             return None;

@@ -372,6 +372,11 @@ fn cursors_and_prepared_statements_of_sql_are_followed_to_their_text() {
     ]);
     let queries = host.queries();
     assert_eq!(said(&queries[1]).0, tokens(&[1, 2]));
+    // What is only kept for later touched nobody yet.
+    for kept in [&queries[0], &queries[2]] {
+        let subjects = kept.touched.as_ref().map_or(0, |touched| touched.subjects.len());
+        assert_eq!(subjects, 0, "{kept:?}");
+    }
     assert_eq!(said(&queries[3]), (tokens(&[42]), true, vec!["predicate"]));
 }
 
@@ -571,6 +576,18 @@ fn copied_data_names_records() {
 }
 
 /// Data that came before anybody knew what is wanted of it, and data with a gap, is nobody's.
+/// Whichever way they go, and not those of a file that the server writes itself.
+#[test]
+fn copied_rows_are_counted() {
+    let counted = |query: &Query| (query.rows, query.rows_affected);
+    let taken = copied("COPY customers (id) FROM STDIN", &[b"1\n2\n"], "COPY 2");
+    assert_eq!(counted(&taken), (0, Some(2)));
+    let sent = copied("COPY customers (id) TO STDOUT", &[b"1\n", b"2\n"], "COPY 2");
+    assert_eq!(counted(&sent), (2, None));
+    let kept = asked("COPY customers (id) TO '/tmp/customers'", None, "COPY 2");
+    assert_eq!(counted(&kept), (0, None));
+}
+
 #[test]
 fn copied_data_that_was_not_seen_from_its_beginning_names_nobody() {
     let mut host = host(Redaction::Literals);
