@@ -121,6 +121,10 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::ConfigChange(_) => "config_change",
         Body::LogRestored(_) => "log_restored",
         Body::Alarm(_) => "alarm",
+        Body::Erasure(_) => "erasure",
+        Body::Hold(_) => "hold",
+        Body::Retention(_) => "retention",
+        Body::Inquiry(_) => "access",
     }
 }
 
@@ -316,6 +320,13 @@ fn stream(f: &mut Fields<'_>, s: &v1::StreamRange) {
     f.optional("client_to", s.client_to);
 }
 
+fn erased_batch(f: &mut Fields<'_>, of: &v1::ErasedBatch) {
+    f.always("entry", &of.entry);
+    f.text("former_digest", &hex::encode(&of.former_digest));
+    f.text("digest", &hex::encode(&of.digest));
+    f.always("places", &of.places);
+}
+
 /// The body of every kind but `query`.
 fn detail(f: &mut Fields<'_>, body: &Body) {
     match body {
@@ -412,6 +423,42 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.text("agent", &alarm.agent_id);
             f.text("detail", &alarm.detail);
             f.always("times", &alarm.times);
+        }
+        Body::Erasure(of) => {
+            f.text("reason", &of.reason);
+            f.text("by", &of.by);
+            f.text("selected_by", &of.selected_by);
+            f.always("events", &of.events);
+            f.list("batches", &of.batches, erased_batch);
+        }
+        Body::Hold(hold) => {
+            f.text("id", &hold.id);
+            f.text("reason", &hold.reason);
+            f.text("by", &hold.by);
+            f.text("object", &hold.object);
+            f.text("principal", &hold.principal);
+            f.time("since", hold.since_ns);
+            f.time("until", hold.until_ns);
+            f.always("released", &hold.released);
+        }
+        Body::Retention(of) => {
+            f.text("reason", &of.reason);
+            f.text("by", &of.by);
+            f.always("first_entry", &of.first_entry);
+            f.always("end_entry", &of.end_entry);
+            f.always("events", &of.events);
+            f.text("root", &hex::encode(&of.root));
+            f.time("before", of.before_ns);
+        }
+        Body::Inquiry(of) => {
+            f.text("who", &of.who);
+            f.text("address", &of.address);
+            f.text("purpose", &of.purpose);
+            f.text("kind", &of.kind);
+            f.text("question", &of.question);
+            f.always("rows", &of.rows);
+            f.optional("failed", of.failed.then_some(true));
+            f.number("times", of.times);
         }
         Body::Transaction(t) => {
             f.number("seq", t.seq);

@@ -203,6 +203,6 @@ fn signed_bytes(header: &[u8]) -> Vec<u8> {
     clippy::expect_used,
     reason = "the buffer is as large as zstd's own bound, its only way to fail"
 )]
-fn compress(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn compress(payload: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(payload, COMPRESSION_LEVEL).expect("zstd's bound holds")
 }

@@ -138,6 +138,7 @@ mod tests {
             salt_seed: Bytes::from_static(&[9; 32]),
             events: vec![Bytes::from_static(b"one piece"), Bytes::new()],
             definitions: vec![Bytes::from_static(&[7; 300]), Bytes::from_static(b"two")],
+            remains: None,
         };
         assert_eq!(contents.payload(&[9; 32]), payload.encode_to_vec());
         assert_eq!((contents.len(), contents.counts()), (2, (2, 2)));

@@ -11,6 +11,7 @@ mod chain;
 mod checkpoint;
 mod contents;
 mod cosignature;
+mod erasure;
 mod merkle;
 mod open;
 mod path;
@@ -24,10 +25,12 @@ pub use chain::{ChainBreak, Tip};
 pub use checkpoint::{Checkpoint, CheckpointError, ORIGIN_PREFIX, verifier_key};
 pub use contents::Contents;
 pub use cosignature::{Cosigned, WitnessKey, cosign};
+pub use erasure::{check_erased, erase};
 pub use merkle::{Frontier, leaf_hash, node_hash};
 pub use open::{
     BatchError, Disclosed, Limits, MAX_EVENTS, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_UNPACKED_BYTES,
-    OpenedBatch, Seal, check_leaves, check_seal, disclose, is_agent_id, open,
+    OpenedBatch, Seal, check_header, check_leaves, check_seal, disclose, is_agent_id, is_as_sealed, open,
+    open_kept,
 };
 pub use path::{MAX_PATH, consistency, inclusion, inclusion_among, is_consistent, root_by};
-pub use tile::{EntryTooLong, MAX_ENTRY_BYTES, NodePlace, TILE_WIDTH, Tile, Tiling};
+pub use tile::{EntryTooLong, MAX_ENTRY_BYTES, NodePlace, TILE_WIDTH, Tile, Tiling, bundle_path};

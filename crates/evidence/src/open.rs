@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::{
     batch::{self, Hash, SALT_BYTES},
     canonical,
+    erasure::{Leaves, check_erased},
     path::inclusion_among,
 };
 
@@ -72,12 +73,32 @@ pub struct Seal {
 pub struct OpenedBatch {
     /// What was signed.
     pub header: BatchHeader,
-    /// The encoded events, as the agent hashed them.
+    /// The encoded events, as the agent hashed them; empty where they were erased.
     pub events: Vec<Bytes>,
-    /// The encoded definitions that they name by their places.
+    /// The encoded definitions that they name by their places; empty where they were erased.
     pub definitions: Vec<Bytes>,
+    /// Places of what was erased, ascending: events, and definitions counted on behind them.
+    pub erased: Vec<u32>,
     /// What the next header must name.
     pub header_hash: Hash,
+}
+
+impl OpenedBatch {
+    /// Whether the event at this place was erased.
+    #[must_use]
+    pub fn is_event_erased(&self, place: usize) -> bool {
+        place < self.events.len() && self.is_erased(place)
+    }
+
+    /// The same of a definition.
+    #[must_use]
+    pub fn is_definition_erased(&self, place: usize) -> bool {
+        self.is_erased(self.events.len().saturating_add(place))
+    }
+
+    fn is_erased(&self, place: usize) -> bool {
+        u32::try_from(place).is_ok_and(|place| self.erased.binary_search(&place).is_ok())
+    }
 }
 
 /// Why a batch does not hold.
@@ -124,6 +145,9 @@ pub enum BatchError {
     /// An event, a definition or a salt is not the one that was signed.
     #[error("the events' root is not the header's")]
     Root,
+    /// What is asked for is not there any more.
+    #[error("it was erased: nothing but the hash of its leaf is left")]
+    Erased,
 }
 
 /// Checks everything: the seal, then the leaves.
@@ -131,8 +155,37 @@ pub fn open(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> Result<
     check_leaves(batch, check_seal(batch, key, limits)?, limits)
 }
 
+/// The same of a batch that a log has kept, and that may have lost events since: its header is as it was signed, and what is left
+/// are leaves of its root. Whether the log says that they had to go, its reader asks.
+pub fn open_kept(
+    batch: &SignedBatch,
+    key: &VerifyingKey,
+    limits: &Limits,
+) -> Result<OpenedBatch, BatchError> {
+    let seal = check_header(batch, key, limits)?;
+    match is_as_sealed(batch, &seal.header) {
+        true => check_leaves(batch, seal, limits),
+        false => check_erased(batch, seal, limits),
+    }
+}
+
 /// Checks sizes, signature, the header's form and the payload's digest. Costs one signature and one hash.
 pub fn check_seal(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> Result<Seal, BatchError> {
+    let seal = check_header(batch, key, limits)?;
+    match is_as_sealed(batch, &seal.header) {
+        true => Ok(seal),
+        false => Err(BatchError::Digest),
+    }
+}
+
+/// Whether the payload is the one that the header was signed with.
+#[must_use]
+pub fn is_as_sealed(batch: &SignedBatch, header: &BatchHeader) -> bool {
+    Sha256::digest(&batch.payload).as_slice() == header.payload_digest
+}
+
+/// Checks sizes, signature, and the header's form.
+pub fn check_header(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> Result<Seal, BatchError> {
     cap(
         "the header",
         batch.header.len() as u64,
@@ -156,9 +209,6 @@ pub fn check_seal(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> R
             "the agent id is not 1 to 64 characters of [a-z0-9.-]",
         ));
     }
-    if Sha256::digest(&batch.payload).as_slice() != header.payload_digest {
-        return Err(BatchError::Digest);
-    }
     Ok(Seal {
         header_hash: batch::header_hash(&batch.header),
         header,
@@ -167,19 +217,22 @@ pub fn check_seal(batch: &SignedBatch, key: &VerifyingKey, limits: &Limits) -> R
 
 /// Unpacks the payload of a batch whose seal holds and checks every event and definition against the header's root.
 pub fn check_leaves(batch: &SignedBatch, seal: Seal, limits: &Limits) -> Result<OpenedBatch, BatchError> {
-    let Seal { header, header_hash } = seal;
+    let header = &seal.header;
     cap("the event count", header.event_count.into(), limits.events.into())?;
     cap(
         "the definition count",
         header.definition_count.into(),
         limits.events.into(),
     )?;
-    let payload = unpack(&batch.payload, limits.unpacked_bytes)?;
-    let payload =
-        BatchPayload::decode(Bytes::from(payload)).map_err(|_| BatchError::Payload("not a BatchPayload"))?;
-    if payload.salt_seed.len() != 32 {
-        return Err(BatchError::Payload("the salt seed is not 32 bytes"));
+    let leaves = Leaves::unpack(&batch.payload, limits)?;
+    if !leaves.erased().is_empty() {
+        return Err(BatchError::Payload("its agent kept leaves back"));
     }
+    leaves.opened(seal)
+}
+
+/// Whether a payload holds as many messages as its header says.
+pub(crate) fn check_counts(header: &BatchHeader, payload: &BatchPayload) -> Result<(), BatchError> {
     let found = payload.events.len() as u64;
     if found != u64::from(header.event_count) {
         return Err(BatchError::EventCount {
@@ -194,16 +247,7 @@ pub fn check_leaves(batch: &SignedBatch, seal: Seal, limits: &Limits) -> Result<
             found,
         });
     }
-    let leaves = payload.events.iter().chain(&payload.definitions);
-    if batch::root(&payload.salt_seed, leaves.map(AsRef::as_ref)).as_slice() != header.events_root {
-        return Err(BatchError::Root);
-    }
-    Ok(OpenedBatch {
-        header,
-        events: payload.events,
-        definitions: payload.definitions,
-        header_hash,
-    })
+    Ok(())
 }
 
 /// One leaf of a batch, with what shows that it is one: nothing is told of the others but hashes.
@@ -219,22 +263,19 @@ pub struct Disclosed {
 
 /// The leaves at these places of a batch, which was checked: events first, definitions counted on behind them.
 pub fn disclose(batch: &SignedBatch, places: &[u32], limits: &Limits) -> Result<Vec<Disclosed>, BatchError> {
-    let payload = unpack(&batch.payload, limits.unpacked_bytes)?;
-    let payload =
-        BatchPayload::decode(Bytes::from(payload)).map_err(|_| BatchError::Payload("not a BatchPayload"))?;
-    let messages: Vec<&Bytes> = payload.events.iter().chain(&payload.definitions).collect();
-    let leaf =
-        |(place, message): (u32, &&Bytes)| batch::leaf(&batch::salt(&payload.salt_seed, place), message);
-    let leaves: Vec<Hash> = (0..).zip(&messages).map(leaf).collect();
+    let leaves = Leaves::unpack(&batch.payload, limits)?;
+    let each = leaves.each();
+    let hashes: Vec<Hash> = each.iter().map(|(hash, _)| *hash).collect();
     let disclosed = places.iter().map(|place| {
         let at = usize::try_from(*place).unwrap_or(usize::MAX);
-        let message = messages
-            .get(at)
+        let (message, (_, salt)) = leaves
+            .message(*place)
+            .zip(each.get(at))
             .ok_or(BatchError::Payload("it has no such place"))?;
         Ok(Disclosed {
-            message: (*message).clone(),
-            salt: batch::salt(&payload.salt_seed, *place),
-            path: inclusion_among(&leaves, at),
+            message: message.clone(),
+            salt: salt.ok_or(BatchError::Erased)?,
+            path: inclusion_among(&hashes, at),
         })
     });
     disclosed.collect()
@@ -249,7 +290,7 @@ pub fn is_agent_id(id: &str) -> bool {
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
 }
 
-fn unpack(payload: &[u8], cap_bytes: u64) -> Result<Vec<u8>, BatchError> {
+pub(crate) fn unpack(payload: &[u8], cap_bytes: u64) -> Result<Vec<u8>, BatchError> {
     const NOT_ZSTD: BatchError = BatchError::Payload("not a zstd frame");
     let mut decoder = zstd::stream::read::Decoder::with_buffer(payload).map_err(|_| NOT_ZSTD)?;
     decoder.window_log_max(MAX_WINDOW_LOG).map_err(|_| NOT_ZSTD)?;

@@ -196,6 +196,12 @@ impl Tiling {
     }
 }
 
+/// Path of the full bundle with entries `256 * n` to `256 * n + 255`.
+#[must_use]
+pub fn bundle_path(n: u64) -> String {
+    base(ENTRIES, n)
+}
+
 const ENTRIES: &str = "tile/entries";
 
 fn path(base: &str, width: usize) -> String {

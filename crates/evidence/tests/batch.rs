@@ -270,7 +270,7 @@ proptest! {
         let raw = SignedBatch { header: header.clone().into(), signature: signature.into(), payload: payload.clone().into() };
         prop_assert!(check(&raw).is_err());
         prop_assert!(check(&signed(&batch, header)).is_err());
-        let inner = BatchPayload { salt_seed: payload.clone().into(), events: vec![payload.clone().into()], definitions: vec![payload.clone().into()] };
+        let inner = BatchPayload { salt_seed: payload.clone().into(), events: vec![payload.clone().into()], definitions: vec![payload.clone().into()], remains: None };
         let framed = zstd::bulk::compress(&inner.encode_to_vec(), 1).unwrap();
         prop_assert!(check(&with_payload(&batch, framed)).is_err());
         prop_assert!(check(&with_payload(&batch, payload)).is_err());

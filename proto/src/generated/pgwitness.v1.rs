@@ -265,7 +265,7 @@ pub struct Event {
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -317,6 +317,14 @@ pub mod event {
         Alarm(super::Alarm),
         #[prost(message, tag = "41")]
         LogRestored(super::LogRestored),
+        #[prost(message, tag = "42")]
+        Erasure(super::Erasure),
+        #[prost(message, tag = "43")]
+        Hold(super::Hold),
+        #[prost(message, tag = "44")]
+        Retention(super::Retention),
+        #[prost(message, tag = "45")]
+        Inquiry(super::Inquiry),
     }
 }
 /// What several events of a batch say alike, said once.
@@ -858,6 +866,114 @@ pub struct Alarm {
     pub detail: ::prost::alloc::string::String,
     /// How often, since it was told last.
     #[prost(uint64, tag = "4")]
+    pub times: u64,
+}
+/// A collector's word: events were erased. It is durable before the first of them goes; a start finishes what a crash cut short.
+/// What they were selected by is not said: it could be what had to go.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Erasure {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who asked for it: the login, by the kernel's word.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// "event", "record", "principal" or "before".
+    #[prost(string, tag = "3")]
+    pub selected_by: ::prost::alloc::string::String,
+    /// How many events.
+    #[prost(uint64, tag = "4")]
+    pub events: u64,
+    /// Ascending.
+    #[prost(message, repeated, tag = "5")]
+    pub batches: ::prost::alloc::vec::Vec<ErasedBatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ErasedBatch {
+    /// The batch's entry in the log.
+    #[prost(uint64, tag = "1")]
+    pub entry: u64,
+    /// SHA-256 of SignedBatch.payload before and after.
+    #[prost(bytes = "vec", tag = "2")]
+    pub former_digest: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// The leaves that were erased by this, ascending: events, and definitions counted on behind them.
+    #[prost(uint32, repeated, tag = "4")]
+    pub places: ::prost::alloc::vec::Vec<u32>,
+}
+/// A collector's word: events that all of this fits are neither erased nor removed until that is taken back. Said again with each
+/// `retention`, which may remove the event that said it first.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hold {
+    /// Unique in the log.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub by: ::prost::alloc::string::String,
+    /// Absent: any. As statements name it, or the classification.
+    #[prost(string, tag = "4")]
+    pub object: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub principal: ::prost::alloc::string::String,
+    /// Of `ts_start_ns`: from then on, and up to then. 0: no bound.
+    #[prost(uint64, tag = "6")]
+    pub since_ns: u64,
+    #[prost(uint64, tag = "7")]
+    pub until_ns: u64,
+    /// It holds no longer.
+    #[prost(bool, tag = "8")]
+    pub released: bool,
+}
+/// A collector's word: the payloads of the log's first entries were removed, with all events in them. Headers and tree stay.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Retention {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// As in Erasure; "policy": nobody did, the configuration says so.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// Of these, the first that this removed, and the first that stays: all before that are gone.
+    #[prost(uint64, tag = "3")]
+    pub first_entry: u64,
+    #[prost(uint64, tag = "4")]
+    pub end_entry: u64,
+    /// Events in what this removed.
+    #[prost(uint64, tag = "5")]
+    pub events: u64,
+    /// Root of the tree over the entries before `end_entry`.
+    #[prost(bytes = "vec", tag = "6")]
+    pub root: ::prost::alloc::vec::Vec<u8>,
+    /// Everything in them had ended by then.
+    #[prost(uint64, tag = "7")]
+    pub before_ns: u64,
+}
+/// A collector's word: somebody asked. `ts_start_ns` is when, `ts_end_ns` when it was answered.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Inquiry {
+    /// As far as it is known: "local" (whoever reached the loopback address), or a name.
+    #[prost(string, tag = "1")]
+    pub who: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// Why, by their own word.
+    #[prost(string, tag = "3")]
+    pub purpose: ::prost::alloc::string::String,
+    /// "query", "events", "principals", "overview", "subjects", "who", "live", "live_end".
+    #[prost(string, tag = "4")]
+    pub kind: ::prost::alloc::string::String,
+    /// What was asked: the SQL text, or the parameters.
+    #[prost(string, tag = "5")]
+    pub question: ::prost::alloc::string::String,
+    /// How many rows they were shown.
+    #[prost(uint64, tag = "6")]
+    pub rows: u64,
+    /// It was refused, or failed.
+    #[prost(bool, tag = "7")]
+    pub failed: bool,
+    /// More questions of this sort, which were too many to be told one by one.
+    #[prost(uint64, tag = "8")]
     pub times: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1581,15 +1697,31 @@ pub struct BatchHeader {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchPayload {
-    /// 32 random bytes, from which each leaf's salt is derived.
+    /// 32 random bytes, from which each leaf's salt is derived. Empty where something was erased: it would give those salts away.
     #[prost(bytes = "bytes", tag = "1")]
     pub salt_seed: ::prost::bytes::Bytes,
-    /// Encoded Events, as the agent hashed them. Their numbers follow from their places.
+    /// Encoded Events, as the agent hashed them. Their numbers follow from their places. An erased one is empty.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub events: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// Encoded Definitions, which events name by their places.
+    /// Encoded Definitions, which events name by their places. An erased one is empty.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub definitions: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Only in a log, and only where something was erased; no agent sends it.
+    #[prost(message, optional, tag = "20")]
+    pub remains: ::core::option::Option<Remains>,
+}
+/// What holds the leaves of a batch together when some of them were erased.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Remains {
+    /// Places of the erased leaves, ascending: events, and definitions counted on behind them.
+    #[prost(uint32, repeated, tag = "1")]
+    pub erased: ::prost::alloc::vec::Vec<u32>,
+    /// Their hashes, 32 bytes each, in the same order.
+    #[prost(bytes = "vec", tag = "2")]
+    pub leaves: ::prost::alloc::vec::Vec<u8>,
+    /// The salts of all other leaves, 16 bytes each, in the order of their places.
+    #[prost(bytes = "vec", tag = "3")]
+    pub salts: ::prost::alloc::vec::Vec<u8>,
 }
 /// Generated client implementations.
 pub mod delivery_client {

@@ -429,3 +429,65 @@ fn a_restored_log_names_the_one_that_it_was_made_of() {
         (&"pgwitness/old".into(), &7.into(), &"01".repeat(32).into())
     );
 }
+
+#[test]
+fn an_erasure_says_which_leaves_of_which_payloads_went() {
+    let erasure = v1::Erasure {
+        reason: "article 17".into(),
+        by: "root".into(),
+        selected_by: "event".into(),
+        events: 1,
+        batches: vec![v1::ErasedBatch {
+            entry: 0,
+            former_digest: vec![1; 32],
+            digest: vec![2; 32],
+            places: vec![0, 4],
+        }],
+    };
+    let json = event(
+        "collector-x",
+        &v1::Event {
+            body: Some(Body::Erasure(erasure)),
+            ..Default::default()
+        },
+    );
+    assert_eq!(json["kind"], "erasure");
+    let batch = serde_json::json!({"entry": 0, "former_digest": "01".repeat(32), "digest": "02".repeat(32), "places": [0, 4]});
+    assert_eq!(json["erasure"]["batches"], serde_json::json!([batch]));
+    assert_eq!(json["erasure"]["events"], 1);
+}
+
+#[test]
+fn a_hold_and_a_retention_say_what_they_are_of() {
+    let of = |body| {
+        event(
+            "collector-x",
+            &v1::Event {
+                body: Some(body),
+                ..Default::default()
+            },
+        )
+    };
+    let hold = of(Body::Hold(v1::Hold {
+        id: "h1".into(),
+        object: "public.t".into(),
+        since_ns: 1,
+        ..Default::default()
+    }));
+    assert_eq!(
+        (&hold["kind"], &hold["hold"]["object"]),
+        (&"hold".into(), &"public.t".into())
+    );
+    assert_eq!(hold["hold"]["since"], "1970-01-01T00:00:00.000000001Z");
+    assert!(hold["hold"].get("until").is_none() && hold["hold"]["released"] == false);
+    let retention = of(Body::Retention(v1::Retention {
+        end_entry: 7,
+        root: vec![1; 32],
+        ..Default::default()
+    }));
+    assert_eq!(
+        (&retention["kind"], &retention["retention"]["first_entry"]),
+        (&"retention".into(), &0.into())
+    );
+    assert_eq!(retention["retention"]["root"], "01".repeat(32));
+}
