@@ -18,7 +18,7 @@ use evidence::Tiling;
 
 use crate::{
     config::Config,
-    log::{self, Folder, Log, LogOptions, Opened, Originator, SegmentHeads},
+    log::{self, Bundles, Folder, Log, LogOptions, Opened, Originator, SegmentHeads},
     metrics::Metrics,
     verify::{Options, Report, verify_with},
 };
@@ -168,7 +168,9 @@ pub async fn restore(
         let _runtime = runtime.enter();
         Log::open(&data, options, metrics)
     });
-    let Opened { log, durable, ended } = opened.await??;
+    let Opened {
+        log, durable, ended, ..
+    } = opened.await??;
     drop(durable);
     let said = async {
         let mut originator = Originator::enrol(&log).await?;
@@ -207,7 +209,14 @@ fn read_if_there(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
 /// Copies the records of the first `size` entries, and writes the tiles that they make.
 fn copy_entries(evidence: &Path, to: &Folder, size: u64) -> anyhow::Result<()> {
     let (mut tiling, mut full) = (Tiling::default(), Vec::new());
-    for (first, path) in log::segments(evidence)? {
+    let segments = log::segments(evidence)?;
+    // Of what was removed by retention, the tree is made of the headers that stay.
+    let begins = segments.first().map_or(0, |(first, _)| *first);
+    let mut bundles = Bundles::new(evidence);
+    while tiling.size() < begins.min(size) {
+        tiling.push(&bundles.next_entry()?.0, &mut full)?;
+    }
+    for (first, path) in segments {
         if first >= size {
             break;
         }

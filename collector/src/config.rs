@@ -32,6 +32,17 @@ pub struct Config {
     pub log: LogConfig,
     /// Who is shown its checkpoints.
     pub publish: PublishConfig,
+    /// How long payloads are kept.
+    pub retention: RetentionConfig,
+}
+
+/// How long payloads are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Days, 1 to 36,500, after which payload segments are removed; without it, none are. A hold is stronger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
 }
 
 /// Who is shown the log's checkpoints.
@@ -170,6 +181,7 @@ impl Default for Config {
                 witness: Vec::new(),
                 push: Vec::new(),
             },
+            retention: RetentionConfig::default(),
         }
     }
 }
@@ -209,6 +221,10 @@ impl Config {
             |file| format!("inventory = {:?}\n", file.display().to_string()),
         );
         let publish = self.publish.effective();
+        let retention = match self.retention.keep_days {
+            Some(days) => format!("keep_days = {days}\n"),
+            None => "# without keep_days, payloads are kept for good\n".to_owned(),
+        };
         let mut trust = format!(
             "insecure = {}\nlifetime_s = {}\n",
             self.trust.insecure, self.trust.lifetime_s
@@ -228,7 +244,7 @@ impl Config {
             }
         }
         format!(
-            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n{publish}",
+            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{publish}",
             self.data.display().to_string(),
             self.grpc.listen.to_string(),
             self.http.listen.to_string(),
@@ -295,6 +311,14 @@ impl Config {
                 value,
                 expected: "it must be 1 to 4096",
             });
+        }
+        if let Some(days) = self
+            .retention
+            .keep_days
+            .filter(|days| !(1..=36_500).contains(days))
+        {
+            let value = days.to_string();
+            return refuse("retention.keep_days", value, "it must be 1 to 36500");
         }
         if !(100..=3_600_000).contains(&self.publish.interval_ms) {
             return Err(ConfigError::Value {

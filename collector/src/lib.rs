@@ -2,12 +2,14 @@
 //! can be rebuilt from it.
 //!
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
-//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
+//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. What may go from both, and what must stay, `custody` decides. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
 
+pub mod accesses;
 pub mod alarms;
 pub mod ask;
 pub mod backup;
 pub mod config;
+pub mod custody;
 pub mod expectations;
 pub mod explain;
 pub mod http;

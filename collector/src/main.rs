@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pgwitness_collector::{
-    ask, backup, explain, inventory, prove, query, rebuild, serve, tail, trust, verify, who,
+    ask, backup, custody, explain, inventory, prove, query, rebuild, serve, tail, trust, verify, who,
 };
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
@@ -27,6 +27,9 @@ enum Command {
     Inventory(inventory::Args),
     Verify(verify::Args),
     Prove(prove::Args),
+    Erase(custody::EraseArgs),
+    Hold(custody::HoldArgs),
+    Retain(custody::RetainArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
     Rebuild(rebuild::Args),
@@ -55,6 +58,9 @@ async fn main() -> ExitCode {
         Command::Inventory(args) => inventory::run(args).await,
         Command::Verify(args) => verify::run(&args),
         Command::Prove(args) => prove::run(&args),
+        Command::Erase(args) => custody::erase(args).await,
+        Command::Hold(args) => custody::hold(args).await,
+        Command::Retain(args) => custody::retain(args).await,
         Command::Backup(args) => backup::run_backup(&args),
         Command::Restore(args) => backup::run_restore(args).await,
         Command::Rebuild(args) => rebuild::run(args).await,

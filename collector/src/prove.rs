@@ -79,8 +79,12 @@ pub fn prove(evidence: &Path, event_id: &str) -> anyhow::Result<Proof> {
     };
     let known = folder_checkpoint(evidence)?;
     let entry = log::entry_of(evidence, agent, seq)?;
-    let entry =
-        entry.with_context(|| format!("event {event_id} is not in the log {}", known.origin.origin))?;
+    let entry = entry.with_context(|| {
+        format!(
+            "event {event_id} is not in the log {}, or its payload was removed by retention",
+            known.origin.origin
+        )
+    })?;
     let (note, checkpoint) = known.newest_over(entry);
     ensure!(
         entry < checkpoint.size,
@@ -89,10 +93,12 @@ pub fn prove(evidence: &Path, event_id: &str) -> anyhow::Result<Proof> {
     );
     let (batch, opened) = Places::new(evidence).read_with(entry)?;
     let place = u32::try_from(seq - opened.header.first_event_seq)?;
-    let event = usize::try_from(place)
-        .ok()
-        .and_then(|place| opened.events.get(place));
-    let event = event.context("the batch has no such event")?;
+    let nth = usize::try_from(place)?;
+    ensure!(
+        !opened.is_event_erased(nth),
+        "event {event_id} was erased: nothing but the hash of its leaf is left (SELECT event FROM events WHERE kind = 'erasure')"
+    );
+    let event = opened.events.get(nth).context("the batch has no such event")?;
     let own = v1::Event::decode(event.clone()).context("the event is malformed")?;
     let mut named: Vec<u32> = own.party.into_iter().chain(own.template).collect();
     named.sort_unstable();

@@ -84,6 +84,9 @@ pub(crate) async fn hand_over(
     store: &Store,
     mut progress: impl FnMut(Filled),
 ) -> anyhow::Result<Filled> {
+    if let Some((first, _)) = log::segments(evidence)?.first() {
+        store.begin_at(*first);
+    }
     let from = store.resume_point().unwrap_or(0);
     let evidence = evidence.to_owned();
     let (batches, mut received) = mpsc::channel(READ_AHEAD);

@@ -22,7 +22,9 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
 use crate::{
+    accesses::Accesses,
     config::{Config, Overrides},
+    custody::{self, Control, Custodian},
     expectations::{self, Expectations},
     http,
     ingest::Ingest,
@@ -132,6 +134,8 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let store = Store::open(&config.data.join("store"), StoreOptions::default()).await?;
     let evidence = config.data.join("evidence");
     store.show_events_of(Arc::new(Places::new(&evidence)));
+    let removals = opened.removals;
+    custody::finish(&store, &removals).await?;
     // Before anybody else can have its name.
     let originator = own_chain(&opened.log).await;
     if let Some((id, _)) = &originator {
@@ -145,10 +149,36 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let held = opened.log.status().borrow().batches;
     refill(&evidence, &store, &metrics, held).await?;
 
+    let mut keeping = None;
+    let custody = match &originator {
+        Some((id, originator)) => {
+            let own = (id.as_str(), originator);
+            let custodian = Custodian::new(&config.data, &opened.log, &store, own, removals);
+            let custodian = Arc::new(custodian);
+            if let Some(days) = config.retention.keep_days {
+                keeping = Some(tokio::spawn(Arc::clone(&custodian).keep(days)));
+            }
+            let control = Control::open(&config.data).inspect_err(|error| {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "nothing can be erased or held while this collector runs"
+                );
+            });
+            control.ok().map(|control| tokio::spawn(control.serve(custodian)))
+        }
+        None => None,
+    };
     let alarming = originator.as_ref().map(|(_, originator)| {
         let alarms = Arc::clone(&metrics.alarms);
         tokio::spawn(alarms.tell(Arc::clone(originator)))
     });
+    // Told at the end, too.
+    let accessing = originator.as_ref().map(|(_, originator)| {
+        let accesses = Arc::new(Accesses::default());
+        let telling = tokio::spawn(Arc::clone(&accesses).tell(Arc::clone(originator)));
+        (accesses, Arc::clone(originator), telling)
+    });
+    let accesses = accessing.as_ref().map(|(accesses, ..)| Arc::clone(accesses));
     let joiner = originator.map(|(id, originator)| {
         let joiner = Joiner::new(&id, Arc::clone(store.amendments()), Arc::clone(&metrics));
         let joiner = Arc::new(joiner);
@@ -177,7 +207,8 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         .admitting(gate.admission.clone())
         .into_service();
     let mut grpc_server = tokio::spawn(grpc.serve(ingest, gate, Arc::clone(&metrics), stopped.clone()));
-    let router = http::router(app(&store, &metrics, &opened.log));
+    let router = http::router(app(&store, &metrics, &opened.log, accesses.as_ref()));
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let mut http_server = tokio::spawn(
         axum::serve(web, router)
             .with_graceful_shutdown(until(stopped))
@@ -207,12 +238,21 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     if let Some(joiner) = joiner {
         joiner.stop();
     }
-    for task in watching.into_iter().chain(publishing) {
+    for task in watching
+        .into_iter()
+        .chain(publishing)
+        .chain(custody)
+        .chain(keeping)
+    {
         task.abort();
     }
     if !grpc_server.is_finished() {
         _ = tokio::time::timeout(HTTP_GRACE, &mut grpc_server).await;
         grpc_server.abort();
+    }
+    if let Some((accesses, originator, telling)) = accessing {
+        telling.abort();
+        accesses.say_all(&originator).await;
     }
     let closed = if log_result.is_none() {
         opened.log.close().await;
@@ -417,10 +457,11 @@ async fn own_chain(log: &Arc<Log>) -> Option<(String, Arc<Mutex<Originator>>)> {
         .ok()
 }
 
-fn app(store: &Arc<Store>, metrics: &Arc<Metrics>, log: &Log) -> http::App {
+fn app(store: &Arc<Store>, metrics: &Arc<Metrics>, log: &Log, accesses: Option<&Arc<Accesses>>) -> http::App {
     http::App {
         store: Arc::clone(store),
         metrics: Arc::clone(metrics),
         status: log.status(),
+        accesses: accesses.cloned(),
     }
 }

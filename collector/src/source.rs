@@ -31,6 +31,17 @@ pub struct Place {
     /// The collector to ask.
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     pub url: String,
+    /// Why this is asked: the collector records it, with the question.
+    #[arg(long, value_name = "TEXT", conflicts_with = "data", value_parser = purpose)]
+    pub purpose: Option<String>,
+}
+
+/// A purpose that can go with a question.
+pub(crate) fn purpose(text: &str) -> Result<String, String> {
+    match text.chars().any(char::is_control) {
+        true => Err("one line of text is expected".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// The same for what shows marks.
@@ -59,7 +70,10 @@ impl Place {
     async fn marked_by(&self, inventory: Option<&Path>) -> anyhow::Result<Source> {
         match &self.data {
             Some(data) => Source::folder(data, inventory).await,
-            None => Ok(Source::Collector(Collector::at(&self.url)?)),
+            None => {
+                let collector = Collector::at(&self.url)?;
+                Ok(Source::Collector(collector.for_purpose(self.purpose.as_deref())))
+            }
         }
     }
 }

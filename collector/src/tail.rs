@@ -21,6 +21,9 @@ pub struct Args {
     /// The collector to watch.
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     pub url: String,
+    /// Why this is asked: the collector records it.
+    #[arg(long, value_name = "TEXT", value_parser = crate::source::purpose)]
+    pub purpose: Option<String>,
     /// Only principals that contain this.
     #[arg(long, value_name = "TEXT")]
     pub principal: Option<String>,
@@ -47,6 +50,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .filter_map(|(name, value)| Some(format!("{name}={}", percent(value.as_deref()?))))
         .collect();
     let response = Collector::at(&args.url)?
+        .for_purpose(args.purpose.as_deref())
         .ask(&format!("/api/live?{}", filters.join("&")), None)
         .await?;
     if !response.status().is_success() {

@@ -209,6 +209,7 @@ fn scanned(
         threads: options.threads,
         state,
         links,
+        finishes: false,
         told: &mut told,
     };
     let scanned = scan(evidence, ask)?;
@@ -221,7 +222,7 @@ fn scanned(
         return Err(Wrong::new("origin", None, what));
     }
     check_cosigned(evidence, key, options)?;
-    let checked = join::check(evidence, &scanned.contents)?;
+    let checked = join::check(evidence, &scanned.contents, scanned.removals.begins)?;
     Ok((scanned, checked))
 }
 

@@ -90,7 +90,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Value {
-    fn read(self) -> anyhow::Result<String> {
+    pub(crate) fn read(self) -> anyhow::Result<String> {
         if self.0 != "-" {
             return Ok(self.0);
         }
@@ -109,7 +109,7 @@ impl Value {
 }
 
 /// The keys of a file that not everybody can read: with one, whoever has the record finds out values by trying.
-fn read_keys(file: &Path) -> anyhow::Result<Keys> {
+pub(crate) fn read_keys(file: &Path) -> anyhow::Result<Keys> {
     let problem = || format!("cannot use the token keys in {}", file.display());
     let mode = std::fs::metadata(file).with_context(problem)?.mode();
     if mode & OTHERS != 0 {
@@ -121,16 +121,16 @@ fn read_keys(file: &Path) -> anyhow::Result<Keys> {
 
 /// A question, and what it cannot reach.
 #[derive(Debug)]
-struct Asking {
-    asked: Asked,
+pub(crate) struct Asking {
+    pub(crate) asked: Asked,
     /// Ids of keys that made tokens of the column and are not at hand.
-    missing_keys: Vec<String>,
+    pub(crate) missing_keys: Vec<String>,
     /// Rules by which the column's values became tokens, and by which this one cannot surely be read.
-    unread: Vec<String>,
+    pub(crate) unread: Vec<String>,
 }
 
 impl Asking {
-    fn new(
+    pub(crate) fn new(
         object: String,
         column: Option<String>,
         made: &[Made],

@@ -152,7 +152,9 @@ async fn close(opened: Opened) {
 async fn filled(batches: usize) -> (tempfile::TempDir, [Agent; 2]) {
     let data = tempfile::tempdir().unwrap();
     let mut agents = [Agent::new("host-a", 1), Agent::new("host-b", 2)];
-    let Opened { log, durable, ended } = open(data.path()).unwrap();
+    let Opened {
+        log, durable, ended, ..
+    } = open(data.path()).unwrap();
     drop(durable);
     for agent in &agents {
         hello(&log, agent).await;
@@ -221,7 +223,9 @@ async fn what_was_stored_verifies_and_is_read_back() {
 #[tokio::test]
 async fn more_batches_at_once_than_one_sync_takes_are_all_answered() {
     let data = tempfile::tempdir().unwrap();
-    let Opened { log, durable, ended } = open(data.path()).unwrap();
+    let Opened {
+        log, durable, ended, ..
+    } = open(data.path()).unwrap();
     drop(durable);
     let log = Arc::new(log);
     let agents: Vec<Agent> = (0..200_u8).map(|n| Agent::new(&format!("host-{n}"), n)).collect();
@@ -370,7 +374,9 @@ async fn a_checkpoint_kept_elsewhere_finds_a_rollback() {
     let (data, mut agents) = filled(7).await;
     let old = copy(data.path());
     let kept = |data: &Path| fs::read(data.join("evidence/checkpoint")).unwrap();
-    let Opened { log, durable, ended } = open(data.path()).unwrap();
+    let Opened {
+        log, durable, ended, ..
+    } = open(data.path()).unwrap();
     drop(durable);
     let batch = agents[0].seal(2);
     assert_eq!(append(&log, &agents[0], &batch).await, Appended::Stored(7));
@@ -512,7 +518,9 @@ async fn a_record_cut_below_the_checkpoint_is_tampering() {
 #[tokio::test]
 async fn repeats_are_acknowledged_once_and_differences_kept_aside() {
     let (data, mut agents) = filled(4).await;
-    let Opened { log, durable, ended } = open(data.path()).unwrap();
+    let Opened {
+        log, durable, ended, ..
+    } = open(data.path()).unwrap();
     drop(durable);
     let before = agents[0].chain.clone();
     let batch = agents[0].seal(2);

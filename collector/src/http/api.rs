@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
 
-use super::Web;
+use super::{Web, asker::Asker};
 use crate::{
     expectations::Expectations,
     live::Filter,
@@ -26,11 +26,15 @@ use crate::{
 /// `GET /api/overview?since=24h`: key figures, evidence and store in one object.
 pub(super) async fn overview(
     State(web): State<Web>,
+    asker: Asker,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
     let _turn = turn(&web).await?;
     let since = window.since_or_a_day()?;
-    let mut overview = web.app.store.overview(since).await?;
+    let asked = asker.asks("overview", web.app.accesses.as_ref());
+    let overview = web.app.store.overview(since).await;
+    asked.answered(overview.as_ref().ok().map(|_| 1)).await;
+    let mut overview = overview?;
     overview.insert("since".into(), json!(timestamp(since)));
     overview.insert("evidence".into(), evidence(&web.app.status.borrow()));
     overview.insert("store".into(), json!(web.app.store.status()));
@@ -40,22 +44,33 @@ pub(super) async fn overview(
 /// `GET /api/events?limit=&kind=&principal=&class=&since=`: the newest events, newest first, in their JSON form.
 pub(super) async fn events(
     State(web): State<Web>,
+    asker: Asker,
     Query(filter): Query<Filter>,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
     let _turn = turn(&web).await?;
     let limit = window.limit.unwrap_or(DEFAULT_EVENTS).min(MAX_EVENTS);
-    let events = web.app.store.newest(&filter, window.since()?, limit).await?;
-    Ok(Json(json!({ "events": events })))
+    let since = window.since()?;
+    let asked = asker.asks("events", web.app.accesses.as_ref());
+    let events = web.app.store.newest(&filter, since, limit).await;
+    asked.answered(events.as_ref().ok().map(Vec::len)).await;
+    Ok(Json(json!({ "events": events? })))
 }
 
 /// `GET /api/principals?since=24h`: what each principal did, the busiest first, as a list of objects.
 pub(super) async fn principals(
     State(web): State<Web>,
+    asker: Asker,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
     let _turn = turn(&web).await?;
-    let page = web.app.store.principals(window.since_or_a_day()?).await?;
+    let since = window.since_or_a_day()?;
+    let asked = asker.asks("principals", web.app.accesses.as_ref());
+    let page = web.app.store.principals(since).await;
+    asked
+        .answered(page.as_ref().ok().map(|page| page.rows.len()))
+        .await;
+    let page = page?;
     let object = |row: Vec<Value>| -> Value {
         page.columns
             .iter()
@@ -72,15 +87,16 @@ pub(super) async fn principals(
 /// `POST /api/query` with `{"sql": "SELECT …"}`: the answer as a [`Page`].
 pub(super) async fn query(
     State(web): State<Web>,
+    asker: Asker,
     Json(question): Json<Question>,
 ) -> Result<Json<Page>, Failure> {
     let _turn = turn(&web).await?;
-    let page = web
-        .app
-        .store
-        .query(&question.sql, MAX_ROWS)
-        .await
-        .map_err(Failure::asked_wrongly)?;
+    let page = web.app.store.query(&question.sql, MAX_ROWS).await;
+    let asked = asker.says("query", question.sql, web.app.accesses.as_ref());
+    asked
+        .answered(page.as_ref().ok().map(|page| page.rows.len()))
+        .await;
+    let page = page.map_err(Failure::asked_wrongly)?;
     web.app.metrics.queries.inc();
     Ok(Json(page))
 }
@@ -89,16 +105,30 @@ pub(super) async fn query(
 /// identifying columns became tokens, as a list of [`Made`].
 pub(super) async fn subjects(
     State(web): State<Web>,
+    asker: Asker,
     Json(of): Json<OfObject>,
 ) -> Result<Json<Vec<Made>>, Failure> {
     let _turn = turn(&web).await?;
-    Ok(Json(web.app.store.made_of(&of.object, of.span).await?))
+    let made = web.app.store.made_of(&of.object, of.span).await;
+    let asked = asker.says("subjects", of.object, web.app.accesses.as_ref());
+    asked.answered(made.as_ref().ok().map(Vec::len)).await;
+    Ok(Json(made?))
 }
 
 /// `POST /api/who` with an [`Asked`]: who touched a record, by its tokens; what it stands for is not asked.
-pub(super) async fn who(State(web): State<Web>, Json(asked): Json<Asked>) -> Result<Json<Answer>, Failure> {
+pub(super) async fn who(
+    State(web): State<Web>,
+    asker: Asker,
+    Json(asked): Json<Asked>,
+) -> Result<Json<Answer>, Failure> {
     let _turn = turn(&web).await?;
-    let answer = web.app.store.who(&asked).await.map_err(Failure::asked_wrongly)?;
+    let answer = web.app.store.who(&asked).await;
+    // The tokens are not told: they would outlive the erasure of what they stand for.
+    let words = format!("{} {}, {} tokens", asked.object, asked.column, asked.tokens.len());
+    let told = asker.says("who", words, web.app.accesses.as_ref());
+    told.answered(answer.as_ref().ok().map(|answer| answer.touched.rows.len()))
+        .await;
+    let answer = answer.map_err(Failure::asked_wrongly)?;
     web.app.metrics.queries.inc();
     Ok(Json(answer))
 }

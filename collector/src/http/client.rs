@@ -7,14 +7,18 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
+
+use super::PURPOSE;
 
 /// Where a collector answers: `http://<host>:<port>`.
 #[derive(Clone, Debug)]
 pub(crate) struct Collector {
     authority: String,
+    /// Why it is asked.
+    purpose: Option<String>,
 }
 
 /// Why a request got no answer.
@@ -60,7 +64,14 @@ impl Collector {
             } else {
                 format!("{rest}:80")
             },
+            purpose: None,
         })
+    }
+
+    /// The same, asked for a purpose, which is told.
+    pub(crate) fn for_purpose(self, purpose: Option<&str>) -> Self {
+        let purpose = purpose.map(str::to_owned);
+        Self { purpose, ..self }
     }
 
     /// Sends one request; a `body` makes it a POST of JSON. The connection lives as long as the response's body.
@@ -91,6 +102,13 @@ impl Collector {
         let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
         tokio::spawn(connection);
         let mut request = Request::builder().uri(path).header(header::HOST, &self.authority);
+        if let Some(purpose) = &self.purpose {
+            request = request.header(
+                PURPOSE,
+                HeaderValue::from_bytes(purpose.as_bytes())
+                    .map_err(|error| unreachable(std::io::Error::other(error)))?,
+            );
+        }
         if body.is_some() {
             request = request
                 .method(Method::POST)

@@ -15,13 +15,19 @@ use axum::{
 };
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Web;
+use super::{
+    Web,
+    asker::{Asked, Asker},
+};
 use crate::live::{Filter, Sighting};
 
-pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>) -> Response {
+pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): Query<Filter>) -> Response {
     let Ok(place) = web.watchers.try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many live views\n").into_response();
     };
+    let asked = asker.asks("live", web.app.accesses.as_ref());
+    asked.answered(Some(0)).await;
+    let mut watching = Watching { asked, shown: 0 };
     let mut sightings = web.app.store.live().subscribe();
     // Held for as long as the collector runs, so that a stopping one ends its live views.
     let mut status = web.app.status;
@@ -32,7 +38,10 @@ pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>)
         loop {
             tokio::select! {
                 next = sightings.recv() => match next {
-                    Ok(one) if filter.wants(&one) => yield Ok(Event::default().event("sighting").data(json(one).await)),
+                    Ok(one) if filter.wants(&one) => {
+                        watching.count();
+                        yield Ok(Event::default().event("sighting").data(json(one).await));
+                    }
                     Ok(_) => {}
                     Err(RecvError::Lagged(missed)) => {
                         yield Ok(Event::default().event("lagged").data(format!("{{\"missed\":{missed}}}")));
@@ -46,6 +55,24 @@ pub(super) async fn stream(State(web): State<Web>, Query(filter): Query<Filter>)
     Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response()
+}
+
+/// A live view; its end is told, however it ends.
+struct Watching {
+    asked: Asked,
+    shown: usize,
+}
+
+impl Watching {
+    fn count(&mut self) {
+        self.shown += 1;
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.asked.ended("live_end", self.shown);
+    }
 }
 
 /// The JSON form: where it takes reading a file, not on the threads that serve everybody.

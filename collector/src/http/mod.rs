@@ -5,6 +5,7 @@
 //! runs nothing that did not come from here. Answers never hold up ingest: they read the store's snapshots.
 
 mod api;
+mod asker;
 pub(crate) mod client;
 mod guard;
 mod live;
@@ -18,7 +19,9 @@ use axum::{
 };
 use tokio::sync::{Semaphore, watch};
 
-use crate::{log, metrics::Metrics, store::Store};
+pub(crate) use asker::PURPOSE;
+
+use crate::{accesses::Accesses, log, metrics::Metrics, store::Store};
 
 /// What answers are made from.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The evidence log's state.
     pub status: watch::Receiver<log::Status>,
+    /// Where questions are told; nowhere without a chain of its own.
+    pub accesses: Option<Arc<Accesses>>,
 }
 
 /// All routes. Serve it on loopback addresses only.

@@ -40,6 +40,7 @@ async fn app() -> (Router, Arc<Store>, watch::Sender<log::Status>) {
         store: store.clone(),
         metrics: Arc::default(),
         status,
+        accesses: None,
     };
     (router(app), store, sender)
 }

@@ -31,6 +31,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut text = told(&inventory, today);
     if args.data.is_some() || args.url.is_some() {
         let place = Place {
+            purpose: None,
             data: args.data,
             url: args.url.unwrap_or_else(|| DEFAULT_URL.to_owned()),
         };

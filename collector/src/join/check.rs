@@ -30,12 +30,21 @@ pub(crate) struct Checked {
     pub(crate) of_other_rules: u64,
     /// Statements that were named by what a pooler's host saw.
     pub(crate) statements: u64,
+    /// Amendments that cannot be made again, because something that they rest on was erased.
+    pub(crate) of_erased: u64,
 }
 
-/// Makes every amendment of a folder again; the first that does not follow is what is wrong.
-pub(crate) fn check(evidence: &Path, contents: &Contents) -> Result<Checked, Wrong> {
+/// An event that cannot be asked any more.
+#[derive(Debug, thiserror::Error)]
+#[error("event {0} was erased, or removed with its payload")]
+struct Erased(String);
+
+/// Makes every amendment of a folder again; the first that does not follow is what is wrong. Payloads of entries below `begins` were
+/// removed.
+pub(crate) fn check(evidence: &Path, contents: &Contents, begins: u64) -> Result<Checked, Wrong> {
     let mut library = Library {
         contents,
+        begins,
         places: Places::new(evidence),
         open: HashMap::new(),
     };
@@ -44,7 +53,10 @@ pub(crate) fn check(evidence: &Path, contents: &Contents) -> Result<Checked, Wro
         let wrong = |what: String| Wrong::new("payload", None, format!("entry {entry} of the log: {what}"));
         let batch = library.places.read(*entry);
         let batch = batch.map_err(|error| wrong(format!("{error:#}")))?;
-        for seq in (batch.header.first_event_seq..).take(batch.events.len()) {
+        let numbers = (batch.header.first_event_seq..)
+            .take(batch.events.len())
+            .enumerate();
+        for (_, seq) in numbers.filter(|(place, _)| !batch.is_event_erased(*place)) {
             let event = event_of(&batch, seq).map_err(|error| wrong(format!("{error:#}")))?;
             let Some(Body::Amendment(amendment)) = &event.body else {
                 continue;
@@ -65,6 +77,13 @@ pub(crate) fn check(evidence: &Path, contents: &Contents) -> Result<Checked, Wro
             } else {
                 library.follows(amendment, &attribution)
             };
+            if follows
+                .as_ref()
+                .is_err_and(|error| error.downcast_ref::<Erased>().is_some())
+            {
+                checked.of_erased += 1;
+                continue;
+            }
             follows.map_err(|error| {
                 let id = json::event_id(&batch.header.agent_id, seq);
                 wrong(format!(
@@ -79,6 +98,7 @@ pub(crate) fn check(evidence: &Path, contents: &Contents) -> Result<Checked, Wro
 /// Events by their ids.
 struct Library<'a> {
     contents: &'a Contents,
+    begins: u64,
     places: Places,
     open: HashMap<u64, OpenedBatch>,
 }
@@ -90,6 +110,9 @@ impl Library<'_> {
         let (agent, seq): (&str, u64) = parts.with_context(|| format!("{id:?} is no event's id"))?;
         let entry = self.contents.entry(agent, seq);
         let entry = entry.with_context(|| format!("event {id} is not in the log"))?;
+        if entry < self.begins {
+            return Err(Erased(id.to_owned()).into());
+        }
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&entry) {
             self.open.clear();
         }
@@ -194,7 +217,11 @@ impl Library<'_> {
 
 fn event_of(batch: &OpenedBatch, seq: u64) -> anyhow::Result<v1::Event> {
     let nth = seq.checked_sub(batch.header.first_event_seq).map(usize::try_from);
-    let encoded = nth.and_then(Result::ok).and_then(|nth| batch.events.get(nth));
+    let nth = nth.and_then(Result::ok);
+    if nth.is_some_and(|nth| batch.is_event_erased(nth)) {
+        return Err(Erased(json::event_id(&batch.header.agent_id, seq)).into());
+    }
+    let encoded = nth.and_then(|nth| batch.events.get(nth));
     let encoded = encoded.with_context(|| format!("there is no event {seq}"))?;
     Ok(whole::event(seq, encoded, &batch.definitions)?)
 }

@@ -128,7 +128,7 @@ impl Joiner {
         let foreign = self.take_in(log_index, records, now);
         if foreign > 0 {
             let detail = format!(
-                "{foreign} amendments in its batch {}: they are recorded, and not believed",
+                "{foreign} events in its batch {} that only a collector may make: they are recorded, and not believed",
                 records.batch_sequence
             );
             self.metrics
@@ -136,7 +136,7 @@ impl Joiner {
         }
     }
 
-    /// Takes in a log entry; gives how many amendments in it are not the collector's own.
+    /// Takes in a log entry; gives how many events in it only the collector may make, and did not.
     fn take_in(&self, log_index: u64, records: &Records, now: u64) -> u64 {
         // What was said stands before anything else is decided about it.
         self.amendments.take(log_index, records);
@@ -171,7 +171,14 @@ impl Joiner {
                         leases.see_amended(&of.agent_id, &of.session, record.seq, attribution);
                     }
                 }
-                event::Body::Amendment(_) => foreign += 1,
+                event::Body::Amendment(_)
+                | event::Body::Erasure(_)
+                | event::Body::Hold(_)
+                | event::Body::Retention(_)
+                    if !own =>
+                {
+                    foreign += 1;
+                }
                 _ => {}
             }
         }

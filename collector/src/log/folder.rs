@@ -39,6 +39,7 @@ impl Folder {
             self.agents(),
             self.payload(),
             self.aside(),
+            self.erasing(),
             self.tmp(),
         ] {
             fs::DirBuilder::new()
@@ -112,6 +113,15 @@ impl Folder {
     /// The collector's private key: beside the evidence, not in it, so that a copy of the evidence cannot sign.
     pub(crate) fn key(&self) -> PathBuf {
         self.root.join("collector.key")
+    }
+
+    /// Segments that lost events, and wait for the log to say so.
+    pub(crate) fn erasing(&self) -> PathBuf {
+        self.root.join("erasing")
+    }
+
+    pub(crate) fn erasing_segment(&self, first: u64) -> PathBuf {
+        self.erasing().join(segment_name(first))
     }
 
     fn tmp(&self) -> PathBuf {

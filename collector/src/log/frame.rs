@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -62,12 +63,16 @@ impl SegmentReader {
         })
     }
 
-    /// The same from a place where a record begins.
-    pub(crate) fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
-        let mut reader = Self::open(path)?;
-        reader.file.seek(SeekFrom::Start(offset))?;
-        reader.offset = offset;
-        Ok(reader)
+    /// Goes on at a place where a record begins.
+    pub(crate) fn go_to(&mut self, offset: u64) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.offset = offset;
+        Ok(())
+    }
+
+    /// Which file it is, whatever has come to stand under its name.
+    pub(crate) fn inode(&self) -> io::Result<u64> {
+        Ok(self.file.get_ref().metadata()?.ino())
     }
 
     /// Steps over the next record, whose body is not looked at; false where none begins.

@@ -20,6 +20,7 @@ use crate::{
     record::{Decoder, Records},
 };
 
+mod bundles;
 mod checkpoints;
 mod folder;
 mod frame;
@@ -27,11 +28,13 @@ mod identity;
 mod originator;
 mod place;
 mod recovery;
+mod rewrite;
 mod scan;
 mod tiles;
 mod tree;
 mod writer;
 
+pub(crate) use bundles::Bundles;
 pub(crate) use checkpoints::folder_checkpoint;
 pub(crate) use folder::{Folder, segments};
 pub use identity::{AgentKeys, AgentRecord};
@@ -39,7 +42,8 @@ pub(crate) use identity::{Origin, adopt, agent_record};
 pub use originator::Originator;
 pub(crate) use originator::originator;
 pub(crate) use place::{Places, SegmentHeads, entry_of};
-pub(crate) use scan::{Ask, Contents, Depth, Link, Scanned, State, processors, scan};
+pub(crate) use rewrite::{discard, put_in_place, remove_below, stage};
+pub(crate) use scan::{Ask, Contents, Depth, Link, Removals, Scanned, State, hold_again, processors, scan};
 pub use scan::{Elsewhere, Kept, Progress, Restored, Wrong};
 
 pub(crate) use tree::TreeFiles;
@@ -146,6 +150,8 @@ pub struct Opened {
     pub durable: mpsc::Receiver<Durable>,
     /// Resolves when the log has ended: by `close`, or because it could not write.
     pub ended: oneshot::Receiver<anyhow::Result<()>>,
+    /// What is gone by the collector's word, and what must stay, as it was found.
+    pub(crate) removals: Removals,
 }
 
 enum Command {
@@ -169,6 +175,9 @@ enum Command {
         note: Vec<u8>,
         witnesses: Vec<WitnessKey>,
     },
+    Rotate {
+        reply: oneshot::Sender<()>,
+    },
     Tick,
     Close,
 }
@@ -186,7 +195,7 @@ impl Log {
         let (commands, received) = mpsc::channel(QUEUED_COMMANDS);
         let (feed, durable) = mpsc::channel(QUEUED_DURABLE);
         let interval = options.checkpoint_interval;
-        let (writer, status) = recovery::open(data, options, metrics, feed)?;
+        let (writer, status, removals) = recovery::open(data, options, metrics, feed)?;
         let key = writer.key().clone();
         let (result, ended) = oneshot::channel();
         std::thread::Builder::new()
@@ -211,6 +220,7 @@ impl Log {
             }),
             durable,
             ended,
+            removals,
         })
     }
 
@@ -285,6 +295,14 @@ impl Log {
     /// Keeps a checkpoint of this log that witnesses cosigned, in place of the one before.
     pub async fn cosigned(&self, note: Vec<u8>, witnesses: Vec<WitnessKey>) -> anyhow::Result<()> {
         self.send(Command::Cosigned { note, witnesses }).await
+    }
+
+    /// Closes the newest payload segment, if anything is in it, and writes a checkpoint: when this returns, nothing is added any more
+    /// to the segments that there are, and all that is in them is in the tiles, too.
+    pub(crate) async fn rotate(&self) -> anyhow::Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Rotate { reply }).await?;
+        answer.await.map_err(|_| ended())
     }
 
     /// Ends the log with a last checkpoint; `Opened::ended` says when.

@@ -58,6 +58,12 @@ impl Originator {
         &self.chain.agent_id
     }
 
+    /// The number of the event that is said next.
+    #[must_use]
+    pub(crate) fn next_event(&self) -> u64 {
+        self.next_event
+    }
+
     /// Says that the log was made of a backup: the first thing to be said, in the entry behind those of the backup.
     ///
     /// # Errors
@@ -68,7 +74,7 @@ impl Originator {
         note: &[u8],
         checkpoint: &Checkpoint,
         verifier_key: &str,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<u64> {
         let now = super::unix_ns();
         let restored = v1::LogRestored {
             origin: checkpoint.origin.clone(),
@@ -91,7 +97,7 @@ impl Originator {
     /// # Errors
     ///
     /// As [`Self::say`].
-    pub async fn alarm(&mut self, alarms: Vec<(v1::Alarm, u64, u64)>) -> anyhow::Result<()> {
+    pub async fn alarm(&mut self, alarms: Vec<(v1::Alarm, u64, u64)>) -> anyhow::Result<u64> {
         let events = alarms
             .into_iter()
             .map(|(alarm, ts_start_ns, ts_end_ns)| v1::Event {
@@ -103,12 +109,12 @@ impl Originator {
         self.say(events.collect()).await
     }
 
-    /// Says these events in one batch, and returns when that is durable. Their numbers are given here.
+    /// Says these events in one batch, and returns its entry in the log when that is durable. Their numbers are given here.
     ///
     /// # Errors
     ///
     /// When the log has ended or does not take the batch.
-    pub async fn say(&mut self, events: Vec<v1::Event>) -> anyhow::Result<()> {
+    pub async fn say(&mut self, events: Vec<v1::Event>) -> anyhow::Result<u64> {
         let count = events.len() as u64;
         let first_ns = events.iter().map(|event| event.ts_start_ns).min().unwrap_or(0);
         let last_ns = events.iter().map(|event| event.ts_end_ns).max().unwrap_or(0);
@@ -137,17 +143,17 @@ impl Originator {
             events,
             stream_refused: Arc::default(),
         };
-        match self.log.append(candidate).await?.await {
-            Ok(Appended::Stored(_)) => {}
+        let entry = match self.log.append(candidate).await?.await {
+            Ok(Appended::Stored(entry)) => entry,
             Ok(Appended::Refused(reason)) => {
                 bail!("the log does not take the collector's own batch: {reason}")
             }
             Ok(other) => bail!("the collector's own batch came out as {other:?}"),
             Err(_) => return Err(super::ended()),
-        }
+        };
         self.chain = chain;
         self.next_event = first.saturating_add(count);
-        Ok(())
+        Ok(entry)
     }
 }
 

@@ -38,6 +38,8 @@ struct Known {
 #[derive(Debug)]
 struct Segment {
     path: PathBuf,
+    /// Of the file that was looked at: one that lost events has another.
+    inode: u64,
     /// Where its records begin, as far as they were looked for.
     offsets: Vec<u64>,
     /// Where to go on looking.
@@ -59,16 +61,18 @@ impl Places {
 
     /// The same, with the batch as it was received.
     pub(crate) fn read_with(&self, log_index: u64) -> anyhow::Result<(SignedBatch, OpenedBatch)> {
-        let (path, offset) = self.find(log_index)?;
+        let Some((path, mut reader)) = self.reader_at(log_index)? else {
+            bail!("entry {log_index} is not in the evidence log");
+        };
+        let offset = reader.offset;
         let place = || format!("{} at byte {offset}", path.display());
-        let mut reader = SegmentReader::open_at(&path, offset).with_context(place)?;
         let Next::Record { batch } = reader.read().with_context(place)? else {
             bail!("{}: no whole record is there", place());
         };
         let header = BatchHeader::decode(batch.header.clone())?;
         let open = |anew| -> anyhow::Result<_> {
             let key = self.key(&header, anew)?;
-            Ok(evidence::open(&batch, &key, &super::limits()))
+            Ok(evidence::open_kept(&batch, &key, &super::limits()))
         };
         let opened = match open(false)? {
             // The agent may have gone on with another key since the keys were read.
@@ -79,20 +83,21 @@ impl Places {
         Ok((batch, opened))
     }
 
-    fn find(&self, log_index: u64) -> anyhow::Result<(PathBuf, u64)> {
+    /// A reader where the entry begins.
+    fn reader_at(&self, log_index: u64) -> anyhow::Result<Option<(PathBuf, SegmentReader)>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.find(log_index)? {
-            return Ok(found);
+            return Ok(Some(found));
         }
         for (first, path) in folder::segments(&self.evidence)? {
             known.segments.entry(first).or_insert(Segment {
                 path,
+                inode: 0,
                 offsets: Vec::new(),
                 end: 0,
             });
         }
-        let found = known.find(log_index)?;
-        found.with_context(|| format!("entry {log_index} is not in the evidence log"))
+        known.find(log_index)
     }
 
     fn key(&self, header: &BatchHeader, anew: bool) -> anyhow::Result<VerifyingKey> {
@@ -150,25 +155,29 @@ impl SegmentHeads {
 
 impl Known {
     /// Looks in the segment that the entry must be in, if that is known.
-    fn find(&mut self, log_index: u64) -> anyhow::Result<Option<(PathBuf, u64)>> {
+    fn find(&mut self, log_index: u64) -> anyhow::Result<Option<(PathBuf, SegmentReader)>> {
         let Some((first, segment)) = self.segments.range_mut(..=log_index).next_back() else {
             return Ok(None);
         };
         let nth = usize::try_from(log_index - first)?;
-        segment
+        let reader = segment
             .look_for(nth)
             .with_context(|| format!("cannot read {}", segment.path.display()))?;
-        let found = segment.offsets.get(nth);
-        Ok(found.map(|offset| (segment.path.clone(), *offset)))
+        Ok(reader.map(|reader| (segment.path.clone(), reader)))
     }
 }
 
 impl Segment {
-    fn look_for(&mut self, nth: usize) -> std::io::Result<()> {
-        if nth < self.offsets.len() {
-            return Ok(());
+    fn look_for(&mut self, nth: usize) -> std::io::Result<Option<SegmentReader>> {
+        let mut reader = SegmentReader::open(&self.path)?;
+        let inode = reader.inode()?;
+        if inode != self.inode {
+            (self.inode, self.end) = (inode, 0);
+            self.offsets.clear();
         }
-        let mut reader = SegmentReader::open_at(&self.path, self.end)?;
+        if nth >= self.offsets.len() {
+            reader.go_to(self.end)?;
+        }
         while self.offsets.len() <= nth {
             let begins = reader.offset;
             if !reader.skip()? {
@@ -177,6 +186,10 @@ impl Segment {
             self.offsets.push(begins);
             self.end = reader.offset;
         }
-        Ok(())
+        let Some(offset) = self.offsets.get(nth) else {
+            return Ok(None);
+        };
+        reader.go_to(*offset)?;
+        Ok(Some(reader))
     }
 }

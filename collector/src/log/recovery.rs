@@ -21,7 +21,8 @@ use super::{
     folder::{self, Folder},
     frame::{Next, SegmentReader},
     identity::{self, AgentKeys},
-    scan::{Ask, Depth, Scanned, processors, scan},
+    rewrite,
+    scan::{Ask, Depth, Removals, Scanned, processors, scan},
     writer::Writer,
 };
 use crate::metrics::Metrics;
@@ -31,7 +32,7 @@ pub(crate) fn open(
     options: LogOptions,
     metrics: Arc<Metrics>,
     feed: mpsc::Sender<Durable>,
-) -> anyhow::Result<(Writer, watch::Receiver<Status>)> {
+) -> anyhow::Result<(Writer, watch::Receiver<Status>, Removals)> {
     let folder = Folder::new(data);
     folder.create()?;
     let lock = folder.lock()?;
@@ -52,6 +53,7 @@ pub(crate) fn open(
         threads: processors(),
         state: None,
         links: false,
+        finishes: true,
         told: &mut |progress, _| {
             // A log that is read at once is not worth a line.
             if progress.began.elapsed() >= Duration::from_secs(2) {
@@ -59,13 +61,15 @@ pub(crate) fn open(
             }
         },
     };
-    let scanned = scan(&evidence, ask).map_err(|wrong| {
+    let mut scanned = scan(&evidence, ask).map_err(|wrong| {
         anyhow!(
             "the evidence in {} does not verify, so nothing is added to it: {wrong}. \
              Keep this folder as it is for inspection, and start with an empty one or a verified copy",
             evidence.display()
         )
     })?;
+    rewrite::finish(&folder, &mut scanned.removals)?;
+    let removals = std::mem::take(&mut scanned.removals);
     let (segment, segment_bytes) = open_segment(&folder, &scanned)?;
     let writer = Writer::new(
         folder,
@@ -78,7 +82,7 @@ pub(crate) fn open(
         feed,
     )?;
     let status = writer.status();
-    Ok((writer, status))
+    Ok((writer, status, removals))
 }
 
 /// Opens the newest segment behind its last whole record, or makes the first one.
@@ -188,7 +192,7 @@ impl ReadBack {
                     let key =
                         key.ok_or_else(|| anyhow!("{place}: no key of the batch's agent is in agents/"))?;
                     let opened =
-                        evidence::open(&batch, key, &super::limits()).with_context(|| place.clone())?;
+                        evidence::open_kept(&batch, key, &super::limits()).with_context(|| place.clone())?;
                     if let Some(keys) = keys.get_mut(&header.agent_id) {
                         // The log may be ahead of the keys as they were read.
                         keys.follow(&header).map_err(|what| anyhow!("{place}: {what}"))?;

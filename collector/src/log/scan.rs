@@ -8,6 +8,7 @@
 mod contents;
 mod known;
 mod progress;
+mod removed;
 mod state;
 mod walk;
 mod workers;
@@ -32,6 +33,7 @@ use super::{
 pub(crate) use contents::{Contents, Link};
 use known::Known;
 pub use progress::Progress;
+pub(crate) use removed::{Removals, hold_again};
 pub(crate) use state::State;
 use walk::Walk;
 
@@ -76,6 +78,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) state: Option<State>,
     /// Whether `Contents` is to know every header's hash.
     pub(crate) links: bool,
+    /// Whether what was said to be erased may still be there: a start finishes what a crash cut short.
+    pub(crate) finishes: bool,
     /// Told every now and then, and at the end.
     pub(crate) told: &'a mut dyn FnMut(&Progress, &State),
 }
@@ -152,6 +156,8 @@ pub(crate) struct Scanned {
     pub(crate) cosigned: Option<(u64, Vec<Cosigned>)>,
     /// Entries whose payload an earlier run had read.
     pub(crate) checked_earlier: u64,
+    /// What is gone by the collector's word, and what must stay.
+    pub(crate) removals: Removals,
 }
 
 impl Wrong {
@@ -247,6 +253,7 @@ pub(crate) fn scan(evidence: &Path, ask: Ask<'_>) -> Result<Scanned, Wrong> {
         restored: Vec::new(),
         cosigned,
         checked_earlier: 0,
+        removals: Removals::default(),
     };
     std::thread::scope(|scope| Walk::new(ask, own, tiles, known, done, scope).run(evidence))
 }

@@ -156,6 +156,7 @@ impl Writer {
             let mut group = Group::default();
             let mut next = Some(first);
             let mut tick = false;
+            let mut rotated = Vec::new();
             for _ in 0..MAX_GROUP {
                 // Taken from the queue only where it is handled, too: what is left there is the next group's.
                 match next.take().or_else(|| commands.try_recv().ok()) {
@@ -185,6 +186,7 @@ impl Writer {
                         self.set_aside(&agent_id, &batch, &reason)?;
                     }
                     Some(Command::Cosigned { note, witnesses }) => self.cosigned(&note, &witnesses)?,
+                    Some(Command::Rotate { reply }) => rotated.push(reply),
                     Some(Command::Tick) => tick = true,
                     Some(Command::Close) => {
                         open = false;
@@ -193,9 +195,16 @@ impl Writer {
                 }
             }
             self.commit(group)?;
-            if tick {
+            if !rotated.is_empty() && self.segment_bytes > 0 {
+                self.begin_segment(self.tiling.size())?;
+            }
+            if tick || !rotated.is_empty() {
                 self.checkpoint()?;
                 self.publish();
+            }
+            for reply in rotated {
+                // Whoever asked may have gone.
+                _ = reply.send(());
             }
         }
         self.checkpoint()?;
@@ -364,9 +373,13 @@ impl Writer {
 
     /// Begins a new segment at entry `first` where the current one is long enough.
     fn rotate(&mut self, first: u64) -> anyhow::Result<()> {
-        if self.segment_bytes < self.options.segment_bytes {
-            return Ok(());
+        match self.segment_bytes < self.options.segment_bytes {
+            true => Ok(()),
+            false => self.begin_segment(first),
         }
+    }
+
+    fn begin_segment(&mut self, first: u64) -> anyhow::Result<()> {
         let path: PathBuf = self.folder.segment(first);
         self.segment = OpenOptions::new()
             .create_new(true)

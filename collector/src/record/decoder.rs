@@ -32,6 +32,8 @@ pub struct Decoder {
 /// What a definition gives to the events that name it.
 #[derive(Clone, Debug)]
 enum Defined {
+    /// Nothing: no event that is left names it.
+    Erased,
     Party(Arc<v1::Party>),
     Template {
         query: Arc<v1::Query>,
@@ -43,8 +45,8 @@ enum Defined {
 }
 
 impl Decoder {
-    /// The events of a batch. Every place that they name must hold a definition of the right kind, and none may call
-    /// itself by another number than the header promises.
+    /// The events of a batch, but for those that were erased. Every place that they name must hold a definition of the right kind,
+    /// and none may call itself by another number than the header promises.
     ///
     /// # Errors
     ///
@@ -57,7 +59,7 @@ impl Decoder {
             agent: header.agent_id.as_str().into(),
             batch_sequence: header.sequence,
             records,
-            encoded: opened.events.clone(),
+            encoded: left(opened).map(|(_, event)| event.clone()).collect(),
             definitions: opened.definitions.as_slice().into(),
         })
     }
@@ -73,11 +75,14 @@ impl Decoder {
 
     fn each(&mut self, opened: &OpenedBatch, mut take: impl FnMut(Record)) -> Result<(), String> {
         let defined = opened.definitions.iter().enumerate().map(|(place, definition)| {
+            if opened.is_definition_erased(place) {
+                return Ok(Defined::Erased);
+            }
             self.defined(definition)
                 .ok_or_else(|| format!("definition {place} is malformed"))
         });
         let defined = defined.collect::<Result<Vec<_>, _>>()?;
-        for (seq, event) in (opened.header.first_event_seq..).zip(&opened.events) {
+        for (seq, event) in left(opened) {
             take(match ordinary(seq, event, &defined) {
                 Some(record) => record,
                 None => other(seq, event, &opened.definitions, &defined)
@@ -120,6 +125,14 @@ impl Decoder {
         }
         Some(defined)
     }
+}
+
+/// The events that were not erased, with their numbers.
+fn left(opened: &OpenedBatch) -> impl Iterator<Item = (u64, &Bytes)> {
+    let numbered = (opened.header.first_event_seq..).zip(&opened.events);
+    let left = numbered.enumerate();
+    left.filter(|(place, _)| !opened.is_event_erased(*place))
+        .map(|(_, event)| event)
 }
 
 /// Definitions of one stream that are at hand: thousands of sessions. Beyond it all are forgotten, which costs decoding

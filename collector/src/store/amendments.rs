@@ -8,6 +8,7 @@
 //! once (some 300 bytes). Six bytes a statement that has an amendment of its own; of the newest 32 million such statements:
 //! older ones are shown as their session is.
 
+mod erased;
 mod statements;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -55,6 +56,8 @@ struct Entry {
     of_statements: bool,
     /// The one that stood for the session before.
     before: Option<u32>,
+    /// It was erased, and stands for nothing.
+    gone: bool,
 }
 
 /// One amendment on its way in.
@@ -124,8 +127,8 @@ impl Amendments {
     #[must_use]
     pub fn standing(&self, agent: &str, session: &str) -> Option<v1::Attribution> {
         let inner = self.read();
-        let newest = inner.newest.get(agent)?.get(session)?;
-        inner.shown(*newest)
+        let place = inner.standing(inner.newest.get(agent)?, session, u32::MAX)?;
+        inner.shown(place)
     }
 
     /// Whether a statement has an amendment of its own.
@@ -193,6 +196,7 @@ impl Inner {
                 pid,
                 of_statements: true,
                 before: None,
+                gone: false,
             });
             return;
         }
@@ -211,7 +215,12 @@ impl Inner {
             pid,
             of_statements: false,
             before: sessions.insert(one.session, place),
+            gone: false,
         });
+    }
+
+    fn stands(&self, place: u32) -> bool {
+        self.list.get(place as usize).is_some_and(|entry| !entry.gone)
     }
 
     /// Keeps what columns show, once.
@@ -247,7 +256,11 @@ impl Inner {
 
     /// The amendment of a statement itself, among the first `seen`.
     fn of_statement(&self, agent: &str, session: &str, seq: u64, seen: u32) -> Option<u32> {
-        let place = self.statements.get(agent)?.get(seq)?;
+        let place = self
+            .statements
+            .get(agent)?
+            .get(seq)
+            .filter(|place| self.stands(*place))?;
         let taken_back = self
             .taken_back
             .get(agent)
@@ -258,7 +271,7 @@ impl Inner {
     /// Of a session's amendments the newest among the first `seen`.
     fn standing(&self, sessions: &HashMap<CompactString, u32>, session: &str, seen: u32) -> Option<u32> {
         let mut place = *sessions.get(session)?;
-        while place >= seen {
+        while place >= seen || !self.stands(place) {
             place = self.list.get(place as usize)?.before?;
         }
         Some(place)

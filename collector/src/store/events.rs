@@ -199,7 +199,8 @@ impl Shown {
             }
         };
         let nth = seq.checked_sub(batch.header.first_event_seq).map(usize::try_from);
-        let encoded = nth.and_then(Result::ok).and_then(|nth| batch.events.get(nth));
+        let nth = nth.and_then(Result::ok);
+        let encoded = nth.and_then(|nth| batch.events.get(nth).filter(|_| !batch.is_event_erased(nth)));
         let encoded = encoded.with_context(|| format!("entry {entry} has no event {seq}"))?;
         let event = whole::event(seq, encoded, &batch.definitions)
             .map_err(|refused| anyhow!("entry {entry} of the log: event {seq} {refused}"))?;

@@ -23,6 +23,8 @@ pub(crate) struct Manifest {
     pub(crate) files: Vec<SealedFile>,
     /// The same of the table `subjects`; a seal without any has none.
     pub(crate) subjects: Vec<SealedFile>,
+    /// What the log's entries below this one say to be erased is in no file.
+    pub(crate) erased_to: u64,
 }
 
 /// One Parquet file.
@@ -111,7 +113,7 @@ impl Manifest {
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
-const FORMAT: u32 = 7;
+const FORMAT: u32 = 8;
 
 /// The manifest's name below the store's root.
 pub(crate) const NAME: &str = "sealed.json";

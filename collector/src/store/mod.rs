@@ -11,6 +11,7 @@ mod amendments;
 mod chunk;
 mod columns;
 mod dictionary;
+pub mod erase;
 mod events;
 mod holding;
 mod manifest;
@@ -220,6 +221,15 @@ impl Store {
 
     fn judge(&self) -> Option<Arc<Judge>> {
         self.expectations().map(Expectations::judge)
+    }
+
+    /// Says that the log's payloads begin at this entry: there is nothing before it that could be appended.
+    pub(crate) fn begin_at(&self, entry: u64) {
+        let mut state = self.state();
+        if state.manifest.entries < entry && state.next == state.manifest.entries {
+            state.manifest.entries = entry;
+            state.next = entry;
+        }
     }
 
     /// How many log entries are sealed: the index of the first one to append. `None`: none is.

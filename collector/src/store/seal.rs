@@ -49,7 +49,12 @@ pub(crate) async fn write(
     Ok(())
 }
 
-async fn put(store: &dyn ObjectStore, path: String, bytes: Vec<u8>, rows: u64) -> anyhow::Result<SealedFile> {
+pub(super) async fn put(
+    store: &dyn ObjectStore,
+    path: String,
+    bytes: Vec<u8>,
+    rows: u64,
+) -> anyhow::Result<SealedFile> {
     let size = bytes.len() as u64;
     store
         .put(&Path::from(path.as_str()), PutPayload::from(bytes))
@@ -90,7 +95,7 @@ fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Encoded> {
 }
 
 /// A file of these rows, which have the columns of [`parts::file_schema`].
-fn file(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
+pub(super) fn file(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
     let writer = ArrowWriter::try_new(Vec::new(), parts::file_schema(), Some(properties()?))?;
     let (mut writer, columns) = writer.into_serialized_writer()?;
     let descriptions = writer.schema_descr().columns().to_vec();

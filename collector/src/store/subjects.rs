@@ -315,6 +315,13 @@ pub(super) fn file(chunk: &Chunk) -> anyhow::Result<Option<Vec<u8>>> {
     Ok(Some(writer.into_inner()?))
 }
 
+/// A file of these rows, which have its columns, as they are.
+pub(super) fn file_of(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema(), Some(properties()?))?;
+    writer.write(rows)?;
+    Ok(writer.into_inner()?)
+}
+
 fn properties() -> anyhow::Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))

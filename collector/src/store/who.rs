@@ -183,7 +183,7 @@ impl Span {
 }
 
 impl Asked {
-    fn check(&self) -> anyhow::Result<()> {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
         if self.tokens.len() > MAX_TOKENS {
             bail!("{} tokens at once: at most {MAX_TOKENS}", self.tokens.len());
         }
@@ -206,7 +206,10 @@ impl Asked {
     }
 
     /// The events that touched it, and whether there are more than are looked at.
-    async fn find(&self, session: &SessionContext) -> anyhow::Result<(BTreeMap<Place, Found>, bool)> {
+    pub(super) async fn find(
+        &self,
+        session: &SessionContext,
+    ) -> anyhow::Result<(BTreeMap<Place, Found>, bool)> {
         if self.tokens.is_empty() {
             return Ok(<_>::default());
         }
@@ -295,13 +298,13 @@ fn any(of: impl Iterator<Item = Expr>) -> Expr {
 }
 
 /// Log entry and number of an event.
-type Place = (i64, i64);
+pub(super) type Place = (i64, i64);
 
 /// How an event touched the record.
 #[derive(Debug, Default, PartialEq)]
-struct Found {
+pub(super) struct Found {
     /// By a token, not by a filter.
-    sure: bool,
+    pub(super) sure: bool,
     sources: BTreeSet<String>,
 }
 

@@ -55,8 +55,27 @@ pub struct Report {
     pub amendments_not_checked: u64,
     /// Statements named by what a pooler's host saw, each decided again from the events that its amendment names.
     pub amended_statements: u64,
+    /// Acts of erasure that the collector's own chain tells.
+    pub erasures: u64,
+    /// Events that they took: of them nothing but the leaf's hash is left.
+    pub erased_events: u64,
+    /// Amendments that rest on something that was erased or removed: not made again.
+    pub amendments_of_erased: u64,
+    /// The newest removal of payloads, as the collector's own chain tells it.
+    pub removed: Option<Removed>,
     /// The first thing that is wrong.
     pub wrong: Option<Wrong>,
+}
+
+/// Payloads that are gone by retention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// Those of so many entries, the log's first. Their headers are there, and were checked.
+    pub entries: u64,
+    /// Everything in them had ended by then, RFC 3339.
+    pub at: Option<String>,
+    /// Why.
+    pub reason: String,
 }
 
 impl Report {
@@ -86,6 +105,19 @@ impl Report {
             amendments: checked.amendments,
             amendments_not_checked: checked.of_other_rules,
             amended_statements: checked.statements,
+            erasures: scanned.removals.erasures,
+            erased_events: scanned
+                .removals
+                .erased
+                .values()
+                .map(|events| events.len() as u64)
+                .sum(),
+            amendments_of_erased: checked.of_erased,
+            removed: scanned.removals.retention.as_ref().map(|(_, retention)| Removed {
+                entries: retention.end_entry,
+                at: proto::json::time(retention.before_ns),
+                reason: retention.reason.clone(),
+            }),
             wrong: None,
         }
     }
@@ -136,6 +168,14 @@ impl Report {
             "statements were named by what a pooler's host saw; each follows from the events that name it",
         );
         told(
+            self.erased_events,
+            "events were erased, as the collector's own chain says, with reasons (kind erasure); everything else still holds",
+        );
+        told(
+            self.amendments_of_erased,
+            "of these names rest on something that was erased, and cannot be checked any more",
+        );
+        told(
             self.amendments_not_checked,
             "were named by rules of another version, which this program cannot repeat",
         );
@@ -148,6 +188,14 @@ impl Report {
             self.checked_earlier,
             "batches were read whole by an earlier run (--state): of them, this one read headers and tree alone",
         );
+        if let Some(removed) = &self.removed {
+            lines.push(format!(
+                "the payloads of its first {} entries, of before {}, were removed by retention: of them headers and tree were checked ({})",
+                removed.entries,
+                removed.at.as_deref().unwrap_or("an unknown time"),
+                removed.reason
+            ));
+        }
         for gap in &self.elsewhere {
             lines.push(format!(
                 "batches {} to {} of agent {} are not in this log: look at all collectors' folders together (--all)",

@@ -5,6 +5,7 @@
 
 mod agent;
 mod disk;
+mod erase;
 mod judge;
 mod live;
 mod power;
@@ -48,6 +49,14 @@ struct Sums {
     undetected: u64,
     /// Tamperings that were found in the file that was touched.
     named: u64,
+    /// Events that were erased, or removed with their payloads.
+    erased: u64,
+    /// Places at which something of them was found afterwards.
+    found: u64,
+    /// Events that were not erased, and of which nothing was found: the search would be blind.
+    unseen: u64,
+    /// Proofs of other events, made before and after.
+    proofs: u64,
     /// The others.
     elsewhere: Vec<String>,
     said: Vec<String>,
@@ -71,6 +80,10 @@ impl Sums {
         self.tamperings += other.tamperings;
         self.undetected += other.undetected;
         self.named += other.named;
+        self.erased += other.erased;
+        self.found += other.found;
+        self.unseen += other.unseen;
+        self.proofs += other.proofs;
         self.elsewhere.extend(other.elsewhere);
         self.said.extend(other.said);
     }
@@ -83,15 +96,17 @@ impl Sums {
             && self.unverified == 0
             && self.refused == 0
             && self.undetected == 0
+            && self.found == 0
+            && self.unseen == 0
             && self.said.is_empty()
     }
 }
 
-const PARTS: [&str; 3] = ["power", "live", "tamper"];
+const PARTS: [&str; 4] = ["power", "live", "tamper", "erase"];
 
 /// Schedules and tries of the parts, in full and in short.
-const FULL: [u64; 3] = [10_000, 1_000, 12_000];
-const SHORT: [u64; 3] = [80, 12, 160];
+const FULL: [u64; 4] = [10_000, 1_000, 12_000, 600];
+const SHORT: [u64; 4] = [80, 12, 160, 12];
 
 /// States made of one traced run.
 const STATES: u64 = 40;
@@ -129,6 +144,8 @@ pub async fn run(full: bool, wanted: &[String], seed: u64) -> Result<Outcome> {
             "events": sums.events,
             "tamperings": sums.tamperings,
             "named": sums.named,
+            "erased": sums.erased,
+            "found": sums.found,
             "refused": sums.refused,
             "seconds": part.elapsed().as_secs(),
         });
@@ -148,6 +165,10 @@ pub async fn run(full: bool, wanted: &[String], seed: u64) -> Result<Outcome> {
         "tamperings": all.tamperings,
         "undetected": all.undetected,
         "named": all.named,
+        "erased": all.erased,
+        "found": all.found,
+        "unseen": all.unseen,
+        "proofs": all.proofs,
         "events": all.events,
         "seed": seed,
         "parts": parts,
@@ -211,6 +232,10 @@ async fn share(part: &str, count: u64, seed: u64, worker: u64, stopped: &dyn Fn(
             power::run(number, some, &mut sums, stopped)
                 .await
                 .with_context(|| format!("power, seed {number}"))?;
+        } else if part == "erase" {
+            erase::run(number, &mut sums)
+                .await
+                .with_context(|| format!("erase, seed {number}"))?;
         } else {
             live::run(number, &mut sums)
                 .await

@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) amending: Vec<u64>,
     /// Of which backups the log was made.
     pub(crate) restored: Vec<Restored>,
+    /// Payloads of entries below this one were said to be removed.
+    pub(crate) removed: u64,
 }
 
 const FORMAT: &str = "pgwitness verify state v1";
@@ -40,6 +42,7 @@ impl State {
         root: &Hash,
         amending: Vec<u64>,
         restored: Vec<Restored>,
+        removed: u64,
     ) -> Self {
         Self {
             format: FORMAT.to_owned(),
@@ -48,6 +51,7 @@ impl State {
             root: BASE64_STANDARD.encode(root),
             amending,
             restored,
+            removed,
         }
     }
 

@@ -3,6 +3,9 @@
 //! Owns what needs the order: chains, tree, tiles, checkpoints. Batches are handed to `workers` as they are read and taken
 //! back in the same order.
 
+mod backups;
+mod gone;
+
 use std::{
     collections::{HashMap, VecDeque},
     fs,
@@ -11,18 +14,19 @@ use std::{
     thread::Scope,
 };
 
-use evidence::{Checkpoint, Seal, log_entry};
+use evidence::{Seal, log_entry};
 use prost::Message;
-use proto::v1::{BatchHeader, LogRestored, SignedBatch};
+use proto::v1::{BatchHeader, SignedBatch};
 
 use super::{
     Ask, Depth, Elsewhere, Known, Progress, Restored, Scanned, State, Torn, Wrong,
+    removed::Finds,
     workers::{Answer, Checked, How, Workers},
 };
 use crate::log::{
     folder,
     frame::{Next, SegmentReader},
-    originator::{may_be_own, predecessor},
+    originator::may_be_own,
     tiles::TileFiles,
 };
 
@@ -43,6 +47,10 @@ pub(super) struct Walk<'a> {
     workers: Workers,
     /// Handed out and not taken back, in log order.
     ahead: VecDeque<Ahead>,
+    /// Payloads that lost something, and what was said of that.
+    finds: Finds,
+    /// As it was found at the end.
+    said_to_begin: u64,
     progress: Progress,
     done: Scanned,
 }
@@ -76,6 +84,8 @@ impl<'a> Walk<'a> {
             compared: 0,
             announced: HashMap::new(),
             ahead: VecDeque::new(),
+            finds: Finds::default(),
+            said_to_begin: 0,
             progress: Progress::begin(Path::new("")),
             done,
         }
@@ -103,6 +113,9 @@ impl<'a> Walk<'a> {
         let segments =
             folder::segments(evidence).map_err(|error| Wrong::new("payload", None, format!("{error:#}")))?;
         let count = segments.len();
+        if let Some((begins, _)) = segments.first().filter(|(begins, _)| *begins > 0) {
+            self.without_payload(evidence, *begins)?;
+        }
         for (nth, (first, path)) in segments.into_iter().enumerate() {
             let name = format!("payload/{}", folder::segment_name(first));
             let next = self.next_entry();
@@ -135,7 +148,7 @@ impl<'a> Walk<'a> {
                         offset: at,
                         end: reader.offset,
                         entry: log_entry(&batch),
-                        answer: self.hand_out(batch, entry, earlier),
+                        answer: self.hand_out(batch, entry, earlier, true),
                     };
                     self.ahead.push_back(ahead);
                     while self.ahead.len() > AHEAD * self.ask.threads {
@@ -177,8 +190,8 @@ impl<'a> Walk<'a> {
         self.done.tiling.size() + self.ahead.len() as u64
     }
 
-    /// Has a batch checked as far as it has to be.
-    fn hand_out(&mut self, batch: SignedBatch, entry: u64, earlier: bool) -> Answer {
+    /// Has a batch checked as far as it has to be, and can.
+    fn hand_out(&mut self, batch: SignedBatch, entry: u64, earlier: bool, payload: bool) -> Answer {
         let Ok(claimed) = BatchHeader::decode(batch.header.clone()) else {
             return Answer::now(Err("the header is malformed".to_owned()));
         };
@@ -204,10 +217,11 @@ impl<'a> Walk<'a> {
             };
             return Answer::now(Ok(Checked::sealed(seal, amends)));
         }
-        let how = match self.ask.depth {
-            Depth::Digests if entry < self.done.checkpoint.size => How::Digest,
-            _ if may_be_own(&claimed.agent_id) => How::Own,
-            _ => How::Whole,
+        let below = self.ask.depth == Depth::Digests && entry < self.done.checkpoint.size;
+        let how = How {
+            signed: !below,
+            payload,
+            said: may_be_own(&claimed.agent_id),
         };
         self.workers.check(batch, key, claimed, how)
     }
@@ -227,7 +241,14 @@ impl<'a> Walk<'a> {
         let entry = self.done.tiling.size();
         let segment = Arc::clone(&ahead.segment);
         let wrong = |what: String| Wrong::new(&*segment, Some(ahead.offset), what).of_entry(entry);
-        let checked = ahead.answer.wait().map_err(wrong)?;
+        let mut checked = ahead.answer.wait().map_err(wrong)?;
+        let header = &checked.seal.header;
+        if let Some(reduced) = checked.reduced.take() {
+            self.finds
+                .reduced(entry, reduced, header, (&segment, ahead.offset));
+        }
+        self.finds
+            .say(&header.agent_id, entry, std::mem::take(&mut checked.words));
         self.follow(checked, entry).map_err(wrong)?;
         let Scanned {
             tiling, unwritten, ..
@@ -275,50 +296,6 @@ impl<'a> Walk<'a> {
         }
         agent.advance(tip, header);
         Ok(())
-    }
-
-    /// Checks what a collector says of the backup that its log was made of. Of chains that only might be a collector's, what
-    /// does not hold says nothing: any agent may call itself so.
-    fn restored(&mut self, by: &str, restored: &LogRestored, entry: u64) -> Result<(), String> {
-        let of = Checkpoint::open_kept(restored.checkpoint.as_bytes(), &restored.verifier_key, &[]);
-        let of = of.map_err(|error| format!("the checkpoint of the backup does not hold: {error}"));
-        let of = of.and_then(|(of, _)| match of.size == entry && of.root == self.done.tiling.root() {
-            true => Ok(of),
-            false => Err(format!(
-                "it says that the log was made of a backup of {} entries, which are not the {entry} before it",
-                of.size
-            )),
-        });
-        let of = match of {
-            Ok(of) => of,
-            Err(wrong) if self.own.as_deref() == Some(by) => return Err(wrong),
-            Err(_) => return Ok(()),
-        };
-        self.done.restored.push(Restored {
-            by: by.to_owned(),
-            own: predecessor(restored, &self.done.keys),
-            origin: of.origin,
-            verifier_key: restored.verifier_key.clone(),
-            tree_size: of.size,
-        });
-        Ok(())
-    }
-
-    /// Keeps of the backups those that this log goes back to, the oldest first; and the chains whose word counts by that.
-    fn predecessors(&mut self) -> Vec<String> {
-        let mut own: Vec<String> = self.own.iter().cloned().collect();
-        let mut restored = Vec::new();
-        while let Some(last) = own.last()
-            && let Some(of) = self.done.restored.iter().find(|restored| restored.by == *last)
-        {
-            restored.insert(0, of.clone());
-            match of.own.clone().filter(|before| !own.contains(before)) {
-                Some(before) => own.push(before),
-                None => break,
-            }
-        }
-        self.done.restored = restored;
-        own
     }
 
     /// Compares the tiles that the newest record completed with their files.
@@ -382,6 +359,7 @@ impl<'a> Walk<'a> {
             .as_ref()
             .map(|state| ("the earlier run", state.size));
         let own = self.predecessors();
+        self.removals(&own)?;
         for known in &self.known {
             known.is_of_backup(&self.done.origin, &self.done.restored)?;
         }
@@ -423,6 +401,7 @@ impl<'a> Walk<'a> {
                 .map(|(entry, _)| *entry)
                 .collect(),
             self.done.restored.clone(),
+            self.said_to_begin(),
         );
         (self.ask.told)(&self.progress, &state);
     }

@@ -13,21 +13,22 @@ use std::{
 };
 
 use ed25519_dalek::VerifyingKey;
-use evidence::{BatchError, Limits, Seal, check_leaves, check_seal};
+use evidence::{Limits, Seal, check_erased, check_header, check_leaves, is_as_sealed};
 use proto::v1::{BatchHeader, LogRestored, SignedBatch, event};
 use sha2::{Digest, Sha256};
 
+use super::removed::{Reduced, Word};
 use crate::record::{Body, Decoder, Record};
 
 /// How much of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// That the payload is the header's.
-    Digest,
-    /// Signature, payload, leaves, events.
-    Whole,
-    /// The same, and what a collector says of its log in it.
-    Own,
+pub(super) struct How {
+    /// Signature, leaves and events; else only that the payload is the header's.
+    pub(super) signed: bool,
+    /// There is one; else its header is all that can be checked.
+    pub(super) payload: bool,
+    /// What a collector says of its log in it.
+    pub(super) said: bool,
 }
 
 /// A batch that holds.
@@ -36,6 +37,10 @@ pub(super) struct Checked {
     pub(super) amends: bool,
     /// It begins with this: the log was made of a backup.
     pub(super) restored: Option<Box<LogRestored>>,
+    /// What is said of removals.
+    pub(super) words: Vec<Word>,
+    /// Its payload is not the one that was signed: leaves of it were erased.
+    pub(super) reduced: Option<Reduced>,
 }
 
 impl Checked {
@@ -45,6 +50,8 @@ impl Checked {
             seal,
             amends,
             restored: None,
+            words: Vec::new(),
+            reduced: None,
         }
     }
 }
@@ -149,34 +156,56 @@ pub(super) struct Checker {
 
 impl Checker {
     fn check(&mut self, batch: &SignedBatch, key: &VerifyingKey, claimed: BatchHeader, how: How) -> Outcome {
-        if how == How::Digest {
-            if Sha256::digest(&batch.payload).as_slice() != claimed.payload_digest {
-                return Err(BatchError::Digest.to_string());
-            }
-            let seal = Seal {
+        let seal = match how.signed {
+            true => check_header(batch, key, &self.limits).map_err(|error| error.to_string())?,
+            // The tree is over it.
+            false => Seal {
                 header_hash: evidence::header_hash(&batch.header),
                 header: claimed,
-            };
+            },
+        };
+        if !how.payload {
             return Ok(Checked::sealed(seal, false));
         }
-        let seal = check_seal(batch, key, &self.limits).map_err(|error| error.to_string())?;
-        let opened = check_leaves(batch, seal, &self.limits).map_err(|error| error.to_string())?;
-        let (mut own_amends, mut restored) = (false, None);
-        if how == How::Own {
+        let whole = is_as_sealed(batch, &seal.header);
+        if whole && !how.signed && !how.said {
+            return Ok(Checked::sealed(seal, false));
+        }
+        let opened = match whole {
+            true => check_leaves(batch, seal, &self.limits),
+            false => check_erased(batch, seal, &self.limits),
+        };
+        let opened = opened.map_err(|error| error.to_string())?;
+        let (mut own_amends, mut words, mut restored) = (false, Vec::new(), None);
+        if how.said {
             let records = self.decoder.decode(&opened)?.records;
             own_amends = records.iter().any(amends);
+            words = records.iter().filter_map(word).collect();
             restored = records.into_iter().next().and_then(restores);
         } else {
             self.decoder.check(&opened)?;
         }
+        let reduced = (!whole).then(|| Reduced {
+            digest: Sha256::digest(&batch.payload).into(),
+            erased: opened.erased,
+        });
         let seal = Seal {
             header: opened.header,
             header_hash: opened.header_hash,
         };
         Ok(Checked {
             restored,
+            words,
+            reduced,
             ..Checked::sealed(seal, own_amends)
         })
+    }
+}
+
+fn word(record: &Record) -> Option<Word> {
+    match &record.body {
+        Body::Other(body) => Word::of(body),
+        _ => None,
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Agent {
     next_event: u64,
     /// Every batch that was made, in order.
     pub(super) made: Vec<Made>,
+    /// What each event holds that no other does, in order; empty where it was made without.
+    pub(super) values: Vec<String>,
     /// When a batch was acknowledged, and which.
     pub(super) acknowledged: Vec<(u64, u64)>,
     /// What a collector answered that it must not.
@@ -105,6 +107,7 @@ impl Agent {
             chain: Chain::new(id),
             next_event: 1,
             made: Vec::new(),
+            values: Vec::new(),
             acknowledged: Vec::new(),
             faults: Faults::default(),
             random,
@@ -118,6 +121,7 @@ impl Agent {
         for seq in first..first + events {
             let mut noise = vec![0; padding];
             self.random.fill_bytes(&mut noise);
+            self.values.push(hex(&noise));
             let party = Party {
                 session: Some(Session {
                     id: mark(&self.id, seq),

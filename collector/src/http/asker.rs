@@ -1,0 +1,112 @@
+//! Who asks, as far as that is known, and telling what they were shown.
+//!
+//! Owns where a request's purpose comes from: the header `x-pgwitness-purpose`. Refuses to believe anything about who it is: there is no
+//! authentication, so everybody is "local".
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts},
+    http::request::Parts,
+};
+
+use crate::{
+    accesses::{Accesses, Answered, Question},
+    log,
+};
+
+/// Why somebody asks: free text.
+pub(crate) const PURPOSE: &str = "x-pgwitness-purpose";
+
+/// Whoever made a request.
+pub(super) struct Asker {
+    question: Question,
+    since_ns: u64,
+}
+
+/// A question that will have been answered.
+pub(super) struct Asked {
+    accesses: Option<Arc<Accesses>>,
+    question: Question,
+    since_ns: u64,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let purpose = parts
+            .headers
+            .get(PURPOSE)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()));
+        Ok(Self {
+            question: Question {
+                who: LOCAL.to_owned(),
+                // The port is another one each time.
+                address: address.map_or_else(String::new, |ConnectInfo(address)| address.ip().to_string()),
+                purpose: purpose.unwrap_or_default().into_owned(),
+                kind: "",
+                text: parts.uri.query().unwrap_or_default().to_owned(),
+            },
+            since_ns: log::unix_ns(),
+        })
+    }
+}
+
+impl Asker {
+    /// Asks with the parameters of the address.
+    pub(super) fn asks(self, kind: &'static str, accesses: Option<&Arc<Accesses>>) -> Asked {
+        Asked {
+            accesses: accesses.cloned(),
+            question: Question {
+                kind,
+                ..self.question
+            },
+            since_ns: self.since_ns,
+        }
+    }
+
+    /// Asks with words.
+    pub(super) fn says(
+        mut self,
+        kind: &'static str,
+        text: String,
+        accesses: Option<&Arc<Accesses>>,
+    ) -> Asked {
+        self.question.text = text;
+        self.asks(kind, accesses)
+    }
+}
+
+impl Asked {
+    /// Tells that it was answered with so many rows, or with none because it failed; the answer goes out behind this.
+    pub(super) async fn answered(&self, rows: Option<usize>) {
+        let answered = Answered {
+            rows: rows.unwrap_or_default() as u64,
+            failed: rows.is_none(),
+        };
+        if let Some(accesses) = &self.accesses {
+            accesses
+                .answered(self.question.clone(), answered, self.since_ns)
+                .await;
+        }
+    }
+
+    /// The end of something that was shown over time.
+    pub(super) fn ended(&self, kind: &'static str, rows: usize) {
+        let question = Question {
+            kind,
+            ..self.question.clone()
+        };
+        let end = Self {
+            accesses: self.accesses.clone(),
+            question,
+            since_ns: self.since_ns,
+        };
+        tokio::spawn(async move { end.answered(Some(rows)).await });
+    }
+}
+
+/// Whoever reached the loopback address.
+const LOCAL: &str = "local";
