@@ -225,7 +225,7 @@ async fn ensure_inventory(source: &Source) -> anyhow::Result<()> {
     let page = source.ask("SELECT id FROM inventory LIMIT 1").await?;
     if page.rows.is_empty() {
         match source {
-            Source::Folder(_) => {
+            Source::Folder { .. } => {
                 bail!("there is no inventory, or it lists nobody: name one with --inventory")
             }
             Source::Collector(_) => bail!(
@@ -238,7 +238,7 @@ async fn ensure_inventory(source: &Source) -> anyhow::Result<()> {
 }
 
 /// Everybody is new to a record that has just begun.
-async fn tell_beginning(source: &Source, since_ns: i64) -> anyhow::Result<()> {
+pub(crate) async fn tell_beginning(source: &Source, since_ns: i64) -> anyhow::Result<()> {
     let page = source
         .ask(&format!(
             "SELECT min(ts_start), min(ts_start) < {} FROM events WHERE ts_start IS NOT NULL",

@@ -619,3 +619,132 @@ async fn who_touched_a_record_is_found_by_its_value_and_the_value_stays_here() {
         assert_eq!(ran(&["rebuild", "--data", &directory]).0, 0);
     }
 }
+
+/// The same answer from the collector and from its folder.
+#[tokio::test]
+async fn questions_exports_and_reports_are_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (child, address, http) = serve(&data);
+    let mut chain = Chain::new("host-1");
+    let events = vec![
+        on_customers("shop", Some(&["7"])),
+        on_customers("desk", None),
+        Event {
+            body: Some(v1::event::Body::AuthFailure(v1::AuthFailure::default())),
+            ..statement("intruder", "postgres")
+        },
+        Event {
+            attribution: None,
+            ..on_customers("nobody", None)
+        },
+    ];
+    let _open = deliver_events(&address, &mut chain, events).await;
+    let (url, directory) = (format!("http://{http}"), data.display().to_string());
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, KEYS).unwrap();
+    std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let keys = keys.display().to_string();
+    let record = [
+        "--object",
+        "public.customers",
+        "--key",
+        "7",
+        "--token-key",
+        &keys,
+        "--format",
+        "json",
+    ];
+    let dsar = [&["report", "dsar"][..], &record].concat();
+    let questions: Vec<(Vec<&str>, &[&str])> = vec![
+        (
+            vec!["what", "--principal", "*/unit/shop.service", "--format", "json"],
+            &["\"object\":\"customers\"", "\"access\":\"read\""],
+        ),
+        (
+            vec!["who", "--object", "public.customers", "--json"],
+            &["desk.service", "shop.service", "\"principal\":\"unknown\""],
+        ),
+        (
+            vec!["timeline", "--session", "session-of-intruder", "--format", "json"],
+            &["\"mark\":\"refused\""],
+        ),
+        (
+            vec!["new-edges", "--since", "2026-01-01T00:00:00Z", "--format", "json"],
+            &["\"first_event\":\"host-1-1\""],
+        ),
+        (
+            vec!["unattributed", "--format", "json"],
+            &["\"statements\":1", "\"first_event\":\"host-1-4\""],
+        ),
+        (
+            vec!["export", "--format", "csv", "--principal", "*/desk.service"],
+            &["host-1-2"],
+        ),
+        (
+            vec!["export", "--format", "ocsf", "--where", "kind = 'auth_failure'"],
+            &["\"class_uid\":6005", "\"uid\":\"host-1-3\""],
+        ),
+        (
+            vec!["report", "coverage", "--format", "html"],
+            &["<!doctype html>", "Agents", "host-1"],
+        ),
+        (dsar, &["actor 1", "Scans that may have included the record"]),
+        (vec!["report", "access-review"], &["# Access review", "intruder"]),
+        (
+            vec!["report", "evidence-pack"],
+            &["10\\.2\\.1\\.4", "1 refused logins"],
+        ),
+    ];
+    let unescaped = |text: &str| text.replace('\\', "");
+    let mut live = Vec::new();
+    for (question, expected) in &questions {
+        let (code, told, error) = ran(&[&question[..], &["--url", &url]].concat());
+        assert_eq!(code, 0, "{question:?}: {error}");
+        for text in *expected {
+            assert!(
+                unescaped(&told).contains(&unescaped(text)),
+                "{text:?} is not in\n{told}"
+            );
+        }
+        live.push(told);
+    }
+    let (code, _, error) = ran(&[
+        "export",
+        "--format",
+        "csv",
+        "--where",
+        "absent = 1",
+        "--url",
+        &url,
+    ]);
+    assert!(code == 1 && error.contains("--where"), "{error}");
+    // A page at a time; the end says how to go on.
+    let timeline = ["timeline", "--principal", "*", "--limit", "3", "--url", &url];
+    let (_, _, error) = ran(&timeline);
+    assert!(error.contains("--after host-1-3"), "{error}");
+    let (_, rest, error) = ran(&[&timeline[..], &["--after", "host-1-3", "--format", "csv"]].concat());
+    assert!(
+        rest.lines().count() == 2 && !error.contains("--after"),
+        "{rest}{error}"
+    );
+    assert_eq!(ran(&["timeline", "--url", &url]).0, 2, "whose?");
+    tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
+        .await
+        .unwrap();
+
+    for ((question, _), live) in questions.iter().zip(live) {
+        let (code, told, error) = ran(&[&question[..], &["--data", &directory]].concat());
+        assert_eq!(code, 0, "{question:?}: {error}");
+        // A report's head has the time when it was made, and a checkpoint may have come meanwhile.
+        if question[0] != "report" {
+            assert_eq!(told, live, "{question:?}");
+        }
+    }
+    let file = folder.path().join("all.parquet").display().to_string();
+    let export = ["export", "--format", "parquet", "--data", &directory, "-o", &file];
+    assert_eq!(ran(&export).0, 0);
+    assert_eq!(&std::fs::read(&file).unwrap()[..4], b"PAR1");
+    let (code, _, error) = ran(&export);
+    assert!(code == 1 && error.contains("--force"), "{error}");
+}

@@ -4,23 +4,19 @@
 
 use axum::{
     Json,
+    body::Body,
     extract::{Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
 
 use super::{Web, asker::Asker};
 use crate::{
-    expectations::Expectations,
-    live::Filter,
-    log, since,
-    store::{
-        page::{MAX_ROWS, Page},
-        who::{Answer, Asked, Made, Span},
-    },
+    expectations::Expectations, export::Export, live::Filter, log, since, store::question::Question,
 };
 
 /// `GET /api/overview?since=24h`: key figures, evidence and store in one object.
@@ -84,53 +80,71 @@ pub(super) async fn principals(
     ))
 }
 
-/// `POST /api/query` with `{"sql": "SELECT …"}`: the answer as a [`Page`].
-pub(super) async fn query(
+/// `POST` of a [`Question`] as JSON to where it has its place: `{"sql": "SELECT …"}` to `/api/query`, for one.
+pub(super) async fn answer<Q: Question>(
     State(web): State<Web>,
     asker: Asker,
-    Json(question): Json<Question>,
-) -> Result<Json<Page>, Failure> {
+    Json(question): Json<Q>,
+) -> Result<Json<Q::Answer>, Failure> {
     let _turn = turn(&web).await?;
-    let page = web.app.store.query(&question.sql, MAX_ROWS).await;
-    let asked = asker.says("query", question.sql, web.app.accesses.as_ref());
-    asked
-        .answered(page.as_ref().ok().map(|page| page.rows.len()))
-        .await;
-    let page = page.map_err(Failure::asked_wrongly)?;
-    web.app.metrics.queries.inc();
-    Ok(Json(page))
-}
-
-/// `POST /api/subjects` with `{"object": "public.customers"}`: by which rules and under which keys values of its
-/// identifying columns became tokens, as a list of [`Made`].
-pub(super) async fn subjects(
-    State(web): State<Web>,
-    asker: Asker,
-    Json(of): Json<OfObject>,
-) -> Result<Json<Vec<Made>>, Failure> {
-    let _turn = turn(&web).await?;
-    let made = web.app.store.made_of(&of.object, of.span).await;
-    let asked = asker.says("subjects", of.object, web.app.accesses.as_ref());
-    asked.answered(made.as_ref().ok().map(Vec::len)).await;
-    Ok(Json(made?))
-}
-
-/// `POST /api/who` with an [`Asked`]: who touched a record, by its tokens; what it stands for is not asked.
-pub(super) async fn who(
-    State(web): State<Web>,
-    asker: Asker,
-    Json(asked): Json<Asked>,
-) -> Result<Json<Answer>, Failure> {
-    let _turn = turn(&web).await?;
-    let answer = web.app.store.who(&asked).await;
-    // The tokens are not told: they would outlive the erasure of what they stand for.
-    let words = format!("{} {}, {} tokens", asked.object, asked.column, asked.tokens.len());
-    let told = asker.says("who", words, web.app.accesses.as_ref());
-    told.answered(answer.as_ref().ok().map(|answer| answer.touched.rows.len()))
-        .await;
+    let answer = question.answer(&web.app.store).await;
+    let asked = asker.says(Q::KIND, question.words(), web.app.accesses.as_ref());
+    asked.answered(answer.as_ref().ok().map(Q::rows)).await;
     let answer = answer.map_err(Failure::asked_wrongly)?;
     web.app.metrics.queries.inc();
     Ok(Json(answer))
+}
+
+/// `POST /api/export` with an [`Export`]: its bytes, as they are made. An answer that breaks off is not whole.
+pub(super) async fn export(
+    State(web): State<Web>,
+    asker: Asker,
+    Json(export): Json<Export>,
+) -> Result<Response, Failure> {
+    let Ok(place) = web.exports.clone().try_acquire_owned() else {
+        return Err(Failure {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            error: anyhow::anyhow!("too many exports at once: try again when one is done"),
+        });
+    };
+    let asked = asker.says("export", export.words(), web.app.accesses.as_ref());
+    let pieces = match export.of(&web.app.store).await {
+        Ok(pieces) => pieces,
+        Err(wrong) => {
+            asked.answered(None).await;
+            return Err(Failure::asked_wrongly(wrong));
+        }
+    };
+    let mut shown = asked.lasts("export_end").await;
+    web.app.metrics.queries.inc();
+    let mut status = web.app.status;
+    let held = async_stream::stream! {
+        let _place = place;
+        let mut pieces = pieces;
+        loop {
+            tokio::select! {
+                piece = pieces.next() => match piece {
+                    Some(piece) => yield piece.map(|piece| {
+                        shown.count(piece.events);
+                        piece.bytes
+                    }),
+                    None => break,
+                },
+                // A collector that stops does not wait for whoever reads slowly.
+                ended = status.changed() => if ended.is_err() {
+                    yield Err(anyhow::anyhow!("the collector stopped"));
+                    break;
+                },
+            }
+        }
+    };
+    let body = Body::from_stream(held.map(|piece| {
+        piece.map_err(|error| {
+            tracing::error!(error = format!("{error:#}"), "an export broke off");
+            std::io::Error::other(error)
+        })
+    }));
+    Ok(([(header::CONTENT_TYPE, export.format.content_type())], body).into_response())
 }
 
 /// `GET /api/status`: checkpoint, agents, store, inventory (null where there is none).
@@ -171,20 +185,6 @@ pub(super) struct Window {
     /// RFC 3339, or a span before now: `90s`, `15m`, `24h`, `7d`.
     since: Option<String>,
     limit: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Question {
-    sql: String,
-}
-
-/// An object, and when.
-#[derive(Debug, Deserialize)]
-pub(super) struct OfObject {
-    object: String,
-    #[serde(flatten)]
-    span: Span,
 }
 
 impl Window {

@@ -93,8 +93,18 @@ impl Asked {
         }
     }
 
+    /// Tells that something is shown over time from now on; `end` is what its end is called.
+    pub(super) async fn lasts(self, end: &'static str) -> Lasting {
+        self.answered(Some(0)).await;
+        Lasting {
+            asked: self,
+            end,
+            shown: 0,
+        }
+    }
+
     /// The end of something that was shown over time.
-    pub(super) fn ended(&self, kind: &'static str, rows: usize) {
+    fn ended(&self, kind: &'static str, rows: usize) {
         let question = Question {
             kind,
             ..self.question.clone()
@@ -105,6 +115,26 @@ impl Asked {
             since_ns: self.since_ns,
         };
         tokio::spawn(async move { end.answered(Some(rows)).await });
+    }
+}
+
+/// Something that is shown over time; its end is told, however it ends.
+pub(super) struct Lasting {
+    asked: Asked,
+    end: &'static str,
+    shown: usize,
+}
+
+impl Lasting {
+    /// So many rows more were shown.
+    pub(super) fn count(&mut self, rows: usize) {
+        self.shown += rows;
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        self.asked.ended(self.end, self.shown);
     }
 }
 

@@ -15,10 +15,7 @@ use axum::{
 };
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{
-    Web,
-    asker::{Asked, Asker},
-};
+use super::{Web, asker::Asker};
 use crate::live::{Filter, Sighting};
 
 pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): Query<Filter>) -> Response {
@@ -26,8 +23,7 @@ pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): 
         return (StatusCode::SERVICE_UNAVAILABLE, "too many live views\n").into_response();
     };
     let asked = asker.asks("live", web.app.accesses.as_ref());
-    asked.answered(Some(0)).await;
-    let mut watching = Watching { asked, shown: 0 };
+    let mut watching = asked.lasts("live_end").await;
     let mut sightings = web.app.store.live().subscribe();
     // Held for as long as the collector runs, so that a stopping one ends its live views.
     let mut status = web.app.status;
@@ -39,7 +35,7 @@ pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): 
             tokio::select! {
                 next = sightings.recv() => match next {
                     Ok(one) if filter.wants(&one) => {
-                        watching.count();
+                        watching.count(1);
                         yield Ok(Event::default().event("sighting").data(json(one).await));
                     }
                     Ok(_) => {}
@@ -55,24 +51,6 @@ pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): 
     Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response()
-}
-
-/// A live view; its end is told, however it ends.
-struct Watching {
-    asked: Asked,
-    shown: usize,
-}
-
-impl Watching {
-    fn count(&mut self) {
-        self.shown += 1;
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.asked.ended("live_end", self.shown);
-    }
 }
 
 /// The JSON form: where it takes reading a file, not on the threads that serve everybody.

@@ -21,7 +21,22 @@ use tokio::sync::{Semaphore, watch};
 
 pub(crate) use asker::PURPOSE;
 
-use crate::{accesses::Accesses, log, metrics::Metrics, store::Store};
+use crate::{
+    accesses::Accesses,
+    export, log,
+    metrics::Metrics,
+    report,
+    store::{
+        Store,
+        edges::NewEdges,
+        page::Sql,
+        question::Question,
+        timeline::Timeline,
+        unattributed::Unattributed,
+        what::What,
+        who::{Asked, OfObject},
+    },
+};
 
 /// What answers are made from.
 #[derive(Clone)]
@@ -41,6 +56,7 @@ pub fn router(app: App) -> Router {
     let state = Web {
         app,
         questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+        exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
         watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
     };
     Router::new()
@@ -51,9 +67,15 @@ pub fn router(app: App) -> Router {
         .route("/api/overview", get(api::overview))
         .route("/api/events", get(api::events))
         .route("/api/principals", get(api::principals))
-        .route("/api/query", post(api::query))
-        .route("/api/subjects", post(api::subjects))
-        .route("/api/who", post(api::who))
+        .merge(question::<Sql>())
+        .merge(question::<OfObject>())
+        .merge(question::<Asked>())
+        .merge(question::<What>())
+        .merge(question::<Timeline>())
+        .merge(question::<NewEdges>())
+        .merge(question::<Unattributed>())
+        .merge(question::<report::Asked>())
+        .route(export::PATH, post(api::export))
         .route("/api/status", get(api::status))
         .route("/api/live", get(live::stream))
         .route("/metrics", get(api::metrics))
@@ -63,16 +85,25 @@ pub fn router(app: App) -> Router {
         .with_state(state)
 }
 
+/// A question's place.
+fn question<Q: Question>() -> Router<Web> {
+    Router::new().route(Q::PATH, post(api::answer::<Q>))
+}
+
 /// The app, and what is shared out between requests.
 #[derive(Clone)]
 struct Web {
     app: App,
     questions: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
 }
 
 /// Questions answered at once; others wait. Each may take a core and a share of the memory pool.
 const MAX_QUESTIONS: usize = 4;
+
+/// Exports at once; another one is refused. Each reads the whole record, for as long as its reader takes.
+const MAX_EXPORTS: usize = 2;
 
 /// Live views at once: each is a task and a connection held open.
 const MAX_WATCHERS: usize = 64;

@@ -305,3 +305,65 @@ async fn there_is_a_limit_to_live_views() {
     open.pop();
     assert_eq!(get(&router, "/api/live").await.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn questions_and_exports_have_places_of_their_own() {
+    let (router, store, _status) = app().await;
+    append(&store, 0, "SELECT 1").await;
+    let post = async |path: &str, question: Value| {
+        let request = request(path)
+            .method("POST")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(question.to_string()))
+            .unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let since = json!({ "since_ns": 0 });
+    for (path, question, rows) in [
+        ("/api/what", json!({}), 1),
+        (
+            "/api/what",
+            json!({"principal": "*/shop.service", "since_ns": 0}),
+            1,
+        ),
+        ("/api/timeline", json!({"principal": "*"}), 1),
+        ("/api/new-edges", since.clone(), 0),
+        ("/api/unattributed", since.clone(), 0),
+    ] {
+        let response = post(path, question).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert_eq!(
+            body(response).await["rows"].as_array().unwrap().len(),
+            rows,
+            "{path}"
+        );
+    }
+    assert_eq!(
+        post("/api/timeline", json!({})).await.status(),
+        StatusCode::BAD_REQUEST
+    );
+    let report = body(post("/api/report", json!({"report": "coverage"})).await).await;
+    assert_eq!(report["title"], "Coverage");
+
+    let export = json!({"format": "csv", "where": "class = 'READ'"});
+    let response = post("/api/export", export.clone()).await;
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "text/csv; charset=utf-8"
+    );
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(std::str::from_utf8(&bytes).unwrap().lines().count(), 2);
+    let wrong = post("/api/export", json!({"format": "csv", "where": "class ="})).await;
+    assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+    // A third one at once is refused, and let in when one is over.
+    let held = (
+        post("/api/export", export.clone()).await,
+        post("/api/export", export.clone()).await,
+    );
+    assert_eq!(
+        post("/api/export", export.clone()).await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    drop(held);
+    assert_eq!(post("/api/export", export).await.status(), StatusCode::OK);
+}

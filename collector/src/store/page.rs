@@ -21,8 +21,36 @@ use serde_json::Value;
 use super::{
     Store,
     events::{self, Shown},
+    question::{Question, Span},
     session,
+    touching::PRIVILEGED,
 };
+
+/// A question in SQL.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sql {
+    /// One SELECT, WITH, EXPLAIN, SHOW or DESCRIBE.
+    pub sql: String,
+}
+
+impl Question for Sql {
+    const PATH: &'static str = "/api/query";
+    const KIND: &'static str = "query";
+    type Answer = Page;
+
+    fn words(&self) -> String {
+        self.sql.clone()
+    }
+
+    fn rows(answer: &Page) -> usize {
+        answer.rows.len()
+    }
+
+    async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
+        store.query(&self.sql, MAX_ROWS).await
+    }
+}
 
 /// The answer to one question.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -57,6 +85,27 @@ impl Store {
             self.collect(plan, max_rows).await
         };
         in_time(answer).await
+    }
+
+    /// The answers to questions of this program about one moment of the store: each sees the events of `span` as the table `chosen`, with
+    /// what takes privileges in a column `privileged`, and their subjects as `chosen_subjects`.
+    pub(crate) async fn pages<const N: usize>(
+        &self,
+        span: Span,
+        questions: &[&str; N],
+    ) -> anyhow::Result<[Page; N]> {
+        let session = self.session().await.context("cannot open the store")?;
+        let chosen = span.of(session.table("events").await?)?;
+        session.register_table("chosen_events", chosen.into_view())?;
+        let chosen = format!("SELECT *, {PRIVILEGED} AS privileged FROM chosen_events");
+        session.register_table("chosen", session.sql(&chosen).await?.into_view())?;
+        let subjects = span.of(session.table("subjects").await?)?;
+        session.register_table("chosen_subjects", subjects.into_view())?;
+        let mut pages = std::array::from_fn(|_| Page::default());
+        for (page, sql) in pages.iter_mut().zip(questions) {
+            *page = in_time(async { self.collect(session.sql(sql).await?, MAX_ROWS).await }).await?;
+        }
+        Ok(pages)
     }
 
     /// Runs a plan of this program or of [`Store::query`].
@@ -125,7 +174,7 @@ fn rows(batch: &RecordBatch, room: Room, shown: &mut Shown) -> anyhow::Result<Pa
 }
 
 /// What an engine's error comes from, without the lists that some have behind their first line.
-fn in_one_line(error: &DataFusionError) -> String {
+pub(super) fn in_one_line(error: &DataFusionError) -> String {
     let text = error.find_root().strip_backtrace();
     text.lines().next().unwrap_or_default().trim_end().to_owned()
 }
@@ -141,7 +190,7 @@ pub(super) async fn in_time<T>(answer: impl Future<Output = anyhow::Result<T>>) 
     }
 }
 
-fn values(batch: &RecordBatch, row: usize, shown: &mut Shown) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn values(batch: &RecordBatch, row: usize, shown: &mut Shown) -> anyhow::Result<Vec<Value>> {
     batch
         .columns()
         .iter()

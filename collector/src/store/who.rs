@@ -24,7 +24,11 @@ use super::{
     Store,
     holding::{may_hold, token},
     page::{self, Page},
+    question::Question,
+    touching::HIDDEN,
 };
+
+pub use super::question::Span;
 
 /// Whose record is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -52,15 +56,14 @@ pub struct Sought {
     pub token: String,
 }
 
-/// From then on, and up to then; Unix nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Span {
-    /// The first moment.
-    #[serde(default)]
-    pub since_ns: Option<i64>,
-    /// The first moment behind it.
-    #[serde(default)]
-    pub until_ns: Option<i64>,
+/// Which rules and keys made tokens of an object's values.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct OfObject {
+    /// As the classification names it.
+    pub object: String,
+    /// When.
+    #[serde(flatten)]
+    pub span: Span,
 }
 
 /// By which rule and under which key an object's values became tokens.
@@ -93,6 +96,42 @@ pub struct Answer {
     pub seen: [Option<String>; 2],
     /// Events that touched it beyond the [`MAX_FOUND`] that were looked at.
     pub more: bool,
+}
+
+impl Question for OfObject {
+    const PATH: &'static str = "/api/subjects";
+    const KIND: &'static str = "subjects";
+    type Answer = Vec<Made>;
+
+    fn words(&self) -> String {
+        self.object.clone()
+    }
+
+    fn rows(answer: &Vec<Made>) -> usize {
+        answer.len()
+    }
+
+    async fn answer(&self, store: &Store) -> anyhow::Result<Vec<Made>> {
+        store.made_of(&self.object, self.span).await
+    }
+}
+
+impl Question for Asked {
+    const PATH: &'static str = "/api/who";
+    const KIND: &'static str = "who";
+    type Answer = Answer;
+
+    fn words(&self) -> String {
+        format!("{} {}, {} tokens", self.object, self.column, self.tokens.len())
+    }
+
+    fn rows(answer: &Answer) -> usize {
+        answer.touched.rows.len()
+    }
+
+    async fn answer(&self, store: &Store) -> anyhow::Result<Answer> {
+        store.who(self).await
+    }
 }
 
 impl Store {
@@ -152,7 +191,9 @@ impl Store {
             let statements = statements.with_column("names_it", names_it)?;
             session.register_table("statements", statements.into_view())?;
             session.register_table("told", asked.told(&session).await?.into_view())?;
-            answer.not_excluded = self.collect(session.sql(NOT_EXCLUDED).await?, MAX_ROWS).await?;
+            answer.not_excluded = self
+                .collect(session.sql(&not_excluded()).await?, MAX_ROWS)
+                .await?;
             session.register_table("seen", events.into_view())?;
             let seen = self.collect(session.sql(SEEN).await?, 1).await?;
             let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
@@ -164,21 +205,6 @@ impl Store {
         })
         .await?;
         Ok(answer)
-    }
-}
-
-impl Span {
-    /// What began in it.
-    fn of(self, rows: DataFrame) -> Result<DataFrame> {
-        let time = |ns| lit(ScalarValue::TimestampNanosecond(Some(ns), Some("+00:00".into())));
-        let rows = match self.since_ns {
-            Some(ns) => rows.filter(col("ts_start").gt_eq(time(ns)))?,
-            None => rows,
-        };
-        match self.until_ns {
-            Some(ns) => rows.filter(col("ts_start").lt(time(ns))),
-            None => Ok(rows),
-        }
     }
 }
 
@@ -384,16 +410,14 @@ const TOLD: &str = "SELECT log_index, seq, bool_or(searchable) AS searchable, bo
 
 /// The reasons on the object come first; of the others, it is not known whether they have to do with it. What does not know
 /// something is never taken for what has nothing to do with it.
-const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
+fn not_excluded() -> String {
+    format!(
+        "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
       CASE WHEN t.covered OR f.seq IS NOT NULL OR (s.phase = 'parse' AND s.outcome = 'error') THEN NULL \
            WHEN t.searchable THEN 'not all of its records are known' \
            WHEN t.seq IS NOT NULL THEN 'its records are of another key or type, or not known' \
            WHEN s.names_it THEN 'its records are not known' \
-           WHEN s.class = 'FUNCTION' OR s.protocol IN ('function_call', 'replication') THEN 'it ran what is not seen' \
-           WHEN s.text_known IS NOT TRUE THEN 'its text is not known' \
-           WHEN s.parsed IS NOT TRUE AND (s.class IS NULL OR s.class IN ('READ', 'WRITE')) \
-             THEN 'its text is not understood' \
-      END AS because, CASE WHEN s.names_it OR t.seq IS NOT NULL THEN true END AS on_object \
+           ELSE {HIDDEN} END AS because, CASE WHEN s.names_it OR t.seq IS NOT NULL THEN true END AS on_object \
     FROM statements s LEFT JOIN told t ON s.log_index = t.log_index AND s.seq = t.seq \
     LEFT JOIN found f ON s.log_index = f.log_index AND s.seq = f.seq), \
     counted AS (SELECT on_object, principal, confidence, because, sum(executions) AS statements, \
@@ -401,7 +425,9 @@ const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.
       min(ts_start) AS first_seen, max(ts_start) AS last_seen \
       FROM judged WHERE because IS NOT NULL GROUP BY on_object, principal, confidence, because) \
     SELECT coalesce(on_object, false) AS on_object, coalesce(principal, 'unknown') AS principal, confidence, because, \
-    statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4";
+    statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4"
+    )
+}
 
 const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
     count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, min(ts_start), max(ts_start), \

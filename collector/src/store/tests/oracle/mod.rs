@@ -1,0 +1,233 @@
+//! Every question against a brute-force scan of the evidence log, on made-up data: the same answer, however much of it is
+//! sealed, and whatever was amended in between.
+
+use std::{collections::BTreeSet, path::Path};
+
+use futures::StreamExt as _;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use self::naive::{Evidence, Row};
+use super::*;
+use crate::{
+    export::{Export, Format},
+    log::read_batches,
+    record::Decoder,
+    store::{
+        edges::NewEdges,
+        page::{MAX_ROWS, Page},
+        question::{Question, Span},
+        selection::Selection,
+        timeline::Timeline,
+        unattributed::Unattributed,
+        what::What,
+        who::{Asked, Sought},
+    },
+};
+
+mod made;
+mod naive;
+
+/// As many logs; a failure names the one, which can then be run alone.
+const SEEDS: std::ops::Range<u64> = 0..6;
+
+#[tokio::test]
+async fn every_question_is_answered_as_a_scan_of_the_evidence_answers_it() {
+    for seed in SEEDS {
+        let data = tempfile::tempdir().unwrap();
+        let own = made::log(data.path(), seed).await;
+        compared(data.path(), &own, seed).await;
+    }
+}
+
+/// Appends the log's entries, seals at random, opens the store anew at random, and compares some times on the way.
+async fn compared(data: &Path, own: &str, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed ^ 0x0bad_5eed);
+    let (evidence, root) = (data.join("evidence"), data.join("store"));
+    let entries = read_batches(&evidence, 0).count();
+    let stages: BTreeSet<usize> = [entries / 3, entries / 2, entries * 4 / 5, entries].into();
+    let mut store = open(&root, &evidence, own).await;
+    let mut decoder = Decoder::default();
+    for (place, read) in (1..).zip(read_batches(&evidence, 0)) {
+        let (log_index, batch) = read.unwrap();
+        store.append(log_index, decoder.decode(&batch).unwrap()).await;
+        if random.gen_ratio(1, 9) {
+            store.seal().await.unwrap();
+            if random.gen_ratio(1, 3) {
+                drop(store);
+                store = open(&root, &evidence, own).await;
+            }
+        }
+        if stages.contains(&place) {
+            let scanned = Evidence::read(&evidence, own, log_index);
+            answers_are_equal(&store, &scanned, &mut random, seed).await;
+        }
+    }
+    store.seal().await.unwrap();
+    let scanned = Evidence::read(&evidence, own, u64::MAX);
+    answers_are_equal(&store, &scanned, &mut random, seed).await;
+}
+
+async fn open(root: &Path, evidence: &Path, own: &str) -> Arc<Store> {
+    let store = Store::open(root, by_hand()).await.unwrap();
+    store.show_events_of(Arc::new(crate::log::Places::new(evidence)));
+    store.believe(own).await.unwrap();
+    store
+}
+
+async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRng, seed: u64) {
+    let at = |what: &str| format!("{what}, seed {seed}, {} events", scanned.events.len());
+    let page = store.query("SELECT * FROM principals", MAX_ROWS).await.unwrap();
+    same(&page, scanned.principals(), &at("principals"));
+    for _ in 0..3 {
+        let span = made::span(random);
+        let principal = made::pattern(random);
+        let object = made::object_asked(random);
+
+        let asked = made::asked(random, span);
+        let answer = store.who(&asked).await.unwrap();
+        let expected = scanned.who(&asked);
+        same(
+            &answer.touched,
+            expected.touched,
+            &at(&format!("touched of {asked:?}")),
+        );
+        same(
+            &answer.not_excluded,
+            expected.not_excluded,
+            &at(&format!("not excluded of {asked:?}")),
+        );
+        assert_eq!(
+            [answer.gaps, answer.opaque_sessions, answer.left_out],
+            expected.missing,
+            "{}",
+            at("not seen")
+        );
+
+        for question in [
+            What {
+                principal: Some(principal.clone()),
+                object: None,
+                span,
+            },
+            What {
+                principal: None,
+                object: Some(object),
+                span,
+            },
+        ] {
+            let page = question.answer(store).await.unwrap();
+            same(&page, scanned.what(&question), &at(&format!("{question:?}")));
+        }
+
+        let which = Selection {
+            kind: random.gen_ratio(1, 3).then(|| "query".to_owned()),
+            principal: random.gen_bool(0.5).then(|| principal.clone()),
+            span,
+            ..Selection::default()
+        };
+        assert_eq!(
+            exported(store, &which).await,
+            scanned.exported(&which),
+            "{}",
+            at(&format!("{which:?}"))
+        );
+
+        let question = NewEdges {
+            since_ns: made::moment(random),
+        };
+        let page = question.answer(store).await.unwrap();
+        same(&page, scanned.new_edges(question), &at(&format!("{question:?}")));
+
+        let question = Unattributed { span };
+        let page = question.answer(store).await.unwrap();
+        same(
+            &page,
+            scanned.unattributed(question),
+            &at(&format!("{question:?}")),
+        );
+
+        let whose = if random.gen_bool(0.5) {
+            (Some(made::session(random)), None)
+        } else {
+            (None, Some(principal))
+        };
+        let question = Timeline {
+            session: whose.0,
+            principal: whose.1,
+            span,
+            after: None,
+            limit: random.gen_range(1..40),
+        };
+        let expected = scanned.timeline(&question);
+        assert_eq!(
+            paged(store, question.clone()).await,
+            expected,
+            "{}",
+            at(&format!("{question:?}"))
+        );
+    }
+}
+
+/// Ids and principals of an export.
+async fn exported(store: &Store, which: &Selection) -> BTreeSet<(String, String)> {
+    let export = Export {
+        format: Format::Jsonl,
+        which: which.clone(),
+    };
+    let mut pieces = export.of(store).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        text.extend_from_slice(&piece.unwrap().bytes);
+    }
+    let text = String::from_utf8(text).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let named = |event: &Value| {
+        let text = |place: &str| {
+            event
+                .pointer(place)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        (text("/event_id"), text("/attribution/principal"))
+    };
+    let events: BTreeSet<_> = lines.iter().map(named).collect();
+    assert_eq!(events.len(), lines.len(), "an event is there twice");
+    events
+}
+
+/// All pages of a timeline, one behind the other.
+async fn paged(store: &Store, mut question: Timeline) -> Vec<Row> {
+    let mut rows = Vec::new();
+    loop {
+        let page = question.answer(store).await.unwrap();
+        assert!(page.rows.len() <= question.limit);
+        rows.extend(naive::rows(&page, naive::TIMELINE));
+        match Timeline::next(&page) {
+            Some(next) => question.after = Some(next.to_owned()),
+            None => return rows,
+        }
+    }
+}
+
+/// The page has these rows, in whatever order; of columns those that the rows name.
+#[track_caller]
+fn same(page: &Page, mut expected: Vec<Row>, what: &str) {
+    assert!(!page.truncated, "{what}");
+    let Some(first) = expected.first() else {
+        assert!(page.rows.is_empty(), "{what}: {:?}", page.rows);
+        return;
+    };
+    let columns: Vec<&'static str> = first.keys().copied().collect();
+    let mut found = naive::rows(page, &columns);
+    let by_text = |row: &Row| format!("{row:?}");
+    found.sort_by_key(by_text);
+    expected.sort_by_key(by_text);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found, expected, "{what}");
+    }
+    assert_eq!(found.len(), expected.len(), "{what}");
+}
