@@ -66,17 +66,17 @@ const ROLES: &str = "SELECT login_role AS role, coalesce(principal, 'unknown') A
     array_sort(array_agg(DISTINCT database) FILTER (WHERE database IS NOT NULL)) AS databases, \
     count(DISTINCT concat(agent, ' ', session_id)) AS sessions, coalesce(sum(executions), 0) AS statements, \
     min(ts_start) AS first, max(ts_start) AS last \
-    FROM chosen WHERE kind IN ('session_open', 'query', 'rollup') GROUP BY login_role, coalesce(principal, 'unknown') ORDER BY 1, 2";
+    FROM chosen WHERE kind IN ('session_open', 'query', 'rollup') GROUP BY 1, 2 ORDER BY 1, 2";
 
 const SHARED: &str = "SELECT login_role AS role, count(DISTINCT principal) AS principals, array_sort(array_agg(DISTINCT principal)) AS used_by \
     FROM chosen WHERE kind IN ('session_open', 'query', 'rollup') AND login_role IS NOT NULL AND principal <> 'unknown' \
     GROUP BY login_role HAVING count(DISTINCT principal) > 1 ORDER BY principals DESC, 1";
 
-const TOUCHED: &str = "WITH s AS (SELECT coalesce(principal, 'unknown') AS principal, login_role, ts_start, executions, rows, rows_affected, \
-      unnest(touched(objects, object_access)) AS thing FROM chosen WHERE executions IS NOT NULL) \
-    SELECT principal, login_role AS role, substr(thing, strpos(thing, ' ') + 1) AS object, split_part(thing, ' ', 1) AS access, \
-    sum(executions) AS statements, sum(rows) AS rows, sum(rows_affected) AS rows_affected, min(ts_start) AS first, max(ts_start) AS last \
-    FROM s WHERE thing IS NOT NULL GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4";
+const TOUCHED: &str = "WITH t AS (SELECT *, unnest(touched(objects, object_access)) AS thing FROM chosen WHERE executions IS NOT NULL) \
+    SELECT coalesce(principal, 'unknown') AS principal, login_role AS role, substr(thing, strpos(thing, ' ') + 1) AS object, \
+    split_part(thing, ' ', 1) AS access, sum(executions) AS statements, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
+    min(ts_start) AS first, max(ts_start) AS last \
+    FROM t WHERE thing IS NOT NULL GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4";
 
 const PRIVILEGED: &str = "SELECT coalesce(principal, 'unknown') AS principal, login_role AS role, class, command, objects, \
     coalesce(outcome, 'unknown') AS outcome, sum(executions) AS statements, max(ts_start) AS last, max(event_id) AS an_event \
