@@ -185,7 +185,10 @@ fn pieces(selected: Selected, format: Format) -> impl Stream<Item = anyhow::Resu
                 yield Piece { bytes, events: std::mem::take(&mut events) };
             }
         }
-        yield Piece { bytes: encoder.end()?, events };
+        let bytes = encoder.end()?;
+        if !bytes.is_empty() {
+            yield Piece { bytes, events };
+        }
     }
 }
 
