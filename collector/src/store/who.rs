@@ -403,8 +403,11 @@ const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.
     SELECT coalesce(on_object, false) AS on_object, coalesce(principal, 'unknown') AS principal, confidence, because, \
     statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4";
 
+/// What a collector says of itself is nothing that was seen.
 const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
-    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, min(ts_start), max(ts_start), \
+    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
+    min(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
+    max(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
     max(left_out) FROM seen";
 
 /// Keys and rules at once; more keys than anybody keeps.
