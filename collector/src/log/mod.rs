@@ -175,7 +175,9 @@ enum Command {
         note: Vec<u8>,
         witnesses: Vec<WitnessKey>,
     },
-    Rotate {
+    Checkpoint {
+        /// Whether the newest segment is closed, too.
+        closes: bool,
         reply: oneshot::Sender<()>,
     },
     Tick,
@@ -300,8 +302,17 @@ impl Log {
     /// Closes the newest payload segment, if anything is in it, and writes a checkpoint: when this returns, nothing is added any more
     /// to the segments that there are, and all that is in them is in the tiles, too.
     pub(crate) async fn rotate(&self) -> anyhow::Result<()> {
+        self.checkpointed(true).await
+    }
+
+    /// Writes a checkpoint over everything that is durable.
+    pub(crate) async fn checkpoint(&self) -> anyhow::Result<()> {
+        self.checkpointed(false).await
+    }
+
+    async fn checkpointed(&self, closes: bool) -> anyhow::Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Rotate { reply }).await?;
+        self.send(Command::Checkpoint { closes, reply }).await?;
         answer.await.map_err(|_| ended())
     }
 

@@ -156,7 +156,7 @@ impl Writer {
             let mut group = Group::default();
             let mut next = Some(first);
             let mut tick = false;
-            let mut rotated = Vec::new();
+            let (mut closes_segment, mut waiting) = (false, Vec::new());
             for _ in 0..MAX_GROUP {
                 // Taken from the queue only where it is handled, too: what is left there is the next group's.
                 match next.take().or_else(|| commands.try_recv().ok()) {
@@ -186,7 +186,11 @@ impl Writer {
                         self.set_aside(&agent_id, &batch, &reason)?;
                     }
                     Some(Command::Cosigned { note, witnesses }) => self.cosigned(&note, &witnesses)?,
-                    Some(Command::Rotate { reply }) => rotated.push(reply),
+                    Some(Command::Checkpoint { closes, reply }) => {
+                        tick = true;
+                        closes_segment |= closes;
+                        waiting.push(reply);
+                    }
                     Some(Command::Tick) => tick = true,
                     Some(Command::Close) => {
                         open = false;
@@ -195,14 +199,14 @@ impl Writer {
                 }
             }
             self.commit(group)?;
-            if !rotated.is_empty() && self.segment_bytes > 0 {
+            if closes_segment && self.segment_bytes > 0 {
                 self.begin_segment(self.tiling.size())?;
             }
-            if tick || !rotated.is_empty() {
+            if tick {
                 self.checkpoint()?;
                 self.publish();
             }
-            for reply in rotated {
+            for reply in waiting {
                 // Whoever asked may have gone.
                 _ = reply.send(());
             }
