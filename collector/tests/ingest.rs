@@ -51,6 +51,7 @@ impl Collector {
             log,
             mut durable,
             ended,
+            ..
         } = Log::open(data.path(), options, Arc::clone(&metrics)).unwrap();
         let durable = tokio::spawn(async move {
             let mut indices = Vec::new();
