@@ -3,10 +3,12 @@
 
 mod align;
 mod delivery;
+mod keeping;
 mod memory;
 mod orders;
 mod outbox;
 mod place;
+mod recovery;
 mod sealer;
 #[cfg(test)]
 mod tests;
