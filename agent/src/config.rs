@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub use sections::{
     AgentConfig, AssertedName, ControlConfig, DeliveryConfig, EventsConfig, IdentityConfig, LimitsConfig,
     MetricsConfig, RedactionConfig, SpoolConfig, SubjectsConfig, TapConfig, TierConfig, TlsConfig,
-    VolumeConfig,
+    VolumeConfig, WhenFull,
 };
 use serde::{Deserialize, Serialize};
 use tap_core::Names;
@@ -122,11 +122,14 @@ impl Default for Config {
             subjects: SubjectsConfig::default(),
             catalog: Vec::new(),
             delivery: DeliveryConfig {
-                collector: None,
+                collectors: Vec::new(),
                 tls: TlsConfig::default(),
                 queue_mib: 64,
             },
-            spool: SpoolConfig { max_bytes: 1 << 30 },
+            spool: SpoolConfig {
+                max_bytes: 1 << 30,
+                when_full: WhenFull::KeepOldest,
+            },
             metrics: MetricsConfig { listen: None },
             limits: LimitsConfig::default(),
             control: ControlConfig::default(),

@@ -20,6 +20,9 @@ const KEPT_MOST: u32 = 1 << 20;
 /// Variables that are looked for at the most, each through every environment.
 const RUN_VARIABLES: usize = 64;
 
+/// Collectors that an agent knows: each is looked up and renews its certificates by itself.
+const COLLECTORS: usize = 8;
+
 type Checked = Result<(), SettingsError>;
 
 impl Config {
@@ -186,48 +189,51 @@ impl Config {
     }
 
     fn check_delivery(&self) -> Checked {
-        let at_socket = self
-            .delivery
-            .collector
-            .as_deref()
-            .and_then(|place| place.strip_prefix(UNIX));
-        if let Some(path) = at_socket.filter(|path| !path.starts_with('/')) {
-            let expected = "behind unix: there must be an absolute path";
-            return refuse("delivery.collector", format!("{UNIX}{path}"), expected);
+        let collectors = &self.delivery.collectors;
+        if collectors.len() > COLLECTORS {
+            let expected = "it must be 8 collectors at the most";
+            return refuse("delivery.collectors", collectors.len().to_string(), expected);
+        }
+        for (nth, url) in collectors.iter().enumerate() {
+            if collectors.iter().take(nth).any(|before| before == url) {
+                return refuse("delivery.collectors", format!("{url:?} twice"), "once is enough");
+            }
+            check_collector(url)?;
         }
         let given = self.delivery.tls.files().count();
-        let over_tls = self
-            .delivery
-            .collector
-            .as_ref()
-            .filter(|url| url.starts_with(TLS));
-        if given != 0 && (given != 3 || over_tls.is_none()) {
+        if given != 0 && (given != 3 || !collectors.iter().any(|url| url.starts_with(TLS))) {
             let expected = "delivery.tls.authorities, .certificate and .key go together, and with a collector at https://";
             return refuse("delivery.tls", format!("{given} of 3 files"), expected);
         }
-        if let Some(url) = over_tls.filter(|url| Place::of(url).is_none()) {
-            let expected = "it must be https://, the collector's name or address, and its port, as in https://collector.example:7433";
-            return refuse("delivery.collector", format!("{url:?}"), expected);
-        }
-        let in_the_clear = self
-            .delivery
-            .collector
-            .as_ref()
-            .filter(|_| at_socket.is_none() && over_tls.is_none());
-        if let Some(url) = in_the_clear {
-            let host = url.strip_prefix("http://").unwrap_or_default();
-            let host = host.strip_suffix('/').unwrap_or(host);
-            if !host
-                .parse::<SocketAddr>()
-                .is_ok_and(|address| address.ip().is_loopback() && address.port() != 0)
-            {
-                let expected = "it must be https:// and a place that this host is enrolled at, as in https://collector.example:7433, or, on \
-                                the collector's own host, http:// and a loopback address with a port, as in http://127.0.0.1:7433, or \
-                                unix: and the path of its socket";
-                return refuse("delivery.collector", format!("{url:?}"), expected);
-            }
-        }
         Ok(())
+    }
+}
+
+fn check_collector(url: &str) -> Checked {
+    let wrong = |expected| refuse("delivery.collectors", format!("{url:?}"), expected);
+    if let Some(path) = url.strip_prefix(UNIX) {
+        return match path.starts_with('/') {
+            true => Ok(()),
+            false => wrong("behind unix: there must be an absolute path"),
+        };
+    }
+    if url.starts_with(TLS) {
+        return match Place::of(url) {
+            Some(_) => Ok(()),
+            None => wrong(
+                "it must be https://, the collector's name or address, and its port, as in https://collector.example:7433",
+            ),
+        };
+    }
+    let host = url.strip_prefix("http://").unwrap_or_default();
+    let address = host.strip_suffix('/').unwrap_or(host).parse::<SocketAddr>();
+    match address.is_ok_and(|address| address.ip().is_loopback() && address.port() != 0) {
+        true => Ok(()),
+        false => wrong(
+            "it must be https:// and a place that this host is enrolled at, as in https://collector.example:7433, or, on \
+             the collector's own host, http:// and a loopback address with a port, as in http://127.0.0.1:7433, or \
+             unix: and the path of its socket",
+        ),
     }
 }
 

@@ -190,9 +190,8 @@ impl From<RedactionConfig> for tap_core::Redaction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryConfig {
-    /// The collector's URL; without one, events are only printed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub collector: Option<String>,
+    /// The collectors' URLs, the preferred first: batches go to one at a time. Without any, events are only printed.
+    pub collectors: Vec<String>,
     /// An operator's certificates, in place of those that enrolling gives.
     #[serde(default, skip_serializing_if = "TlsConfig::is_empty")]
     pub tls: TlsConfig,
@@ -232,9 +231,21 @@ impl TlsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpoolConfig {
-    /// Bytes of sealed batches that wait for the collector on disk, in the state folder, 64 KiB to 1 TiB. When they are there, no
-    /// more is sealed, and what comes waits in memory (`delivery.queue_mib`).
+    /// Bytes of sealed batches that wait for a collector on disk, in the state folder, 64 KiB to 1 TiB.
     pub max_bytes: u64,
+    /// What is done when they are there.
+    pub when_full: WhenFull,
+}
+
+/// What a full spool keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// What is there: no more is sealed, and what comes waits in memory (`delivery.queue_mib`), until that is full, too, and new events
+    /// are dropped.
+    KeepOldest,
+    /// What comes: the oldest batches that are not acknowledged are dropped, about an eighth of the spool at a time.
+    DropOldest,
 }
 
 /// Metrics.

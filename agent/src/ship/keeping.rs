@@ -23,12 +23,11 @@ const RETRY: Duration = Duration::from_secs(1);
 impl Sealer {
     /// Moves batches to the spool, oldest first, as far as it takes them.
     pub(super) fn store(&mut self) {
-        let Some(spool) = &mut self.spool else { return };
         // While the disk is tried again, later batches wait behind the first.
-        if self.retry.is_some_and(|retry| retry > Instant::now()) {
+        if self.spool.is_none() || self.retry.is_some_and(|retry| retry > Instant::now()) {
             return;
         }
-        while let Some(frame) = self.unspooled.front() {
+        while let (Some(frame), Some(spool)) = (self.unspooled.front(), &mut self.spool) {
             match spool.append(frame) {
                 Ok(()) => {
                     self.unspooled.pop_front();
@@ -36,6 +35,7 @@ impl Sealer {
                         info!("batches are written to the spool again");
                     }
                 }
+                Err(AppendError::Full { .. }) if self.give_up_oldest() => {}
                 Err(problem) => {
                     if self.retry.is_none() {
                         self.with.metrics.spool_refused.fetch_add(1, Ordering::Relaxed);
@@ -46,7 +46,11 @@ impl Sealer {
                 }
             }
         }
-        if spool.unsynced_bytes() > UNSYNCED_BYTES {
+        if self
+            .spool
+            .as_ref()
+            .is_some_and(|spool| spool.unsynced_bytes() > UNSYNCED_BYTES)
+        {
             self.sync_now();
         }
         self.told();
@@ -73,7 +77,18 @@ impl Sealer {
             .metrics
             .batches_acknowledged
             .fetch_add(sequence - self.acknowledged, Ordering::Relaxed);
+        self.holes.acknowledged(sequence);
+        self.let_go(sequence);
+        self.store();
+    }
+
+    /// Nothing up to this batch is needed any more.
+    pub(super) fn let_go(&mut self, sequence: u64) {
         self.acknowledged = sequence;
+        if self.with.keyring.changes_by(sequence) {
+            // A run that knows the new key alone must not think of batches of the old one as still to be delivered.
+            self.memory.write();
+        }
         if let Err(problem) = self.with.keyring.acknowledged(sequence) {
             error!("{problem:#}");
         }
@@ -91,7 +106,6 @@ impl Sealer {
             .pop_front_if(|waiting| waiting.sequence <= sequence)
             .is_some()
         {}
-        self.store();
     }
 
     /// What is acknowledged or written survives the end of this process, and counts as delivered.

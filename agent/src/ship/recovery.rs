@@ -4,7 +4,7 @@ use evidence::{Chain, Tip};
 use prost::Message as _;
 use proto::v1;
 use spool::{Limits, Recovered, Spool, disk::Real};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::sealer::{Sealer, Waiting, end_of};
 
@@ -40,9 +40,14 @@ impl Sealer {
             };
         }
         self.began = self.tip.sequence;
+        // What was removed was acknowledged, or noted as given up, whatever the memory knows of it.
+        self.acknowledged = self.acknowledged.max(spool.first().saturating_sub(1));
         spool.acknowledge(self.acknowledged);
-        if self.with.keyring.announcement().is_some() {
-            self.look_for_announcement(&mut spool)?;
+        if self.with.keyring.announcement().is_some() || !self.holes.is_empty() {
+            self.look_through(&mut spool)?;
+        }
+        if let Err(problem) = self.with.keyring.acknowledged(self.acknowledged) {
+            error!("{problem:#}");
         }
         self.announce(&mut spool, &recovered);
         self.spool = Some(spool);
@@ -58,15 +63,18 @@ impl Sealer {
         Ok(())
     }
 
-    /// A key that waits to be announced may have been, in a batch that waits here.
-    fn look_for_announcement(&mut self, spool: &mut Spool<Real>) -> anyhow::Result<()> {
-        for sequence in spool.oldest().unwrap_or(u64::MAX)..=spool.newest() {
-            let batch = v1::SignedBatch::decode(spool.read(sequence)?)?;
-            let header = v1::BatchHeader::decode(batch.header)?;
+    /// A key that waits to be announced may have been, in a batch that waits here; what was given up may be said in one.
+    fn look_through(&mut self, spool: &mut Spool<Real>) -> anyhow::Result<()> {
+        for sequence in spool.first().max(1)..=spool.newest() {
+            // What is damaged is seen when it is needed.
+            let Ok(body) = spool.read(sequence) else { continue };
+            let batch = v1::SignedBatch::decode(body)?;
+            let header = v1::BatchHeader::decode(batch.header.clone())?;
             let announcement = self.with.keyring.announcement();
             if announcement.is_some_and(|key| header.next_key == key) {
-                self.with.keyring.was_announced(sequence);
+                self.with.keyring.was_announced(&batch);
             }
+            self.holes.said(&header.given_up, sequence);
         }
         Ok(())
     }

@@ -3,15 +3,15 @@
 //! Owns the agent's chain and the spool, and alone waits for the disk: neither the rings nor the collector's stream do. A
 //! batch is written before it can be sent, and synced only if it is still not acknowledged a second later
 //! (`docs/adr/0018-a-batch-is-written-then-sent.md`). Where the disk refuses it, it stays in memory, and so few of those are made that the
-//! queue fills up and tells. What a former run left is in `recovery`, the spool's side in `keeping`, what collectors say in `align`. Separate
-//! from `delivery`, which knows the network and no file.
+//! queue fills up and tells. What a former run left is in `recovery`, the spool's side in `keeping`, what is given up in `giving_up`, what
+//! collectors say in `align`. Separate from `delivery`, which knows the network and no file.
 
 use std::{
     collections::VecDeque,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use evidence::{Chain, Hash, Tip};
@@ -28,12 +28,14 @@ use tracing::error;
 
 use super::{
     Memory, Outbox,
+    holes::Holes,
     orders::{Chained, Order},
     place::Place,
 };
 use crate::{
     clock::{Clock, boot_ns},
-    metrics::Metrics,
+    config::WhenFull,
+    metrics::{Metrics, unix_s},
     progress,
     record::Encoded,
     trust::Keyring,
@@ -59,6 +61,10 @@ pub struct Sealing {
     pub new_key: bool,
     /// Bytes of the spool at the most.
     pub spool_bytes: u64,
+    /// What is done when there are as many.
+    pub when_full: WhenFull,
+    /// The collectors, as the configuration has them.
+    pub collectors: Vec<String>,
     /// Where events wait.
     pub outbox: Arc<Outbox>,
     /// Counts.
@@ -80,7 +86,10 @@ pub(super) struct Sealer {
     pub(super) tip: Tip,
     /// Sequence of the newest batch that was there when this run began, or a collector was followed: later ones are known here alone.
     pub(super) began: u64,
+    /// Everything up to there is durable at some collector, or was given up.
     pub(super) acknowledged: u64,
+    /// What was given up, until the record says it.
+    pub(super) holes: Holes,
     /// Not in the spool.
     pub(super) unspooled: VecDeque<Frame>,
     /// Not acknowledged, as far as sealed in this run; and the oldest of a former one.
@@ -128,11 +137,14 @@ impl Sealer {
     pub(super) fn open(with: Sealing) -> Self {
         let place = Place::new(&with.state, &with.boot);
         let memory = Memory::read(&with.state);
+        let holes = Holes::read(&with.state);
+        let acknowledged = memory.newest().map_or(0, |(sequence, _)| sequence);
         let mut sealer = Self {
             chain: None,
             tip: Tip::default(),
             began: 0,
-            acknowledged: memory.newest().map_or(0, |(sequence, _)| sequence),
+            acknowledged: acknowledged.max(holes.newest()),
+            holes,
             unspooled: VecDeque::new(),
             waiting: VecDeque::new(),
             awaited: None,
@@ -200,9 +212,9 @@ impl Sealer {
     fn obey(&mut self, order: Order) {
         // Whoever asked may have gone: the stream broke.
         match order {
-            Order::Align(resume, answer) => {
+            Order::Align(collector, resume, answer) => {
                 self.awaited = None;
-                let _ = answer.send(self.align(&resume));
+                let _ = answer.send(self.align(&collector, &resume));
             }
             Order::Read(sequence, answer) if sequence > self.tip.sequence => {
                 self.awaited = Some((sequence, answer));
@@ -211,11 +223,14 @@ impl Sealer {
                 let _ = answer.send(self.read(sequence).map_err(Into::into));
             }
             Order::Acknowledged(sequence, hash) => {
-                self.memory.acknowledged(sequence, hash);
+                if let Some(used) = self.place.used() {
+                    self.memory.acknowledged(&used.collector, sequence, hash);
+                }
                 self.acknowledge(sequence);
             }
             Order::Greeting(answer) => {
-                let _ = answer.send(self.with.keyring.greeting());
+                let greeting = self.with.keyring.greeting(self.acknowledged);
+                let _ = answer.send((greeting, self.acknowledged));
             }
             Order::ReplaceKey(public_key) => self.replace_key(&public_key),
             Order::Stop(_) => {}
@@ -247,8 +262,15 @@ impl Sealer {
     pub(super) fn seal(&mut self) {
         while self.may_seal()
             && let Some(chain) = &mut self.chain
-            && let Some(gathered) = self.with.outbox.take()
+            && let Some(mut gathered) = self.with.outbox.take()
         {
+            self.taken += gathered.contents.len() as u64;
+            // Signed in one with the events that tell of it.
+            for (given_up, event) in self.holes.unsaid() {
+                gathered.add(&event);
+                chain.given_up.push(given_up);
+            }
+            let given_up = chain.given_up.clone();
             let count = gathered.contents.len() as u64;
             let mut seed = [0; 32];
             rand::rngs::OsRng.fill_bytes(&mut seed);
@@ -266,14 +288,14 @@ impl Sealer {
                 seed,
             );
             if announces {
-                self.with.keyring.was_announced(sequence);
+                self.with.keyring.was_announced(&batch);
             }
+            self.holes.said(&given_up, sequence);
             self.tip = Tip {
                 sequence,
                 header_hash: chain.previous,
                 event_seq: self.tip.event_seq + count,
             };
-            self.taken += count;
             self.waiting.push_back(Waiting {
                 sequence,
                 at_unix_s: unix_s(),
@@ -323,11 +345,10 @@ impl Sealer {
     }
 
     /// Says something in this host's log and, signed, in the record.
-    pub(super) fn tell(&self, reason: &str, detail: &str, missing: Option<u64>) {
+    pub(super) fn tell(&self, reason: &str, detail: &str) {
         let gap = v1::Gap {
             reason: reason.to_owned(),
             detail: detail.to_owned(),
-            events_missing: missing,
             ..v1::Gap::default()
         };
         self.with
@@ -347,12 +368,6 @@ pub(super) fn framed(sequence: u64, batch: &v1::SignedBatch) -> Frame {
 /// `seq` of a batch's last event.
 pub(super) fn end_of(header: &v1::BatchHeader) -> u64 {
     (header.first_event_seq + u64::from(header.event_count)).saturating_sub(1)
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 /// Waits for this moment, or for ever.
