@@ -89,7 +89,7 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
         }
         let talks = agents
             .iter_mut()
-            .map(|agent| agent.converse(&socket, Manners::BAD));
+            .map(|agent| agent.converse(0, &socket, Manners::BAD));
         let talks = futures::future::join_all(talks);
         let moment = Duration::from_micros(random.gen_range(0..60_000));
         let upset = upset(&mut collector, trouble, moment);
