@@ -1,10 +1,11 @@
-//! Agents that go from one collector to another and back, while one of both is killed or halted at random.
+//! Agents that go from one collector to another and back, while one of both is killed or halted at random, and connections are cut.
 //!
 //! Owns the schedules, and the judgement over both logs: what a collector acknowledged is in its log and store, the chains of both logs
 //! together are whole but for what the journals say was deleted, and every event that was acknowledged is there, once in each store that
 //! has its batch. Agents change their keys on the way, and delete what nobody acknowledged, as a full spool does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use super::Sums;
 use super::agent::{Agent, Manners, mark};
+use super::live::cut;
 use super::scene::Collector;
 use crate::record::query_folder;
 
@@ -34,7 +36,16 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
         collector.start(&[]).await?;
         collectors.push(collector);
     }
-    let sockets: Vec<_> = collectors.iter().map(Collector::socket).collect();
+    let sockets: Vec<PathBuf> = collectors.iter().map(Collector::socket).collect();
+    // Connections to some are cut, so that acknowledgements are lost of what is stored.
+    let (mut ways, mut cutters) = (sockets.clone(), Vec::new());
+    for (way, number) in ways.iter_mut().zip(0..) {
+        if random.gen_bool(0.5) {
+            let front = folder.path().join(format!("front-{number}"));
+            cutters.push(cut(&front, way, seed + number)?);
+            *way = front;
+        }
+    }
     let mut agents: Vec<Agent> = (0..random.gen_range(1..=3_u64))
         .map(|number| Agent::new(&format!("truth-{number:03}"), seed * 1000 + number))
         .collect();
@@ -50,7 +61,7 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
         let talks = agents
             .iter_mut()
             .zip(&plans)
-            .map(|(agent, plan)| go(agent, plan, &sockets));
+            .map(|(agent, plan)| go(agent, plan, &ways));
         let talks = futures::future::join_all(talks);
         let victim = random.gen_range(0..2_usize);
         let moment = Duration::from_micros(random.gen_range(0..40_000));
@@ -117,7 +128,7 @@ struct Ended {
 }
 
 /// Delivers to these collectors, one after the other, until everything is acknowledged.
-async fn go(agent: &mut Agent, plan: &[usize], sockets: &[std::path::PathBuf]) -> Ended {
+async fn go(agent: &mut Agent, plan: &[usize], sockets: &[PathBuf]) -> Ended {
     let mut ended = Ended { tried: 0, last: 0 };
     for (nth, by) in plan.iter().enumerate() {
         let Some(socket) = sockets.get(*by) else { break };
@@ -143,7 +154,7 @@ async fn upset(collector: &mut Collector, halts: bool, moment: Duration) -> Resu
 }
 
 /// All is well from here on: each agent delivers what is left where it is, and greets both once more, so that what they hold is judged.
-async fn finish(agents: &mut [Agent], at: &[usize], sockets: &[std::path::PathBuf], sums: &mut Sums) {
+async fn finish(agents: &mut [Agent], at: &[usize], sockets: &[PathBuf], sums: &mut Sums) {
     for (agent, at) in agents.iter_mut().zip(at) {
         let mut said = None;
         for by in [*at, *at, 1 - *at, *at, 1 - *at] {
