@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use ed25519_dalek::SigningKey;
 use pgwitness_agent::{
     clock::Clock,
