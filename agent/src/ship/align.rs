@@ -85,21 +85,25 @@ impl Sealer {
     }
 
     /// After a loss of power, whether this collector can say where the chain ends. Batches went to one at a time, and what went to others
-    /// before it was durable here by then: so the last one knows, and another would begin a second history.
-    fn may_settle(&self, collector: &str, held: &Tip) -> anyhow::Result<()> {
+    /// before it was durable here by then: so the last one knows, and another would begin a second history. Only where the spool is gone
+    /// that one can know less than was acknowledged; then whoever acknowledged the newest has to be there, too.
+    fn may_settle(&mut self, collector: &str, held: &Tip) -> anyhow::Result<()> {
         let of_ours = |asked: &&str| self.with.collectors.iter().any(|one| one == asked);
-        let (acknowledged, by) = self.memory.newest().unwrap_or_default();
-        let known = held.sequence.max(self.tip.sequence);
-        let asked = match self.place.used() {
-            // The spool is gone: whoever acknowledged the newest has to be there.
-            _ if known < acknowledged => Some(by),
-            used => used.map(|used| used.collector.as_str()),
+        let used = self.place.used().map(|used| used.collector.as_str());
+        let (used, newest) = (used.filter(of_ours), self.memory.newest());
+        let more = newest.filter(|(acknowledged, _)| held.sequence.max(self.tip.sequence) < *acknowledged);
+        let asked = match (used, more) {
+            (Some(used), _) if used != collector && !self.knows_less => Some(used),
+            (_, more) => more.map(|(_, by)| by).filter(of_ours),
         };
-        match asked.filter(of_ours) {
-            Some(asked) if asked != collector => bail!(
-                "where the chain of batches ends only {asked} can say, to which they went before the host stopped: until it answers, \
-                 nothing is sealed (if it is gone for good, take it out of delivery.collectors)"
-            ),
+        match asked {
+            Some(asked) if asked != collector => {
+                self.knows_less |= used == Some(collector);
+                bail!(
+                    "where the chain of batches ends only {asked} can say, to which they went before the host stopped: until it \
+                     answers, nothing is sealed (if it is gone for good, take it out of delivery.collectors)"
+                )
+            }
             _ => Ok(()),
         }
     }

@@ -91,7 +91,6 @@ impl Sealer {
             warn!("what is given up cannot be noted, so nothing is: {problem}");
             return false;
         }
-        self.holes.unsay(batches);
         self.let_go(*batches.end());
         true
     }

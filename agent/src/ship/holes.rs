@@ -61,6 +61,19 @@ impl Hole {
         }
     }
 
+    /// Takes in one that follows at once, unless the record was told of one of both alone. Whether it did.
+    fn takes_in(&mut self, next: &Self) -> bool {
+        let alike = self.reason == next.reason && self.to + 1 == next.from;
+        if !alike || self.said.is_some() || next.said.is_some() {
+            return false;
+        }
+        self.to = next.to;
+        self.events = self.events.zip(next.events).map(|(events, more)| events + more);
+        self.bytes += next.bytes;
+        self.last_ns = self.last_ns.max(next.last_ns);
+        true
+    }
+
     fn event(&self) -> Encoded {
         let gap = v1::Gap {
             reason: self.reason.clone(),
@@ -102,16 +115,23 @@ impl Holes {
         self.holes.is_empty()
     }
 
-    /// Adds one, durably.
+    /// Adds one, durably. What its batches said of others is gone with them, and is said again.
     ///
     /// # Errors
     ///
     /// If it cannot be kept: then nothing may be deleted.
     pub(super) fn add(&mut self, hole: Hole) -> io::Result<()> {
+        let before = self.holes.clone();
+        for other in &mut self.holes {
+            let gone = |said: &u64| (hole.from..=hole.to).contains(said);
+            other.said = other.said.filter(|said| !gone(said));
+        }
         self.holes.push(hole);
+        // An outage of days is one hole, and not one for each file.
+        self.holes.dedup_by(|hole, before| before.takes_in(hole));
         let kept = self.write();
         if kept.is_err() {
-            self.holes.pop();
+            self.holes = before;
         }
         kept
     }
@@ -141,13 +161,6 @@ impl Holes {
             {
                 hole.said = Some(by);
             }
-        }
-    }
-
-    /// These batches are gone, too, and with them what they said.
-    pub(super) fn unsay(&mut self, batches: &RangeInclusive<u64>) {
-        for hole in &mut self.holes {
-            hole.said = hole.said.filter(|said| !batches.contains(said));
         }
     }
 
@@ -189,27 +202,49 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut holes = Holes::read(folder.path());
         assert!(holes.is_empty());
+        // Each alone: batches between them are there.
         for n in 0..40 {
             holes
-                .add(Hole::new("spool_dropped", &(n * 10 + 1..=n * 10 + 10)))
+                .add(Hole::new("spool_dropped", &(n * 20 + 1..=n * 20 + 10)))
                 .expect("kept");
         }
         let mut holes = Holes::read(folder.path());
-        assert_eq!((holes.newest(), holes.unsaid().len()), (400, IN_ONE_HEADER));
+        assert_eq!((holes.newest(), holes.unsaid().len()), (790, IN_ONE_HEADER));
         let said: Vec<v1::GivenUp> = holes.unsaid().into_iter().map(|(said, _)| said).collect();
-        holes.said(&said, 500);
+        holes.said(&said, 1000);
         assert_eq!(holes.unsaid().len(), 8);
-        holes.unsay(&(490..=510));
-        assert_eq!(
-            holes.unsaid().len(),
-            IN_ONE_HEADER,
-            "the batch that said it is gone, too"
-        );
-        holes.said(&said, 500);
-        holes.acknowledged(499);
-        assert_eq!(Holes::read(folder.path()).newest(), 400);
-        holes.acknowledged(500);
+        holes.acknowledged(999);
+        assert_eq!(Holes::read(folder.path()).unsaid().len(), IN_ONE_HEADER);
+        holes.acknowledged(1000);
         let holes = Holes::read(folder.path());
-        assert_eq!(holes.unsaid().first().map(|(said, _)| said.from), Some(321));
+        assert_eq!(holes.unsaid().first().map(|(said, _)| said.from), Some(641));
+    }
+
+    #[test]
+    fn what_follows_at_once_is_one_hole_unless_it_was_told_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut holes = Holes::read(folder.path());
+        let hole = |from, to, events| Hole {
+            events,
+            bytes: 100,
+            ..Hole::new("spool_dropped", &(from..=to))
+        };
+        let told = |holes: &Holes| -> Vec<(u64, u64, u64)> {
+            let unsaid = holes.unsaid().into_iter();
+            unsaid
+                .map(|(said, _)| (said.from, said.to, said.events))
+                .collect()
+        };
+        holes.add(hole(1, 8, Some(24))).expect("kept");
+        holes.add(hole(9, 16, Some(30))).expect("kept");
+        assert_eq!(told(&holes), [(1, 16, 54)]);
+        let given_up: Vec<v1::GivenUp> = holes.unsaid().into_iter().map(|(said, _)| said).collect();
+        holes.said(&given_up, 60);
+        holes.add(hole(17, 24, Some(24))).expect("kept");
+        assert_eq!(told(&holes), [(17, 24, 24)], "the first is in a header");
+        // That header is gone, too.
+        holes.add(hole(25, 60, None)).expect("kept");
+        assert_eq!(told(&holes), [(1, 60, 0)]);
+        assert_eq!(Holes::read(folder.path()).newest(), 60);
     }
 }

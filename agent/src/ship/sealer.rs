@@ -104,6 +104,8 @@ pub(super) struct Sealer {
     pub(super) sync: Option<(u64, Instant)>,
     /// The last sync failed.
     pub(super) sync_fails: bool,
+    /// The collector that batches went to last was asked where the chain ends, and knows less than was acknowledged.
+    pub(super) knows_less: bool,
     /// What was said of a collector's record; once is enough.
     pub(super) objected: Option<String>,
 }
@@ -152,6 +154,7 @@ impl Sealer {
             retry: None,
             sync: None,
             sync_fails: false,
+            knows_less: false,
             objected: None,
             spool: None,
             place,

@@ -477,7 +477,7 @@ fn what_cannot_be_read_is_passed_over_and_said() {
     let mut agent = Agent::new();
     agent.spool_bytes = 1 << 16;
     let mut sealer = agent.run("boot", true);
-    for _ in 0..60 {
+    for _ in 0..150 {
         agent.seal(&mut sealer, 3);
     }
     drop(sealer);
