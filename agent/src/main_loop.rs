@@ -95,8 +95,8 @@ pub struct MainLoop {
     pub tier: String,
     /// The two processes of the agent, and what each may do.
     pub processes: Vec<ProcessStatus>,
-    /// Where events are delivered to; without it they are not queued.
-    pub collector: Option<String>,
+    /// Where events are delivered to; without any they are not queued.
+    pub collectors: Vec<String>,
     /// Bytes of the spool at the most.
     pub spool_bytes: u64,
     /// Whether events are printed.
@@ -155,7 +155,7 @@ struct Running {
     metrics: Arc<Metrics>,
     started: Instant,
     agent_id: String,
-    collector: Option<String>,
+    collectors: Vec<String>,
     spool_bytes: u64,
     tier: String,
     processes: Vec<ProcessStatus>,
@@ -216,14 +216,14 @@ impl MainLoop {
             broker,
             sink: Sink {
                 outbox: Arc::clone(&self.outbox),
-                keep: self.collector.is_some(),
+                keep: !self.collectors.is_empty(),
                 print: self.print.then(|| self.agent_id.clone()),
                 printed: 0,
             },
             metrics: Arc::clone(&self.metrics),
             started,
             agent_id: self.agent_id,
-            collector: self.collector,
+            collectors: self.collectors,
             spool_bytes: self.spool_bytes,
             tier: self.tier,
             processes: self.processes,

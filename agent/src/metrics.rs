@@ -53,8 +53,16 @@ pub struct Metrics {
     pub spool_refused: AtomicU64,
     /// When the oldest batch that waits was sealed, in seconds since the Unix epoch; 0 if none waits.
     pub oldest_waiting_unix_s: AtomicU64,
+    /// Events of batches that were given up because the spool was full.
+    pub spool_dropped: AtomicU64,
     /// 1 while a collector is connected.
     pub connected: AtomicU64,
+    /// Place in the list, from 1, of the collector that was connected last; 0 if none was.
+    pub collector_in_use: AtomicU64,
+    /// Since when, in seconds since the Unix epoch.
+    pub collector_since_unix_s: AtomicU64,
+    /// Times that another one was connected than before.
+    pub collector_changes: AtomicU64,
     /// 1 while the agent is paused.
     pub paused: AtomicU64,
     /// Segments taken from the ring.
@@ -103,13 +111,30 @@ impl Metrics {
         self.queue_events.store(outbox.len() as u64, Ordering::Relaxed);
     }
 
+    /// A collector is connected, by its place in the list from 0.
+    pub fn uses(&self, nth: usize) {
+        let place = nth as u64 + 1;
+        let before = self.collector_in_use.swap(place, Ordering::Relaxed);
+        if before != 0 && before != place {
+            self.collector_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        self.collector_since_unix_s.store(unix_s(), Ordering::Relaxed);
+        self.connected.store(1, Ordering::Relaxed);
+    }
+
+    /// Seconds for which the collector that is connected has been; 0 if none is.
+    pub fn connected_s(&self) -> u64 {
+        match self.connected.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => unix_s().saturating_sub(self.collector_since_unix_s.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Seconds that the oldest batch waits for its acknowledgement, by the host's clock.
     pub fn oldest_waiting_s(&self) -> u64 {
         match self.oldest_waiting_unix_s.load(Ordering::Relaxed) {
             0 => 0,
-            since => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |now| now.as_secs().saturating_sub(since)),
+            since => unix_s().saturating_sub(since),
         }
     }
 
@@ -142,6 +167,7 @@ impl Metrics {
             left_out: load(&self.left_out),
             rolled_up: load(&self.rolled_up),
             policy_refused: load(&self.policy_refused),
+            spool_dropped: load(&self.spool_dropped),
         }
     }
 
@@ -281,11 +307,22 @@ impl Metrics {
                 "Times that the spool began to refuse batches: it or the disk is full",
                 load(&self.spool_refused),
             ),
+            (
+                "spool_dropped",
+                "Events of batches that were given up because the spool was full",
+                counters.spool_dropped,
+            ),
+            (
+                "collector_changes",
+                "Times that another collector was connected than before",
+                load(&self.collector_changes),
+            ),
         ];
         for (name, help, value) in rising {
             registry.register(name, help, ConstCounter::new(value));
         }
         let oldest_waiting = AtomicU64::new(self.oldest_waiting_s());
+        let connected_for = AtomicU64::new(self.connected_s());
         let standing = [
             ("sessions_open", "Sessions open now", &self.sessions_open),
             ("servers", "PostgreSQL servers tapped", &self.servers),
@@ -320,6 +357,16 @@ impl Metrics {
                 "1 while a collector is connected",
                 &self.connected,
             ),
+            (
+                "collector_in_use",
+                "Place in delivery.collectors, from 1, of the collector that was connected last",
+                &self.collector_in_use,
+            ),
+            (
+                "collector_connected_seconds",
+                "Seconds for which the collector has been connected",
+                &connected_for,
+            ),
             ("paused", "1 while the agent is paused", &self.paused),
             (
                 "memory_bytes",
@@ -339,6 +386,13 @@ impl Metrics {
         let _ = encode(&mut text, &registry);
         text
     }
+}
+
+/// The host's clock, in seconds since the Unix epoch: for people.
+pub fn unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Opens the place where metrics are served.

@@ -133,12 +133,15 @@ fn reach(start: &Start, cgroups: Option<&Path>) -> Reach {
     let config = &start.config;
     let socket = config.control_socket();
     let folder = socket.parent().filter(|folder| **folder != config.state_dir);
-    let collector = config.delivery.collector.as_deref();
-    let unix = collector.is_some_and(|place| place.starts_with(UNIX));
-    let address = collector.and_then(|url| url.strip_prefix("http://"));
-    let address = address.and_then(|address| address.trim_end_matches('/').parse::<SocketAddr>().ok());
-    let over_tls = collector.and_then(Place::of).map(|place| place.port);
-    let port = address.map(|address| address.port()).or(over_tls);
+    let collectors = &config.delivery.collectors;
+    let unix = collectors.iter().any(|place| place.starts_with(UNIX));
+    let port = |url: &String| match url.strip_prefix("http://") {
+        Some(address) => {
+            let address = address.trim_end_matches('/').parse::<SocketAddr>();
+            address.ok().map(|address| address.port())
+        }
+        None => Place::of(url).map(|place| place.port),
+    };
     let policy = config.volume.policy.as_deref();
     let folder_of = |file: &Path| match file.parent() {
         Some(folder) if folder != Path::new("") => folder.to_path_buf(),
@@ -155,7 +158,7 @@ fn reach(start: &Start, cgroups: Option<&Path>) -> Reach {
         // The socket goes with the agent.
         removes: folder.map(Path::to_path_buf).into_iter().collect(),
         lists: cgroups.map(Path::to_path_buf).into_iter().collect(),
-        ports: port.into_iter().collect(),
+        ports: collectors.iter().filter_map(port).collect(),
         unix,
     }
 }

@@ -57,9 +57,10 @@ pub struct Args {
     /// Validate the configuration, print what is in effect, and end
     #[arg(long)]
     check_config: bool,
-    /// The collector, as in https://collector.example:7433, http://127.0.0.1:7433 or unix:/run/pgwitness/grpc.sock [default: none, nothing is kept]
+    /// A collector, as in https://collector.example:7433, http://127.0.0.1:7433 or unix:/run/pgwitness/grpc.sock. Given several
+    /// times: the first that answers is used, the earlier the better [default: none, nothing is kept]
     #[arg(long, value_name = "URL")]
-    collector: Option<String>,
+    collector: Vec<String>,
     /// Tap only the server with this data directory (can be given several times) [default: all servers]
     #[arg(long, value_name = "PGDATA")]
     data_dir: Vec<PathBuf>,
@@ -171,7 +172,9 @@ fn one_line(error: AttachError) -> anyhow::Error {
 fn configure(args: &Args) -> Result<Config, settings::SettingsError> {
     let mut config = settings::load(Config::default(), args.config.as_deref(), ENVIRONMENT)?;
     config.state_dir = args.state_dir.clone().unwrap_or(config.state_dir);
-    config.delivery.collector = args.collector.clone().or(config.delivery.collector);
+    if !args.collector.is_empty() {
+        config.delivery.collectors.clone_from(&args.collector);
+    }
     config.metrics.listen = args.metrics.or(config.metrics.listen);
     config.events.redaction = args.redaction.unwrap_or(config.events.redaction);
     config.tap.tier = args.tier.unwrap_or(config.tap.tier);
@@ -193,8 +196,8 @@ pub struct Opened {
     pub identity: Identity,
     /// The keys that batches are signed by.
     pub keyring: Keyring,
-    /// The way to the collector.
-    pub connector: Option<Connector>,
+    /// The ways to the collectors.
+    pub ways: Vec<Connector>,
     /// Names this boot of the host.
     pub boot: String,
     /// How far sessions were delivered.
@@ -229,12 +232,12 @@ impl Opened {
         let config = &start.config;
         let sensitive = sensitive::read(&config.subjects)?;
         Fleet::read(&config.identity)?.announce();
-        let connector = Connector::open(config, Some(sources.broker.clone()))?;
-        let set = config.agent.id.as_deref();
-        let agent_id = match &connector {
-            Some(connector) => connector.agent_id(set)?,
-            None => set.map(str::to_owned),
-        };
+        let ways = Connector::open(config, &Some(sources.broker.clone()))?;
+        // One name, whoever is asked.
+        let mut agent_id = config.agent.id.clone();
+        for way in &ways {
+            agent_id = way.agent_id(agent_id.as_deref())?;
+        }
         let identity = Identity::open(&config.state_dir, &start.host, agent_id.as_deref())?;
         let keyring = Keyring::open(identity.key_file.clone(), identity.key.clone())?;
         let recording = start
@@ -256,7 +259,7 @@ impl Opened {
         Ok(Self {
             identity,
             keyring,
-            connector,
+            ways,
             boot,
             progress,
             former,
@@ -283,7 +286,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         start,
         identity,
         keyring,
-        connector,
+        ways,
         boot,
         progress,
         former,
@@ -314,10 +317,12 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
     let progress = Arc::new(progress);
     let outbox = Arc::new(Outbox::new(config.delivery.queue_mib << 20));
     outbox.push(&Encoded::own(boot_ns(), Clock::now(), began));
-    let delivery = match connector {
-        Some(connector) => {
-            let connector = Arc::new(connector);
-            tokio::spawn(trust::renew(Arc::clone(&connector)));
+    let delivery = match ways.is_empty() {
+        false => {
+            let ways: Vec<Arc<Connector>> = ways.into_iter().map(Arc::new).collect();
+            for way in &ways {
+                tokio::spawn(trust::renew(Arc::clone(way)));
+            }
             let chained = ship::start(Sealing {
                 state: config.state_dir.clone(),
                 boot,
@@ -325,20 +330,22 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
                 keyring,
                 new_key: identity.new_key,
                 spool_bytes: config.spool.max_bytes,
+                when_full: config.spool.when_full,
+                collectors: config.delivery.collectors.clone(),
                 outbox: Arc::clone(&outbox),
                 metrics: Arc::clone(&metrics),
                 progress: Arc::clone(&progress),
             })
             .context("cannot start a thread")?;
             let delivery = Delivery {
-                connector,
+                ways,
                 agent_id: identity.agent_id.clone(),
                 chained: chained.clone(),
                 metrics: Arc::clone(&metrics),
             };
             Some((chained, tokio::spawn(ship::deliver(delivery))))
         }
-        None => None,
+        true => None,
     };
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -382,7 +389,7 @@ pub async fn record(opened: Opened, began: v1::event::Body) -> anyhow::Result<Ex
         agent_id: identity.agent_id.clone(),
         tier,
         processes,
-        collector: config.delivery.collector.clone(),
+        collectors: config.delivery.collectors.clone(),
         spool_bytes: config.spool.max_bytes,
         print,
         ring_bytes: config.ring_bytes().into(),

@@ -17,7 +17,7 @@ use std::{
 use ed25519_dalek::SigningKey;
 use evidence::{Chain, Contents, Seal};
 use pgwitness_collector::{
-    log::{self, Appended, Candidate, Log, LogOptions, Opened},
+    log::{self, Appended, Candidate, Greeting, Log, LogOptions, Opened},
     metrics::Metrics,
     verify::verify,
 };
@@ -28,6 +28,8 @@ use proto::v1::{
 
 #[path = "evidence_log/backups.rs"]
 mod backups;
+#[path = "evidence_log/moves.rs"]
+mod moves;
 #[path = "evidence_log/proofs.rs"]
 mod proofs;
 #[path = "evidence_log/witnesses.rs"]
@@ -141,6 +143,15 @@ async fn hello(log: &Log, agent: &Agent) -> evidence::Tip {
         .await
         .unwrap()
         .unwrap()
+}
+
+/// The same of an agent that says that everything up to `acknowledged` is elsewhere, or gone.
+async fn hello_behind(log: &Log, agent: &Agent, acknowledged: u64) -> evidence::Tip {
+    let greeting = Greeting {
+        acknowledged,
+        ..Greeting::new(agent.chain.agent_id.clone(), agent.key.verifying_key())
+    };
+    log.meet(greeting).await.unwrap().unwrap().0
 }
 
 async fn close(opened: Opened) {

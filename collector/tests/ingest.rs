@@ -51,6 +51,7 @@ impl Collector {
             log,
             mut durable,
             ended,
+            ..
         } = Log::open(data.path(), options, Arc::clone(&metrics)).unwrap();
         let durable = tokio::spawn(async move {
             let mut indices = Vec::new();
@@ -175,6 +176,7 @@ async fn batches_are_acknowledged_in_order_and_the_next_stream_resumes() {
     let nothing = Resume {
         public_key: key(1).verifying_key().to_bytes().to_vec(),
         protocol: proto::PROTOCOL,
+        origin: collector.log.status().borrow().origin.clone(),
         ..Resume::default()
     };
     assert_eq!(resume(&mut receipts).await, nothing);
@@ -393,5 +395,68 @@ async fn stopping_ends_streams_and_leaves_a_checkpoint_over_everything() {
     assert!(
         report.ok && report.tree_size == 1 && report.not_yet_under_a_checkpoint == 0,
         "{report:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_log_that_comes_later_leaps_as_far_as_the_agent_says_and_no_further() {
+    let collector = Collector::start().await;
+    let mut chain = Chain::new("host-1");
+    let batches: Vec<SignedBatch> = (0..8).map(|_| seal(&mut chain)).collect();
+    let greeting = |acknowledged: u64| {
+        let Some(upload::Kind::Hello(hello)) = hello("host-1", &key(1)).kind else {
+            panic!("a greeting")
+        };
+        Upload {
+            kind: Some(upload::Kind::Hello(Hello {
+                acknowledged,
+                ..hello
+            })),
+        }
+    };
+    // Without a word a hole is a hole.
+    let (uploads, mut receipts) = collector.stream(greeting(0)).await;
+    let resumed = resume(&mut receipts).await;
+    assert_eq!(
+        (resumed.sequence, resumed.origin.starts_with("pgwitness/")),
+        (0, true)
+    );
+    uploads.send(upload(&batches[4])).await.unwrap();
+    assert_eq!(refusal(&mut receipts).await.1, "expected batch 1, found 5");
+    // As far as it is said, once.
+    let (uploads, mut receipts) = collector.stream(greeting(4)).await;
+    assert_eq!(resume(&mut receipts).await.sequence, 0);
+    uploads.send(upload(&batches[5])).await.unwrap();
+    assert_eq!(refusal(&mut receipts).await.1, "expected batch 1, found 6");
+    let (uploads, mut receipts) = collector.stream(greeting(4)).await;
+    resume(&mut receipts).await;
+    uploads.send(upload(&batches[4])).await.unwrap();
+    assert_eq!(acks(&mut receipts, 1).await, [5]);
+    uploads.send(upload(&batches[6])).await.unwrap();
+    assert_eq!(refusal(&mut receipts).await.1, "expected batch 6, found 7");
+    // What was leapt over does not come any more.
+    let (uploads, mut receipts) = collector.stream(greeting(4)).await;
+    assert_eq!(resume(&mut receipts).await.sequence, 5);
+    uploads.send(upload(&batches[1])).await.unwrap();
+    assert!(
+        refusal(&mut receipts)
+            .await
+            .1
+            .contains("differs from the one stored")
+    );
+    let many = Upload {
+        kind: Some(upload::Kind::Hello(Hello {
+            agent_id: "host-1".to_owned(),
+            public_key: key(1).verifying_key().to_bytes().to_vec(),
+            key_changes: vec![batches[0].clone(); 256],
+            ..Hello::default()
+        })),
+    };
+    let (_uploads, mut receipts) = collector.stream(many).await;
+    assert!(
+        status(&mut receipts)
+            .await
+            .message()
+            .contains("255 changes of keys")
     );
 }

@@ -269,7 +269,9 @@ async fn two_agents_make_one_name_whatever_happens_in_between() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(row["principal"], "spiffe://td/host/web/unit/s1.service");
     assert_eq!((&row["confidence"], &row["pid"]), (&json!("joined"), &json!(1)));
-    assert_eq!(row["amended_by"], "collector-test-1");
+    // Questions are told in the same chain, so that its number is not the first.
+    let by = row["amended_by"].as_str().unwrap();
+    assert!(by.starts_with("collector-test-"), "{by}");
     let event: Value = serde_json::from_str(row["event"].as_str().unwrap()).unwrap();
     assert_eq!(
         event["attribution"]["recorded"]["principal"],
@@ -392,7 +394,8 @@ async fn an_amendment_that_does_not_follow_is_found() {
     let report = verified(&data);
     let what = report["wrong"]["what"].as_str().unwrap();
     assert!(
-        what.contains("amendment collector-test-2 does not follow from its inputs")
+        what.contains("amendment collector-test-")
+            && what.contains("does not follow from its inputs")
             && what.contains("the connection of event web-1 is another one"),
         "{report}"
     );
@@ -598,7 +601,8 @@ async fn a_statement_that_is_given_to_another_client_is_found() {
     let report = verified(&data);
     let what = report["wrong"]["what"].as_str().unwrap();
     assert!(
-        what.contains("amendment collector-test-2 does not follow from its inputs")
+        what.contains("amendment collector-test-")
+            && what.contains("does not follow from its inputs")
             && what.contains("is another client's"),
         "{report}"
     );

@@ -119,6 +119,7 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::PoolerTraffic(_) => "pooler_traffic",
         Body::Rollup(_) => "rollup",
         Body::ConfigChange(_) => "config_change",
+        Body::CollectorChange(_) => "collector_change",
         Body::LogRestored(_) => "log_restored",
         Body::Alarm(_) => "alarm",
         Body::Erasure(_) => "erasure",
@@ -411,6 +412,12 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.always("rules", &change.rules);
             f.text("problem", &change.problem);
         }
+        Body::CollectorChange(change) => {
+            f.text("origin", &change.origin);
+            f.text("former_origin", &change.former_origin);
+            f.always("held", &change.held);
+            f.always("acknowledged", &change.acknowledged);
+        }
         Body::LogRestored(of) => {
             f.text("origin", &of.origin);
             f.text("verifier_key", &of.verifier_key);
@@ -529,6 +536,7 @@ fn counters(f: &mut Fields<'_>, c: &v1::Counters) {
     f.always("left_out", &c.left_out);
     f.always("rolled_up", &c.rolled_up);
     f.always("policy_refused", &c.policy_refused);
+    f.always("spool_dropped", &c.spool_dropped);
 }
 
 fn left_out(f: &mut Fields<'_>, l: &v1::LeftOut) {

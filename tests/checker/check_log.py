@@ -36,12 +36,22 @@ def check_folder(folder, origin_key):
     known = [("checkpoint", size, tree)]
     if "cosigned" in there:
         known.append(("cosigned", *checkpoint(read(folder, "cosigned"), log_key, witnesses, "cosigned")[:2]))
-    agents, tips, announced = {}, {}, []
+    agents, tips, announced = {}, {}, set()
     for name in [name for name in there if name.startswith("agents/")]:
         record = document(read(folder, name), AGENT, name)
         need(name == f"agents/{record['agent_id']}.json", f"{name} is another agent's")
         need(record["signature"] + record["public_key"] == (record["signature"] + record["public_key"]).lower(), name)
-        agents[record["agent_id"]] = agent_keys(record, log_key)
+        keys = agents[record["agent_id"]] = agent_keys(record, log_key)
+        for later in [later for later in record.get("later", []) if "announced" in later]:
+            # By a batch of another log: its header stands in the record, signed by the key before.
+            need(list(later["announced"]) == ["header", "signature"], f"{name}: what is shown of a key is not in its form")
+            header, signature = (bytes.fromhex(text) for text in later["announced"].values())
+            need([header.hex(), signature.hex()] == list(later["announced"].values()), f"{name}: not in lower case")
+            said = dict(fields(header))
+            need(said[1].decode() == record["agent_id"] and said[2] + 1 == later["from_batch"], f"{name}: another batch is shown")
+            need(said[20].hex() == later["public_key"], f"{name}: another key is shown")
+            check_batch(header, signature, keys)
+            announced.add((record["agent_id"], said[2] + 1, said[20]))
     entries = []
     segments = [name for name in there if name.startswith("payload/")]
     for name in segments:
@@ -68,7 +78,7 @@ def check_folder(folder, origin_key):
             check_batch(header, signature, agents[agent])
             if 20 in said:  # the key that the agent goes on with
                 need((said[2] + 1, said[20]) in agents[agent], f"{place}: it announces a key that is not in agents/")
-                announced.append((agent, said[2] + 1, said[20]))
+                announced.add((agent, said[2] + 1, said[20]))
             need(sha(payload) == said[8], f"{place}: the payload is another one")
             sequence, previous, event = tips.get(agent, (0, bytes(32), 1))
             number, first, count = said[2], said.get(9, 0), said.get(4, 0)

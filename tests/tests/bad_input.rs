@@ -472,7 +472,7 @@ fn addresses_that_cannot_be_used_are_named() {
         fails(
             program(AGENT).args(["run", "--collector", url]),
             2,
-            &format!("delivery.collector is {url:?}"),
+            &format!("delivery.collectors is {url:?}"),
             "as in http://127.0.0.1:7433",
         );
     }

@@ -6,99 +6,21 @@
 
 use std::{
     fs,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use collector::Collector;
 use nix::unistd::geteuid;
 use pgwitness_tests::{
-    cluster::{Cluster, DATABASE, Witness, free_port, server_binaries},
-    record::query_folder,
-    tap::{Agent, Settings, Tier, sibling},
+    cluster::{Cluster, DATABASE, Witness, server_binaries},
+    tap::{Agent, Settings, Tier},
 };
 
+#[path = "enrolled/collector.rs"]
+mod collector;
+
 /// Seconds for which a certificate is good: it is renewed some times while the test runs.
-const LIFETIME_S: &str = "12";
-
-/// A collector that speaks TLS.
-struct Collector {
-    folder: tempfile::TempDir,
-    program: PathBuf,
-    grpc: String,
-    http: String,
-    process: Option<Child>,
-}
-
-impl Collector {
-    fn start() -> Self {
-        let mut collector = Self {
-            folder: tempfile::tempdir().unwrap(),
-            program: sibling("pgwitness-collector").unwrap(),
-            grpc: format!("127.0.0.1:{}", free_port().unwrap()),
-            http: format!("127.0.0.1:{}", free_port().unwrap()),
-            process: None,
-        };
-        collector.run();
-        collector
-    }
-
-    fn run(&mut self) {
-        let log = fs::File::create(self.folder.path().join("collector.log")).unwrap();
-        let process = self
-            .command(&["serve", "--grpc", &self.grpc, "--http", &self.http])
-            .stderr(log)
-            .spawn();
-        self.process = Some(process.unwrap());
-        let until = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(&self.http).is_err() {
-            assert!(Instant::now() < until, "the collector does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .args(words)
-            .arg("--data")
-            .arg(self.data())
-            .env("PGWITNESS_COLLECTOR__TRUST__TLS", "true")
-            .env("PGWITNESS_COLLECTOR__TRUST__LIFETIME_S", LIFETIME_S)
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn say(&self, words: &[&str]) -> String {
-        let output = self.command(words).output().unwrap();
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(output.status.success(), "{words:?}: {said}");
-        said
-    }
-
-    fn stop(&mut self) {
-        let mut process = self.process.take().unwrap();
-        let pid = nix::unistd::Pid::from_raw(process.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        assert!(process.wait().unwrap().success());
-    }
-
-    fn ask(&self, sql: &str) -> Vec<serde_json::Value> {
-        query_folder(&self.program, &self.data(), sql).unwrap()
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
-            let _ = process.kill();
-        }
-    }
-}
+const LIFETIME_S: u64 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enrolled_agent_renews_and_changes_its_key_and_loses_nothing() {
@@ -108,7 +30,7 @@ async fn an_enrolled_agent_renews_and_changes_its_key_and_loses_nothing() {
     let mut cluster = Cluster::init_with(server_binaries().unwrap(), Witness::Silent).unwrap();
     cluster.start().await.unwrap();
     cluster.prepare().await.unwrap();
-    let mut collector = Collector::start();
+    let mut collector = Collector::start(LIFETIME_S);
     let url = format!("https://{}", collector.grpc);
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings::clear(Tier::Auto);
@@ -124,18 +46,8 @@ async fn an_enrolled_agent_renews_and_changes_its_key_and_loses_nothing() {
     let problem = agent.start().await.unwrap_err().to_string();
     assert!(problem.contains("pgwitness-collector agent add"), "{problem}");
 
-    let said = collector.say(&["agent", "add", "db1", "--collector", &url]);
-    let words: Vec<&str> = said.lines().next().unwrap().split(' ').collect();
-    let enroll = || {
-        let output = Command::new(sibling("pgwitness-agent").unwrap())
-            .args(words.get(1..).unwrap())
-            .arg("--state-dir")
-            .arg(agent.state())
-            .output()
-            .unwrap();
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        (output.status.success(), said)
-    };
+    let token = collector.token("db1");
+    let enroll = || collector::enroll(&token, &agent.state());
     let (ok, said) = enroll();
     assert!(ok && said.contains("enrolled as db1"), "{said}");
     let (ok, said) = enroll();

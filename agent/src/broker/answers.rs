@@ -105,8 +105,8 @@ impl Answers {
                 self.ended(pid);
                 Vec::new()
             }
-            Request::Collector => {
-                let found = self.hosts.as_mut().map(Hosts::addresses);
+            Request::Collector { nth } => {
+                let found = self.hosts.as_mut().map(|hosts| hosts.addresses(nth));
                 vec![Answer::Addresses(found.unwrap_or_default())]
             }
             Request::Program { pid } => self.program(pid).into_iter().collect(),
@@ -284,7 +284,7 @@ pub(super) fn seen(request: &Request) -> Option<Vec<Answer>> {
         | Request::Pooler { .. }
         | Request::Ended { .. }
         | Request::Counters
-        | Request::Collector
+        | Request::Collector { .. }
         | Request::User { .. }
         | Request::Holder { .. } => return None,
     })

@@ -1,6 +1,6 @@
-//! Addresses of the collector's host, looked up in a thread of its own: a name server can take long, and what parses may ask nobody.
+//! Addresses of the collectors' hosts, looked up in a thread of its own: a name server can take long, and what parses may ask nobody.
 //!
-//! Only the name that is in the configuration is looked up: whoever asks cannot choose one. The thread holds no capability.
+//! Only the names that are in the configuration are looked up: whoever asks cannot choose another. The thread holds no capability.
 
 use std::{
     net::{IpAddr, ToSocketAddrs as _},
@@ -24,34 +24,43 @@ const ADDRESSES: usize = 16;
 
 /// The thread, and what it found.
 pub(super) struct Hosts {
-    ask: Sender<()>,
-    found: Arc<Mutex<Vec<IpAddr>>>,
-    asked: Option<Instant>,
+    ask: Sender<usize>,
+    found: Arc<Mutex<Vec<Vec<IpAddr>>>>,
+    asked: Vec<Option<Instant>>,
 }
 
 impl Hosts {
-    /// Starts the thread for this name; none is needed without one.
+    /// Starts the thread for these names, by the places of their collectors; none is needed without any.
     ///
     /// # Errors
     ///
     /// If it cannot be started.
-    pub(super) fn start(name: Option<String>) -> anyhow::Result<Option<Self>> {
-        let Some(name) = name else { return Ok(None) };
-        let (ask, asked) = mpsc::channel();
-        let found = Arc::new(Mutex::new(Vec::new()));
+    pub(super) fn start(names: Vec<Option<String>>) -> anyhow::Result<Option<Self>> {
+        if names.iter().flatten().next().is_none() {
+            return Ok(None);
+        }
+        let count = names.len();
+        let (ask, asked) = mpsc::channel::<usize>();
+        let found = Arc::new(Mutex::new(vec![Vec::new(); count]));
         let kept = Arc::clone(&found);
         thread::Builder::new()
             .name("hosts".to_owned())
             .spawn(move || {
                 if let Err(problem) = confine::capabilities() {
-                    return tracing::warn!("the collector's name is not looked up: {problem:#}");
+                    return tracing::warn!("collectors' names are not looked up: {problem:#}");
                 }
-                for () in asked {
+                for nth in asked {
+                    let Some(Some(name)) = names.get(nth) else {
+                        continue;
+                    };
                     // What was found before is better than nothing.
                     if let Ok(addresses) = (name.as_str(), 1).to_socket_addrs() {
                         let mut addresses: Vec<IpAddr> = addresses.map(|address| address.ip()).collect();
                         addresses.truncate(ADDRESSES);
-                        *kept.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+                        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                        if let Some(kept) = kept.get_mut(nth) {
+                            *kept = addresses;
+                        }
                     }
                 }
             })
@@ -59,20 +68,26 @@ impl Hosts {
         let mut hosts = Self {
             ask,
             found,
-            asked: None,
+            asked: vec![None; count],
         };
-        hosts.addresses();
+        for nth in 0..count {
+            hosts.addresses(nth);
+        }
         Ok(Some(hosts))
     }
 
-    /// What is known by now; it is looked up again, for the next time.
-    pub(super) fn addresses(&mut self) -> Vec<IpAddr> {
-        if self.asked.is_none_or(|asked| asked.elapsed() >= FRESH) {
-            self.asked = Some(Instant::now());
+    /// What is known by now of the one at this place; it is looked up again, for the next time.
+    pub(super) fn addresses(&mut self, nth: usize) -> Vec<IpAddr> {
+        let Some(asked) = self.asked.get_mut(nth) else {
+            return Vec::new();
+        };
+        if asked.is_none_or(|asked| asked.elapsed() >= FRESH) {
+            *asked = Some(Instant::now());
             // Without the thread nothing more is found.
-            let _ = self.ask.send(());
+            let _ = self.ask.send(nth);
         }
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(nth).cloned().unwrap_or_default()
     }
 }
 
@@ -82,14 +97,16 @@ mod tests {
 
     #[test]
     fn the_name_of_this_host_is_found() {
-        let mut hosts = Hosts::start(Some("localhost".to_owned()))
+        assert!(Hosts::start(vec![None]).expect("nothing to do").is_none());
+        let mut hosts = Hosts::start(vec![None, Some("localhost".to_owned())])
             .expect("started")
             .expect("there");
         let until = Instant::now() + Duration::from_secs(10);
-        while hosts.addresses().is_empty() {
+        while hosts.addresses(1).is_empty() {
             assert!(Instant::now() < until, "a file is read in less");
             thread::sleep(Duration::from_millis(10));
         }
-        assert!(hosts.addresses().iter().all(IpAddr::is_loopback));
+        assert!(hosts.addresses(1).iter().all(IpAddr::is_loopback));
+        assert!(hosts.addresses(0).is_empty() && hosts.addresses(2).is_empty());
     }
 }

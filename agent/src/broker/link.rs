@@ -330,13 +330,13 @@ impl Broker {
         }
     }
 
-    /// The addresses of the collector's host, as far as they are known by now.
+    /// The addresses of the host of the collector at this place in the configuration, from 0, as far as they are known by now.
     ///
     /// # Errors
     ///
     /// If no answer came.
-    pub fn collector(&self) -> Result<Vec<IpAddr>, NoAnswer> {
-        match self.one(Request::Collector, SHORT)? {
+    pub fn collector(&self, nth: usize) -> Result<Vec<IpAddr>, NoAnswer> {
+        match self.one(Request::Collector { nth }, SHORT)? {
             Answer::Addresses(addresses) => Ok(addresses),
             _ => Err(NoAnswer),
         }

@@ -149,8 +149,11 @@ pub enum Request {
     },
     /// The addresses of this host. [`Answer::Addresses`].
     Addresses,
-    /// The addresses of the collector's host, as far as they are known. [`Answer::Addresses`].
-    Collector,
+    /// The addresses of a collector's host, as far as they are known. [`Answer::Addresses`].
+    Collector {
+        /// Its place in the configuration, from 0.
+        nth: usize,
+    },
 }
 
 /// A part of an answer.

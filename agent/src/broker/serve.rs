@@ -99,7 +99,7 @@ pub fn run(mut start: Start, tap: Tap, wanted: Wanted, poolers: Poolers) -> anyh
         poolers,
         Names::start()?,
         Digests::start()?,
-        Hosts::start(name_of_collector(&start))?,
+        Hosts::start(names_of_collectors(&start))?,
     );
     let mut serving = Serving {
         channel,
@@ -142,10 +142,15 @@ fn catalog(start: &Start) -> anyhow::Result<Option<(Child, Channel)>> {
     Ok(Some((child, channel)))
 }
 
-/// The name that is looked up for the other process, if its collector is given by one.
-fn name_of_collector(start: &Start) -> Option<String> {
-    let place = Place::of(start.config.delivery.collector.as_deref()?)?;
-    place.address().is_none().then_some(place.host)
+/// The names that are looked up for the other process, of those collectors that are given by one.
+fn names_of_collectors(start: &Start) -> Vec<Option<String>> {
+    let collectors = start.config.delivery.collectors.iter();
+    let name = |url: &String| {
+        Place::of(url)
+            .filter(|place| place.address().is_none())
+            .map(|place| place.host)
+    };
+    collectors.map(name).collect()
 }
 
 struct Serving<A> {

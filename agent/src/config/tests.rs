@@ -18,15 +18,15 @@ fn the_defaults_hold_and_bad_values_are_named() {
         "http://127.0.0.1:0",
         "http://127.0.0.1:7433/x",
     ] {
-        config.delivery.collector = Some(wrong.to_owned());
+        config.delivery.collectors = vec![wrong.to_owned()];
         assert!(
             config
                 .check()
-                .is_err_and(|error| error.to_string().contains("delivery.collector")),
+                .is_err_and(|error| error.to_string().contains("delivery.collectors")),
             "{wrong}"
         );
     }
-    config.delivery.collector = Some("http://[::1]:7433/".to_owned());
+    config.delivery.collectors = vec!["http://[::1]:7433/".to_owned()];
     assert_eq!(config.check(), Ok(()));
     let mut config = Config::default();
     config.spool.max_bytes = 65_535;
@@ -90,10 +90,10 @@ fn a_part_of_a_host_has_a_name_of_its_own() {
 #[test]
 fn a_collector_can_be_at_a_socket() {
     let mut config = Config::default();
-    config.delivery.collector = Some("unix:/run/pgwitness/grpc.sock".to_owned());
+    config.delivery.collectors = vec!["unix:/run/pgwitness/grpc.sock".to_owned()];
     assert_eq!(config.check(), Ok(()));
     for wrong in ["unix:", "unix:grpc.sock"] {
-        config.delivery.collector = Some(wrong.to_owned());
+        config.delivery.collectors = vec![wrong.to_owned()];
         assert!(config.check().is_err(), "{wrong:?}");
     }
 }
@@ -106,4 +106,27 @@ fn agents_with_state_of_their_own_have_a_socket_of_their_own() {
     assert_eq!(config.control_socket(), Path::new("/tmp/one/control.sock"));
     config.control.socket = Some("/tmp/two".into());
     assert_eq!(config.control_socket(), Path::new("/tmp/two"));
+}
+
+#[test]
+fn several_collectors_are_each_looked_at() {
+    let mut config = Config::default();
+    let urls = |count: usize| {
+        (1..=count)
+            .map(|port| format!("http://127.0.0.1:{port}"))
+            .collect()
+    };
+    config.delivery.collectors = urls(8);
+    config.delivery.collectors[7] = "https://collector.example:7433".to_owned();
+    assert_eq!(config.check(), Ok(()));
+    config.delivery.collectors = urls(9);
+    let said = config.check().expect_err("too many").to_string();
+    assert!(said.starts_with("delivery.collectors is 9:"), "{said}");
+    config.delivery.collectors = urls(2);
+    config.delivery.collectors[1] = "https://collector.example".to_owned();
+    let said = config.check().expect_err("no port").to_string();
+    assert!(said.contains("collector.example\""), "{said}");
+    config.delivery.collectors = [urls(2), urls(1)].concat();
+    let said = config.check().expect_err("one twice").to_string();
+    assert!(said.contains("\"http://127.0.0.1:1\" twice"), "{said}");
 }

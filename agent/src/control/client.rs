@@ -168,12 +168,15 @@ fn text(status: &Status) -> String {
         },
         match &status.collector {
             Some(collector) => format!(
-                "collector   {} {}, {} batches acknowledged, {} waiting",
+                "collector   {}{} {}, {} batches acknowledged, {} waiting",
                 collector.url,
-                if collector.connected {
-                    "connected"
-                } else {
-                    "NOT CONNECTED"
+                match collector.of {
+                    0 | 1 => String::new(),
+                    of => format!(" ({} of {of})", collector.place),
+                },
+                match collector.connected {
+                    true => format!("connected for {}", duration(collector.connected_s)),
+                    false => "NOT CONNECTED".to_owned(),
                 },
                 collector.batches_acknowledged,
                 collector.batches_waiting
@@ -334,6 +337,19 @@ mod tests {
             said.contains("PAUSED since 2026-11-21T08:00:00Z by eve (uid 0), \"a\\n\\u{1b}[31m\": 12 bytes")
         );
         assert!(said.contains("NOT CONNECTED"), "{said}");
+        status.collector = Some(CollectorStatus {
+            url: "https://b:7433".to_owned(),
+            place: 2,
+            of: 2,
+            connected: true,
+            connected_s: 130,
+            ..CollectorStatus::default()
+        });
+        let said = text(&status);
+        assert!(
+            said.contains("collector   https://b:7433 (2 of 2) connected for 2 min, 0 batches"),
+            "{said}"
+        );
         status.poolers.clear();
         assert!(text(&status).contains("poolers\n  none\n"));
         status.tier = "B".to_owned();

@@ -153,13 +153,25 @@ pub struct Fill {
 /// The way to the collector.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectorStatus {
-    /// Where it is.
+    /// Where it is: the one that is connected, or was last, or is preferred.
     pub url: String,
+    /// Its place in the list of collectors, from 1.
+    #[serde(default)]
+    pub place: u64,
+    /// How many there are.
+    #[serde(default)]
+    pub of: u64,
     /// Whether a stream is open.
     pub connected: bool,
+    /// For how many seconds.
+    #[serde(default)]
+    pub connected_s: u64,
+    /// Times that another collector was connected than before.
+    #[serde(default)]
+    pub changes: u64,
     /// Batches without acknowledgement.
     pub batches_waiting: u64,
-    /// Batches that it made durable.
+    /// Batches that collectors made durable.
     pub batches_acknowledged: u64,
 }
 

@@ -164,13 +164,25 @@ impl Running {
                 serde_json::Value::Object(counters) => counters,
                 _ => serde_json::Map::new(),
             },
-            collector: self.collector.clone().map(|url| CollectorStatus {
-                url,
-                connected: load(&self.metrics.connected) == 1,
-                batches_waiting: load(&self.metrics.batches_waiting),
-                batches_acknowledged: load(&self.metrics.batches_acknowledged),
-            }),
+            collector: self.collector(),
         }
+    }
+
+    /// The one in use, or the first as long as none was.
+    fn collector(&self) -> Option<CollectorStatus> {
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let place = load(&self.metrics.collector_in_use).max(1);
+        let nth = usize::try_from(place - 1).unwrap_or(usize::MAX);
+        Some(CollectorStatus {
+            url: self.collectors.get(nth)?.clone(),
+            place,
+            of: self.collectors.len() as u64,
+            connected: load(&self.metrics.connected) == 1,
+            connected_s: self.metrics.connected_s(),
+            changes: load(&self.metrics.collector_changes),
+            batches_waiting: load(&self.metrics.batches_waiting),
+            batches_acknowledged: load(&self.metrics.batches_acknowledged),
+        })
     }
 
     fn poolers(&self) -> Vec<PoolerStatus> {

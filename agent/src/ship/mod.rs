@@ -1,12 +1,17 @@
-//! Delivery: events wait in a bounded queue, are sealed into signed, chained batches, written to the spool, and go to the collector,
-//! which acknowledges what is durable. The collector being away delays delivery and nothing else.
+//! Delivery: events wait in a bounded queue, are sealed into signed, chained batches, written to the spool, and go to a collector,
+//! which acknowledges what is durable. Of several the first that answers is used. Collectors being away delays delivery and nothing else.
 
 mod align;
 mod delivery;
+mod giving_up;
+mod holes;
+mod keeping;
 mod memory;
 mod orders;
 mod outbox;
 mod place;
+mod recovery;
+mod route;
 mod sealer;
 #[cfg(test)]
 mod tests;

@@ -5,17 +5,19 @@ use evidence::Hash;
 use proto::v1;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::trust::Greeting;
+
 /// An order.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// A collector holds the chain up to there; the answer is the sequence that it needs next.
-    Align(v1::Resume, oneshot::Sender<anyhow::Result<u64>>),
+    /// This collector holds the chain up to there, and is used from here on; the answer is the sequence that it needs next.
+    Align(String, v1::Resume, oneshot::Sender<anyhow::Result<u64>>),
     /// A batch is to be sent; answered as soon as it is sealed.
     Read(u64, oneshot::Sender<anyhow::Result<v1::SignedBatch>>),
-    /// A collector made a batch durable, whose header hashes to this.
+    /// The collector in use made a batch durable, whose header hashes to this.
     Acknowledged(u64, Hash),
-    /// The keys to be greeted by: the newest, and the one before it, empty if it is the only one.
-    Greeting(oneshot::Sender<(Vec<u8>, Vec<u8>)>),
+    /// By what a collector is greeted, and up to which batch others have everything.
+    Greeting(oneshot::Sender<(Greeting, u64)>),
     /// The collector wishes for another key than this.
     ReplaceKey(Vec<u8>),
     /// Nothing more comes; the answer is whether everything is acknowledged or on disk.
@@ -27,15 +29,15 @@ pub(super) enum Order {
 pub struct Chained(pub(super) mpsc::UnboundedSender<Order>);
 
 impl Chained {
-    /// Brings the chain behind what a collector holds; returns the sequence that it needs next.
-    pub(super) async fn align(&self, resume: v1::Resume) -> anyhow::Result<u64> {
+    /// Brings the chain behind what this collector holds, which is used from here on; returns the sequence that it needs next.
+    pub(super) async fn align(&self, collector: &str, resume: v1::Resume) -> anyhow::Result<u64> {
         let (answer, answered) = oneshot::channel();
-        self.order(Order::Align(resume, answer));
+        self.order(Order::Align(collector.to_owned(), resume, answer));
         answered.await.context(ENDED)?
     }
 
-    /// The keys to be greeted by: the newest, and the one before it, empty if it is the only one.
-    pub(super) async fn greeting(&self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+    /// By what a collector is greeted, and up to which batch others have everything.
+    pub(super) async fn greeting(&self) -> anyhow::Result<(Greeting, u64)> {
         let (answer, answered) = oneshot::channel();
         self.order(Order::Greeting(answer));
         answered.await.context(ENDED)

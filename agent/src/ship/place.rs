@@ -2,8 +2,8 @@
 //!
 //! Owns the folders `spool`, `spool-anew`, `spool-gone` and the file `chain`. After a loss of power the spool may lack batches that a
 //! collector has, because what is acknowledged promptly is never synced: then the chain's end is in doubt, and nothing is sealed
-//! before a collector has said how far it came. The file says which boot wrote to the spool, and whether all of it was synced in
-//! the end.
+//! before a collector has said how far it came. The file says which boot wrote to the spool, whether all of it was synced in
+//! the end, and to whom batches went: that collector alone knows which of the newest were sent.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,14 +19,42 @@ use spool::disk::Real;
 pub(super) struct Place {
     state: PathBuf,
     boot: String,
+    /// The collector that batches go to; of a former run, until this one has one.
+    used: Option<Used>,
+}
+
+/// A collector that batches went to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Used {
+    /// As the configuration has it.
+    pub(super) collector: String,
+    /// Names its log; empty if it did not say.
+    pub(super) origin: String,
 }
 
 impl Place {
     pub(super) fn new(state: &Path, boot: &str) -> Self {
+        let said = fs::read_to_string(state.join(CHAIN)).unwrap_or_default();
+        let mut words = said.trim_end().splitn(4, ' ').skip(2);
+        let used = words.next().zip(words.next()).map(|(origin, collector)| Used {
+            collector: collector.to_owned(),
+            origin: if origin == NO_ORIGIN { "" } else { origin }.to_owned(),
+        });
         Self {
             state: state.to_owned(),
             boot: boot.to_owned(),
+            used,
         }
+    }
+
+    /// The collector that batches went to last.
+    pub(super) fn used(&self) -> Option<&Used> {
+        self.used.as_ref()
+    }
+
+    /// Batches go to this collector from here on.
+    pub(super) fn uses(&mut self, used: Used) {
+        self.used = Some(used);
     }
 
     /// The spool's folder, after a change of folders that was under way has been ended.
@@ -76,7 +104,12 @@ impl Place {
         let mut options = OpenOptions::new();
         options.create(true).truncate(true).write(true).mode(0o600);
         let mut file = options.open(&beside)?;
-        writeln!(file, "{} {}", self.boot, if clean { CLEAN } else { "open" })?;
+        write!(file, "{} {}", self.boot, if clean { CLEAN } else { "open" })?;
+        if let Some(Used { collector, origin }) = &self.used {
+            let origin = if origin.is_empty() { NO_ORIGIN } else { origin };
+            write!(file, " {origin} {collector}")?;
+        }
+        writeln!(file)?;
         file.sync_data()?;
         fs::rename(&beside, self.state.join(CHAIN))?;
         File::open(&self.state)?.sync_all()
@@ -95,6 +128,7 @@ const ANEW: &str = "spool-anew";
 const GONE: &str = "spool-gone";
 const CHAIN: &str = "chain";
 const CLEAN: &str = "clean";
+const NO_ORIGIN: &str = "-";
 
 #[cfg(test)]
 mod tests {
@@ -113,6 +147,24 @@ mod tests {
         assert!(place("a").is_sure() && place("b").is_sure());
         place("b").note(false).expect("noted");
         assert!(place("b").is_sure() && !place("c").is_sure());
+    }
+
+    #[test]
+    fn who_was_used_last_is_known_to_the_next_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut place = Place::new(folder.path(), "a");
+        place.note(false).expect("noted");
+        assert_eq!(Place::new(folder.path(), "a").used(), None);
+        for origin in ["", "pgwitness/one"] {
+            let used = Used {
+                collector: "unix:/a folder/grpc".to_owned(),
+                origin: origin.to_owned(),
+            };
+            place.uses(used.clone());
+            place.note(false).expect("noted");
+            assert!(place.is_sure());
+            assert_eq!(Place::new(folder.path(), "b").used(), Some(&used));
+        }
     }
 
     #[test]

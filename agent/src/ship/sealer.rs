@@ -3,36 +3,39 @@
 //! Owns the agent's chain and the spool, and alone waits for the disk: neither the rings nor the collector's stream do. A
 //! batch is written before it can be sent, and synced only if it is still not acknowledged a second later
 //! (`docs/adr/0018-a-batch-is-written-then-sent.md`). Where the disk refuses it, it stays in memory, and so few of those are made that the
-//! queue fills up and tells. Separate from `delivery`, which knows the network and no file.
+//! queue fills up and tells. What a former run left is in `recovery`, the spool's side in `keeping`, what is given up in `giving_up`, what
+//! collectors say in `align`. Separate from `delivery`, which knows the network and no file.
 
 use std::{
     collections::VecDeque,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use evidence::{Chain, Hash, Tip};
 use prost::Message as _;
 use proto::v1;
 use rand::RngCore as _;
-use spool::{AppendError, Frame, Limits, ReadError, Recovered, Spool, disk::Real};
+use spool::{Frame, Spool, disk::Real};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
     time::{self, Instant},
 };
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::{
     Memory, Outbox,
+    holes::Holes,
     orders::{Chained, Order},
     place::Place,
 };
 use crate::{
     clock::{Clock, boot_ns},
-    metrics::Metrics,
+    config::WhenFull,
+    metrics::{Metrics, unix_s},
     progress,
     record::Encoded,
     trust::Keyring,
@@ -43,16 +46,6 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// Batches under way without an acknowledgement; and batches in memory that the spool did not take.
 pub(super) const WINDOW: usize = 32;
-
-/// How long a batch may wait for its acknowledgement before it is synced, and so the least time between two syncs: they take turns
-/// with those of the database on the same disk.
-const SYNC: Duration = Duration::from_secs(1);
-
-/// Bytes that are not synced at the most: they are kept in memory, too.
-const UNSYNCED_BYTES: u64 = 8 << 20;
-
-/// Pause before the disk is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What sealing needs to know.
 pub struct Sealing {
@@ -68,6 +61,10 @@ pub struct Sealing {
     pub new_key: bool,
     /// Bytes of the spool at the most.
     pub spool_bytes: u64,
+    /// What is done when there are as many.
+    pub when_full: WhenFull,
+    /// The collectors, as the configuration has them.
+    pub collectors: Vec<String>,
     /// Where events wait.
     pub outbox: Arc<Outbox>,
     /// Counts.
@@ -89,7 +86,10 @@ pub(super) struct Sealer {
     pub(super) tip: Tip,
     /// Sequence of the newest batch that was there when this run began, or a collector was followed: later ones are known here alone.
     pub(super) began: u64,
+    /// Everything up to there is durable at some collector, or was given up.
     pub(super) acknowledged: u64,
+    /// What was given up, until the record says it.
+    pub(super) holes: Holes,
     /// Not in the spool.
     pub(super) unspooled: VecDeque<Frame>,
     /// Not acknowledged, as far as sealed in this run; and the oldest of a former one.
@@ -99,11 +99,13 @@ pub(super) struct Sealer {
     /// Events taken from the queue so far.
     taken: u64,
     /// The disk refused, and is tried again then.
-    retry: Option<Instant>,
+    pub(super) retry: Option<Instant>,
     /// The spool is synced then, unless this batch is acknowledged before.
-    sync: Option<(u64, Instant)>,
+    pub(super) sync: Option<(u64, Instant)>,
     /// The last sync failed.
-    sync_fails: bool,
+    pub(super) sync_fails: bool,
+    /// The collector that batches went to last was asked where the chain ends, and knows less than was acknowledged.
+    pub(super) knows_less: bool,
     /// What was said of a collector's record; once is enough.
     pub(super) objected: Option<String>,
 }
@@ -113,9 +115,9 @@ pub(super) struct Sealer {
 pub(super) struct Waiting {
     pub(super) sequence: u64,
     /// When it was sealed, by the host's clock: for people.
-    at_unix_s: u64,
+    pub(super) at_unix_s: u64,
     /// Events taken from the queue up to its last one.
-    taken: u64,
+    pub(super) taken: u64,
 }
 
 /// Starts the thread.
@@ -137,11 +139,14 @@ impl Sealer {
     pub(super) fn open(with: Sealing) -> Self {
         let place = Place::new(&with.state, &with.boot);
         let memory = Memory::read(&with.state);
+        let holes = Holes::read(&with.state);
+        let acknowledged = memory.newest().map_or(0, |(sequence, _)| sequence);
         let mut sealer = Self {
             chain: None,
             tip: Tip::default(),
             began: 0,
-            acknowledged: memory.newest().map_or(0, |(sequence, _)| sequence),
+            acknowledged: acknowledged.max(holes.newest()),
+            holes,
             unspooled: VecDeque::new(),
             waiting: VecDeque::new(),
             awaited: None,
@@ -149,6 +154,7 @@ impl Sealer {
             retry: None,
             sync: None,
             sync_fails: false,
+            knows_less: false,
             objected: None,
             spool: None,
             place,
@@ -164,99 +170,6 @@ impl Sealer {
         }
         sealer.show();
         sealer
-    }
-
-    /// Opens the spool, and goes on behind its newest batch if that is surely the newest.
-    fn recover(&mut self) -> anyhow::Result<()> {
-        let (mut spool, recovered) = Spool::open(self.place.folder()?, Limits::of(self.with.spool_bytes))?;
-        for cut in &recovered.cuts {
-            warn!(
-                "{} bytes of the spool's file {} do not count, from {} on: {}",
-                cut.bytes,
-                cut.file,
-                cut.offset,
-                cut.why.map_or_else(
-                    || "a later file took their place".to_owned(),
-                    |why| why.to_string()
-                )
-            );
-        }
-        if let Some(newest) = &recovered.newest_body {
-            let batch = v1::SignedBatch::decode(newest.clone())?;
-            let header = v1::BatchHeader::decode(batch.header.clone())?;
-            let own = header.agent_id == self.with.agent_id;
-            if !own || !self.with.keyring.may_have_signed(&batch, &header.next_key) {
-                anyhow::bail!(
-                    "it holds batches of another agent's, or signed with another key: move the folder away"
-                );
-            }
-            self.tip = Tip {
-                sequence: header.sequence,
-                header_hash: evidence::header_hash(&batch.header),
-                event_seq: end_of(&header),
-            };
-        }
-        self.began = self.tip.sequence;
-        spool.acknowledge(self.acknowledged);
-        if self.with.keyring.announcement().is_some() {
-            self.look_for_announcement(&mut spool)?;
-        }
-        self.announce(&mut spool, &recovered);
-        self.spool = Some(spool);
-        let is_sure = match self.tip.sequence {
-            0 => self.with.new_key,
-            newest => self.place.is_sure() && newest >= self.acknowledged,
-        };
-        if is_sure {
-            self.go_on_behind(self.tip);
-        } else {
-            info!("where the chain of batches ends is known when a collector has said how far it came");
-        }
-        Ok(())
-    }
-
-    /// A key that waits to be announced may have been, in a batch that waits here.
-    fn look_for_announcement(&mut self, spool: &mut Spool<Real>) -> anyhow::Result<()> {
-        for sequence in spool.oldest().unwrap_or(u64::MAX)..=spool.newest() {
-            let batch = v1::SignedBatch::decode(spool.read(sequence)?)?;
-            let header = v1::BatchHeader::decode(batch.header)?;
-            let announcement = self.with.keyring.announcement();
-            if announcement.is_some_and(|key| header.next_key == key) {
-                self.with.keyring.was_announced(sequence);
-            }
-        }
-        Ok(())
-    }
-
-    /// What a former run left for the collector.
-    fn announce(&mut self, spool: &mut Spool<Real>, recovered: &Recovered) {
-        let Some(oldest) = spool.oldest() else { return };
-        info!(
-            "{} batches of a former run wait in the spool for a collector",
-            recovered.newest - oldest + 1
-        );
-        let header = spool
-            .read(oldest)
-            .ok()
-            .and_then(|body| v1::BatchHeader::decode(v1::SignedBatch::decode(body).ok()?.header).ok());
-        self.waiting.push_back(Waiting {
-            sequence: oldest,
-            at_unix_s: header.map_or(0, |header| header.last_ns / 1_000_000_000),
-            taken: 0,
-        });
-    }
-
-    /// From here on batches are sealed behind this one.
-    pub(super) fn go_on_behind(&mut self, tip: Tip) {
-        self.tip = tip;
-        self.chain = Some(Chain::behind(&self.with.agent_id, tip.sequence, tip.header_hash));
-        if self.spool.is_some()
-            && let Err(problem) = self.place.note(false)
-        {
-            warn!(
-                "after a loss of power a collector will have to say where the chain of batches ends: {problem}"
-            );
-        }
     }
 
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
@@ -302,9 +215,9 @@ impl Sealer {
     fn obey(&mut self, order: Order) {
         // Whoever asked may have gone: the stream broke.
         match order {
-            Order::Align(resume, answer) => {
+            Order::Align(collector, resume, answer) => {
                 self.awaited = None;
-                let _ = answer.send(self.align(&resume));
+                let _ = answer.send(self.align(&collector, &resume));
             }
             Order::Read(sequence, answer) if sequence > self.tip.sequence => {
                 self.awaited = Some((sequence, answer));
@@ -313,11 +226,14 @@ impl Sealer {
                 let _ = answer.send(self.read(sequence).map_err(Into::into));
             }
             Order::Acknowledged(sequence, hash) => {
-                self.memory.acknowledged(sequence, hash);
+                if let Some(used) = self.place.used() {
+                    self.memory.acknowledged(&used.collector, sequence, hash);
+                }
                 self.acknowledge(sequence);
             }
             Order::Greeting(answer) => {
-                let _ = answer.send(self.with.keyring.greeting());
+                let greeting = self.with.keyring.greeting(self.acknowledged);
+                let _ = answer.send((greeting, self.acknowledged));
             }
             Order::ReplaceKey(public_key) => self.replace_key(&public_key),
             Order::Stop(_) => {}
@@ -349,8 +265,15 @@ impl Sealer {
     pub(super) fn seal(&mut self) {
         while self.may_seal()
             && let Some(chain) = &mut self.chain
-            && let Some(gathered) = self.with.outbox.take()
+            && let Some(mut gathered) = self.with.outbox.take()
         {
+            self.taken += gathered.contents.len() as u64;
+            // Signed in one with the events that tell of it.
+            for (given_up, event) in self.holes.unsaid() {
+                gathered.add(&event);
+                chain.given_up.push(given_up);
+            }
+            let given_up = chain.given_up.clone();
             let count = gathered.contents.len() as u64;
             let mut seed = [0; 32];
             rand::rngs::OsRng.fill_bytes(&mut seed);
@@ -368,14 +291,14 @@ impl Sealer {
                 seed,
             );
             if announces {
-                self.with.keyring.was_announced(sequence);
+                self.with.keyring.was_announced(&batch);
             }
+            self.holes.said(&given_up, sequence);
             self.tip = Tip {
                 sequence,
                 header_hash: chain.previous,
                 event_seq: self.tip.event_seq + count,
             };
-            self.taken += count;
             self.waiting.push_back(Waiting {
                 sequence,
                 at_unix_s: unix_s(),
@@ -390,146 +313,6 @@ impl Sealer {
         {
             let _ = answer.send(self.read(sequence).map_err(Into::into));
         }
-    }
-
-    /// Moves batches to the spool, oldest first, as far as it takes them.
-    pub(super) fn store(&mut self) {
-        let Some(spool) = &mut self.spool else { return };
-        // While the disk is tried again, later batches wait behind the first.
-        if self.retry.is_some_and(|retry| retry > Instant::now()) {
-            return;
-        }
-        while let Some(frame) = self.unspooled.front() {
-            match spool.append(frame) {
-                Ok(()) => {
-                    self.unspooled.pop_front();
-                    if self.retry.take().is_some() {
-                        info!("batches are written to the spool again");
-                    }
-                }
-                Err(problem) => {
-                    if self.retry.is_none() {
-                        self.with.metrics.spool_refused.fetch_add(1, Ordering::Relaxed);
-                        refused(&problem);
-                    }
-                    self.retry = Some(Instant::now() + RETRY);
-                    break;
-                }
-            }
-        }
-        if spool.unsynced_bytes() > UNSYNCED_BYTES {
-            self.sync_now();
-        }
-        self.told();
-        self.plan();
-    }
-
-    /// Reads a batch, from memory or disk.
-    pub(super) fn read(&mut self, sequence: u64) -> Result<v1::SignedBatch, ReadError> {
-        let unspooled = self.unspooled.iter().find(|frame| frame.sequence() == sequence);
-        let body = match (unspooled, &mut self.spool) {
-            (Some(frame), _) => frame.body(),
-            (None, Some(spool)) => spool.read(sequence)?,
-            (None, None) => return Err(ReadError::Missing(sequence)),
-        };
-        v1::SignedBatch::decode(body).map_err(|_| ReadError::Missing(sequence))
-    }
-
-    /// Everything up to there is durable at a collector.
-    pub(super) fn acknowledge(&mut self, sequence: u64) {
-        if sequence <= self.acknowledged {
-            return;
-        }
-        self.with
-            .metrics
-            .batches_acknowledged
-            .fetch_add(sequence - self.acknowledged, Ordering::Relaxed);
-        self.acknowledged = sequence;
-        if let Err(problem) = self.with.keyring.acknowledged(sequence) {
-            error!("{problem:#}");
-        }
-        while self
-            .unspooled
-            .pop_front_if(|frame| frame.sequence() <= sequence)
-            .is_some()
-        {}
-        if let Some(spool) = &mut self.spool {
-            spool.acknowledge(sequence);
-        }
-        self.told();
-        while self
-            .waiting
-            .pop_front_if(|waiting| waiting.sequence <= sequence)
-            .is_some()
-        {}
-        self.store();
-    }
-
-    /// What is acknowledged or written survives the end of this process, and counts as delivered.
-    fn told(&self) {
-        let written = self
-            .spool
-            .as_ref()
-            .map_or(0, Spool::newest)
-            .max(self.acknowledged);
-        let told = self
-            .waiting
-            .partition_point(|waiting| waiting.sequence <= written);
-        if let Some(newest) = told.checked_sub(1).and_then(|index| self.waiting.get(index)) {
-            self.with.progress.delivered(newest.taken);
-        }
-    }
-
-    /// Decides when the spool is synced next.
-    fn plan(&mut self) {
-        let Some(spool) = &self.spool else { return };
-        let next = spool.synced().max(self.acknowledged) + 1;
-        let goes = spool.newest() < next;
-        match self.sync {
-            _ if !spool.wants_sync() => self.sync = None,
-            // What it was for is acknowledged; the next one has not waited yet.
-            Some((sequence, _)) if sequence <= self.acknowledged && !goes => self.sync = None,
-            _ => {}
-        }
-        if self.sync.is_none() && spool.wants_sync() {
-            // To let acknowledged files go, no acknowledgement is waited for.
-            let sequence = if goes { u64::MAX } else { next };
-            self.sync = Some((sequence, Instant::now() + SYNC));
-        }
-    }
-
-    fn sync_now(&mut self) {
-        let Some(spool) = &mut self.spool else { return };
-        self.sync = None;
-        match spool.sync() {
-            Ok(()) => self.sync_fails = false,
-            // Once, however often it is tried.
-            Err(problem) if !self.sync_fails => {
-                self.sync_fails = true;
-                warn!("the spool cannot be synced, and is tried again: {problem}");
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn due(&self) -> Option<Instant> {
-        let memory = self.memory.due().map(Instant::from_std);
-        let sync = self.sync.map(|(_, at)| at);
-        // With nothing to write there is nothing to try.
-        let retry = self.retry.filter(|_| !self.unspooled.is_empty());
-        [memory, sync, retry].into_iter().flatten().min()
-    }
-
-    /// Does what is due.
-    fn look(&mut self) {
-        let now = Instant::now();
-        if self.memory.due().is_some_and(|due| due <= now.into_std()) {
-            self.memory.write();
-        }
-        if self.sync.is_some_and(|(_, at)| at <= now) {
-            self.sync_now();
-        }
-        self.store();
     }
 
     /// Seals and syncs what there is. Whether nothing is left that is neither acknowledged nor on disk.
@@ -565,31 +348,15 @@ impl Sealer {
     }
 
     /// Says something in this host's log and, signed, in the record.
-    pub(super) fn tell(&self, reason: &str, detail: &str, missing: Option<u64>) {
+    pub(super) fn tell(&self, reason: &str, detail: &str) {
         let gap = v1::Gap {
             reason: reason.to_owned(),
             detail: detail.to_owned(),
-            events_missing: missing,
             ..v1::Gap::default()
         };
         self.with
             .outbox
             .push(&Encoded::own(boot_ns(), Clock::now(), v1::event::Body::Gap(gap)));
-    }
-
-    /// Batches have other places in the chain from here on: `moved` says from where to where.
-    pub(super) fn moved(&mut self, moved: &[(u64, u64)]) {
-        self.waiting.retain_mut(|waiting| {
-            let to = moved.binary_search_by_key(&waiting.sequence, |(from, _)| *from);
-            let to = to.ok().and_then(|index| moved.get(index));
-            if let Some((_, to)) = to {
-                waiting.sequence = *to;
-            }
-            to.is_some()
-        });
-        self.sync = None;
-        self.told();
-        self.plan();
     }
 }
 
@@ -604,20 +371,6 @@ pub(super) fn framed(sequence: u64, batch: &v1::SignedBatch) -> Frame {
 /// `seq` of a batch's last event.
 pub(super) fn end_of(header: &v1::BatchHeader) -> u64 {
     (header.first_event_seq + u64::from(header.event_count)).saturating_sub(1)
-}
-
-fn refused(problem: &AppendError) {
-    let hint = match problem {
-        AppendError::Full { .. } => "the collector was away for longer than spool.max_bytes holds",
-        _ => "is the disk full?",
-    };
-    warn!("batches are not written to the spool, and wait in memory ({hint}): {problem}");
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 /// Waits for this moment, or for ever.

@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 pub use enroll::{Args, run};
 pub use files::Files;
-pub use keyring::Keyring;
+pub use keyring::{Greeting, Keyring};
 pub use renew::renew;
 
 use crate::{broker::Broker, config::Config};
@@ -43,6 +43,8 @@ const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Connector {
     collector: String,
+    /// Its place in the configuration, from 0.
+    nth: usize,
     tls: Option<(Place, Files)>,
     /// Says what addresses a name has.
     broker: Option<Broker>,
@@ -92,25 +94,27 @@ impl Place {
 }
 
 impl Connector {
-    /// The way that the configuration says; what it takes is read once, so that what is missing is said at the start.
+    /// The ways that the configuration says, in its order; what they take is read once, so that what is missing is said at the start.
     ///
     /// # Errors
     ///
-    /// If this host is not enrolled there, or a file cannot be used.
-    pub fn open(config: &Config, broker: Option<Broker>) -> anyhow::Result<Option<Self>> {
-        let Some(collector) = config.delivery.collector.clone() else {
-            return Ok(None);
-        };
-        let tls = Place::of(&collector).map(|place| {
-            let files = Files::of(config, &place);
-            files.client().map(|_| (place, files))
+    /// If this host is not enrolled at one of them, or a file cannot be used.
+    pub fn open(config: &Config, broker: &Option<Broker>) -> anyhow::Result<Vec<Self>> {
+        let collectors = config.delivery.collectors.iter().enumerate();
+        let ways = collectors.map(|(nth, collector)| {
+            let tls = Place::of(collector).map(|place| {
+                let files = Files::of(config, &place);
+                files.client().map(|_| (place, files))
+            });
+            Ok(Self {
+                collector: collector.clone(),
+                nth,
+                tls: tls.transpose()?,
+                broker: broker.clone(),
+                renewal: Notify::new(),
+            })
         });
-        Ok(Some(Self {
-            collector,
-            tls: tls.transpose()?,
-            broker,
-            renewal: Notify::new(),
-        }))
+        ways.collect()
     }
 
     /// The collector's URL.
@@ -131,11 +135,14 @@ impl Connector {
         match (set, names.as_slice()) {
             (Some(set), names) if names.iter().any(|name| name == set) => Ok(Some(set.to_owned())),
             (Some(set), names) => bail!(
-                "agent.id is {set:?}, but the certificate for the collector is of {names:?}: leave agent.id out"
+                "this agent is {set:?}, by agent.id or its certificate for another collector, but the one for {} is of {names:?}: leave \
+                 agent.id out, and enrol everywhere under one name",
+                self.collector
             ),
             (None, [name]) => Ok(Some(name.clone())),
             (None, names) => bail!(
-                "the certificate for the collector names {names:?}: say in agent.id which of these this agent is"
+                "the certificate for {} names {names:?}: say in agent.id which of these this agent is",
+                self.collector
             ),
         }
     }
@@ -158,9 +165,12 @@ impl Connector {
     async fn addresses(&self, place: &Place) -> anyhow::Result<Vec<SocketAddr>> {
         let addresses = match (place.address(), self.broker.clone()) {
             (Some(address), _) => vec![address],
-            (None, Some(broker)) => tokio::task::spawn_blocking(move || broker.collector())
-                .await?
-                .unwrap_or_default(),
+            (None, Some(broker)) => {
+                let nth = self.nth;
+                tokio::task::spawn_blocking(move || broker.collector(nth))
+                    .await?
+                    .unwrap_or_default()
+            }
             (None, None) => bail!("nobody says what addresses {} has", place.host),
         };
         if addresses.is_empty() {

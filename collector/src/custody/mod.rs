@@ -189,6 +189,8 @@ impl Custodian {
             batches,
         });
         let (act, said) = self.say(vec![body]).await?;
+        // A copy up to the newest checkpoint has the word with what it is of.
+        self.log.checkpoint().await?;
         let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || {
             segments

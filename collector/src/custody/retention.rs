@@ -97,6 +97,8 @@ impl Custodian {
         let holds = acts.in_force().cloned().map(Body::Hold);
         let bodies = std::iter::once(Body::Retention(retention)).chain(holds).collect();
         let (act, said) = self.say(bodies).await?;
+        // A copy up to the newest checkpoint has the word with what it is of.
+        self.log.checkpoint().await?;
         let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || log::remove_below(&folder, end)).await??;
         let gone = Gone {

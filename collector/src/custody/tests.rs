@@ -272,7 +272,7 @@ fn token(value: &str) -> Vec<u8> {
 }
 
 /// A file's bytes, and what they unpack to.
-fn unpacked(path: &std::path::Path) -> Vec<u8> {
+fn unpacked(path: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(path).unwrap();
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("seg") => {

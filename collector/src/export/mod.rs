@@ -153,7 +153,7 @@ impl Export {
     /// With what is wrong with the question. What goes wrong later is the stream's last item.
     pub(crate) async fn of(&self, store: &Store) -> anyhow::Result<Pieces> {
         let whole = matches!(self.format, Format::Jsonl | Format::Ocsf);
-        let selected = store.select(&self.which, whole).await?;
+        let selected = store.all_of(&self.which, whole).await?;
         Ok(pieces(selected, self.format).boxed())
     }
 }

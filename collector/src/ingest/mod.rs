@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     alarms::Alarm,
-    log::{self, AgentKeys, Appended, Candidate, Log},
+    log::{self, AgentKeys, Appended, Candidate, Greeting, Log},
     metrics::Metrics,
     record::{Decoder, Records},
     trust::{Admission, Peer, Wish},
@@ -40,6 +40,9 @@ const BATCHES_IN_FLIGHT: usize = 8;
 
 /// Longest version that an agent may give itself: it goes to a log line.
 const MAX_VERSION_BYTES: usize = 64;
+
+/// Changes of its key that an agent may show: each takes a signature to be checked.
+const MAX_KEY_CHANGES: usize = 255;
 
 /// An agent's clock further off than this raises an alarm: times in the record are the agents' own.
 const MAX_CLOCK_SKEW_NS: u64 = 300_000_000_000;
@@ -171,6 +174,7 @@ impl Ingest {
             header_hash,
             event_seq: tip.event_seq,
             public_key: agent.keys().newest().as_bytes().to_vec(),
+            origin: self.log.status().borrow().origin.clone(),
             protocol: proto::PROTOCOL,
             supports: Vec::new(),
         };
@@ -195,13 +199,24 @@ impl Ingest {
                 "version is longer than {MAX_VERSION_BYTES} bytes"
             )));
         }
+        if hello.key_changes.len() > MAX_KEY_CHANGES {
+            return Err(Status::invalid_argument(format!(
+                "more than {MAX_KEY_CHANGES} changes of keys are shown"
+            )));
+        }
         self.admit(peer.as_ref(), &hello.agent_id)?;
         self.compare_clocks(&hello);
         let key = public_key(&hello.public_key)?;
         let former = (!hello.former_key.is_empty()).then(|| public_key(&hello.former_key));
         let met = self
             .log
-            .meet(hello.agent_id.clone(), key, former.transpose()?, 0)
+            .meet(Greeting {
+                agent_id: hello.agent_id.clone(),
+                key,
+                former: former.transpose()?,
+                acknowledged: hello.acknowledged,
+                key_changes: hello.key_changes,
+            })
             .await
             .map_err(unavailable)?;
         let (tip, keys) = met.map_err(Status::permission_denied)?;

@@ -9,10 +9,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, bail, ensure};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use evidence::{Checkpoint, ORIGIN_PREFIX};
-use proto::v1::BatchHeader;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::folder::Folder;
+use super::{
+    folder::Folder,
+    keys::{AgentKeys, Announced},
+};
 
 /// `evidence/origin`: which log this is, and the key that its checkpoints are signed with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,18 +49,10 @@ struct LaterKey {
     from_batch: u64,
     /// Ed25519, in hexadecimal.
     public_key: String,
+    /// By what it was announced, where that batch is in another log. It vouches for itself: the key before it signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    announced: Option<Announced>,
 }
-
-/// An agent's keys, in the order in which it signed with them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentKeys {
-    first: VerifyingKey,
-    /// With the first batch that each signs, ascending.
-    later: Vec<(u64, VerifyingKey)>,
-}
-
-/// Keys of an agent, at the most: they stand in one small file.
-const MAX_KEYS: usize = 256;
 
 /// What an agent record's signature covers in front of its fields.
 const AGENT_SIGNATURE_CONTEXT: &str = "pgwitness agent v1";
@@ -167,16 +161,24 @@ impl AgentRecord {
             );
             VerifyingKey::try_from(bytes.as_slice()).context("the public key is malformed")
         };
-        let later = self.later.iter();
-        let later = later.map(|later| Ok((later.from_batch, key(&later.public_key)?)));
-        let keys = AgentKeys {
-            first: key(&self.public_key)?,
-            later: later.collect::<anyhow::Result<_>>()?,
-        };
-        ensure!(
-            keys.later.is_sorted_by_key(|(from, _)| *from),
-            "the keys are not in order"
-        );
+        let mut keys = AgentKeys::new(key(&self.public_key)?);
+        for later in &self.later {
+            let (from, public_key) = (later.from_batch, key(&later.public_key)?);
+            ensure!(
+                keys.later.last().is_none_or(|(before, _)| *before < from),
+                "the keys are not in order"
+            );
+            let Some(announced) = &later.announced else {
+                keys.later.push((from, public_key));
+                continue;
+            };
+            let followed = keys.follow_shown(&self.agent_id, &announced.batch()?);
+            followed.map_err(|why| anyhow::anyhow!("what is shown of a key does not hold: {why}"))?;
+            ensure!(
+                keys.later.last() == Some(&(from, public_key)),
+                "what is shown of a key announces another one"
+            );
+        }
         Ok(keys)
     }
 
@@ -224,68 +226,6 @@ pub(super) fn check_signature(text: &str, signature: &str, key: &VerifyingKey) -
         .context("the signature is not the collector's")
 }
 
-impl AgentKeys {
-    /// Of an agent that has had one.
-    pub(crate) fn new(first: VerifyingKey) -> Self {
-        Self {
-            first,
-            later: Vec::new(),
-        }
-    }
-
-    /// The key that signs a batch.
-    #[must_use]
-    pub fn of(&self, batch: u64) -> &VerifyingKey {
-        let later = self.later.iter().rev().find(|(from, _)| *from <= batch);
-        later.map_or(&self.first, |(_, key)| key)
-    }
-
-    /// The key that signs what comes next.
-    #[must_use]
-    pub fn newest(&self) -> &VerifyingKey {
-        self.later.last().map_or(&self.first, |(_, key)| key)
-    }
-
-    /// Whether these are the same agent's: one of both may not know of the newest ones.
-    pub(crate) fn agrees(&self, other: &Self) -> bool {
-        let both = self.later.iter().zip(&other.later);
-        self.first == other.first && both.into_iter().all(|(one, another)| one == another)
-    }
-
-    /// How many keys followed the first.
-    pub(crate) fn rotations(&self) -> usize {
-        self.later.len()
-    }
-
-    /// Takes in what a batch announces, if it does. Whether it is new.
-    ///
-    /// # Errors
-    ///
-    /// If it announces no key, another one than is known, or too many.
-    pub fn follow(&mut self, header: &BatchHeader) -> Result<bool, String> {
-        if header.next_key.is_empty() {
-            return Ok(false);
-        }
-        let key = VerifyingKey::try_from(header.next_key.as_slice());
-        let Some(key) = key.ok().filter(|key| !key.is_weak()) else {
-            return Err(format!("batch {} announces what is no key", header.sequence));
-        };
-        let from = header.sequence.saturating_add(1);
-        match self.later.iter().find(|(at, _)| *at >= from) {
-            Some((at, known)) if *at == from && *known == key => Ok(false),
-            Some(_) => Err(format!(
-                "batch {} announces another key than is known",
-                header.sequence
-            )),
-            None if self.later.len() >= MAX_KEYS => Err(format!("an agent has {MAX_KEYS} keys at the most")),
-            None => {
-                self.later.push((from, key));
-                Ok(true)
-            }
-        }
-    }
-}
-
 /// Writes an agent's keys into its record, if they are not there yet.
 pub(crate) fn write_keys(
     folder: &Folder,
@@ -302,6 +242,7 @@ pub(crate) fn write_keys(
     let later = keys.later.iter().map(|(from_batch, key)| LaterKey {
         from_batch: *from_batch,
         public_key: hex::encode(key.as_bytes()),
+        announced: keys.shown.get(from_batch).cloned(),
     });
     record.later = later.collect();
     record.sign(collector);

@@ -25,6 +25,7 @@ mod checkpoints;
 mod folder;
 mod frame;
 mod identity;
+mod keys;
 mod originator;
 mod place;
 mod recovery;
@@ -37,13 +38,16 @@ mod writer;
 pub(crate) use bundles::Bundles;
 pub(crate) use checkpoints::folder_checkpoint;
 pub(crate) use folder::{Folder, segments};
-pub use identity::{AgentKeys, AgentRecord};
+pub use identity::AgentRecord;
 pub(crate) use identity::{Origin, adopt, agent_record};
+pub use keys::AgentKeys;
 pub use originator::Originator;
 pub(crate) use originator::originator;
 pub(crate) use place::{Places, SegmentHeads, entry_of};
 pub(crate) use rewrite::{discard, put_in_place, remove_below, stage};
-pub(crate) use scan::{Ask, Contents, Depth, Link, Removals, Scanned, State, hold_again, processors, scan};
+pub(crate) use scan::{
+    Ask, Contents, Depth, Link, Removals, Scanned, State, covered, hold_again, processors, scan,
+};
 pub use scan::{Elsewhere, Kept, Progress, Restored, Wrong};
 
 pub(crate) use tree::TreeFiles;
@@ -133,6 +137,36 @@ pub struct Candidate {
     pub stream_refused: Arc<AtomicBool>,
 }
 
+/// By what an agent introduces itself.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// Its id.
+    pub agent_id: String,
+    /// The key that it has by now.
+    pub key: VerifyingKey,
+    /// The one before it, of an agent that may be changing its key: one of both must be its own.
+    pub former: Option<VerifyingKey>,
+    /// Everything up to there is durable at some collector, or was given up: what this log does not have of it does not come any more,
+    /// so that the chain may leap up to there.
+    pub acknowledged: u64,
+    /// Batches without payload that announced keys, the oldest first, of those up to there.
+    pub key_changes: Vec<SignedBatch>,
+}
+
+impl Greeting {
+    /// Of an agent whose chain lies in this log alone.
+    #[must_use]
+    pub fn new(agent_id: impl Into<String>, key: VerifyingKey) -> Self {
+        Self {
+            agent_id: agent_id.into(),
+            key,
+            former: None,
+            acknowledged: 0,
+            key_changes: Vec::new(),
+        }
+    }
+}
+
 /// The handle to an open log.
 #[derive(Debug)]
 pub struct Log {
@@ -156,10 +190,7 @@ pub struct Opened {
 
 enum Command {
     Hello {
-        agent_id: String,
-        key: Box<VerifyingKey>,
-        former: Option<Box<VerifyingKey>>,
-        acknowledged: u64,
+        greeting: Box<Greeting>,
         reply: oneshot::Sender<Result<(Tip, AgentKeys), String>>,
     },
     Append {
@@ -175,7 +206,9 @@ enum Command {
         note: Vec<u8>,
         witnesses: Vec<WitnessKey>,
     },
-    Rotate {
+    Checkpoint {
+        /// Whether the newest segment is closed, too.
+        closes: bool,
         reply: oneshot::Sender<()>,
     },
     Tick,
@@ -233,39 +266,15 @@ impl Log {
     /// Enrols an agent at first contact, checks its key at every later one, and says where its chain stands. The inner
     /// error is for the agent.
     pub async fn hello(&self, agent_id: String, key: VerifyingKey) -> anyhow::Result<Result<Tip, String>> {
-        let met = self.meet(agent_id, key, None, 0).await?;
+        let met = self.meet(Greeting::new(agent_id, key)).await?;
         Ok(met.map(|(tip, _)| tip))
     }
 
-    /// The same for an agent that says that another collector acknowledged its batches up to `acknowledged`, or that this one
-    /// did before it was restored: what is between does not come any more, so the chain may leap up to there, once.
-    pub async fn hello_behind(
-        &self,
-        agent_id: String,
-        key: VerifyingKey,
-        acknowledged: u64,
-    ) -> anyhow::Result<Result<Tip, String>> {
-        let met = self.meet(agent_id, key, None, acknowledged).await?;
-        Ok(met.map(|(tip, _)| tip))
-    }
-
-    /// The same, of an agent that may be changing its key: one of both must be its own. With all keys that it has had.
-    pub async fn meet(
-        &self,
-        agent_id: String,
-        key: VerifyingKey,
-        former: Option<VerifyingKey>,
-        acknowledged: u64,
-    ) -> anyhow::Result<Result<(Tip, AgentKeys), String>> {
+    /// The same of an agent that has been elsewhere, or changes its key. With all keys that it has had.
+    pub async fn meet(&self, greeting: Greeting) -> anyhow::Result<Result<(Tip, AgentKeys), String>> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Hello {
-            agent_id,
-            key: Box::new(key),
-            former: former.map(Box::new),
-            acknowledged,
-            reply,
-        };
-        self.send(command).await?;
+        let greeting = Box::new(greeting);
+        self.send(Command::Hello { greeting, reply }).await?;
         answer.await.map_err(|_| ended())
     }
 
@@ -300,8 +309,17 @@ impl Log {
     /// Closes the newest payload segment, if anything is in it, and writes a checkpoint: when this returns, nothing is added any more
     /// to the segments that there are, and all that is in them is in the tiles, too.
     pub(crate) async fn rotate(&self) -> anyhow::Result<()> {
+        self.checkpointed(true).await
+    }
+
+    /// Writes a checkpoint over everything that is durable.
+    pub(crate) async fn checkpoint(&self) -> anyhow::Result<()> {
+        self.checkpointed(false).await
+    }
+
+    async fn checkpointed(&self, closes: bool) -> anyhow::Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Rotate { reply }).await?;
+        self.send(Command::Checkpoint { closes, reply }).await?;
         answer.await.map_err(|_| ended())
     }
 

@@ -18,7 +18,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Appended, Candidate, Log,
-    identity::{self, AgentKeys, Origin},
+    identity::{self, Origin},
+    keys::AgentKeys,
 };
 
 /// The collector's own chain. One writer at a time.

@@ -18,7 +18,8 @@ use proto::v1::{BatchHeader, SignedBatch};
 use super::{
     folder,
     frame::{Next, SegmentReader},
-    identity::{self, AgentKeys},
+    identity,
+    keys::AgentKeys,
 };
 
 /// The batches of an evidence folder, which a collector may be writing.

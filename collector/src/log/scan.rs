@@ -26,11 +26,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     checkpoints,
-    identity::{self, AgentKeys, Origin},
+    identity::{self, Origin},
+    keys::AgentKeys,
     originator::own_among,
     tiles::TileFiles,
 };
-pub(crate) use contents::{Contents, Link};
+pub(crate) use contents::{Contents, Link, covered};
 use known::Known;
 pub use progress::Progress;
 pub(crate) use removed::{Removals, hold_again};
@@ -105,7 +106,7 @@ pub(crate) struct AgentState {
 /// Header hashes kept for each agent: an agent resumes from what it is told, so repeats are only ever recent.
 pub(crate) const RECENT_BATCHES: usize = 4096;
 
-/// Batches of an agent that this log does not have, though it has later ones: another collector has them, or none.
+/// Batches of an agent that this log does not have, though it has later ones: another collector has them, or nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Elsewhere {
     /// Whose.
@@ -116,6 +117,8 @@ pub struct Elsewhere {
     pub to: u64,
     /// The entry of the batch behind them.
     pub entry: u64,
+    /// The agent says, signed and in this log, that it deleted all of them before a collector had acknowledged them.
+    pub given_up: bool,
 }
 
 /// A log that this one was made of, by a backup of it.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use ed25519_dalek::{SigningKey, VerifyingKey};
+use ed25519_dalek::SigningKey;
 use evidence::{Checkpoint, MAX_ENTRY_BYTES, Tile, Tiling, Tip, WitnessKey, log_entry};
 use prost::Message;
 use proto::v1::SignedBatch;
@@ -20,10 +20,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    AgentStatus, Appended, Candidate, Command, Durable, LogOptions, Status, checkpoints,
+    AgentStatus, Appended, Candidate, Command, Durable, Greeting, LogOptions, Status, checkpoints,
     folder::{self, Folder, Lock},
     frame,
-    identity::{self, AgentKeys, AgentRecord, Origin},
+    identity::{self, AgentRecord, Origin},
+    keys::{self, AgentKeys},
     scan::{AgentState, Scanned},
     tiles, unix_ns,
 };
@@ -46,7 +47,7 @@ pub(crate) struct Writer {
     keys: HashMap<String, AgentKeys>,
     agents: HashMap<String, AgentState>,
     last_seen: HashMap<String, u64>,
-    /// How far an agent's chain was acknowledged elsewhere, where that is further than here.
+    /// How far an agent's chain is acknowledged elsewhere or given up, where that is further than here.
     acknowledged: HashMap<String, u64>,
     tiling: Tiling,
     unwritten: Vec<Tile>,
@@ -156,7 +157,7 @@ impl Writer {
             let mut group = Group::default();
             let mut next = Some(first);
             let mut tick = false;
-            let mut rotated = Vec::new();
+            let (mut closes_segment, mut waiting) = (false, Vec::new());
             for _ in 0..MAX_GROUP {
                 // Taken from the queue only where it is handled, too: what is left there is the next group's.
                 match next.take().or_else(|| commands.try_recv().ok()) {
@@ -164,19 +165,8 @@ impl Writer {
                     Some(Command::Append { candidate, reply }) => {
                         self.append(&mut group, *candidate, reply)?;
                     }
-                    Some(Command::Hello {
-                        agent_id,
-                        key,
-                        former,
-                        acknowledged,
-                        reply,
-                    }) => {
-                        _ = reply.send(self.hello(
-                            agent_id,
-                            *key,
-                            former.map(|former| *former),
-                            acknowledged,
-                        )?);
+                    Some(Command::Hello { greeting, reply }) => {
+                        _ = reply.send(self.hello(*greeting)?);
                     }
                     Some(Command::SetAside {
                         agent_id,
@@ -186,7 +176,11 @@ impl Writer {
                         self.set_aside(&agent_id, &batch, &reason)?;
                     }
                     Some(Command::Cosigned { note, witnesses }) => self.cosigned(&note, &witnesses)?,
-                    Some(Command::Rotate { reply }) => rotated.push(reply),
+                    Some(Command::Checkpoint { closes, reply }) => {
+                        tick = true;
+                        closes_segment |= closes;
+                        waiting.push(reply);
+                    }
                     Some(Command::Tick) => tick = true,
                     Some(Command::Close) => {
                         open = false;
@@ -195,14 +189,14 @@ impl Writer {
                 }
             }
             self.commit(group)?;
-            if !rotated.is_empty() && self.segment_bytes > 0 {
+            if closes_segment && self.segment_bytes > 0 {
                 self.begin_segment(self.tiling.size())?;
             }
-            if tick || !rotated.is_empty() {
+            if tick {
                 self.checkpoint()?;
                 self.publish();
             }
-            for reply in rotated {
+            for reply in waiting {
                 // Whoever asked may have gone.
                 _ = reply.send(());
             }
@@ -212,46 +206,49 @@ impl Writer {
         Ok(())
     }
 
-    fn hello(
-        &mut self,
-        agent_id: String,
-        key: VerifyingKey,
-        former: Option<VerifyingKey>,
-        acknowledged: u64,
-    ) -> anyhow::Result<Result<(Tip, AgentKeys), String>> {
-        let keys = match self.keys.get(&agent_id) {
-            Some(known) if *known.newest() == key || former == Some(*known.newest()) => known.clone(),
-            Some(_) => {
-                let detail = "an agent with this id and another key was turned away";
-                self.metrics.alarm(Alarm::OtherKey, &agent_id, detail);
-                return Ok(Err(format!(
-                    "the agent id {agent_id:?} is enrolled with another key"
-                )));
-            }
-            None if self.keys.len() >= MAX_AGENTS => {
-                return Ok(Err(format!("this collector has its {MAX_AGENTS} agents")));
-            }
-            None => {
-                AgentRecord::new(&agent_id, &key, unix_ns(), &self.key).write(&self.folder)?;
-                tracing::info!(agent = agent_id, "enrolled at first contact");
-                let keys = AgentKeys::new(key);
-                self.keys.insert(agent_id.clone(), keys.clone());
-                keys
-            }
-        };
+    fn hello(&mut self, greeting: Greeting) -> anyhow::Result<Result<(Tip, AgentKeys), String>> {
+        let agent_id = greeting.agent_id.clone();
         let tip = self
             .agents
             .get(&agent_id)
             .map(|agent| agent.tip)
             .unwrap_or_default();
-        if acknowledged > tip.sequence {
-            tracing::warn!(
-                agent = agent_id,
-                from = tip.sequence + 1,
-                to = acknowledged,
-                "batches of an agent are not in this log: another collector has them, or a restored one lost them"
-            );
-            self.acknowledged.insert(agent_id.clone(), acknowledged);
+        let keys = match self.keys.get(&agent_id) {
+            Some(known) => match keys::keys_by(known, &tip, &greeting) {
+                Ok(keys) => keys,
+                Err(reason) => {
+                    let detail = "an agent with this id and another key was turned away";
+                    self.metrics.alarm(Alarm::OtherKey, &agent_id, detail);
+                    return Ok(Err(reason));
+                }
+            },
+            None if self.keys.len() >= MAX_AGENTS => {
+                return Ok(Err(format!("this collector has its {MAX_AGENTS} agents")));
+            }
+            None => {
+                // What announces the newer one comes yet, or the agent would not speak of the former.
+                let key = greeting.former.unwrap_or(greeting.key);
+                AgentRecord::new(&agent_id, &key, unix_ns(), &self.key).write(&self.folder)?;
+                tracing::info!(agent = agent_id, "enrolled at first contact");
+                AgentKeys::new(key)
+            }
+        };
+        if self.keys.get(&agent_id) != Some(&keys) {
+            // Before the first batch that holds by it: else nobody could check that one.
+            identity::write_keys(&self.folder, &agent_id, &keys, &self.key)?;
+            self.keys.insert(agent_id.clone(), keys.clone());
+        }
+        if greeting.acknowledged > tip.sequence {
+            let known = self.acknowledged.insert(agent_id.clone(), greeting.acknowledged);
+            if known.is_none_or(|known| known <= tip.sequence) {
+                tracing::warn!(
+                    agent = agent_id,
+                    from = tip.sequence + 1,
+                    to = greeting.acknowledged,
+                    "batches of an agent are not in this log: another collector has them, the agent gave them up, or a restored log \
+                     lost them"
+                );
+            }
         }
         self.last_seen.insert(agent_id, unix_ns());
         Ok(Ok((tip, keys)))

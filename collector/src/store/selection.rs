@@ -51,7 +51,7 @@ impl Store {
     /// # Errors
     ///
     /// With what is wrong with the predicate.
-    pub(crate) async fn select(&self, which: &Selection, whole: bool) -> anyhow::Result<Selected> {
+    pub(crate) async fn all_of(&self, which: &Selection, whole: bool) -> anyhow::Result<Selected> {
         let session = self.session().await.context("cannot open the store")?;
         let mut rows = which.span.of(session.table("events").await?)?;
         if let Some(kind) = &which.kind {

@@ -46,6 +46,7 @@ impl Batches for Shelf {
             header,
             events: batch.encoded.clone(),
             definitions: batch.definitions.to_vec(),
+            erased: Vec::new(),
             header_hash: [0; 32],
         })
     }

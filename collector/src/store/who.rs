@@ -92,6 +92,8 @@ pub struct Answer {
     pub opaque_sessions: u64,
     /// Statements that an agent left out by its volume policy, from its start up to some moment of that time; 0: none did.
     pub left_out: u64,
+    /// Times, at whatever time, that an agent came from another collector: what it delivered there is in another record.
+    pub moved: u64,
     /// Time of the first and of the last event of that time, RFC 3339.
     pub seen: [Option<String>; 2],
     /// Events that touched it beyond the [`MAX_FOUND`] that were looked at.
@@ -200,6 +202,7 @@ impl Store {
             let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
             let time = |n: usize| row.get(n).and_then(|time| time.as_str()).map(str::to_owned);
             (answer.gaps, answer.opaque_sessions, answer.left_out) = (count(0), count(1), count(4));
+            answer.moved = count(5);
             answer.seen = [time(2), time(3)];
             Ok(())
         })
@@ -429,9 +432,12 @@ fn not_excluded() -> String {
     )
 }
 
+/// What a collector says of itself is nothing that was seen.
 const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
-    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, min(ts_start), max(ts_start), \
-    max(left_out) FROM seen";
+    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
+    min(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
+    max(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
+    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change') FROM seen";
 
 /// Keys and rules at once; more keys than anybody keeps.
 const MAX_TOKENS: usize = 256;

@@ -197,8 +197,12 @@ impl Report {
             ));
         }
         for gap in &self.elsewhere {
+            let why = match gap.given_up {
+                true => "the agent says that it gave them up before a collector had acknowledged them",
+                false => "look at all collectors' folders together (--all)",
+            };
             lines.push(format!(
-                "batches {} to {} of agent {} are not in this log: look at all collectors' folders together (--all)",
+                "batches {} to {} of agent {} are not in this log: {why}",
                 gap.from, gap.to, gap.agent_id
             ));
         }

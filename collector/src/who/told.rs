@@ -56,6 +56,7 @@ fn in_json(asking: &Asking, answer: &Answer) -> Value {
         "gaps": answer.gaps,
         "opaque_sessions": answer.opaque_sessions,
         "left_out": answer.left_out,
+        "moved": answer.moved,
         "first_event": answer.seen[0],
         "last_event": answer.seen[1],
         "complete": is_complete(asking, answer),
@@ -70,6 +71,7 @@ fn is_complete(asking: &Asking, answer: &Answer) -> bool {
         && answer.gaps == 0
         && answer.opaque_sessions == 0
         && answer.left_out == 0
+        && answer.moved == 0
         && !answer.more
         && !answer.touched.truncated
 }
@@ -157,6 +159,12 @@ pub(crate) fn limits(asking: &Asking, answer: &Answer, elsewhere: &[Map<String, 
     }
     if answer.left_out > 0 {
         lines.push("A volume policy left statements out: nothing but their number is kept.".to_owned());
+    }
+    if answer.moved > 0 {
+        lines.push(
+            "Agents have delivered to other collectors, too: what they told there is not in this answer. Ask there as well."
+                .to_owned(),
+        );
     }
     if answer.not_excluded.truncated {
         lines.push("There are more that are not excluded.".to_owned());
@@ -365,6 +373,10 @@ mod tests {
         answer.left_out = 1;
         open(&printed(&asking(), &answer));
         answer.left_out = 0;
+        answer.moved = 1;
+        open(&printed(&asking(), &answer));
+        assert_eq!(in_json(&asking(), &answer)["complete"], false);
+        answer.moved = 0;
         let mut without = asking();
         without.missing_keys.push("old".to_owned());
         open(&printed(&without, &answer));

@@ -127,8 +127,7 @@ async fn a_restored_log_names_the_old_one_and_agents_go_on() {
         refused,
         Appended::Refused("expected batch 21, found 26".to_owned())
     );
-    let (id, key) = (agents[0].chain.agent_id.clone(), agents[0].key.verifying_key());
-    let tip = opened.log.hello_behind(id, key, 25).await.unwrap().unwrap();
+    let tip = hello_behind(&opened.log, &agents[0], 25).await;
     assert_eq!(tip.sequence, 20);
     let _skipped = fork.seal(1);
     let too_far = fork.seal(1);
@@ -233,8 +232,7 @@ async fn one_agent_s_chain_over_two_logs_is_joined() {
         ));
     }
     // The acknowledgement of the fifth was lost: it comes to the other one again.
-    let (id, key) = (agent.chain.agent_id.clone(), agent.key.verifying_key());
-    let _ = logs[1].log.hello_behind(id, key, 4).await.unwrap().unwrap();
+    hello_behind(&logs[1].log, &agent, 4).await;
     for batch in &batches[4..] {
         assert!(matches!(
             append(&logs[1].log, &agent, batch).await,

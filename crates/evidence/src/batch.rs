@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
-use proto::v1::{BatchHeader, Counters, SignedBatch};
+use proto::v1::{BatchHeader, Counters, GivenUp, SignedBatch};
 use sha2::{Digest, Sha256};
 
 use crate::{contents::Contents, merkle::Frontier};
@@ -34,18 +34,15 @@ pub struct Chain {
     pub previous: Hash,
     /// The key by which batches behind the next one are signed; that one says so, and ends the announcement.
     pub next_key: Option<[u8; 32]>,
+    /// Batches before the next one that exist no more; that one says so, and ends the announcement.
+    pub given_up: Vec<GivenUp>,
 }
 
 impl Chain {
     /// The chain of an agent that has sealed nothing yet.
     #[must_use]
     pub fn new(agent_id: impl Into<String>) -> Self {
-        Self {
-            agent_id: agent_id.into(),
-            next_sequence: 1,
-            previous: [0; 32],
-            next_key: None,
-        }
+        Self::behind(agent_id, 0, [0; 32])
     }
 
     /// The chain behind batch `sequence`, whose header hashes to `header_hash`.
@@ -56,6 +53,7 @@ impl Chain {
             next_sequence: sequence.saturating_add(1),
             previous: header_hash,
             next_key: None,
+            given_up: Vec::new(),
         }
     }
 }
@@ -96,6 +94,7 @@ pub fn seal(
         counters: counters.into(),
         definition_count,
         next_key: chain.next_key.take().map_or_else(Vec::new, Vec::from),
+        given_up: std::mem::take(&mut chain.given_up),
     }
     .encode_to_vec();
     let signature = key.sign(&signed_bytes(&header)).to_bytes();
@@ -109,20 +108,23 @@ pub fn seal(
 }
 
 /// Gives a batch that was sealed, and that no collector took, another place: behind `chain`, with `first_event_seq` as the `seq` of its
-/// first event. What it holds stays as it is, with its root and its digest. `None` if its header does not parse.
+/// first event. What it holds stays as it is, with its root and its digest; that batches behind `held` were given up it says no more,
+/// because these numbers are given anew. `None` if its header does not parse.
 #[must_use]
 pub fn reseal(
     chain: &mut Chain,
     key: &SigningKey,
     batch: &SignedBatch,
     first_event_seq: u64,
+    held: u64,
 ) -> Option<(SignedBatch, BatchHeader)> {
-    let header = BatchHeader {
+    let mut header = BatchHeader {
         sequence: chain.next_sequence,
         previous: chain.previous.to_vec(),
         first_event_seq,
         ..BatchHeader::decode(batch.header.clone()).ok()?
     };
+    header.given_up.retain(|given_up| given_up.to <= held);
     let bytes = header.encode_to_vec();
     let signature = key.sign(&signed_bytes(&bytes)).to_bytes();
     chain.next_sequence = chain.next_sequence.saturating_add(1);

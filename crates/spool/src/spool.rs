@@ -2,7 +2,7 @@
 //!
 //! Owns which bytes are believed to be durable. What is not is kept in memory, too, so that it can be written again.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, ops::RangeInclusive};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -161,6 +161,21 @@ impl<D: Disk> Spool<D> {
         let first = self.files.front()?.name.first;
         let oldest = first.max(self.acknowledged + 1);
         (oldest <= self.newest).then_some(oldest)
+    }
+
+    /// Sequence of the oldest frame that is there, acknowledged or not; 0 if there is none. What was before it is acknowledged.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.files.front().map_or(0, |file| file.name.first)
+    }
+
+    /// The frames of the oldest file that are not acknowledged, and the bytes that it takes: what the spool can do without, at a
+    /// loss. `None` if there is no later file.
+    #[must_use]
+    pub fn oldest_file(&self) -> Option<(RangeInclusive<u64>, u64)> {
+        let file = self.files.front().filter(|_| self.files.len() > 1)?;
+        let from = file.name.first.max(self.acknowledged + 1);
+        (from < file.next).then_some((from..=file.next - 1, file.size))
     }
 
     /// Sequence of the newest frame, acknowledged or not; 0 if there is none.

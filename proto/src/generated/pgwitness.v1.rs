@@ -235,7 +235,7 @@ impl Confidence {
 /// One recorded fact. `event_id` in the JSON form is "<agent id>-<seq>".
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    /// Position among the events of its agent, from 1, without holes. In a batch it may be left out: it is header.first_event_seq
+    /// Position among the events of its agent, from 1, without holes but for events of batches that were given up. In a batch it may be left out: it is header.first_event_seq
     /// and the place in the batch.
     #[prost(uint64, tag = "1")]
     pub seq: u64,
@@ -265,7 +265,7 @@ pub struct Event {
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 32, 40, 41, 42, 43, 44, 45"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -313,6 +313,8 @@ pub mod event {
         Rollup(super::Rollup),
         #[prost(message, tag = "29")]
         ConfigChange(super::ConfigChange),
+        #[prost(message, tag = "32")]
+        CollectorChange(super::CollectorChange),
         #[prost(message, tag = "40")]
         Alarm(super::Alarm),
         #[prost(message, tag = "41")]
@@ -500,6 +502,22 @@ pub struct ConfigChange {
     /// Why the file as it is now is not in effect: the former one still is.
     #[prost(string, tag = "6")]
     pub problem: ::prost::alloc::string::String,
+}
+/// The agent delivers to another collector than before. What it delivers from here on lies in that one's log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CollectorChange {
+    /// The log, as its collector names it: "pgwitness/<name>".
+    #[prost(string, tag = "1")]
+    pub origin: ::prost::alloc::string::String,
+    /// That of the collector before.
+    #[prost(string, tag = "2")]
+    pub former_origin: ::prost::alloc::string::String,
+    /// The newest batch of this agent that the log held when the agent came; 0: none.
+    #[prost(uint64, tag = "3")]
+    pub held: u64,
+    /// Batches up to this one are with collectors, or were given up: what of them this log does not hold does not come any more.
+    #[prost(uint64, tag = "4")]
+    pub acknowledged: u64,
 }
 /// A collector's word: its log was made of a backup. It is the first thing that it says, in the entry behind those of the backup.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1129,6 +1147,9 @@ pub struct Counters {
     /// Changed policy files that could not be used.
     #[prost(uint64, tag = "24")]
     pub policy_refused: u64,
+    /// Events of batches that were given up because the spool was full (`spool.when_full`).
+    #[prost(uint64, tag = "25")]
+    pub spool_dropped: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentStart {
@@ -1550,14 +1571,14 @@ pub struct Certificates {
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub authorities: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Upload {
     #[prost(oneof = "upload::Kind", tags = "1, 2")]
     pub kind: ::core::option::Option<upload::Kind>,
 }
 /// Nested message and enum types in `Upload`.
 pub mod upload {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Hello(super::Hello),
@@ -1586,7 +1607,7 @@ pub mod receipt {
         KeyRotation(super::KeyRotation),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
     /// 1 to 64 characters of \[a-z0-9.-\].
     #[prost(string, tag = "1")]
@@ -1602,6 +1623,14 @@ pub struct Hello {
     /// The agent's clock, nanoseconds since the Unix epoch; 0: not told.
     #[prost(uint64, tag = "11")]
     pub clock_unix_ns: u64,
+    /// Every batch up to this one is durable at some collector, or was given up (`BatchHeader.given_up`). A log that holds fewer may leap
+    /// over what it lacks up to there, and no further.
+    #[prost(uint64, tag = "12")]
+    pub acknowledged: u64,
+    /// The headers and signatures, without payload, of the batches up to there that announced another key, the oldest first: by them
+    /// a collector that does not have these batches follows from the key that it knows.
+    #[prost(message, repeated, tag = "13")]
+    pub key_changes: ::prost::alloc::vec::Vec<SignedBatch>,
     /// The highest version of this protocol that the agent speaks; 0, as from agents that do not say it, is 1. Either side
     /// speaks the lower of both, and says to the other nothing that the other did not name in `supports`.
     #[prost(uint32, tag = "20")]
@@ -1622,6 +1651,9 @@ pub struct Resume {
     /// The key that the next batch must be signed by.
     #[prost(bytes = "vec", tag = "10")]
     pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// Names the collector's log: "pgwitness/<name>".
+    #[prost(string, tag = "11")]
+    pub origin: ::prost::alloc::string::String,
     /// The collector's, as in Hello.
     #[prost(uint32, tag = "20")]
     pub protocol: u32,
@@ -1662,11 +1694,11 @@ pub struct SignedBatch {
     #[prost(bytes = "bytes", tag = "3")]
     pub payload: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchHeader {
     #[prost(string, tag = "1")]
     pub agent_id: ::prost::alloc::string::String,
-    /// From 1, without holes.
+    /// From 1, without holes but for those that a later header says (`given_up`).
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
     /// Hash of the previous batch's header; 32 zero bytes for the first.
@@ -1694,6 +1726,21 @@ pub struct BatchHeader {
     /// The agent's key from the next batch on, Ed25519; empty: it stays.
     #[prost(bytes = "vec", tag = "20")]
     pub next_key: ::prost::alloc::vec::Vec<u8>,
+    /// Batches of this chain that the agent deleted before a collector had acknowledged them.
+    #[prost(message, repeated, tag = "21")]
+    pub given_up: ::prost::alloc::vec::Vec<GivenUp>,
+}
+/// Batches that exist no more, unless a collector had made some of them durable and could not say so.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GivenUp {
+    /// The first batch, and the last.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    /// Events in them, by their headers; 0: they could not be read.
+    #[prost(uint64, tag = "3")]
+    pub events: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchPayload {

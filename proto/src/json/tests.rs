@@ -407,6 +407,29 @@ fn a_change_of_the_policy_says_which_file_is_in_effect() {
 }
 
 #[test]
+fn a_change_of_the_collector_names_both_logs() {
+    let change = v1::CollectorChange {
+        origin: "pgwitness/b".into(),
+        former_origin: "pgwitness/a".into(),
+        held: 0,
+        acknowledged: 7,
+    };
+    let json = event(
+        "db1",
+        &v1::Event {
+            body: Some(Body::CollectorChange(change)),
+            ..Default::default()
+        },
+    );
+    assert_eq!(json["kind"], "collector_change");
+    let change = &json["collector_change"];
+    assert_eq!(
+        (&change["former_origin"], &change["held"], &change["acknowledged"]),
+        (&"pgwitness/a".into(), &0.into(), &7.into())
+    );
+}
+
+#[test]
 fn a_restored_log_names_the_one_that_it_was_made_of() {
     let restored = v1::LogRestored {
         origin: "pgwitness/old".into(),

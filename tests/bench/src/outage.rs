@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail, ensure};
 use ed25519_dalek::SigningKey;
 use pgwitness_agent::{
     clock::Clock,
-    config::Config,
+    config::{Config, WhenFull},
     metrics::Metrics,
     progress::Progress,
     record::Encoder,
@@ -82,6 +82,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         keyring: Keyring::open(state.join("agent.key"), SigningKey::from_bytes(&[7; 32]))?,
         new_key: true,
         spool_bytes: 4 << 30,
+        when_full: WhenFull::KeepOldest,
+        collectors: Vec::new(),
         outbox: Arc::clone(&outbox),
         metrics: Arc::clone(&metrics),
         progress: Arc::new(Progress::open(&state, "bench", 1).0),
@@ -103,11 +105,11 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let data = folder.path().join("collector");
     let (collector, url) = Collector::start(&args.collector, &data).await?;
     let mut config = Config::default();
-    config.delivery.collector = Some(url);
-    let connector = Connector::open(&config, None)?.context("no collector is named")?;
+    config.delivery.collectors = vec![url];
+    let ways = Connector::open(&config, &None)?;
     let begun = Instant::now();
     let delivery = tokio::spawn(ship::deliver(Delivery {
-        connector: Arc::new(connector),
+        ways: ways.into_iter().map(Arc::new).collect(),
         agent_id: "bench".to_owned(),
         chained: chained.clone(),
         metrics: Arc::clone(&metrics),

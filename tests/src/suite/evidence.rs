@@ -8,6 +8,7 @@ mod disk;
 mod erase;
 mod judge;
 mod live;
+mod moves;
 mod power;
 mod scene;
 mod tamper;
@@ -41,6 +42,10 @@ struct Sums {
     /// Events that the store has more than once, or that nobody sent.
     duplicated: u64,
     out_of_order: u64,
+    /// Batches that stand in two logs, because their agent moved before it knew that the first had them.
+    in_two_logs: u64,
+    /// Times that an agent went to another collector.
+    moved: u64,
     /// Logs that do not verify.
     unverified: u64,
     /// Starts over what a crash left that were refused.
@@ -75,6 +80,8 @@ impl Sums {
         self.lost_events += other.lost_events;
         self.duplicated += other.duplicated;
         self.out_of_order += other.out_of_order;
+        self.in_two_logs += other.in_two_logs;
+        self.moved += other.moved;
         self.unverified += other.unverified;
         self.refused += other.refused;
         self.tamperings += other.tamperings;
@@ -102,11 +109,11 @@ impl Sums {
     }
 }
 
-const PARTS: [&str; 4] = ["power", "live", "tamper", "erase"];
+const PARTS: [&str; 5] = ["power", "live", "moves", "tamper", "erase"];
 
 /// Schedules and tries of the parts, in full and in short.
-const FULL: [u64; 4] = [10_000, 1_000, 12_000, 600];
-const SHORT: [u64; 4] = [80, 12, 160, 12];
+const FULL: [u64; 5] = [10_000, 1_000, 1_000, 12_000, 600];
+const SHORT: [u64; 5] = [80, 12, 12, 160, 12];
 
 /// States made of one traced run.
 const STATES: u64 = 40;
@@ -147,6 +154,8 @@ pub async fn run(full: bool, wanted: &[String], seed: u64) -> Result<Outcome> {
             "erased": sums.erased,
             "found": sums.found,
             "refused": sums.refused,
+            "moved": sums.moved,
+            "in_two_logs": sums.in_two_logs,
             "seconds": part.elapsed().as_secs(),
         });
         progress(&format!("  {line}"));
@@ -228,19 +237,13 @@ async fn share(part: &str, count: u64, seed: u64, worker: u64, stopped: &dyn Fn(
     let mut number = first;
     while left > 0 && !stopped() {
         let some = if part == "power" { left.min(STATES) } else { 1 };
-        if part == "power" {
-            power::run(number, some, &mut sums, stopped)
-                .await
-                .with_context(|| format!("power, seed {number}"))?;
-        } else if part == "erase" {
-            erase::run(number, &mut sums)
-                .await
-                .with_context(|| format!("erase, seed {number}"))?;
-        } else {
-            live::run(number, &mut sums)
-                .await
-                .with_context(|| format!("live, seed {number}"))?;
-        }
+        let ran = match part {
+            "power" => power::run(number, some, &mut sums, stopped).await,
+            "moves" => moves::run(number, &mut sums).await,
+            "erase" => erase::run(number, &mut sums).await,
+            _ => live::run(number, &mut sums).await,
+        };
+        ran.with_context(|| format!("{part}, seed {number}"))?;
         number += 1;
         left -= some;
         tell(&mut told, part, mine - left, mine);
@@ -262,7 +265,7 @@ async fn deliver(collector: &mut Collector, agents: &mut [Agent], sums: &mut Sum
     for agent in agents {
         let mut last = None;
         for _ in 0..5 {
-            if let Err(error) = agent.converse(&socket, Manners::GOOD).await {
+            if let Err(error) = agent.converse(0, &socket, Manners::GOOD).await {
                 last = Some(error);
             }
             if agent.is_through() {

@@ -26,7 +26,8 @@ pub struct Agent {
     binary: PathBuf,
     /// The only cluster that it taps.
     server_data: Option<PathBuf>,
-    collector: String,
+    /// The preferred first.
+    collectors: Vec<String>,
     settings: Settings,
     starts: u32,
     metrics_port: u16,
@@ -49,11 +50,18 @@ impl Agent {
             folder: folder.to_owned(),
             binary: sibling("pgwitness-agent")?,
             server_data: server_data.map(Path::to_owned),
-            collector,
+            collectors: vec![collector],
             settings,
             starts: 0,
             metrics_port: 0,
         })
+    }
+
+    /// The same with another collector, for when those before it do not answer.
+    #[must_use]
+    pub fn with_collector(mut self, collector: String) -> Self {
+        self.collectors.push(collector);
+        self
     }
 
     /// Where it answers with its metrics, once it was started.
@@ -90,7 +98,7 @@ impl Agent {
         let mut command = self.command();
         command
             .arg("run")
-            .args(["--collector", &self.collector])
+            .args(self.collectors.iter().flat_map(|url| ["--collector", url]))
             .args(["--metrics", &format!("127.0.0.1:{}", self.metrics_port)])
             .arg("--state-dir")
             .arg(self.state());

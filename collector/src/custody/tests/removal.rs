@@ -42,6 +42,13 @@ async fn old_payloads_go_and_the_log_verifies_from_its_first_entry_on() {
     let left = 40 - removed.events;
     let count = "SELECT count(*) FROM events WHERE agent = 'db1'";
     assert_eq!(running.count(count).await, left);
+    let copy = tempfile::tempdir().unwrap();
+    let evidence = scene.data.path().join("evidence");
+    let copied = crate::backup::backup(&evidence, &copy.path().join("while it runs")).unwrap();
+    assert_eq!(
+        copied.removed.map(|removed| removed.entries),
+        Some(removed.entries)
+    );
     let nothing = running
         .custodian
         .retain(30 * SECOND, &asker(), false)
@@ -55,7 +62,6 @@ async fn old_payloads_go_and_the_log_verifies_from_its_first_entry_on() {
         report.removed.map(|removed| removed.entries),
         Some(removed.entries)
     );
-    let evidence = scene.data.path().join("evidence");
     assert!(crate::prove::prove(&evidence, "db1-1").is_err());
     crate::prove::prove(&evidence, "db1-40").unwrap();
     // A store made anew, and a copy.
@@ -63,7 +69,6 @@ async fn old_payloads_go_and_the_log_verifies_from_its_first_entry_on() {
     let running = scene.start().await.unwrap();
     assert_eq!(running.count(count).await, left);
     running.stop().await;
-    let copy = tempfile::tempdir().unwrap();
     let copied = crate::backup::backup(&evidence, &copy.path().join("copy")).unwrap();
     assert_eq!(
         copied.removed.map(|removed| removed.entries),

@@ -7,7 +7,7 @@ mod backups;
 mod gone;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     fs,
     path::Path,
     sync::Arc,
@@ -42,8 +42,8 @@ pub(super) struct Walk<'a> {
     known: Vec<Known>,
     /// How many of `done.unwritten` were compared with their files.
     compared: usize,
-    /// How many keys batches announced, by agent.
-    announced: HashMap<String, usize>,
+    /// From which batches on keys count that batches announced, by agent.
+    announced: HashMap<String, BTreeSet<u64>>,
     workers: Workers,
     /// Handed out and not taken back, in log order.
     ahead: VecDeque<Ahead>,
@@ -205,7 +205,8 @@ impl<'a> Walk<'a> {
             if let Err(what) = keys.follow(&claimed) {
                 return Answer::now(Err(what));
             }
-            *self.announced.entry(claimed.agent_id.clone()).or_default() += 1;
+            let announced = self.announced.entry(claimed.agent_id.clone()).or_default();
+            announced.insert(claimed.sequence.saturating_add(1));
         }
         if earlier {
             self.done.checked_earlier += 1;
@@ -284,6 +285,7 @@ impl<'a> Walk<'a> {
                 from: next,
                 to: header.sequence - 1,
                 entry,
+                given_up: false,
             });
         }
         self.done.events += u64::from(header.event_count);
@@ -291,8 +293,11 @@ impl<'a> Walk<'a> {
         if self.ask.depth == Depth::Events {
             self.done.contents.add(entry, &header, checked.amends);
         }
-        if self.ask.links {
-            self.done.contents.link(entry, &header, header_hash);
+        if self.ask.links
+            && let Some(keys) = self.done.keys.get(&header.agent_id)
+        {
+            let key = *keys.of(header.sequence);
+            self.done.contents.link(entry, &header, header_hash, key);
         }
         agent.advance(tip, header);
         Ok(())
@@ -377,13 +382,18 @@ impl<'a> Walk<'a> {
             return Err(Wrong::new("payload", None, what));
         }
         for (agent, keys) in &self.done.keys {
-            if keys.rotations() != self.announced.get(agent).copied().unwrap_or(0) {
+            let mut announced = self.announced.remove(agent).unwrap_or_default();
+            announced.extend(keys.shown().map(|(from, _)| from));
+            if keys.rotations() != announced.len() {
                 let file = format!("agents/{agent}.json");
                 return Err(Wrong::new(file, None, "it has a key that no batch announced"));
             }
         }
         self.tiles.finish(&self.done.tiling.partial())?;
         self.done.contents.believe(&own);
+        for hole in &mut self.done.elsewhere {
+            hole.given_up = self.done.contents.gave_up(&hole.agent_id, hole.from, hole.to);
+        }
         self.tell();
         Ok(self.done)
     }

@@ -137,6 +137,7 @@ fn batch(events: Vec<v1::Event>, definitions: Vec<Bytes>) -> OpenedBatch {
         },
         events: events.iter().map(|event| event.encode_to_vec().into()).collect(),
         definitions,
+        erased: Vec::new(),
         header_hash: [0; 32],
     }
 }

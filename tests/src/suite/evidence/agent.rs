@@ -1,6 +1,6 @@
-//! An agent that keeps a journal: every batch that it handed over, and every acknowledgement with its time.
+//! An agent that keeps a journal: every batch that it handed over, and every acknowledgement with its time and whose it was.
 //!
-//! Owns the sending end of one chain, and the judgement of what a collector answers. Seals as agents do (`evidence`), with contents
+//! Owns the sending end of one chain, and the judgement of what collectors answer. Seals as agents do (`evidence`), with contents
 //! that tell each event apart. It misbehaves on purpose where a plan says so: sends twice, skips ahead, goes away in the middle.
 
 use std::path::Path;
@@ -11,8 +11,8 @@ use ed25519_dalek::SigningKey;
 use evidence::{Chain, Contents};
 use prost::Message as _;
 use proto::v1::{
-    Attribution, Counters, Definition, Event, Hello, Party, Session, SessionClose, SignedBatch, Upload,
-    definition::Kind, delivery_client::DeliveryClient, event::Body, receipt, upload,
+    Attribution, Counters, Definition, Event, GivenUp, Hello, Party, Session, SessionClose, SignedBatch,
+    Upload, definition::Kind, delivery_client::DeliveryClient, event::Body, receipt, upload,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
@@ -32,8 +32,12 @@ pub(super) struct Agent {
     pub(super) made: Vec<Made>,
     /// What each event holds that no other does, in order; empty where it was made without.
     pub(super) values: Vec<String>,
-    /// When a batch was acknowledged, and which.
-    pub(super) acknowledged: Vec<(u64, u64)>,
+    /// What collectors said of them.
+    pub(super) acknowledged: Vec<Acknowledged>,
+    /// The batches that announced another key, without what they held, and the key before each.
+    changes: Vec<(u64, SignedBatch, SigningKey)>,
+    /// Batches that were deleted before anybody had acknowledged them, with the batch that says so.
+    given_up: Vec<(GivenUp, u64)>,
     /// What a collector answered that it must not.
     pub(super) faults: Faults,
     random: StdRng,
@@ -46,6 +50,19 @@ pub(super) struct Made {
     pub(super) batch: SignedBatch,
     /// Hash of its header.
     hash: evidence::Hash,
+    /// Number of its first event.
+    pub(super) first_event: u64,
+}
+
+/// What a collector said of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    /// When, nanoseconds since the Unix epoch.
+    pub(super) at_ns: u64,
+    /// Which collector, by its number in the schedule.
+    pub(super) by: usize,
+    /// Which batch.
+    pub(super) sequence: u64,
 }
 
 /// What must not be.
@@ -109,6 +126,8 @@ impl Agent {
             made: Vec::new(),
             values: Vec::new(),
             acknowledged: Vec::new(),
+            changes: Vec::new(),
+            given_up: Vec::new(),
             faults: Faults::default(),
             random,
         }
@@ -162,7 +181,64 @@ impl Agent {
         self.made.push(Made {
             batch,
             hash: self.chain.previous,
+            first_event: first,
         });
+    }
+
+    /// The next batch announces another key, which signs those behind it; unless the one before it is not known to a collector yet.
+    pub(super) fn make_with_another_key(&mut self, events: u64) {
+        if self.changes.last().is_some_and(|(by, ..)| *by > self.settled()) {
+            return self.make(events, 0);
+        }
+        let mut next = [0; 32];
+        self.random.fill_bytes(&mut next);
+        let next = SigningKey::from_bytes(&next);
+        self.chain.next_key = Some(next.verifying_key().to_bytes());
+        self.make(events, 0);
+        let Some(made) = self.made.last() else { return };
+        let announcing = SignedBatch {
+            payload: Vec::new().into(),
+            ..made.batch.clone()
+        };
+        let former = std::mem::replace(&mut self.key, next);
+        self.changes.push((self.made.len() as u64, announcing, former));
+    }
+
+    /// Deletes the oldest batches that nobody acknowledged, so many; the next one that is made says so. Nothing, if there are fewer.
+    pub(super) fn give_up(&mut self, count: u64) {
+        let from = self.settled() + 1;
+        let to = self.settled() + count;
+        if to >= self.made.len() as u64 {
+            return;
+        }
+        let seq = |sequence: u64| {
+            let made = self.made.get(usize::try_from(sequence).ok()?.checked_sub(1)?)?;
+            Some(made.first_event)
+        };
+        let events = seq(to + 1)
+            .zip(seq(from))
+            .map_or(0, |(behind, first)| behind - first);
+        self.given_up.push((GivenUp { from, to, events }, from));
+        // What said of others that they are gone may be among them.
+        let next = self.made.len() as u64 + 1;
+        for (given_up, said) in &mut self.given_up {
+            if (from..=to).contains(said) {
+                *said = next;
+                self.chain.given_up.push(*given_up);
+            }
+        }
+    }
+
+    /// Whether this batch was deleted before anybody had acknowledged it.
+    pub(super) fn gave_up(&self, sequence: u64) -> bool {
+        let mut all = self.given_up.iter();
+        all.any(|(one, _)| (one.from..=one.to).contains(&sequence))
+    }
+
+    /// Up to this batch nothing is to be sent: some collector has it, or it is deleted.
+    fn settled(&self) -> u64 {
+        let given_up = self.given_up.iter().map(|(one, _)| one.to).max();
+        self.newest_acknowledged().max(given_up.unwrap_or(0))
     }
 
     /// What it signs with.
@@ -172,13 +248,19 @@ impl Agent {
 
     /// The newest sequence that was acknowledged before `at_ns`, nanoseconds since the Unix epoch.
     pub(super) fn acknowledged_at(&self, at_ns: u64) -> u64 {
-        let acknowledged = self.acknowledged.iter().filter(|(when, _)| *when < at_ns);
-        acknowledged.map(|(_, sequence)| *sequence).max().unwrap_or(0)
+        let before = self.acknowledged.iter().filter(|one| one.at_ns < at_ns);
+        before.map(|one| one.sequence).max().unwrap_or(0)
     }
 
     /// The newest one of all.
     pub(super) fn newest_acknowledged(&self) -> u64 {
         self.acknowledged_at(u64::MAX)
+    }
+
+    /// The newest one that this collector acknowledged.
+    fn newest_acknowledged_by(&self, by: usize) -> u64 {
+        let own = self.acknowledged.iter().filter(|one| one.by == by);
+        own.map(|one| one.sequence).max().unwrap_or(0)
     }
 
     /// Everything that was made is acknowledged.
@@ -196,16 +278,11 @@ impl Agent {
     ///
     /// # Errors
     /// Why it broke.
-    pub(super) async fn converse(&mut self, socket: &Path, manners: Manners) -> Result<()> {
+    pub(super) async fn converse(&mut self, by: usize, socket: &Path, manners: Manners) -> Result<()> {
         let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))?;
         let mut client = DeliveryClient::new(endpoint.connect().await?);
         let (up, uploads) = mpsc::channel(WINDOW + 2);
-        let hello = Hello {
-            agent_id: self.id.clone(),
-            public_key: self.key.verifying_key().as_bytes().to_vec(),
-            version: "truth".to_owned(),
-            ..Hello::default()
-        };
+        let hello = self.hello();
         up.send(Upload {
             kind: Some(upload::Kind::Hello(hello)),
         })
@@ -218,9 +295,10 @@ impl Agent {
         let Some(receipt::Kind::Resume(resume)) = first.and_then(|receipt| receipt.kind) else {
             bail!("the first answer is no Resume")
         };
-        self.judge_resume(resume.sequence, &resume.header_hash);
-        let mut owed = resume.sequence;
-        let mut next = usize::try_from(resume.sequence)?;
+        self.judge_resume(by, resume.sequence, &resume.header_hash);
+        // What another collector has does not come here.
+        let mut owed = self.settled();
+        let mut next = usize::try_from(owed)?;
         let mut under_way = 0_usize;
         loop {
             while under_way < WINDOW && next < self.made.len() {
@@ -269,7 +347,11 @@ impl Agent {
                         ));
                     }
                     owed = owed.max(ack.sequence);
-                    self.acknowledged.push((now_ns(), ack.sequence));
+                    self.acknowledged.push(Acknowledged {
+                        at_ns: now_ns(),
+                        by,
+                        sequence: ack.sequence,
+                    });
                 }
                 Some(receipt::Kind::Refusal(refusal)) => bail!("refused: {}", refusal.reason),
                 Some(_) => bail!("an answer that is not known"),
@@ -278,9 +360,26 @@ impl Agent {
         }
     }
 
-    /// A collector holds whatever was acknowledged, and what it holds is what was handed over.
-    fn judge_resume(&mut self, sequence: u64, hash: &[u8]) {
-        let newest = self.newest_acknowledged();
+    fn hello(&self) -> Hello {
+        let public = |key: &SigningKey| key.verifying_key().as_bytes().to_vec();
+        let acknowledged = self.settled();
+        // Of what comes yet, the collector may not know, and hears by itself.
+        let pending = self.changes.iter().find(|(by, ..)| *by > acknowledged);
+        let shown = self.changes.iter().filter(|(by, ..)| *by <= acknowledged);
+        Hello {
+            agent_id: self.id.clone(),
+            public_key: public(&self.key),
+            former_key: pending.map_or_else(Vec::new, |(_, _, former)| public(former)),
+            version: "truth".to_owned(),
+            acknowledged,
+            key_changes: shown.map(|(_, announcing, _)| announcing.clone()).collect(),
+            ..Hello::default()
+        }
+    }
+
+    /// A collector holds whatever it acknowledged, and what it holds is what was handed over.
+    fn judge_resume(&mut self, by: usize, sequence: u64, hash: &[u8]) {
+        let newest = self.newest_acknowledged_by(by);
         if sequence < newest {
             self.faults.lost += newest - sequence;
             self.faults.said.push(format!(
@@ -288,7 +387,8 @@ impl Agent {
                 self.id
             ));
             // Counted once.
-            self.acknowledged.retain(|(_, one)| *one <= sequence);
+            self.acknowledged
+                .retain(|one| one.by != by || one.sequence <= sequence);
         }
         let index = usize::try_from(sequence).unwrap_or(usize::MAX).checked_sub(1);
         let Some(index) = index else { return };
@@ -302,7 +402,11 @@ impl Agent {
         }
         // As good as an acknowledgement: what it says that it holds, it must not lose any more.
         if sequence > newest {
-            self.acknowledged.push((now_ns(), sequence));
+            self.acknowledged.push(Acknowledged {
+                at_ns: now_ns(),
+                by,
+                sequence,
+            });
         }
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
             }
         }
         for agent in &mut agents {
-            agent.converse(&collector.socket(), Manners::GOOD).await?;
+            agent.converse(0, &collector.socket(), Manners::GOOD).await?;
         }
         deliver(&mut collector, &mut agents, sums).await?;
         if round == 0 {

@@ -89,7 +89,7 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
         }
         let talks = agents
             .iter_mut()
-            .map(|agent| agent.converse(&socket, Manners::BAD));
+            .map(|agent| agent.converse(0, &socket, Manners::BAD));
         let talks = futures::future::join_all(talks);
         let moment = Duration::from_micros(random.gen_range(0..60_000));
         let upset = upset(&mut collector, trouble, moment);
@@ -221,7 +221,7 @@ impl Drop for Small {
 }
 
 /// Stands in front of the collector and cuts every connection after some bytes of either direction.
-fn cut(front: &Path, behind: &Path, seed: u64) -> Result<Cutter> {
+pub(super) fn cut(front: &Path, behind: &Path, seed: u64) -> Result<Cutter> {
     let listener = UnixListener::bind(front)?;
     let behind = behind.to_owned();
     let mut random = StdRng::seed_from_u64(seed ^ 0x5eed);
@@ -245,7 +245,7 @@ fn cut(front: &Path, behind: &Path, seed: u64) -> Result<Cutter> {
 }
 
 /// The task in front; it ends with the value.
-struct Cutter(tokio::task::JoinHandle<()>);
+pub(super) struct Cutter(tokio::task::JoinHandle<()>);
 
 impl Drop for Cutter {
     fn drop(&mut self) {

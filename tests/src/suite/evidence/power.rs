@@ -94,7 +94,7 @@ async fn trace(folder: &Path, seed: u64, random: &mut StdRng) -> Result<(Vec<Don
         let socket = collector.socket();
         let talks = agents
             .iter_mut()
-            .map(|agent| agent.converse(&socket, Manners::BAD));
+            .map(|agent| agent.converse(0, &socket, Manners::BAD));
         // Whatever breaks goes on in the next round.
         _ = futures::future::join_all(talks).await;
     }
@@ -135,7 +135,7 @@ async fn again(
 ) -> Result<()> {
     let mut agents = agents.to_vec();
     for agent in &mut agents {
-        agent.acknowledged.retain(|(when, _)| *when < at_ns);
+        agent.acknowledged.retain(|one| one.at_ns < at_ns);
         agent.faults = super::agent::Faults::default();
     }
     let mut collector = Collector::new(place)?;

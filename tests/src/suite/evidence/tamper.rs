@@ -49,7 +49,7 @@ impl Victim {
             _ = futures::future::join_all(
                 agents
                     .iter_mut()
-                    .map(|agent| agent.converse(&socket, Manners::GOOD)),
+                    .map(|agent| agent.converse(0, &socket, Manners::GOOD)),
             )
             .await;
             deliver(&mut collector, &mut agents, sums).await?;
