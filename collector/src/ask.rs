@@ -18,6 +18,7 @@ use crate::{
 
 /// Asks by name: who shares a role, who is new, who came back, what nobody expected.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The question.
     #[arg(value_enum)]
@@ -261,3 +262,10 @@ const USED: &str = "kind IN ('session_open', 'query', 'rollup')";
 
 /// Seconds.
 const HOUR: i64 = 3600;
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  ask shared-roles
+  ask new-principals --since 7d
+  ask shared-roles --sql      prints the question in SQL";

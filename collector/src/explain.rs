@@ -12,6 +12,7 @@ use crate::{query, source::MarkedPlace, store::timeline};
 
 /// Tells who is behind an event, how sure that is, and on what evidence.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The event's id, as in `SELECT event_id FROM events`: the agent's id, a dash, and a number.
     pub event_id: String,
@@ -258,6 +259,11 @@ fn text(value: &Value) -> String {
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  explain db1-4711";
 
 #[cfg(test)]
 mod tests {

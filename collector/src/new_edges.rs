@@ -17,6 +17,7 @@ use crate::{
 /// Tells which principals touched an object, or used it in a way, that they never did before; reading and writing are two. The newest come
 /// first, each with the event that was the first.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// New is what was not seen before then: RFC 3339, or a span before now like 24h or 30d.
     #[arg(long, value_name = "TIME")]
@@ -38,3 +39,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ask::tell_beginning(&source, question.since_ns).await?;
     query::show(&source.answer(&question).await?, args.format)
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  new-edges --since 7d
+  new-edges --since 2026-11-01T00:00:00Z --format json";

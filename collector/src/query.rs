@@ -11,6 +11,7 @@ use crate::{source::MarkedPlace, store::page::Page};
 
 /// Asks with SQL; the tables are events, queries, sessions, principals, gaps and inventory (SHOW COLUMNS FROM events).
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// One SELECT, WITH, EXPLAIN, SHOW or DESCRIBE.
     pub sql: String,
@@ -172,6 +173,13 @@ pub(crate) fn write_csv(out: &mut impl Write, cells: impl Iterator<Item = String
 
 /// Widest cell of a table: longer values are for the other formats.
 const MAX_CELL_CHARS: usize = 120;
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  query \"SELECT principal, statements, roles FROM principals\"
+  query \"SELECT event_id, statement FROM queries WHERE outcome = 'error' ORDER BY ts_start DESC LIMIT 20\"
+  query \"SHOW COLUMNS FROM events\"";
 
 #[cfg(test)]
 mod tests {

@@ -142,7 +142,7 @@ impl Source {
             }
             Self::Folder { .. } => Ok(None),
             Self::Collector(collector) => {
-                let answer = client::read(collector.ask("/api/status", None).await?).await?;
+                let answer = client::read(collector.ask("/api/v1/status", None).await?).await?;
                 let status: Value = serde_json::from_slice(&answer)
                     .context("the collector's answer is not what this version expects")?;
                 let evidence = |name: &str| status.get("evidence")?.get(name);
@@ -170,7 +170,10 @@ impl Source {
 impl Collector {
     /// One question of the API, and its answer.
     async fn post<Q: Question>(&self, question: &Q) -> anyhow::Result<Q::Answer> {
-        let response = self.ask(Q::PATH, Some(serde_json::to_string(question)?)).await?;
+        // What the collector itself allows it, which may have to queue.
+        let longest = Q::LONGEST * 2;
+        let body = Some(serde_json::to_string(question)?);
+        let response = self.ask_for(Q::PATH, body, longest).await?;
         let status = response.status();
         let body = client::read(response).await?;
         if status.is_success() {

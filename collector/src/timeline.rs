@@ -15,6 +15,7 @@ use crate::{
 
 /// Tells what happened in a session, or by a principal, in order: statements, errors, what takes privileges, and what was not seen meanwhile.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("whose").required(true).multiple(true).args(["session", "principal"])))]
 pub struct Args {
     /// The session, also one at a pooler: session_id of the table events.
@@ -56,3 +57,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  timeline --session 3f2a…-18 --limit 50
+  timeline --principal '*/login/eve' --since 24h
+  timeline --principal '*/login/eve' --after db1-4711      the next page";

@@ -15,6 +15,7 @@ use crate::{
 
 /// Tells which statements and sessions nobody is named for, by reason, role and database, with the first and the last event of each.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// When.
     #[command(flatten)]
@@ -35,3 +36,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let page = args.place.open().await?.answer(&question).await?;
     query::show(&page, args.format)
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  unattributed
+  unattributed --since 24h --format csv";

@@ -16,6 +16,7 @@ use crate::{
 /// Tells what a principal touched: objects and columns, how, how often, and when first and last. A statement counts with each object
 /// that it names; what it may have touched beyond that has a row with the reason.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The principal, whole or with * for any text; `unknown` is whoever has no name.
     #[arg(long, value_name = "PRINCIPAL")]
@@ -41,3 +42,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let page = args.place.open().await?.answer(&question).await?;
     query::show(&page, args.format)
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  what --principal spiffe://example.org/host/db1/unit/shop.service
+  what --principal '*/unit/shop.service' --since 7d
+  what --principal unknown --format csv";

@@ -32,6 +32,7 @@ use crate::{
 /// Tells who touched a record (--key): which programs read, wrote or named it, how sure that is, and what cannot be excluded. Without a
 /// key, who touched the object at all.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The object; with a key, as the agents' classification names it.
     #[arg(long, value_name = "SCHEMA.NAME")]
@@ -242,6 +243,13 @@ const MAX_VALUE_BYTES: u64 = 64 * 1024;
 
 /// What everybody else may do.
 const OTHERS: u32 = 0o007;
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  who --object public.customers --since 30d
+  who --object public.customers --key - --token-key /etc/pgwitness/token.keys --purpose 'request 93'
+  who --object public.customers --key 42 --token-key keys --column id --json";
 
 #[cfg(test)]
 mod tests {

@@ -346,7 +346,7 @@ fn ran(args: &[&str]) -> (i32, String, String) {
 /// The inventory's status, as soon as `wanted` holds of it.
 fn inventory_status(http: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     for _ in 0..100 {
-        let answer = get(http, "/api/status");
+        let answer = get(http, "/api/v1/status");
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
         let status: serde_json::Value = serde_json::from_str(body).unwrap();
         if wanted(&status["inventory"]) {
@@ -378,7 +378,7 @@ async fn an_inventory_is_suggested_gone_by_read_again_and_asked() {
     )
     .await;
     let (data, url) = (data.display().to_string(), format!("http://{http}"));
-    assert!(get(&http, "/api/status").contains("\"inventory\":null"));
+    assert!(get(&http, "/api/v1/status").contains("\"inventory\":null"));
     let (code, _, error) = ran(&["ask", "unexpected", "--url", &url]);
     assert!(code == 1 && error.contains("has no inventory"), "{error}");
     tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
@@ -747,4 +747,78 @@ async fn questions_exports_and_reports_are_commands() {
     assert_eq!(&std::fs::read(&file).unwrap()[..4], b"PAR1");
     let (code, _, error) = ran(&export);
     assert!(code == 1 && error.contains("--force"), "{error}");
+}
+
+/// One user's questions have a limit, which says what to do; they end with whoever asked, and are recorded all the same.
+#[tokio::test]
+async fn questions_end_with_whoever_asks_and_are_recorded() {
+    /// As many as one user may have running or waiting.
+    const MOST: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let (child, address, http) = serve(folder.path());
+    let mut chain = Chain::new("host-1");
+    let _open = deliver_events(&address, &mut chain, vec![statement("shop", "app_user")]).await;
+    let url = format!("http://{http}");
+    let endless = "SELECT sum(value % 7) FROM generate_series(1, 100000000000000)";
+    let asked: Vec<Child> = (0..MOST)
+        .map(|_| {
+            let mut asking = program();
+            asking.args(["query", endless, "--purpose", "to wait", "--url", &url]);
+            asking.stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let question = ["query", "SELECT count(*) FROM events", "--url", &url];
+    let refused = || {
+        let (code, _, error) = ran(&question);
+        (code == 1 && error.contains("8 questions of yours")).then_some(error)
+    };
+    let error = until(refused);
+    assert!(error.contains("wait until one is over"), "{error}");
+    // What the collector works on takes all that it gets; behind the last asker it takes next to nothing.
+    for mut asking in asked {
+        asking.kill().unwrap();
+        asking.wait().unwrap();
+    }
+    until(|| (ran(&question).0 == 0).then_some(()));
+    let busy = |pid: u32| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    until(|| {
+        let before = busy(child.id());
+        std::thread::sleep(Duration::from_secs(1));
+        (busy(child.id()) - before < 30).then_some(())
+    });
+    let told = "SELECT event FROM events WHERE kind = 'access'";
+    let told = ["query", told, "--format", "json", "--url", &url];
+    let accesses = until(|| {
+        let (_, told, _) = ran(&told);
+        let access = |line: &str| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let event: serde_json::Value = serde_json::from_str(row["event"].as_str().unwrap()).unwrap();
+            event["access"].clone()
+        };
+        let accesses = told.lines().map(access);
+        let of_it: Vec<_> = accesses.filter(|access| access["question"] == endless).collect();
+        (!of_it.is_empty()).then_some(of_it)
+    });
+    for access in accesses {
+        assert_eq!(access["failed"], true, "{access}");
+        assert_eq!(access["purpose"], "to wait", "{access}");
+    }
+    tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
+        .await
+        .unwrap();
+}
+
+/// What comes within half a minute.
+fn until<T>(made: impl Fn() -> Option<T>) -> T {
+    for _ in 0..300 {
+        if let Some(made) = made() {
+            return made;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("it does not come");
 }

@@ -34,6 +34,7 @@ use crate::{
 
 /// Writes events, as many as there are: JSON lines, CSV, Parquet, or OCSF. They are in no promised order, mostly by time.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The form.
     #[arg(long, value_enum)]
@@ -89,7 +90,7 @@ pub struct Export {
 }
 
 /// Where the API has exports.
-pub(crate) const PATH: &str = "/api/export";
+pub(crate) const PATH: &str = "/api/v1/export";
 
 /// An export on its way.
 pub(crate) type Pieces = BoxStream<'static, anyhow::Result<Piece>>;
@@ -218,6 +219,13 @@ impl Source {
         }
     }
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  export --format parquet --since 30d -o november.parquet
+  export --format csv --principal '*/unit/shop.service' --object public.customers
+  export --format ocsf --where \"kind = 'query' AND class = 'WRITE'\" -o writes.jsonl";
 
 #[cfg(test)]
 mod tests;

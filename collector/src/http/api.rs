@@ -6,29 +6,39 @@ use axum::{
     Json,
     body::Body,
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::SemaphorePermit;
 
-use super::{Web, asker::Asker};
+use super::{
+    Web,
+    asker::Asker,
+    turn::{Refused, within},
+};
 use crate::{
-    expectations::Expectations, export::Export, live::Filter, log, since, store::question::Question,
+    expectations::Expectations,
+    export::Export,
+    live::Filter,
+    log, since,
+    store::{
+        page::Sql,
+        question::{self, Question},
+    },
 };
 
-/// `GET /api/overview?since=24h`: key figures, evidence and store in one object.
+/// `GET /api/v1/overview?since=24h`: key figures, evidence and store in one object.
 pub(super) async fn overview(
     State(web): State<Web>,
     asker: Asker,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
-    let _turn = turn(&web).await?;
+    let _turn = web.questions.wait(&asker.user()).await?;
     let since = window.since_or_a_day()?;
-    let asked = asker.asks("overview", web.app.accesses.as_ref());
-    let overview = web.app.store.overview(since).await;
+    let mut asked = asker.asks("overview", web.app.accesses.as_ref());
+    let overview = within(Sql::LONGEST, web.app.store.overview(since)).await;
     asked.answered(overview.as_ref().ok().map(|_| 1)).await;
     let mut overview = overview?;
     overview.insert("since".into(), json!(timestamp(since)));
@@ -37,32 +47,32 @@ pub(super) async fn overview(
     Ok(Json(overview.into()))
 }
 
-/// `GET /api/events?limit=&kind=&principal=&class=&since=`: the newest events, newest first, in their JSON form.
+/// `GET /api/v1/events?limit=&kind=&principal=&class=&since=`: the newest events, newest first, in their JSON form.
 pub(super) async fn events(
     State(web): State<Web>,
     asker: Asker,
     Query(filter): Query<Filter>,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
-    let _turn = turn(&web).await?;
+    let _turn = web.questions.wait(&asker.user()).await?;
     let limit = window.limit.unwrap_or(DEFAULT_EVENTS).min(MAX_EVENTS);
     let since = window.since()?;
-    let asked = asker.asks("events", web.app.accesses.as_ref());
-    let events = web.app.store.newest(&filter, since, limit).await;
+    let mut asked = asker.asks("events", web.app.accesses.as_ref());
+    let events = within(Sql::LONGEST, web.app.store.newest(&filter, since, limit)).await;
     asked.answered(events.as_ref().ok().map(Vec::len)).await;
     Ok(Json(json!({ "events": events? })))
 }
 
-/// `GET /api/principals?since=24h`: what each principal did, the busiest first, as a list of objects.
+/// `GET /api/v1/principals?since=24h`: what each principal did, the busiest first, as a list of objects.
 pub(super) async fn principals(
     State(web): State<Web>,
     asker: Asker,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
-    let _turn = turn(&web).await?;
+    let _turn = web.questions.wait(&asker.user()).await?;
     let since = window.since_or_a_day()?;
-    let asked = asker.asks("principals", web.app.accesses.as_ref());
-    let page = web.app.store.principals(since).await;
+    let mut asked = asker.asks("principals", web.app.accesses.as_ref());
+    let page = within(Sql::LONGEST, web.app.store.principals(since)).await;
     asked
         .answered(page.as_ref().ok().map(|page| page.rows.len()))
         .await;
@@ -80,34 +90,31 @@ pub(super) async fn principals(
     ))
 }
 
-/// `POST` of a [`Question`] as JSON to where it has its place: `{"sql": "SELECT …"}` to `/api/query`, for one.
+/// `POST` of a [`Question`] as JSON to where it has its place: `{"sql": "SELECT …"}` to `/api/v1/query`, for one.
 pub(super) async fn answer<Q: Question>(
     State(web): State<Web>,
     asker: Asker,
     Json(question): Json<Q>,
 ) -> Result<Json<Q::Answer>, Failure> {
-    let _turn = turn(&web).await?;
-    let answer = question.answer(&web.app.store).await;
-    let asked = asker.says(Q::KIND, question.words(), web.app.accesses.as_ref());
-    asked.answered(answer.as_ref().ok().map(Q::rows)).await;
+    let _turn = web.questions.wait(&asker.user()).await?;
+    let mut asked = asker.says(Q::KIND, question.words(), web.app.accesses.as_ref());
+    let answer = within(Q::LONGEST, question.answer(&web.app.store)).await;
+    asked
+        .answered(answer.as_ref().ok().map(question::Answer::rows))
+        .await;
     let answer = answer.map_err(Failure::asked_wrongly)?;
     web.app.metrics.queries.inc();
     Ok(Json(answer))
 }
 
-/// `POST /api/export` with an [`Export`]: its bytes, as they are made. An answer that breaks off is not whole.
+/// `POST /api/v1/export` with an [`Export`]: its bytes, as they are made. An answer that breaks off is not whole.
 pub(super) async fn export(
     State(web): State<Web>,
     asker: Asker,
     Json(export): Json<Export>,
 ) -> Result<Response, Failure> {
-    let Ok(place) = web.exports.clone().try_acquire_owned() else {
-        return Err(Failure {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            error: anyhow::anyhow!("too many exports at once: try again when one is done"),
-        });
-    };
-    let asked = asker.says("export", export.words(), web.app.accesses.as_ref());
+    let turn = web.exports.now(&asker.user())?;
+    let mut asked = asker.says("export", export.words(), web.app.accesses.as_ref());
     let pieces = match export.of(&web.app.store).await {
         Ok(pieces) => pieces,
         Err(wrong) => {
@@ -119,7 +126,7 @@ pub(super) async fn export(
     web.app.metrics.queries.inc();
     let mut status = web.app.status;
     let held = async_stream::stream! {
-        let _place = place;
+        let _turn = turn;
         let mut pieces = pieces;
         loop {
             tokio::select! {
@@ -147,7 +154,7 @@ pub(super) async fn export(
     Ok(([(header::CONTENT_TYPE, export.format.content_type())], body).into_response())
 }
 
-/// `GET /api/status`: checkpoint, agents, store, inventory (null where there is none).
+/// `GET /api/v1/status`: checkpoint, agents, store, inventory (null where there is none).
 pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
     let inventory = web.app.store.expectations().map(Expectations::status);
     let status = web.app.status.borrow();
@@ -171,6 +178,11 @@ pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
         "store": web.app.store.status(),
         "inventory": inventory,
     }))
+}
+
+/// `GET /api/v1/openapi.json`: the API, as programs read it.
+pub(super) async fn description() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
 }
 
 /// `GET /metrics`: OpenMetrics text.
@@ -230,10 +242,6 @@ fn age(unix_ns: u64) -> Option<f64> {
     (unix_ns != 0).then(|| age.as_secs_f64())
 }
 
-async fn turn(web: &Web) -> Result<SemaphorePermit<'_>, Failure> {
-    Ok(web.questions.acquire().await.map_err(anyhow::Error::from)?)
-}
-
 /// An answer that could not be given.
 pub(super) struct Failure {
     status: StatusCode,
@@ -241,31 +249,62 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// What is wrong with a question, unless it is no answer's fault.
     fn asked_wrongly(error: anyhow::Error) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            error,
+        match error.downcast::<Refused>() {
+            Ok(refused) => refused.into(),
+            Err(error) => Self {
+                status: StatusCode::BAD_REQUEST,
+                error,
+            },
         }
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<Refused>() {
+            Ok(refused) => refused.into(),
+            Err(error) => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                error,
+            },
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
         Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            error,
+            status: match refused {
+                Refused::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+                Refused::Busy { .. } | Refused::TooLong(_) => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            error: refused.into(),
         }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": format!("{:#}", self.error) }))).into_response()
+        let answer = Json(json!({ "error": format!("{:#}", self.error) }));
+        let mut response = (self.status, answer).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response
     }
 }
+
+/// OpenAPI 3.1.
+pub(super) const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// When whoever asks too much may ask again: most questions take less.
+const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Events in one answer, where none is asked for.
 const DEFAULT_EVENTS: usize = 100;
 
-/// Events in one answer: a page shows fewer, and `/api/query` and exports are for more.
+/// Events in one answer: a page shows fewer, and `/api/v1/query` and exports are for more.
 const MAX_EVENTS: usize = 1000;

@@ -9,9 +9,12 @@ use crate::store::{
 
 pub(super) async fn report(store: &Store, span: Span) -> anyhow::Result<Report> {
     let pages = store
-        .pages(span, &[HEAD, CERTAINTY, GAPS, OPAQUE, AGENTS, NOT_UNDERSTOOD])
+        .pages(
+            span,
+            &[HEAD, CERTAINTY, GAPS, OPAQUE, AGENTS, NOT_UNDERSTOOD, ELSEWHERE],
+        )
         .await?;
-    let [head, certainty, gaps, opaque, agents, not_understood] = pages;
+    let [head, certainty, gaps, opaque, agents, not_understood, elsewhere] = pages;
     let unattributed = Unattributed { span }.answer(store).await?;
     let statements = number(&head, "statements");
     let facts = vec![
@@ -68,6 +71,13 @@ pub(super) async fn report(store: &Store, span: Span) -> anyhow::Result<Report> 
             "All statements are understood.",
         ),
         Section::of(
+            "What is elsewhere, or gone",
+            "At whatever time, because it may have been of this one. collector_change: an agent came from another collector, and what it delivered there is \
+             in that one's record. erasure, retention: events were taken out of this record; each of these says how many, and why.",
+            elsewhere,
+            "No agent came from another collector, and nothing was taken out of this record.",
+        ),
+        Section::of(
             "Agents",
             "What these agents record is in the record; a host without an agent is not. left_out: statements that a volume policy only counted, since the \
              agent started.",
@@ -107,6 +117,9 @@ const AGENTS: &str = "SELECT agent, count(*) AS events, min(ts_start) AS first, 
     count(DISTINCT session_id) FILTER (WHERE opened_before_attach) AS sessions_older_than_the_agent, \
     coalesce(max(left_out), 0) AS left_out \
     FROM chosen GROUP BY agent ORDER BY agent";
+
+const ELSEWHERE: &str = "SELECT kind AS what, agent, count(*) AS times, min(ts_start) AS first, max(ts_start) AS last, max(event_id) AS an_event \
+    FROM events WHERE kind IN ('collector_change', 'erasure', 'retention') GROUP BY kind, agent ORDER BY kind, agent";
 
 const NOT_UNDERSTOOD: &str = "SELECT CASE WHEN text_known IS NOT TRUE THEN 'text not known' ELSE 'text not understood' END AS because, \
     coalesce(class, 'unknown') AS class, coalesce(protocol, 'unknown') AS protocol, sum(executions) AS statements, max(event_id) AS an_event \

@@ -9,7 +9,7 @@ mod dsar;
 mod evidence_pack;
 mod page;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,13 +23,14 @@ use crate::{
     store::{
         Store,
         page::Page,
-        question::{Question, Span, in_words},
+        question::{self, Question, Span, in_words},
     },
     who,
 };
 
 /// Makes a report: what is covered, who touched a record, who has access, or what auditors ask for.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Which report.
     #[command(subcommand)]
@@ -114,10 +115,19 @@ pub enum Asked {
     EvidencePack(Span),
 }
 
+impl question::Answer for Report {
+    fn rows(&self) -> usize {
+        let tables = self.sections.iter().filter_map(|section| section.table.as_ref());
+        tables.map(|table| table.rows.len()).sum()
+    }
+}
+
 impl Question for Asked {
-    const PATH: &'static str = "/api/report";
+    const PATH: &'static str = "/api/v1/report";
     const KIND: &'static str = "report";
     type Answer = Report;
+    /// It is made of several answers.
+    const LONGEST: Duration = Duration::from_secs(120);
 
     fn words(&self) -> String {
         match self {
@@ -129,14 +139,6 @@ impl Question for Asked {
                 format!("dsar {}, actors {actors}", asking.asked.words())
             }
         }
-    }
-
-    fn rows(answer: &Report) -> usize {
-        let tables = answer
-            .sections
-            .iter()
-            .filter_map(|section| section.table.as_ref());
-        tables.map(|table| table.rows.len()).sum()
     }
 
     async fn answer(&self, store: &Store) -> anyhow::Result<Report> {
@@ -207,16 +209,20 @@ fn period(span: Span) -> (String, String) {
 
 /// The cell of the first row in this column, as a number; 0 where there is none.
 fn number(page: &Page, column: &str) -> u64 {
-    let place = page.columns.iter().position(|name| name == column);
-    let cell = place.and_then(|place| page.rows.first()?.get(place));
-    cell.and_then(serde_json::Value::as_u64).unwrap_or_default()
+    cell(page, column)
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or_default()
 }
 
 /// The same as text; a dash where there is none.
 fn text(page: &Page, column: &str) -> String {
-    let place = page.columns.iter().position(|name| name == column);
-    let cell = place.and_then(|place| page.rows.first()?.get(place));
-    cell.and_then(serde_json::Value::as_str).unwrap_or("–").to_owned()
+    let text = cell(page, column).and_then(serde_json::Value::as_str);
+    text.unwrap_or("–").to_owned()
+}
+
+fn cell<'a>(page: &'a Page, column: &str) -> Option<&'a serde_json::Value> {
+    let place = page.columns.iter().position(|name| name == column)?;
+    page.rows.first()?.get(place)
 }
 
 impl Source {
@@ -234,6 +240,14 @@ impl Source {
         }))
     }
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  report coverage --since 30d
+  report access-review --since 90d --format html -o review.html
+  report dsar --object public.customers --key - --token-key keys --purpose 'request 93' --format html -o request-93.html
+  report evidence-pack --since 365d --format html -o evidence.html";
 
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,10 @@ async fn filled() -> std::sync::Arc<Store> {
         })),
         ..query(6, SHOP, "")
     };
+    let moved = v1::Event {
+        body: Some(Body::CollectorChange(v1::CollectorChange::default())),
+        ..gap.clone()
+    };
     let events = vec![
         query(1, SHOP, "SELECT 1"),
         query(2, "unknown", "SELECT 2"),
@@ -43,6 +47,7 @@ async fn filled() -> std::sync::Arc<Store> {
         ddl,
         refused,
         gap,
+        v1::Event { seq: 7, ..moved },
     ];
     store.append(0, Records::of("a", 1, events)).await;
     store
@@ -106,7 +111,11 @@ async fn coverage_tells_names_and_what_was_not_seen() {
         ),
         json!([[1, "a-2"]])
     );
-    assert_eq!(rows(&report, "Agents", &["agent", "events"]), json!([["a", 6]]));
+    assert_eq!(rows(&report, "Agents", &["agent", "events"]), json!([["a", 7]]));
+    assert_eq!(
+        rows(&report, "What is elsewhere, or gone", &["what", "agent", "times"]),
+        json!([["collector_change", "a", 1]])
+    );
     // Of a time in which nothing happened, nothing is said to be fine that was not seen.
     let nothing = Asked::Coverage(Span {
         since_ns: None,
@@ -120,6 +129,10 @@ async fn coverage_tells_names_and_what_was_not_seen() {
         page::markdown(&nothing)
             .unwrap()
             .contains("No agent delivered anything")
+    );
+    assert_eq!(
+        rows(&nothing, "What is elsewhere, or gone", &["times"]),
+        json!([[1]])
     );
 }
 

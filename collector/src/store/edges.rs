@@ -9,7 +9,7 @@ use datafusion::prelude::col;
 
 use super::{
     Store,
-    page::{self, MAX_ROWS, Page},
+    page::{MAX_ROWS, Page},
     question::{Question, in_words, time},
     what::things,
 };
@@ -23,7 +23,7 @@ pub struct NewEdges {
 }
 
 impl Question for NewEdges {
-    const PATH: &'static str = "/api/new-edges";
+    const PATH: &'static str = "/api/v1/new-edges";
     const KIND: &'static str = "new_edges";
     type Answer = Page;
 
@@ -31,26 +31,19 @@ impl Question for NewEdges {
         in_words(self)
     }
 
-    fn rows(answer: &Page) -> usize {
-        answer.rows.len()
-    }
-
     async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
-        page::in_time(async {
-            let session = store.session().await.context("cannot open the store")?;
-            let one = session.sql(&things("queries")).await?;
-            session.register_table("one", one.filter(col("thing").is_not_null())?.into_view())?;
-            let edges = session.sql(EDGES).await?;
-            let new = edges.filter(col("first_seen").gt_eq(time(self.since_ns)))?;
-            session.register_table("new", new.into_view())?;
-            let known = session
-                .table("one")
-                .await?
-                .filter(col("ts_start").lt(time(self.since_ns)))?;
-            session.register_table("known", known.into_view())?;
-            store.collect(session.sql(NEW).await?, MAX_ROWS).await
-        })
-        .await
+        let session = store.session().await.context("cannot open the store")?;
+        let one = session.sql(&things("queries")).await?;
+        session.register_table("one", one.filter(col("thing").is_not_null())?.into_view())?;
+        let since = || time(self.since_ns);
+        let new = session
+            .sql(EDGES)
+            .await?
+            .filter(col("first_seen").gt_eq(since()))?;
+        session.register_table("new", new.into_view())?;
+        let known = session.table("one").await?.filter(col("ts_start").lt(since()))?;
+        session.register_table("known", known.into_view())?;
+        store.collect(session.sql(NEW).await?, MAX_ROWS).await
     }
 }
 

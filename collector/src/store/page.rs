@@ -3,8 +3,6 @@
 //! Owns the limits of an answer and the way from Arrow to JSON. Refuses to be endless: what does not fit is cut off
 //! and `truncated` says so.
 
-use std::time::Duration;
-
 use anyhow::{Context, anyhow, bail};
 use datafusion::{
     arrow::{
@@ -21,7 +19,7 @@ use serde_json::Value;
 use super::{
     Store,
     events::{self, Shown},
-    question::{Question, Span},
+    question::{self, Question, Span},
     session,
     touching::PRIVILEGED,
 };
@@ -35,16 +33,12 @@ pub struct Sql {
 }
 
 impl Question for Sql {
-    const PATH: &'static str = "/api/query";
+    const PATH: &'static str = "/api/v1/query";
     const KIND: &'static str = "query";
     type Answer = Page;
 
     fn words(&self) -> String {
         self.sql.clone()
-    }
-
-    fn rows(answer: &Page) -> usize {
-        answer.rows.len()
     }
 
     async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
@@ -63,28 +57,31 @@ pub struct Page {
     pub truncated: bool,
 }
 
+impl question::Answer for Page {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+}
+
 impl Store {
     /// Answers one read-only SQL statement with at most `max_rows` rows.
     ///
     /// # Errors
     ///
-    /// With what is wrong with the statement, or which limit it ran into.
+    /// With what is wrong with the statement.
     pub async fn query(&self, sql: &str, max_rows: usize) -> anyhow::Result<Page> {
         if sql.len() > MAX_SQL_BYTES {
             bail!("the statement is longer than {MAX_SQL_BYTES} bytes");
         }
         let session = self.session().await.context("cannot open the store")?;
-        let answer = async {
-            let plan = session::plan(&session, sql).await.map_err(|error| {
-                anyhow!(
-                    "not answered: {} (answered is one SELECT, WITH, EXPLAIN, SHOW or DESCRIBE; SHOW TABLES and SHOW \
-                     COLUMNS FROM events say what there is)",
-                    in_one_line(&error)
-                )
-            })?;
-            self.collect(plan, max_rows).await
-        };
-        in_time(answer).await
+        let plan = session::plan(&session, sql).await.map_err(|error| {
+            anyhow!(
+                "not answered: {} (answered is one SELECT, WITH, EXPLAIN, SHOW or DESCRIBE; SHOW TABLES and SHOW \
+                 COLUMNS FROM events say what there is)",
+                in_one_line(&error)
+            )
+        })?;
+        self.collect(plan, max_rows).await
     }
 
     /// The answers to questions of this program about one moment of the store: each sees the events of `span` as the table `chosen`, with
@@ -103,7 +100,7 @@ impl Store {
         session.register_table("chosen_subjects", subjects.into_view())?;
         let mut pages = std::array::from_fn(|_| Page::default());
         for (page, sql) in pages.iter_mut().zip(questions) {
-            *page = in_time(async { self.collect(session.sql(sql).await?, MAX_ROWS).await }).await?;
+            *page = self.collect(session.sql(sql).await?, MAX_ROWS).await?;
         }
         Ok(pages)
     }
@@ -179,17 +176,6 @@ pub(super) fn in_one_line(error: &DataFusionError) -> String {
     text.lines().next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// Ends a question that takes too long.
-pub(super) async fn in_time<T>(answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    match tokio::time::timeout(QUERY_TIMEOUT, answer).await {
-        Ok(answer) => answer,
-        Err(_) => bail!(
-            "no answer within {} seconds: narrow the time or the columns",
-            QUERY_TIMEOUT.as_secs()
-        ),
-    }
-}
-
 pub(crate) fn values(batch: &RecordBatch, row: usize, shown: &mut Shown) -> anyhow::Result<Vec<Value>> {
     batch
         .columns()
@@ -240,6 +226,3 @@ pub const MAX_ROWS: usize = 10_000;
 
 /// Size of an answer; statements can be long, and the whole page is held in memory.
 const MAX_PAGE_BYTES: usize = 32 * 1024 * 1024;
-
-/// Longest that one question may take.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(30);

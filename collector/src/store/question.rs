@@ -3,6 +3,8 @@
 //! Owns what they share: where the API has them, the time that they are about, whom they are about. Text from outside
 //! stands in expressions, never in SQL.
 
+use std::time::Duration;
+
 use datafusion::{
     common::Result,
     functions::expr_fn::coalesce,
@@ -23,20 +25,26 @@ pub trait Question: Serialize + DeserializeOwned + Send + Sync + 'static {
     const KIND: &'static str;
 
     /// What comes back, as JSON.
-    type Answer: Serialize + DeserializeOwned + Send + 'static;
+    type Answer: Answer;
+
+    /// Longest that a collector works on it. A folder is read for as long as whoever asks waits.
+    const LONGEST: Duration = Duration::from_secs(30);
 
     /// What was asked, for that record: without values and tokens, which would outlive the erasure of what they stand for.
     fn words(&self) -> String;
-
-    /// How many rows an answer shows, for that record.
-    fn rows(answer: &Self::Answer) -> usize;
 
     /// Answers it.
     ///
     /// # Errors
     ///
-    /// With what is wrong with the question, or which limit it ran into.
+    /// With what is wrong with the question.
     fn answer(&self, store: &Store) -> impl Future<Output = anyhow::Result<Self::Answer>> + Send;
+}
+
+/// What a question is answered with.
+pub trait Answer: Serialize + DeserializeOwned + Send + 'static {
+    /// How many rows it shows, for the record of who was shown what.
+    fn rows(&self) -> usize;
 }
 
 /// From then on, and up to then; Unix nanoseconds.

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{
     Store,
-    page::{self, MAX_ROWS, Page},
+    page::{MAX_ROWS, Page},
     question::{Question, Span, in_words, principal_is, time},
     touching::PRIVILEGED,
 };
@@ -38,16 +38,12 @@ pub struct Timeline {
 }
 
 impl Question for Timeline {
-    const PATH: &'static str = "/api/timeline";
+    const PATH: &'static str = "/api/v1/timeline";
     const KIND: &'static str = "timeline";
     type Answer = Page;
 
     fn words(&self) -> String {
         in_words(self)
-    }
-
-    fn rows(answer: &Page) -> usize {
-        answer.rows.len()
     }
 
     async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
@@ -59,35 +55,32 @@ impl Question for Timeline {
             0 => MAX_ROWS,
             limit => limit.min(MAX_ROWS),
         };
-        page::in_time(async {
-            let session = store.session().await.context("cannot open the store")?;
-            let mut chosen = self.span.of(session.table("events").await?)?;
-            if let Some(id) = &self.session {
-                let id = || lit(id.as_str());
-                chosen = chosen.filter(col("session_id").eq(id()).or(col("client_session").eq(id())))?;
-            }
-            if let Some(principal) = &self.principal {
-                // Of what belongs to nobody, nobody is the principal.
-                let somebodys = col("session_id")
-                    .is_not_null()
-                    .or(col("executions").is_not_null());
-                chosen = chosen.filter(principal_is(principal).and(somebodys))?;
-            }
-            session.register_table("chosen", chosen.into_view())?;
-            let of_agents = self.span.of(session.table("events").await?)?;
-            session.register_table("of_agents", of_agents.into_view())?;
-            let mut rows = session.sql(&timeline()).await?;
-            if let Some(after) = &self.after {
-                rows = rows.filter(behind(&session, after).await?)?;
-            }
-            let order = [beginning(), col("agent"), col("seq")].map(|by| by.sort(true, true));
-            let shown = rows
-                .sort(order.to_vec())?
-                .limit(0, Some(limit + 1))?
-                .select_columns(SHOWN)?;
-            store.collect(shown, limit).await
-        })
-        .await
+        let session = store.session().await.context("cannot open the store")?;
+        let mut chosen = self.span.of(session.table("events").await?)?;
+        if let Some(id) = &self.session {
+            let id = || lit(id.as_str());
+            chosen = chosen.filter(col("session_id").eq(id()).or(col("client_session").eq(id())))?;
+        }
+        if let Some(principal) = &self.principal {
+            // Of what belongs to nobody, nobody is the principal.
+            let somebodys = col("session_id")
+                .is_not_null()
+                .or(col("executions").is_not_null());
+            chosen = chosen.filter(principal_is(principal).and(somebodys))?;
+        }
+        session.register_table("chosen", chosen.into_view())?;
+        let of_agents = self.span.of(session.table("events").await?)?;
+        session.register_table("of_agents", of_agents.into_view())?;
+        let mut rows = session.sql(&timeline()).await?;
+        if let Some(after) = &self.after {
+            rows = rows.filter(behind(&session, after).await?)?;
+        }
+        let order = [beginning(), col("agent"), col("seq")].map(|by| by.sort(true, true));
+        let shown = rows
+            .sort(order.to_vec())?
+            .limit(0, Some(limit + 1))?
+            .select_columns(SHOWN)?;
+        store.collect(shown, limit).await
     }
 }
 
@@ -172,6 +165,9 @@ const SHOWN: &[&str] = &[
     "event_id",
 ];
 
+/// What agents tell of themselves, and means that something may not be here: that they did not record, or told another collector.
+const OF_AGENT: &str = "'agent_start', 'agent_stop', 'agent_pause', 'agent_resume', 'collector_change'";
+
 /// What was chosen, and what the agents that recorded it did not see meanwhile: their own gaps, and when they did not record.
 /// `mark` is what a reader must not overlook.
 fn timeline() -> String {
@@ -179,14 +175,14 @@ fn timeline() -> String {
         "WITH bounds AS (SELECT agent AS of_agent, min(ts_start) AS began, max(coalesce(ts_end, ts_start)) AS ended \
       FROM chosen GROUP BY agent), \
     of_agent AS (SELECT e.* FROM of_agents e JOIN bounds b ON e.agent = b.of_agent \
-      WHERE e.session_id IS NULL AND e.kind IN ('gap', 'agent_start', 'agent_stop', 'agent_pause', 'agent_resume') \
+      WHERE e.session_id IS NULL AND e.kind IN ('gap', {OF_AGENT}) \
       AND e.ts_start <= b.ended AND coalesce(e.ts_end, e.ts_start) >= b.began), \
     every AS (SELECT * FROM chosen UNION ALL SELECT * FROM of_agent) \
     SELECT *, nullif(array_to_string(make_array(\
         CASE WHEN {PRIVILEGED} THEN 'privileged' END, \
         CASE WHEN kind = 'gap' THEN concat('not seen: ', gap_reason) \
           WHEN kind = 'opaque_session' THEN concat('not readable: ', gap_reason) \
-          WHEN kind IN ('agent_start', 'agent_stop', 'agent_pause', 'agent_resume') THEN replace(kind, '_', ' ') \
+          WHEN kind IN ({OF_AGENT}) THEN replace(kind, '_', ' ') \
           WHEN kind = 'auth_failure' THEN 'refused' \
           WHEN kind = 'session_error' THEN 'error' \
           WHEN outcome <> 'ok' THEN outcome END, \

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::{
     Store,
-    page::{self, MAX_ROWS, Page},
+    page::{MAX_ROWS, Page},
     question::{Question, Span, in_words},
 };
 
@@ -22,7 +22,7 @@ pub struct Unattributed {
 }
 
 impl Question for Unattributed {
-    const PATH: &'static str = "/api/unattributed";
+    const PATH: &'static str = "/api/v1/unattributed";
     const KIND: &'static str = "unattributed";
     type Answer = Page;
 
@@ -30,22 +30,15 @@ impl Question for Unattributed {
         in_words(self)
     }
 
-    fn rows(answer: &Page) -> usize {
-        answer.rows.len()
-    }
-
     async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
-        page::in_time(async {
-            let session = store.session().await.context("cannot open the store")?;
-            let chosen = self.span.of(session.table("events").await?)?;
-            session.register_table("chosen", chosen.into_view())?;
-            store.collect(session.sql(UNATTRIBUTED).await?, MAX_ROWS).await
-        })
-        .await
+        let session = store.session().await.context("cannot open the store")?;
+        let chosen = self.span.of(session.table("events").await?)?;
+        session.register_table("chosen", chosen.into_view())?;
+        store.collect(session.sql(UNATTRIBUTED).await?, MAX_ROWS).await
     }
 }
 
-/// Numbers in reasons (processes, cgroups) are not what makes two of them different. `share` is of all statements of the time.
+/// Numbers in reasons (processes, cgroups) are not what makes two of them different. `percent` is of all statements of the time.
 const UNATTRIBUTED: &str = "WITH every AS (SELECT *, CASE WHEN principal IS NULL OR principal = 'unknown' OR confidence = 'none' THEN true END AS nobody \
       FROM chosen WHERE session_id IS NOT NULL OR executions IS NOT NULL), \
     whole AS (SELECT sum(executions) AS statements FROM every) \

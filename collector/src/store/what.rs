@@ -6,11 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use anyhow::Context as _;
-use datafusion::prelude::{SessionContext, col};
+use datafusion::prelude::col;
 
 use super::{
     Store,
-    page::{self, MAX_ROWS, Page},
+    page::{MAX_ROWS, Page},
     question::{Question, Span, in_words, principal_is},
     touching::{HIDDEN, is_object},
 };
@@ -30,7 +30,7 @@ pub struct What {
 }
 
 impl Question for What {
-    const PATH: &'static str = "/api/what";
+    const PATH: &'static str = "/api/v1/what";
     const KIND: &'static str = "what";
     type Answer = Page;
 
@@ -38,23 +38,8 @@ impl Question for What {
         in_words(self)
     }
 
-    fn rows(answer: &Page) -> usize {
-        answer.rows.len()
-    }
-
     async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
-        page::in_time(async {
-            let session = store.session().await.context("cannot open the store")?;
-            self.register(&session).await?;
-            store.collect(session.sql(WHAT).await?, MAX_ROWS).await
-        })
-        .await
-    }
-}
-
-impl What {
-    /// Makes the table `one` of a session: a row for each thing that a statement touched.
-    async fn register(&self, session: &SessionContext) -> anyhow::Result<()> {
+        let session = store.session().await.context("cannot open the store")?;
         let mut chosen = self.span.of(session.table("queries").await?)?;
         if let Some(principal) = &self.principal {
             chosen = chosen.filter(principal_is(principal))?;
@@ -66,7 +51,7 @@ impl What {
             one = one.filter(is_object(col("object"), object).or(col("because").is_not_null()))?;
         }
         session.register_table("one", one.into_view())?;
-        Ok(())
+        store.collect(session.sql(WHAT).await?, MAX_ROWS).await
     }
 }
 

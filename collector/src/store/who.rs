@@ -23,12 +23,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     Store,
     holding::{may_hold, token},
-    page::{self, Page},
-    question::Question,
+    page::Page,
+    question::{self, Question, Span},
     touching::HIDDEN,
 };
-
-pub use super::question::Span;
 
 /// Whose record is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -94,23 +92,33 @@ pub struct Answer {
     pub left_out: u64,
     /// Times, at whatever time, that an agent came from another collector: what it delivered there is in another record.
     pub moved: u64,
+    /// Acts, at whatever time, that took events out of this record: erasures, and removals for their age.
+    pub removals: u64,
     /// Time of the first and of the last event of that time, RFC 3339.
     pub seen: [Option<String>; 2],
     /// Events that touched it beyond the [`MAX_FOUND`] that were looked at.
     pub more: bool,
 }
 
+impl question::Answer for Vec<Made> {
+    fn rows(&self) -> usize {
+        self.len()
+    }
+}
+
+impl question::Answer for Answer {
+    fn rows(&self) -> usize {
+        self.touched.rows.len()
+    }
+}
+
 impl Question for OfObject {
-    const PATH: &'static str = "/api/subjects";
+    const PATH: &'static str = "/api/v1/subjects";
     const KIND: &'static str = "subjects";
     type Answer = Vec<Made>;
 
     fn words(&self) -> String {
         self.object.clone()
-    }
-
-    fn rows(answer: &Vec<Made>) -> usize {
-        answer.len()
     }
 
     async fn answer(&self, store: &Store) -> anyhow::Result<Vec<Made>> {
@@ -119,16 +127,12 @@ impl Question for OfObject {
 }
 
 impl Question for Asked {
-    const PATH: &'static str = "/api/who";
+    const PATH: &'static str = "/api/v1/who";
     const KIND: &'static str = "who";
     type Answer = Answer;
 
     fn words(&self) -> String {
         format!("{} {}, {} tokens", self.object, self.column, self.tokens.len())
-    }
-
-    fn rows(answer: &Answer) -> usize {
-        answer.touched.rows.len()
     }
 
     async fn answer(&self, store: &Store) -> anyhow::Result<Answer> {
@@ -143,14 +147,11 @@ impl Store {
     ///
     /// When the store cannot be read in time.
     pub async fn made_of(&self, object: &str, span: Span) -> anyhow::Result<Vec<Made>> {
-        let page = page::in_time(async {
-            let session = self.session().await.context("cannot open the store")?;
-            let of = session.table("subjects").await?;
-            let of = span.of(of.filter(col("object").eq(lit(object)))?)?;
-            session.register_table("made", of.into_view())?;
-            self.collect(session.sql(MADE).await?, MAX_MADE).await
-        })
-        .await?;
+        let session = self.session().await.context("cannot open the store")?;
+        let of = session.table("subjects").await?;
+        let of = span.of(of.filter(col("object").eq(lit(object)))?)?;
+        session.register_table("made", of.into_view())?;
+        let page = self.collect(session.sql(MADE).await?, MAX_MADE).await?;
         ensure!(
             !page.truncated,
             "{object} has more than {MAX_MADE} columns, rules and keys"
@@ -174,7 +175,7 @@ impl Store {
     pub async fn who(&self, asked: &Asked) -> anyhow::Result<Answer> {
         asked.check()?;
         let session = self.session().await.context("cannot open the store")?;
-        let (found, more) = page::in_time(asked.find(&session)).await?;
+        let (found, more) = asked.find(&session).await?;
         session.register_batch("found", batch(&found)?)?;
         let mut answer = Answer {
             more,
@@ -183,30 +184,24 @@ impl Store {
         if !found.is_empty() {
             let near = within(session.table("events").await?, &ranges(&found))?;
             session.register_table("near", near.into_view())?;
-            let touched = async { self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await };
-            answer.touched = page::in_time(touched).await?;
+            answer.touched = self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await?;
         }
-        page::in_time(async {
-            let events = asked.span.of(session.table("events").await?)?;
-            let names_it = asked.names_it();
-            let statements = events.clone().filter(col("executions").is_not_null())?;
-            let statements = statements.with_column("names_it", names_it)?;
-            session.register_table("statements", statements.into_view())?;
-            session.register_table("told", asked.told(&session).await?.into_view())?;
-            answer.not_excluded = self
-                .collect(session.sql(&not_excluded()).await?, MAX_ROWS)
-                .await?;
-            session.register_table("seen", events.into_view())?;
-            let seen = self.collect(session.sql(SEEN).await?, 1).await?;
-            let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
-            let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
-            let time = |n: usize| row.get(n).and_then(|time| time.as_str()).map(str::to_owned);
-            (answer.gaps, answer.opaque_sessions, answer.left_out) = (count(0), count(1), count(4));
-            answer.moved = count(5);
-            answer.seen = [time(2), time(3)];
-            Ok(())
-        })
-        .await?;
+        let events = asked.span.of(session.table("events").await?)?;
+        let names_it = asked.names_it();
+        let statements = events.clone().filter(col("executions").is_not_null())?;
+        let statements = statements.with_column("names_it", names_it)?;
+        session.register_table("statements", statements.into_view())?;
+        session.register_table("told", asked.told(&session).await?.into_view())?;
+        let not_excluded = session.sql(&not_excluded()).await?;
+        answer.not_excluded = self.collect(not_excluded, MAX_ROWS).await?;
+        session.register_table("seen", events.into_view())?;
+        let seen = self.collect(session.sql(SEEN).await?, 1).await?;
+        let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
+        let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let time = |n: usize| row.get(n).and_then(|time| time.as_str()).map(str::to_owned);
+        (answer.gaps, answer.opaque_sessions, answer.left_out) = (count(0), count(1), count(4));
+        (answer.moved, answer.removals) = (count(5), count(6));
+        answer.seen = [time(2), time(3)];
         Ok(answer)
     }
 }
@@ -437,7 +432,8 @@ const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
     count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
     min(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
     max(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
-    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change') FROM seen";
+    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change'), \
+    (SELECT count(*) FROM events WHERE kind IN ('erasure', 'retention')) FROM seen";
 
 /// Keys and rules at once; more keys than anybody keeps.
 const MAX_TOKENS: usize = 256;

@@ -57,6 +57,7 @@ fn in_json(asking: &Asking, answer: &Answer) -> Value {
         "opaque_sessions": answer.opaque_sessions,
         "left_out": answer.left_out,
         "moved": answer.moved,
+        "removals": answer.removals,
         "first_event": answer.seen[0],
         "last_event": answer.seen[1],
         "complete": is_complete(asking, answer),
@@ -72,6 +73,7 @@ fn is_complete(asking: &Asking, answer: &Answer) -> bool {
         && answer.opaque_sessions == 0
         && answer.left_out == 0
         && answer.moved == 0
+        && answer.removals == 0
         && !answer.more
         && !answer.touched.truncated
 }
@@ -163,6 +165,13 @@ pub(crate) fn limits(asking: &Asking, answer: &Answer, elsewhere: &[Map<String, 
     if answer.moved > 0 {
         lines.push(
             "Agents have delivered to other collectors, too: what they told there is not in this answer. Ask there as well."
+                .to_owned(),
+        );
+    }
+    if answer.removals > 0 {
+        lines.push(
+            "Events were erased, or removed for their age: whose records they touched is not known any more (query \"SELECT event FROM events WHERE \
+             kind IN ('erasure', 'retention')\")."
                 .to_owned(),
         );
     }
@@ -377,6 +386,10 @@ mod tests {
         open(&printed(&asking(), &answer));
         assert_eq!(in_json(&asking(), &answer)["complete"], false);
         answer.moved = 0;
+        answer.removals = 1;
+        open(&printed(&asking(), &answer));
+        assert_eq!(in_json(&asking(), &answer)["complete"], false);
+        answer.removals = 0;
         let mut without = asking();
         without.missing_keys.push("old".to_owned());
         open(&printed(&without, &answer));

@@ -30,7 +30,11 @@ impl Evidence {
             if entry > last {
                 break;
             }
-            for (seq, encoded) in (batch.header.first_event_seq..).zip(&batch.events) {
+            let numbered = (batch.header.first_event_seq..).zip(&batch.events);
+            for (place, (seq, encoded)) in numbered.enumerate() {
+                if batch.is_event_erased(place) {
+                    continue;
+                }
                 let event = whole::event(seq, encoded, &batch.definitions).unwrap();
                 events.push(Seen {
                     agent: batch.header.agent_id.clone(),
@@ -52,6 +56,13 @@ impl Evidence {
             seen.amend(&said);
         }
         Self { events }
+    }
+
+    /// Agent and number of each.
+    pub(super) fn ids(&self) -> impl Iterator<Item = (String, u64)> {
+        self.events
+            .iter()
+            .map(|seen| (seen.agent.clone(), seen.event.seq))
     }
 
     fn within(&self, span: Span) -> impl Iterator<Item = &Seen> {
@@ -261,6 +272,7 @@ impl Evidence {
                         | Body::AgentStop(_)
                         | Body::AgentPause(_)
                         | Body::AgentResume(_)
+                        | Body::CollectorChange(_)
                 )
             );
             let (began, ended) = seen.times();

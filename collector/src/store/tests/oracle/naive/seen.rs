@@ -233,6 +233,7 @@ impl Seen {
             Body::Gap(gap) => Some(format!("not seen: {}", gap.reason)),
             Body::OpaqueSession(opaque) => Some(format!("not readable: {}", opaque.reason)),
             Body::AgentPause(_) => Some("agent pause".to_owned()),
+            Body::CollectorChange(_) => Some("collector change".to_owned()),
             Body::AuthFailure(_) => Some("refused".to_owned()),
             Body::SessionError(_) => Some("error".to_owned()),
             _ => self

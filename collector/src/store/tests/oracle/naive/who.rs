@@ -6,14 +6,22 @@ use super::*;
 pub(in super::super) struct Who {
     pub(in super::super) touched: Vec<Row>,
     pub(in super::super) not_excluded: Vec<Row>,
-    pub(in super::super) missing: [u64; 3],
+    /// Gaps, opaque sessions, statements left out, moves of agents, removals.
+    pub(in super::super) missing: [u64; 5],
 }
 
 impl Evidence {
     pub(in super::super) fn who(&self, asked: &Asked) -> Who {
         let mut touched: BTreeMap<Vec<String>, (Row, Vec<&Seen>)> = BTreeMap::new();
         let mut open: BTreeMap<Vec<String>, (Row, Vec<&Seen>)> = BTreeMap::new();
-        let mut missing = [0; 3];
+        let mut missing = [0; 5];
+        for seen in &self.events {
+            match &seen.event.body {
+                Some(Body::CollectorChange(_)) => missing[3] += 1,
+                Some(Body::Erasure(_) | Body::Retention(_)) => missing[4] += 1,
+                _ => {}
+            }
+        }
         for seen in self.within(asked.span) {
             match &seen.event.body {
                 Some(Body::Gap(_)) => missing[0] += 1,
