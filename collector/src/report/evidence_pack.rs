@@ -193,9 +193,9 @@ fn pci_dss(figures: &Figures<'_>) -> Vec<Control> {
         control(
             "10.2.1.3",
             "All access to audit logs.",
-            format!("{} accesses to the record, as far as the collector records them", figures.of("accesses")),
+            format!("{} events that say who asked the collector what, and why by their own word", figures.of("accesses")),
             "query over events of kind access",
-            "reading the files past the collector",
+            "persons, as long as there is no authentication; reading the files past the collector",
         ),
         control(
             "10.2.1.4",
@@ -258,8 +258,12 @@ fn pci_dss(figures: &Figures<'_>) -> Vec<Control> {
         control(
             "10.5.1",
             "Audit history is kept for twelve months, three of them at hand.",
-            format!("the period's oldest event is of {}", text(figures.0, "first")),
-            "report coverage",
+            format!(
+                "the period's oldest event is of {}; {} acts took events out of the record, each with its reason",
+                text(figures.0, "first"),
+                figures.of("removals")
+            ),
+            "report coverage; hold list",
             "what will be kept in future",
         ),
         control(
@@ -357,6 +361,7 @@ const COUNTS: &str = "SELECT count(*) AS events, CAST(min(ts_start) AS VARCHAR) 
     count(*) FILTER (WHERE kind = 'agent_start') AS starts, count(*) FILTER (WHERE kind = 'agent_stop') AS stops, \
     count(*) FILTER (WHERE kind = 'agent_pause') AS pauses, count(*) FILTER (WHERE kind = 'gap') AS gaps, \
     count(*) FILTER (WHERE kind = 'opaque_session') AS opaque, \
+    count(*) FILTER (WHERE kind IN ('erasure', 'retention')) AS removals, \
     (SELECT count(DISTINCT concat(agent, '-', CAST(seq AS VARCHAR))) FROM chosen_subjects) AS with_subjects \
     FROM chosen";
 
