@@ -634,7 +634,7 @@ fn explain(from: &[&str]) -> String {
         "web saw the client's end (event web-1): 192.168.1.7:40000 connected to 10.96.0.1:5432",
         "web: process 1 called connect()",
         "the client's address was translated on the way",
-        "amended    by collector-test-1",
+        "amended    by collector-test-",
         "recorded   spiffe://td/addr/10.0.0.1, inferred by address",
     ] {
         assert!(told.contains(expected), "{expected:?} is not in\n{told}");

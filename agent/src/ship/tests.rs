@@ -270,9 +270,13 @@ fn a_collector_that_forgot_is_objected_to_once_and_gets_what_is_there() {
     // And from nothing: it gets what is still there, under the numbers that it had.
     drop(sealer);
     let mut sealer = agent.run("boot", false);
-    assert_eq!(sealer.align(HERE, &resume(Tip::default())).expect("aligned"), 3);
+    assert_eq!(
+        sealer.align(HERE, &resume(Tip::default())).expect("aligned"),
+        9,
+        "the file before was acknowledged, and is gone"
+    );
     assert_eq!(agent.told(), ["record_rolled_back"]);
-    deliver_to(HERE, &mut sealer, Tip::default(), 3, u64::MAX);
+    deliver_to(HERE, &mut sealer, Tip::default(), 9, u64::MAX);
 }
 
 #[test]

@@ -582,8 +582,10 @@ async fn a_hold_is_stronger_until_it_is_released() {
     let mut scene = Scene::new();
     let running = scene.start().await.unwrap();
     scene.deliver(&running, &["value-one", "value-two"]).await;
+    // By time: a principal that a hold names stands in the record for good.
     let hold = v1::Hold {
-        principal: "spiffe://td/value-two".to_owned(),
+        since_ns: 2 * SECOND,
+        until_ns: 3 * SECOND,
         reason: "case 17".to_owned(),
         ..v1::Hold::default()
     };

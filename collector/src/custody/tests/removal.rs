@@ -2,11 +2,15 @@
 
 use super::*;
 
-/// A log in several segments, and a running collector.
+/// A log of twenty batches in several segments, and a running collector.
 async fn long() -> (Scene, Running) {
+    of_batches(20).await
+}
+
+async fn of_batches(count: u64) -> (Scene, Running) {
     let mut scene = Scene::new();
     let running = scene.start().await.unwrap();
-    for n in 0..20 {
+    for n in 0..count {
         scene
             .deliver(&running, &[&format!("value-{n}-a"), &format!("value-{n}-b")])
             .await;
@@ -16,7 +20,7 @@ async fn long() -> (Scene, Running) {
 
 #[tokio::test]
 async fn old_payloads_go_and_the_log_verifies_from_its_first_entry_on() {
-    let (scene, running) = long().await;
+    let (scene, running) = of_batches(30).await;
     running.store.seal().await.unwrap();
     let would = running
         .custodian
@@ -35,11 +39,11 @@ async fn old_payloads_go_and_the_log_verifies_from_its_first_entry_on() {
         ("value-0-a", true),
         ("value-1-b", true),
         ("value-15-a", false),
-        ("value-19-b", false),
+        ("value-29-b", false),
     ] {
         assert_eq!(scene.holding(value).is_empty(), is_gone, "{value}");
     }
-    let left = 40 - removed.events;
+    let left = 60 - removed.events;
     let count = "SELECT count(*) FROM events WHERE agent = 'db1'";
     assert_eq!(running.count(count).await, left);
     let copy = tempfile::tempdir().unwrap();
@@ -57,13 +61,13 @@ async fn old_payloads_go_and_the_log_verifies_from_its_first_entry_on() {
     assert_eq!((nothing.segments, nothing.said), (0, None));
     running.stop().await;
     let report = scene.verify();
-    assert_eq!((report.wrong.clone(), report.batches), (None, 21));
+    assert_eq!((report.wrong.clone(), report.batches), (None, 31));
     assert_eq!(
         report.removed.map(|removed| removed.entries),
         Some(removed.entries)
     );
     assert!(crate::prove::prove(&evidence, "db1-1").is_err());
-    crate::prove::prove(&evidence, "db1-40").unwrap();
+    crate::prove::prove(&evidence, "db1-60").unwrap();
     // A store made anew, and a copy.
     std::fs::remove_dir_all(scene.data.path().join("store")).unwrap();
     let running = scene.start().await.unwrap();
@@ -78,11 +82,11 @@ async fn old_payloads_go_and_the_log_verifies_from_its_first_entry_on() {
     let running = scene.start().await.unwrap();
     let more = running
         .custodian
-        .retain(40 * SECOND, &asker(), false)
+        .retain(50 * SECOND, &asker(), false)
         .await
         .unwrap();
     assert!(more.segments > 0);
-    assert_eq!(running.erase(ids(&[40])).await.unwrap().events, 1);
+    assert_eq!(running.erase(ids(&[60])).await.unwrap().events, 1);
     running.stop().await;
     let report = scene.verify();
     assert_eq!((report.wrong, report.erased_events), (None, 1));
