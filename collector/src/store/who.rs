@@ -432,8 +432,8 @@ const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
     count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
     min(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
     max(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
-    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change'), \
-    (SELECT count(*) FROM events WHERE kind IN ('erasure', 'retention')) FROM seen";
+    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change') AS moved, \
+    (SELECT count(*) FROM events WHERE kind IN ('erasure', 'retention')) AS removals FROM seen";
 
 /// Keys and rules at once; more keys than anybody keeps.
 const MAX_TOKENS: usize = 256;
