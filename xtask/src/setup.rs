@@ -37,6 +37,7 @@ const PACKAGES: [&str; 21] = [
     "socat",
     "strace",
     "util-linux",
+    "valgrind",
 ];
 
 /// What `bpf-linker` needs to be linked with Debian's LLVM.

@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use pgwitness_tests::screen::progress;
 use serde_json::json;
 
-use self::agents::{Agent, deliver};
-use self::collector::Collector;
+pub(crate) use self::agents::{Agent, deliver, tape};
+pub(crate) use self::collector::Collector;
 use crate::figures::{machine, median, rounded};
 
 #[derive(clap::Args)]
