@@ -60,7 +60,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         (args.rounds.unwrap_or(ROUNDS).max(1), EVENTS)
     };
     progress(&machine());
-    let tape = agents::tape(&args.recordings)?;
+    let tape = tape(&args.recordings)?;
     let mut highest = Vec::new();
     let (mut fsyncs, mut verified, mut bytes, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
