@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// The collector built for release, too: the first time that takes a quarter of an hour and more
     #[arg(long)]
     release_collector: bool,
+    /// `counts`: what is counted now is what is expected from here on
+    #[arg(long)]
+    bless: bool,
     /// `soak`: how long
     #[arg(long, value_name = "N")]
     minutes: Option<u32>,
@@ -57,6 +60,8 @@ enum Bench {
     Pooler,
     /// An hour's worth of events while the collector is away: spooled, and then drained
     Spool,
+    /// Instructions a statement, by part, beside those of the last time: what no machine's noise hides
+    Counts,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -99,6 +104,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .arg("--recordings")
                 .arg(step::root().join("tests/recordings"))
         }
+        Bench::Counts => command
+            .arg("counts")
+            .arg("--collector")
+            .arg(collector(args)?)
+            .arg("--recordings")
+            .arg(step::root().join("tests/recordings"))
+            .arg("--expected")
+            .arg(step::root().join("tests/bench/counts.json"))
+            .args(args.bless.then_some("--bless")),
         Bench::Soak => {
             command.arg("soak");
             programs(args, &mut command)?.args(flag("--minutes", args.minutes))

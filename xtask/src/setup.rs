@@ -15,7 +15,7 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 22] = [
     "gcc",
     "haproxy",
     "iproute2",
@@ -37,6 +37,7 @@ const PACKAGES: [&str; 21] = [
     "socat",
     "strace",
     "util-linux",
+    "valgrind",
 ];
 
 /// What `bpf-linker` needs to be linked with Debian's LLVM.

@@ -208,14 +208,27 @@ async fn answer(custodian: &Arc<Custodian>, peer: &UCred, line: &[u8]) -> anyhow
     }
 }
 
+/// Connects. Where a socket is refused, its collector was killed: the next one may be about to start, and is awaited for a while.
+async fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let deadline = tokio::time::Instant::now() + START;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(refused)
+                if refused.kind() == std::io::ErrorKind::ConnectionRefused
+                    && tokio::time::Instant::now() < deadline => {}
+            connected => return connected,
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 /// Asks the collector that runs over a data folder.
 ///
 /// # Errors
 ///
 /// When none does, or with what it refuses.
 pub(super) async fn ask<T: DeserializeOwned>(data: &Path, request: &Request) -> anyhow::Result<T> {
-    let path = path(data);
-    let stream = UnixStream::connect(&path).await.with_context(|| {
+    let stream = connect(&path(data)).await.with_context(|| {
         format!(
             "no collector that can be asked runs over {}: start it, or name its data folder with --data",
             data.display()
@@ -309,6 +322,10 @@ impl From<v1::Hold> for HoldShown {
 
 /// How long a question may be in coming.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a collector may take to start, and between two attempts to reach it.
+const START: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// After an accept that failed.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@
 //! Owns the command line, Ctrl-C and the form of the figures. Separate from the truth suites, which are built with
 //! everything and check, not measure.
 
+mod counts;
 mod decode;
 mod figures;
 mod identity;
@@ -35,6 +36,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Instructions a statement, by part, beside those of the last time
+    Counts(counts::Args),
+    /// One part of `counts`, which runs it under valgrind
+    #[command(hide = true)]
+    Part(counts::PartArgs),
     /// Recorded conversations through streams, protocol and sessions
     Decode(decode::Args),
     /// What the tap costs a database, beside no audit, pgAudit and the server's own log
@@ -55,6 +61,8 @@ enum Bench {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().bench {
+        Bench::Counts(args) => to_the_end(counts::run(&args)),
+        Bench::Part(args) => counts::part(&args),
         Bench::Decode(args) => decode::run(&args),
         Bench::Overhead(args) => to_the_end(overhead::run(&args)),
         Bench::Soak(args) => to_the_end(soak::run(&args)),

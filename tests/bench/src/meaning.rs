@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for round in 0..rounds {
         // In turns, so that whatever else the machine does hits all.
         repeated.push(rate(&known(), true));
-        values.push(rate(&other_values(round), false));
+        values.push(rate(&other_values(round, COUNT), false));
         unseen.push(rate(&other_names(round), false));
         parsed.push(rate(&structures(round, COUNT), false));
     }
@@ -120,8 +120,9 @@ fn known() -> Vec<String> {
         .collect()
 }
 
-fn other_values(round: usize) -> Vec<String> {
-    (0..COUNT)
+/// Never seen texts that differ from each other in a string; `round` chooses which.
+pub(crate) fn other_values(round: usize, count: usize) -> Vec<String> {
+    (0..count)
         .flat_map(|number| {
             STATEMENTS.map(|text| {
                 text.replace('@', "")

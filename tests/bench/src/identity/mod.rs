@@ -127,6 +127,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Has a thousand clients connect, so many times; how many connections that were.
+pub(crate) fn look_up(times: u32) -> anyhow::Result<u64> {
+    let mut known = Known::new()?;
+    let clients = known.fill(1000, 100);
+    let host = Host {
+        trust_domain: "pgwitness.local".to_owned(),
+        name: "node1".to_owned(),
+    };
+    let mut connections = Connections::new(known.broker());
+    let mut numbers = 1..;
+    for _ in 0..times {
+        round(&mut connections, &mut known, &host, &clients, &mut numbers)?;
+    }
+    Ok(clients.len() as u64 * u64::from(times))
+}
+
 /// Looks every client up once, as for its first connection, and counts names that are not what they have to be.
 fn check(
     connections: &mut Connections,

@@ -29,7 +29,7 @@ const SMALL_BATCH: usize = 300;
 const WINDOW: usize = 32;
 
 /// What was recorded, as contents of batches.
-pub(super) struct Tape {
+pub(crate) struct Tape {
     full: Vec<Part>,
     small: Vec<Part>,
 }
@@ -44,7 +44,7 @@ struct Part {
 }
 
 /// Reads and encodes the conversations that are most like what a busy server gets.
-pub(super) fn tape(folder: &Path) -> Result<Tape> {
+pub(crate) fn tape(folder: &Path) -> Result<Tape> {
     Ok(Tape {
         full: parts(folder, BATCH)?,
         small: parts(folder, SMALL_BATCH)?,
@@ -88,22 +88,22 @@ fn part(gathered: Gathered) -> Part {
 }
 
 /// One agent with everything that it will send.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     id: String,
     public_key: Vec<u8>,
     batches: Vec<SignedBatch>,
     /// Events in them.
-    pub(super) events: u64,
+    pub(crate) events: u64,
 }
 
 impl Agent {
     /// At least so many events in batches of full size.
-    pub(super) fn new(id: &str, tape: &Tape, events: u64) -> Result<Self> {
+    pub(crate) fn new(id: &str, tape: &Tape, events: u64) -> Result<Self> {
         Self::of(id, &tape.full, events)
     }
 
     /// The same in small batches.
-    pub(super) fn of_small(id: &str, tape: &Tape, events: u64) -> Result<Self> {
+    pub(crate) fn of_small(id: &str, tape: &Tape, events: u64) -> Result<Self> {
         Self::of(id, &tape.small, events)
     }
 
@@ -144,16 +144,16 @@ impl Agent {
 
 /// What came of it.
 #[derive(Default)]
-pub(super) struct Taken {
-    pub(super) seconds: f64,
-    pub(super) batches: u64,
-    pub(super) acknowledged: u64,
+pub(crate) struct Taken {
+    pub(crate) seconds: f64,
+    pub(crate) batches: u64,
+    pub(crate) acknowledged: u64,
     /// From sending to acknowledgement, of each batch, in milliseconds.
-    pub(super) late_ms: Vec<f64>,
+    pub(crate) late_ms: Vec<f64>,
 }
 
 /// Sends everything; spread evenly over `over`, or as fast as it is taken.
-pub(super) async fn deliver(socket: &Path, agents: &mut [Agent], over: Option<Duration>) -> Result<Taken> {
+pub(crate) async fn deliver(socket: &Path, agents: &mut [Agent], over: Option<Duration>) -> Result<Taken> {
     let began = Instant::now();
     let talks = agents
         .iter_mut()

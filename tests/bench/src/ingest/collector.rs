@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running or stopped collector, with a folder of its own.
-pub(super) struct Collector {
+pub(crate) struct Collector {
     program: PathBuf,
     folder: TempDir,
     port: u16,
@@ -24,21 +24,25 @@ pub(super) struct Collector {
 }
 
 /// What it counted up to now.
-pub(super) struct Counts {
-    pub(super) fsyncs: u64,
-    pub(super) cpu_seconds: f64,
+pub(crate) struct Counts {
+    pub(crate) fsyncs: u64,
+    pub(crate) cpu_seconds: f64,
 }
 
 impl Collector {
     /// Starts one with settings as they come.
-    pub(super) async fn start(program: &Path) -> Result<Self> {
+    pub(crate) async fn start(program: &Path) -> Result<Self> {
+        Self::start_as(Command::new(program), program).await
+    }
+
+    /// The same by a command that has the program run.
+    pub(crate) async fn start_as(mut command: Command, program: &Path) -> Result<Self> {
         // On a disk: an fsync costs something there.
         let folder = TempDir::with_prefix_in("pgwitness-ingest-", "/var/tmp")?;
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
             .local_addr()?
             .port();
         let log = File::create(folder.path().join("log"))?;
-        let mut command = Command::new(program);
         command.arg("serve").arg("--data").arg(folder.path().join("data"));
         command
             .arg("--grpc")
@@ -65,12 +69,12 @@ impl Collector {
         })
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("grpc")
     }
 
     /// Its counters, and the processor time of all its threads.
-    pub(super) fn figures(&self) -> Result<Counts> {
+    pub(crate) fn figures(&self) -> Result<Counts> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
@@ -99,7 +103,7 @@ impl Collector {
     }
 
     /// The most memory that it ever had, in MiB.
-    pub(super) fn peak_mib(&self) -> Option<u64> {
+    pub(crate) fn peak_mib(&self) -> Option<u64> {
         let pid = self.process.as_ref()?.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -107,7 +111,7 @@ impl Collector {
     }
 
     /// What it said last, for an error.
-    pub(super) fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let text = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines
@@ -116,17 +120,22 @@ impl Collector {
             .join("\n")
     }
 
-    pub(super) async fn stop(&mut self) -> Result<()> {
+    pub(crate) async fn stop(&mut self) -> Result<()> {
         let mut process = self.process.take().context("not running")?;
         let status = process.stop(Signal::SIGTERM, PATIENCE).await?;
         ensure!(status.success(), "the collector ended with {status}");
         Ok(())
     }
 
+    /// Where its log and store are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// Bytes of log and store.
-    pub(super) fn bytes(&self) -> Result<u64> {
+    pub(crate) fn bytes(&self) -> Result<u64> {
         let mut bytes = 0;
-        let mut folders = vec![self.folder.path().join("data")];
+        let mut folders = vec![self.data()];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
@@ -141,11 +150,11 @@ impl Collector {
     }
 
     /// Seconds of processor time that `verify` takes over the stopped collector's folder, which holds so many events.
-    pub(super) fn verify(&self, events: u64) -> Result<f64> {
+    pub(crate) fn verify(&self, events: u64) -> Result<f64> {
         let before = children()?;
         let output = Command::new(&self.program)
             .args(["verify", "--json", "--data"])
-            .arg(self.folder.path().join("data"))
+            .arg(self.data())
             .output()?;
         let after = children()?;
         let report: serde_json::Value =

@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use pgwitness_tests::screen::progress;
 use serde_json::json;
 
-use self::agents::{Agent, deliver};
-use self::collector::Collector;
+pub(crate) use self::agents::{Agent, deliver, tape};
+pub(crate) use self::collector::Collector;
 use crate::figures::{machine, median, rounded};
 
 #[derive(clap::Args)]
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         (args.rounds.unwrap_or(ROUNDS).max(1), EVENTS)
     };
     progress(&machine());
-    let tape = agents::tape(&args.recordings)?;
+    let tape = tape(&args.recordings)?;
     let mut highest = Vec::new();
     let (mut fsyncs, mut verified, mut bytes, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
