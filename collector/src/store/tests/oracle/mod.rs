@@ -197,7 +197,7 @@ async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
         principal: whose.1,
         span,
         after: None,
-        limit: random.gen_range(1..40),
+        limit: random.gen_range(20..60),
     };
     let expected = scanned.timeline(&question);
     assert_eq!(
