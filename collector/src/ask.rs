@@ -18,6 +18,7 @@ use crate::{
 
 /// Asks by name: who shares a role, who is new, who came back, what nobody expected.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The question.
     #[arg(value_enum)]
@@ -225,7 +226,7 @@ async fn ensure_inventory(source: &Source) -> anyhow::Result<()> {
     let page = source.ask("SELECT id FROM inventory LIMIT 1").await?;
     if page.rows.is_empty() {
         match source {
-            Source::Folder(_) => {
+            Source::Folder { .. } => {
                 bail!("there is no inventory, or it lists nobody: name one with --inventory")
             }
             Source::Collector(_) => bail!(
@@ -238,7 +239,7 @@ async fn ensure_inventory(source: &Source) -> anyhow::Result<()> {
 }
 
 /// Everybody is new to a record that has just begun.
-async fn tell_beginning(source: &Source, since_ns: i64) -> anyhow::Result<()> {
+pub(crate) async fn tell_beginning(source: &Source, since_ns: i64) -> anyhow::Result<()> {
     let page = source
         .ask(&format!(
             "SELECT min(ts_start), min(ts_start) < {} FROM events WHERE ts_start IS NOT NULL",
@@ -261,3 +262,10 @@ const USED: &str = "kind IN ('session_open', 'query', 'rollup')";
 
 /// Seconds.
 const HOUR: i64 = 3600;
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  ask shared-roles
+  ask new-principals --since 7d
+  ask shared-roles --sql      prints the question in SQL";

@@ -8,10 +8,11 @@ use std::{fmt::Write as _, process::ExitCode};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::{query, source::MarkedPlace};
+use crate::{query, source::MarkedPlace, store::timeline};
 
 /// Tells who is behind an event, how sure that is, and on what evidence.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The event's id, as in `SELECT event_id FROM events`: the agent's id, a dash, and a number.
     pub event_id: String,
@@ -35,20 +36,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// The two parts of an id are columns of the table, so that files without the event are passed over.
 fn question(event_id: &str) -> anyhow::Result<String> {
-    let parts = event_id
-        .rsplit_once('-')
-        .and_then(|(agent, seq)| Some((agent, seq.parse::<u64>().ok()?)));
-    let allowed = |agent: &str| {
-        agent
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-    };
-    match parts {
-        Some((agent, seq)) if allowed(agent) => Ok(format!(
-            "SELECT event FROM events WHERE agent = '{agent}' AND seq = {seq} LIMIT 1"
-        )),
-        _ => bail!("{event_id:?} is no event's id: it is an agent's id, a dash, and a number, as in db1-17"),
-    }
+    let (agent, seq) = timeline::parts(event_id)?;
+    Ok(format!(
+        "SELECT event FROM events WHERE agent = '{agent}' AND seq = {seq} LIMIT 1"
+    ))
 }
 
 /// The chain of an event in its JSON form.
@@ -268,6 +259,11 @@ fn text(value: &Value) -> String {
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  explain db1-4711";
 
 #[cfg(test)]
 mod tests {

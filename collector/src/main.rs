@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pgwitness_collector::{
-    ask, backup, custody, explain, inventory, prove, query, rebuild, serve, tail, trust, verify, who,
+    ask, backup, custody, explain, export, inventory, new_edges, prove, query, rebuild, report, serve, tail,
+    timeline, trust, unattributed, verify, what, who,
 };
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
@@ -34,6 +35,12 @@ enum Command {
     Restore(backup::RestoreArgs),
     Rebuild(rebuild::Args),
     Who(who::Args),
+    What(what::Args),
+    Timeline(timeline::Args),
+    NewEdges(new_edges::Args),
+    Unattributed(unattributed::Args),
+    Export(export::Args),
+    Report(report::Args),
 }
 
 #[tokio::main]
@@ -65,6 +72,12 @@ async fn main() -> ExitCode {
         Command::Restore(args) => backup::run_restore(args).await,
         Command::Rebuild(args) => rebuild::run(args).await,
         Command::Who(args) => who::run(args).await,
+        Command::What(args) => what::run(args).await,
+        Command::Timeline(args) => timeline::run(args).await,
+        Command::NewEdges(args) => new_edges::run(args).await,
+        Command::Unattributed(args) => unattributed::run(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Report(args) => report::run(args).await,
     };
     done.unwrap_or_else(|error| {
         eprintln!("pgwitness-collector: {error:#}");

@@ -11,6 +11,7 @@ use crate::{source::MarkedPlace, store::page::Page};
 
 /// Asks with SQL; the tables are events, queries, sessions, principals, gaps and inventory (SHOW COLUMNS FROM events).
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// One SELECT, WITH, EXPLAIN, SHOW or DESCRIBE.
     pub sql: String,
@@ -41,12 +42,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Prints an answer to standard output, and says on the other if it was cut off.
 pub(crate) fn show(page: &Page, format: Format) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
-    match print(&mut out, page, format) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        done => done.context("cannot print the answer")?,
-    }
+    print_page(page, format)?;
     if page.truncated {
         eprintln!(
             "only the first {} rows are shown: add a LIMIT, or narrow the question",
@@ -54,6 +50,16 @@ pub(crate) fn show(page: &Page, format: Format) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints an answer to standard output.
+pub(crate) fn print_page(page: &Page, format: Format) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match print(&mut out, page, format) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("cannot print the answer"),
+    }
 }
 
 fn print(out: &mut impl Write, page: &Page, format: Format) -> std::io::Result<()> {
@@ -121,7 +127,7 @@ pub(crate) fn print_table(out: &mut impl Write, page: &Page) -> std::io::Result<
 }
 
 /// The value as text; NULL is empty.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -154,7 +160,7 @@ fn shorten(text: &str) -> String {
     }
 }
 
-fn write_csv(out: &mut impl Write, cells: impl Iterator<Item = String>) -> std::io::Result<()> {
+pub(crate) fn write_csv(out: &mut impl Write, cells: impl Iterator<Item = String>) -> std::io::Result<()> {
     let quoted = cells.map(|cell| {
         if cell.contains([',', '"', '\n', '\r']) {
             format!("\"{}\"", cell.replace('"', "\"\""))
@@ -167,6 +173,13 @@ fn write_csv(out: &mut impl Write, cells: impl Iterator<Item = String>) -> std::
 
 /// Widest cell of a table: longer values are for the other formats.
 const MAX_CELL_CHARS: usize = 120;
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  query \"SELECT principal, statements, roles FROM principals\"
+  query \"SELECT event_id, statement FROM queries WHERE outcome = 'error' ORDER BY ts_start DESC LIMIT 20\"
+  query \"SHOW COLUMNS FROM events\"";
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,6 @@ use std::{
     fs::{File, OpenOptions},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     log,
+    progress::Progress,
     record::Decoder,
     store::{Store, StoreOptions},
 };
@@ -40,12 +40,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let store = Store::open(&root, StoreOptions::default()).await?;
-    let mut said = Instant::now();
+    let mut progress = Progress::default();
     let filled = refill(&evidence, &store, |so_far| {
-        if said.elapsed() >= PROGRESS {
-            said = Instant::now();
-            eprintln!("{} batches, {} events", so_far.batches, so_far.events);
-        }
+        progress.tell(|| format!("{} batches, {} events", so_far.batches, so_far.events));
     })
     .await?;
     store.seal().await?;
@@ -134,11 +131,9 @@ fn lock(data: &Path) -> anyhow::Result<Flock<File>> {
 /// Batches read ahead of the store.
 const READ_AHEAD: usize = 4;
 
-const PROGRESS: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use bytes::Bytes;
     use prost::Message;

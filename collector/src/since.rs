@@ -1,15 +1,44 @@
 //! Times and spans as people write them: `2026-11-21T00:00:00Z`, or `90s`, `15m`, `24h`, `7d`.
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+
+use crate::store::question::Span;
+
+/// The flags of a question about some time.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct When {
+    /// From then on: RFC 3339, or a span before now like 24h or 30d.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Up to then.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+impl When {
+    /// As they are meant at this moment.
+    ///
+    /// # Errors
+    ///
+    /// If one is no time.
+    pub(crate) fn span(&self, now: Timestamp) -> anyhow::Result<Span> {
+        let time = |text: &Option<String>| text.as_deref().map(|text| since(text, now)).transpose();
+        Ok(Span {
+            since_ns: time(&self.since)?,
+            until_ns: time(&self.until)?,
+        })
+    }
+}
 
 /// A time in Unix nanoseconds: RFC 3339, or a span before `now`.
 ///
 /// # Errors
 ///
 /// If it is neither.
-pub fn since(text: &str, now: jiff::Timestamp) -> anyhow::Result<i64> {
+pub fn since(text: &str, now: Timestamp) -> anyhow::Result<i64> {
     let wrong = "since must be RFC 3339 or like 90s, 15m, 24h, 7d";
-    let at = match text.parse::<jiff::Timestamp>() {
+    let at = match text.parse::<Timestamp>() {
         Ok(at) => at.as_nanosecond(),
         Err(_) => now.as_nanosecond() - i128::from(span(text).ok().context(wrong)?) * 1_000_000_000,
     };
@@ -44,7 +73,7 @@ mod tests {
 
     #[test]
     fn since_is_a_time_or_a_span() {
-        let now = jiff::Timestamp::from_second(1_000_000).unwrap();
+        let now = Timestamp::from_second(1_000_000).unwrap();
         let ns = |text| since(text, now).ok();
         assert_eq!(ns("15m"), Some((1_000_000 - 900) * 1_000_000_000));
         assert_eq!(ns("1970-01-01T00:00:01Z"), Some(1_000_000_000));

@@ -8,17 +8,21 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, bail};
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use anyhow::{Context as _, anyhow};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hyper::StatusCode;
+use serde_json::Value;
 
 use crate::{
     expectations::Expectations,
     http::client::{self, Collector, DEFAULT_URL},
-    log, rebuild,
+    log,
+    progress::{self, Progress},
+    rebuild,
     store::{
         Store,
-        page::{MAX_ROWS, Page},
+        page::{Page, Sql},
+        question::Question,
     },
 };
 
@@ -57,8 +61,16 @@ pub struct MarkedPlace {
 
 /// What can be asked.
 pub(crate) enum Source {
-    Folder(Arc<Store>),
+    Folder { store: Arc<Store>, evidence: PathBuf },
     Collector(Collector),
+}
+
+/// The newest checkpoint of a record.
+pub(crate) struct Checkpoint {
+    pub(crate) origin: String,
+    pub(crate) entries: u64,
+    /// Base64, as checkpoints write it.
+    pub(crate) root: String,
 }
 
 impl Place {
@@ -97,38 +109,86 @@ impl Source {
         if let Some(originator) = log::originator(&evidence)? {
             store.believe(&originator).await?;
         }
-        rebuild::refill(&evidence, &store, |_| {}).await?;
-        Ok(Self::Folder(store))
+        let mut progress = Progress::default();
+        rebuild::refill(&evidence, &store, |so_far| {
+            progress.tell(|| format!("reading the evidence log: {} events", so_far.events));
+        })
+        .await?;
+        Ok(Self::Folder { store, evidence })
+    }
+
+    /// A question's answer; says how long it takes, if it does.
+    pub(crate) async fn answer<Q: Question>(&self, question: &Q) -> anyhow::Result<Q::Answer> {
+        progress::told("waiting for the answer", async {
+            match self {
+                Self::Folder { store, .. } => question.answer(store).await,
+                Self::Collector(collector) => collector.post(question).await,
+            }
+        })
+        .await
+    }
+
+    /// Where its record stands; `None` where there is no checkpoint yet.
+    pub(crate) async fn checkpoint(&self) -> anyhow::Result<Option<Checkpoint>> {
+        match self {
+            Self::Folder { evidence, .. } if evidence.join("checkpoint").exists() => {
+                let known = log::folder_checkpoint(evidence)?;
+                let (_, newest) = known.newest();
+                Ok(Some(Checkpoint {
+                    origin: newest.origin.clone(),
+                    entries: newest.size,
+                    root: BASE64_STANDARD.encode(newest.root),
+                }))
+            }
+            Self::Folder { .. } => Ok(None),
+            Self::Collector(collector) => {
+                let answer = client::read(collector.ask("/api/v1/status", None).await?).await?;
+                let status: Value = serde_json::from_slice(&answer)
+                    .context("the collector's answer is not what this version expects")?;
+                let evidence = |name: &str| status.get("evidence")?.get(name);
+                let text = |name: &str| {
+                    evidence(name)
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                        .to_owned()
+                };
+                Ok(Some(Checkpoint {
+                    origin: text("origin"),
+                    entries: evidence("tree_size").and_then(Value::as_u64).unwrap_or_default(),
+                    root: text("root_hash"),
+                }))
+            }
+        }
     }
 
     /// One SQL statement's answer.
     pub(crate) async fn ask(&self, sql: &str) -> anyhow::Result<Page> {
-        match self {
-            Self::Folder(store) => store.query(sql, MAX_ROWS).await,
-            Self::Collector(collector) => collector.post("/api/query", &json!({ "sql": sql })).await,
-        }
+        self.answer(&Sql { sql: sql.to_owned() }).await
     }
 }
 
 impl Collector {
     /// One question of the API, and its answer.
-    pub(crate) async fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        question: &impl Serialize,
-    ) -> anyhow::Result<T> {
-        let question = serde_json::to_string(question)?;
-        let response = self.ask(path, Some(question)).await?;
+    async fn post<Q: Question>(&self, question: &Q) -> anyhow::Result<Q::Answer> {
+        // What the collector itself allows it, which may have to queue.
+        let longest = Q::LONGEST * 2;
+        let body = Some(serde_json::to_string(question)?);
+        let response = self.ask_for(Q::PATH, body, longest).await?;
         let status = response.status();
         let body = client::read(response).await?;
         if status.is_success() {
             return serde_json::from_slice(&body)
                 .context("the collector's answer is not what this version expects");
         }
-        let error = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-        match error.get("error").and_then(Value::as_str) {
-            Some(error) => bail!("{error}"),
-            None => bail!("the collector answered {status}"),
-        }
+        Err(refused(status, &body))
+    }
+}
+
+/// What a collector said in place of an answer.
+pub(crate) fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    let error = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    match error.get("error").and_then(Value::as_str) {
+        Some(error) => anyhow!("{error}"),
+        None => anyhow!("the collector answered {status}"),
     }
 }

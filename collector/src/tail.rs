@@ -17,6 +17,7 @@ use crate::{
 
 /// Shows events as they arrive.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The collector to watch.
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
@@ -51,7 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .collect();
     let response = Collector::at(&args.url)?
         .for_purpose(args.purpose.as_deref())
-        .ask(&format!("/api/live?{}", filters.join("&")), None)
+        .ask(&format!("/api/v1/live?{}", filters.join("&")), None)
         .await?;
     if !response.status().is_success() {
         bail!("the collector answered {}", response.status());
@@ -217,6 +218,12 @@ impl Messages {
 
 /// Longest event shown: above what a batch may hold.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024 * 1024;
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  tail --principal shop --class WRITE
+  tail --kind alarm --json";
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 //! Owns the way from a value to its tokens, which never leaves this process, and how the answer is told. The value goes to no
 //! log, and no collector: that is asked with tokens. Refuses to say "nobody else" where something is not known.
 
-mod told;
+pub(crate) mod told;
 
 use std::{
     fmt,
@@ -19,14 +19,53 @@ use jiff::Timestamp;
 use subjects::{Family, Keys, canonical_text};
 
 use crate::{
-    since::since,
+    query::{self, Format},
+    since::When,
     source::{Place, Source},
-    store::who::{Asked, Made, Sought, Span},
+    store::{
+        question::Span,
+        what::What,
+        who::{Asked, Made, OfObject, Sought},
+    },
 };
 
-/// Tells who touched a record: which programs read, wrote or named it, how sure that is, and what cannot be excluded.
+/// Tells who touched a record (--key): which programs read, wrote or named it, how sure that is, and what cannot be excluded. Without a
+/// key, who touched the object at all.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
+    /// The object; with a key, as the agents' classification names it.
+    #[arg(long, value_name = "SCHEMA.NAME")]
+    pub object: String,
+    /// The record's value in the identifying column; with -, it is read from standard input. A value that is given here stands in the
+    /// shell's history and in the list of processes.
+    #[arg(
+        long,
+        value_name = "VALUE",
+        allow_hyphen_values = true,
+        requires = "token_key"
+    )]
+    pub key: Option<Value>,
+    /// The identifying column, where the object has several.
+    #[arg(long, value_name = "NAME", requires = "key")]
+    pub column: Option<String>,
+    /// The agents' token keys. They are used here, and not sent to the collector.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub token_key: Option<PathBuf>,
+    /// When.
+    #[command(flatten)]
+    pub when: When,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub place: Place,
+    /// Prints JSON: one object, or without a key one for each row.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The record that a question is about.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Record {
     /// The object, as the agents' classification names it.
     #[arg(long, value_name = "SCHEMA.NAME")]
     pub object: String,
@@ -40,18 +79,20 @@ pub struct Args {
     /// The agents' token keys. They are used here, and not sent to the collector.
     #[arg(long, value_name = "FILE")]
     pub token_key: PathBuf,
-    /// From then on: RFC 3339, or a span before now like 24h or 30d.
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// Up to then.
-    #[arg(long, value_name = "TIME")]
-    pub until: Option<String>,
-    /// Whom to ask.
-    #[command(flatten)]
-    pub place: Place,
-    /// Prints one JSON object.
-    #[arg(long)]
-    pub json: bool,
+}
+
+impl Record {
+    /// The question in tokens; asks `source` how values became such.
+    pub(crate) async fn asking(&self, source: &Source, span: Span) -> anyhow::Result<Asking> {
+        let keys = read_keys(&self.token_key)?;
+        let value = self.key.read()?;
+        let of = OfObject {
+            object: self.object.clone(),
+            span,
+        };
+        let made = source.answer(&of).await?;
+        Asking::new(of.object, self.column.clone(), &made, &keys, &value, span)
+    }
 }
 
 /// A value that nobody is to see.
@@ -74,25 +115,32 @@ impl fmt::Debug for Value {
 
 /// Asks and prints.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let keys = read_keys(&args.token_key)?;
-    let value = args.key.read()?;
-    let now = Timestamp::now();
-    let time = |text: &Option<String>| text.as_deref().map(|text| since(text, now)).transpose();
-    let span = Span {
-        since_ns: time(&args.since)?,
-        until_ns: time(&args.until)?,
+    let span = args.when.span(Timestamp::now())?;
+    let (Some(key), Some(token_key)) = (args.key, args.token_key) else {
+        let question = What {
+            object: Some(args.object),
+            span,
+            ..What::default()
+        };
+        let page = args.place.open().await?.answer(&question).await?;
+        return query::show(&page, if args.json { Format::Json } else { Format::Table });
+    };
+    let record = Record {
+        object: args.object,
+        key,
+        column: args.column,
+        token_key,
     };
     let source = args.place.open().await?;
-    let made = source.made_of(&args.object, span).await?;
-    let asking = Asking::new(args.object, args.column, &made, &keys, &value, span)?;
-    let answer = source.who(&asking.asked).await?;
+    let asking = record.asking(&source, span).await?;
+    let answer = source.answer(&asking.asked).await?;
     told::show(&asking, &answer, args.json)
 }
 
 impl Value {
-    pub(crate) fn read(self) -> anyhow::Result<String> {
+    pub(crate) fn read(&self) -> anyhow::Result<String> {
         if self.0 != "-" {
-            return Ok(self.0);
+            return Ok(self.0.clone());
         }
         let mut text = String::new();
         let mut input = std::io::stdin().take(MAX_VALUE_BYTES);
@@ -120,13 +168,14 @@ pub(crate) fn read_keys(file: &Path) -> anyhow::Result<Keys> {
 }
 
 /// A question, and what it cannot reach.
-#[derive(Debug)]
-pub(crate) struct Asking {
-    pub(crate) asked: Asked,
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub struct Asking {
+    /// In tokens.
+    pub asked: Asked,
     /// Ids of keys that made tokens of the column and are not at hand.
-    pub(crate) missing_keys: Vec<String>,
+    pub missing_keys: Vec<String>,
     /// Rules by which the column's values became tokens, and by which this one cannot surely be read.
-    pub(crate) unread: Vec<String>,
+    pub unread: Vec<String>,
 }
 
 impl Asking {
@@ -189,30 +238,18 @@ fn column_of(object: &str, asked: Option<String>, made: &[Made]) -> anyhow::Resu
     }
 }
 
-impl Source {
-    async fn made_of(&self, object: &str, span: Span) -> anyhow::Result<Vec<Made>> {
-        match self {
-            Self::Folder(store) => store.made_of(object, span).await,
-            Self::Collector(collector) => {
-                let question = serde_json::json!({ "object": object, "since_ns": span.since_ns, "until_ns": span.until_ns });
-                collector.post("/api/subjects", &question).await
-            }
-        }
-    }
-
-    async fn who(&self, asked: &Asked) -> anyhow::Result<crate::store::who::Answer> {
-        match self {
-            Self::Folder(store) => store.who(asked).await,
-            Self::Collector(collector) => collector.post("/api/who", asked).await,
-        }
-    }
-}
-
 /// Longest value: longer ones are no identifiers.
 const MAX_VALUE_BYTES: u64 = 64 * 1024;
 
 /// What everybody else may do.
 const OTHERS: u32 = 0o007;
+
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  who --object public.customers --since 30d
+  who --object public.customers --key - --token-key /etc/pgwitness/token.keys --purpose 'request 93'
+  who --object public.customers --key 42 --token-key keys --column id --json";
 
 #[cfg(test)]
 mod tests {

@@ -346,7 +346,7 @@ fn ran(args: &[&str]) -> (i32, String, String) {
 /// The inventory's status, as soon as `wanted` holds of it.
 fn inventory_status(http: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     for _ in 0..100 {
-        let answer = get(http, "/api/status");
+        let answer = get(http, "/api/v1/status");
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
         let status: serde_json::Value = serde_json::from_str(body).unwrap();
         if wanted(&status["inventory"]) {
@@ -378,7 +378,7 @@ async fn an_inventory_is_suggested_gone_by_read_again_and_asked() {
     )
     .await;
     let (data, url) = (data.display().to_string(), format!("http://{http}"));
-    assert!(get(&http, "/api/status").contains("\"inventory\":null"));
+    assert!(get(&http, "/api/v1/status").contains("\"inventory\":null"));
     let (code, _, error) = ran(&["ask", "unexpected", "--url", &url]);
     assert!(code == 1 && error.contains("has no inventory"), "{error}");
     tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
@@ -618,4 +618,219 @@ async fn who_touched_a_record_is_found_by_its_value_and_the_value_stays_here() {
         assert_eq!(told, answer);
         assert_eq!(ran(&["rebuild", "--data", &directory]).0, 0);
     }
+}
+
+/// The same answer from the collector and from its folder.
+#[tokio::test]
+async fn questions_exports_and_reports_are_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (child, address, http) = serve(&data);
+    let mut chain = Chain::new("host-1");
+    let events = vec![
+        on_customers("shop", Some(&["7"])),
+        on_customers("desk", None),
+        Event {
+            body: Some(v1::event::Body::AuthFailure(v1::AuthFailure::default())),
+            ..statement("intruder", "postgres")
+        },
+        Event {
+            attribution: None,
+            ..on_customers("nobody", None)
+        },
+    ];
+    let _open = deliver_events(&address, &mut chain, events).await;
+    let (url, directory) = (format!("http://{http}"), data.display().to_string());
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, KEYS).unwrap();
+    std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let keys = keys.display().to_string();
+    let record = [
+        "--object",
+        "public.customers",
+        "--key",
+        "7",
+        "--token-key",
+        &keys,
+        "--format",
+        "json",
+    ];
+    let dsar = [&["report", "dsar"][..], &record].concat();
+    let questions: Vec<(Vec<&str>, &[&str])> = vec![
+        (
+            vec!["what", "--principal", "*/unit/shop.service", "--format", "json"],
+            &["\"object\":\"customers\"", "\"access\":\"read\""],
+        ),
+        (
+            vec!["who", "--object", "public.customers", "--json"],
+            &["desk.service", "shop.service", "\"principal\":\"unknown\""],
+        ),
+        (
+            vec!["timeline", "--session", "session-of-intruder", "--format", "json"],
+            &["\"mark\":\"refused\""],
+        ),
+        (
+            vec!["new-edges", "--since", "2026-01-01T00:00:00Z", "--format", "json"],
+            &["\"first_event\":\"host-1-1\""],
+        ),
+        (
+            vec!["unattributed", "--format", "json"],
+            &["\"statements\":1", "\"first_event\":\"host-1-4\""],
+        ),
+        (
+            vec!["export", "--format", "csv", "--principal", "*/desk.service"],
+            &["host-1-2"],
+        ),
+        (
+            vec!["export", "--format", "ocsf", "--where", "kind = 'auth_failure'"],
+            &["\"class_uid\":6005", "\"uid\":\"host-1-3\""],
+        ),
+        (
+            vec!["report", "coverage", "--format", "html"],
+            &["<!doctype html>", "Agents", "host-1"],
+        ),
+        (dsar, &["actor 1", "Scans that may have included the record"]),
+        (vec!["report", "access-review"], &["# Access review", "intruder"]),
+        (
+            vec!["report", "evidence-pack"],
+            &["10\\.2\\.1\\.4", "1 refused logins"],
+        ),
+    ];
+    let unescaped = |text: &str| text.replace('\\', "");
+    let mut live = Vec::new();
+    for (question, expected) in &questions {
+        let (code, told, error) = ran(&[&question[..], &["--url", &url]].concat());
+        assert_eq!(code, 0, "{question:?}: {error}");
+        for text in *expected {
+            assert!(
+                unescaped(&told).contains(&unescaped(text)),
+                "{text:?} is not in\n{told}"
+            );
+        }
+        live.push(told);
+    }
+    let (code, _, error) = ran(&[
+        "export",
+        "--format",
+        "csv",
+        "--where",
+        "absent = 1",
+        "--url",
+        &url,
+    ]);
+    assert!(code == 1 && error.contains("--where"), "{error}");
+    // A page at a time; the end says how to go on.
+    let timeline = ["timeline", "--principal", "*", "--limit", "3", "--url", &url];
+    let (_, _, error) = ran(&timeline);
+    assert!(error.contains("--after host-1-3"), "{error}");
+    let (_, rest, error) = ran(&[&timeline[..], &["--after", "host-1-3", "--format", "csv"]].concat());
+    assert!(
+        rest.lines().count() == 2 && !error.contains("--after"),
+        "{rest}{error}"
+    );
+    assert_eq!(ran(&["timeline", "--url", &url]).0, 2, "whose?");
+    tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
+        .await
+        .unwrap();
+
+    for ((question, _), live) in questions.iter().zip(live) {
+        let (code, told, error) = ran(&[&question[..], &["--data", &directory]].concat());
+        assert_eq!(code, 0, "{question:?}: {error}");
+        // A report's head has the time when it was made, and a checkpoint may have come meanwhile.
+        if question[0] != "report" {
+            assert_eq!(told, live, "{question:?}");
+        }
+    }
+    let file = folder.path().join("all.parquet").display().to_string();
+    let export = ["export", "--format", "parquet", "--data", &directory, "-o", &file];
+    assert_eq!(ran(&export).0, 0);
+    assert_eq!(&std::fs::read(&file).unwrap()[..4], b"PAR1");
+    let (code, _, error) = ran(&export);
+    assert!(code == 1 && error.contains("--force"), "{error}");
+}
+
+/// One user's questions have a limit, which says what to do; they end with whoever asked, and are recorded all the same.
+#[tokio::test]
+async fn questions_end_with_whoever_asks_and_are_recorded() {
+    /// As many as one user may have running or waiting.
+    const MOST: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let (child, address, http) = serve(folder.path());
+    let mut chain = Chain::new("host-1");
+    let _open = deliver_events(&address, &mut chain, vec![statement("shop", "app_user")]).await;
+    let url = format!("http://{http}");
+    let endless = "SELECT sum(value % 7) FROM generate_series(1, 100000000000000)";
+    let mut asked: Vec<Child> = (0..=MOST)
+        .map(|_| {
+            let mut asking = program();
+            asking.args(["query", endless, "--purpose", "to wait", "--url", &url]);
+            asking.stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    // One is too many, whichever comes last.
+    while asked.len() > MOST {
+        let ended = asked
+            .iter_mut()
+            .position(|asking| asking.try_wait().unwrap().is_some());
+        match ended {
+            Some(place) => {
+                let output = asked.remove(place).wait_with_output().unwrap();
+                let error = String::from_utf8(output.stderr).unwrap();
+                assert!(
+                    error.contains("8 questions of yours") && error.contains("wait until one is over"),
+                    "{error}"
+                );
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    let question = ["query", "SELECT count(*) FROM events", "--url", &url];
+    assert!(ran(&question).2.contains("8 questions of yours"));
+    // What the collector works on takes all that it gets; behind the last asker it takes next to nothing.
+    for mut asking in asked {
+        asking.kill().unwrap();
+        asking.wait().unwrap();
+    }
+    until(|| (ran(&question).0 == 0).then_some(()));
+    let busy = |pid: u32| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    until(|| {
+        let before = busy(child.id());
+        std::thread::sleep(Duration::from_secs(1));
+        (busy(child.id()) - before < 30).then_some(())
+    });
+    let told = "SELECT event FROM events WHERE kind = 'access'";
+    let told = ["query", told, "--format", "json", "--url", &url];
+    let accesses = until(|| {
+        let (_, told, _) = ran(&told);
+        let access = |line: &str| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let event: serde_json::Value = serde_json::from_str(row["event"].as_str().unwrap()).unwrap();
+            event["access"].clone()
+        };
+        let accesses = told.lines().map(access);
+        let of_it: Vec<_> = accesses.filter(|access| access["question"] == endless).collect();
+        (!of_it.is_empty()).then_some(of_it)
+    });
+    for access in accesses {
+        assert_eq!(access["failed"], true, "{access}");
+        assert_eq!(access["purpose"], "to wait", "{access}");
+    }
+    tokio::task::spawn_blocking(|| stop(child, Signal::SIGTERM))
+        .await
+        .unwrap();
+}
+
+/// What comes within half a minute.
+fn until<T>(made: impl Fn() -> Option<T>) -> T {
+    for _ in 0..300 {
+        if let Some(made) = made() {
+            return made;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("it does not come");
 }

@@ -1,6 +1,6 @@
 //! What pgwitness recorded, as its own commands tell it.
 //!
-//! Owns the reading of rows from `pgwitness-collector query` (offline) and from `POST /api/query` (live). It refuses
+//! Owns the reading of rows from `pgwitness-collector query` (offline) and from `POST /api/v1/query` (live). It refuses
 //! to open the evidence folder itself. Separate from `tap`, which runs the programs.
 
 use std::io::{Read, Write};
@@ -131,7 +131,7 @@ pub fn query_live(http_port: u16, sql: &str) -> Result<Vec<Value>> {
     // HTTP/1.0: the answer ends with the connection and is never chunked (RFC 1945).
     write!(
         stream,
-        "POST /api/query HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+        "POST /api/v1/query HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
@@ -150,7 +150,7 @@ pub fn query_live(http_port: u16, sql: &str) -> Result<Vec<Value>> {
     Ok(page.rows.into_iter().map(object).collect())
 }
 
-/// The answer of `POST /api/query`.
+/// The answer of `POST /api/v1/query`.
 #[derive(Deserialize)]
 struct Page {
     columns: Vec<String>,

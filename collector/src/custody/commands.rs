@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Config,
     since::since,
-    store::who::{Made, Span},
+    store::{question::Span, who::Made},
     who::{Asking, Value, read_keys},
 };
 

@@ -25,10 +25,7 @@ use tokio::{
 use super::{Asker, Custodian};
 use crate::{
     place::{self, SocketFile},
-    store::{
-        erase::Selected,
-        who::{Asked, Span},
-    },
+    store::{erase::Selected, question::Span, who::Asked},
 };
 
 /// What is asked.

@@ -441,4 +441,4 @@ const MAX_BATCHES: usize = 20_000;
 const MAX_HOLDS: usize = 1000;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

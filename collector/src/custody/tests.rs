@@ -29,10 +29,10 @@ struct Scene {
     next: u64,
 }
 
-/// A collector over it, but for its sockets.
-struct Running {
+/// A collector over a data folder, but for its sockets.
+pub(crate) struct Running {
     log: Arc<Log>,
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     custodian: Arc<Custodian>,
     ended: tokio::sync::oneshot::Receiver<anyhow::Result<()>>,
     feed: JoinHandle<()>,
@@ -48,48 +48,8 @@ impl Scene {
         }
     }
 
-    /// As `serve` starts one.
     async fn start(&self) -> anyhow::Result<Running> {
-        let options = LogOptions {
-            name: Some("test".to_owned()),
-            checkpoint_interval: Duration::from_secs(3600),
-            segment_bytes: 3000,
-        };
-        let data = self.data.path();
-        let Opened {
-            log,
-            mut durable,
-            ended,
-            removals,
-        } = Log::open(data, options, Arc::default())?;
-        let store = Store::open(&data.join("store"), StoreOptions::default()).await?;
-        finish(&store, &removals).await?;
-        let originator = Originator::enrol(&log).await?;
-        let own = originator.id().to_owned();
-        store.believe(&own).await?;
-        let evidence = data.join("evidence");
-        store.show_events_of(Arc::new(Places::new(&evidence)));
-        crate::rebuild::hand_over(&evidence, &store, |_| {}).await?;
-        let custodian = Custodian::new(
-            data,
-            &log,
-            &store,
-            (&own, &Arc::new(Mutex::new(originator))),
-            removals,
-        );
-        let fed = Arc::clone(&store);
-        let feed = tokio::spawn(async move {
-            while let Some(batch) = durable.recv().await {
-                fed.append(batch.log_index, batch.events).await;
-            }
-        });
-        Ok(Running {
-            log,
-            store,
-            custodian: Arc::new(custodian),
-            ended,
-            feed,
-        })
+        Running::over(self.data.path()).await
     }
 
     /// Delivers a batch with an event for each of these values, which stands in all that may hold one, and in a session of its own.
@@ -220,7 +180,50 @@ impl Scene {
 }
 
 impl Running {
-    async fn stop(self) {
+    /// As `serve` starts one.
+    pub(crate) async fn over(data: &Path) -> anyhow::Result<Self> {
+        let options = LogOptions {
+            name: Some("test".to_owned()),
+            checkpoint_interval: Duration::from_secs(3600),
+            segment_bytes: 3000,
+        };
+        let Opened {
+            log,
+            mut durable,
+            ended,
+            removals,
+        } = Log::open(data, options, Arc::default())?;
+        let store = Store::open(&data.join("store"), StoreOptions::default()).await?;
+        finish(&store, &removals).await?;
+        let originator = Originator::enrol(&log).await?;
+        let own = originator.id().to_owned();
+        store.believe(&own).await?;
+        let evidence = data.join("evidence");
+        store.show_events_of(Arc::new(Places::new(&evidence)));
+        crate::rebuild::hand_over(&evidence, &store, |_| {}).await?;
+        let custodian = Custodian::new(
+            data,
+            &log,
+            &store,
+            (&own, &Arc::new(Mutex::new(originator))),
+            removals,
+        );
+        let fed = Arc::clone(&store);
+        let feed = tokio::spawn(async move {
+            while let Some(batch) = durable.recv().await {
+                fed.append(batch.log_index, batch.events).await;
+            }
+        });
+        Ok(Self {
+            log,
+            store,
+            custodian: Arc::new(custodian),
+            ended,
+            feed,
+        })
+    }
+
+    pub(crate) async fn stop(self) {
         self.log.close().await;
         self.ended.await.unwrap().unwrap();
         self.feed.await.unwrap();
@@ -234,7 +237,7 @@ impl Running {
         self.feed.await.unwrap();
     }
 
-    async fn erase(&self, selected: Selected) -> anyhow::Result<Erased> {
+    pub(crate) async fn erase(&self, selected: Selected) -> anyhow::Result<Erased> {
         self.custodian.erase(selected, &asker(), false).await
     }
 
@@ -400,7 +403,7 @@ async fn events_are_found_by_record_principal_and_time() {
             family: "text".to_owned(),
             token: hex::encode(token("value-one")),
         }],
-        span: crate::store::who::Span::default(),
+        span: crate::store::question::Span::default(),
     };
     let record = Selected::Record {
         asked,

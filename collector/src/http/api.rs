@@ -4,35 +4,41 @@
 
 use axum::{
     Json,
+    body::Body,
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::SemaphorePermit;
 
-use super::{Web, asker::Asker};
+use super::{
+    Web,
+    asker::Asker,
+    turn::{Refused, within},
+};
 use crate::{
     expectations::Expectations,
+    export::Export,
     live::Filter,
     log, since,
     store::{
-        page::{MAX_ROWS, Page},
-        who::{Answer, Asked, Made, Span},
+        page::Sql,
+        question::{self, Question},
     },
 };
 
-/// `GET /api/overview?since=24h`: key figures, evidence and store in one object.
+/// `GET /api/v1/overview?since=24h`: key figures, evidence and store in one object.
 pub(super) async fn overview(
     State(web): State<Web>,
     asker: Asker,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
-    let _turn = turn(&web).await?;
+    let _turn = web.questions.wait(&asker.user()).await?;
     let since = window.since_or_a_day()?;
-    let asked = asker.asks("overview", web.app.accesses.as_ref());
-    let overview = web.app.store.overview(since).await;
+    let mut asked = asker.asks("overview", web.app.accesses.as_ref());
+    let overview = within(Sql::LONGEST, web.app.store.overview(since)).await;
     asked.answered(overview.as_ref().ok().map(|_| 1)).await;
     let mut overview = overview?;
     overview.insert("since".into(), json!(timestamp(since)));
@@ -41,32 +47,32 @@ pub(super) async fn overview(
     Ok(Json(overview.into()))
 }
 
-/// `GET /api/events?limit=&kind=&principal=&class=&since=`: the newest events, newest first, in their JSON form.
+/// `GET /api/v1/events?limit=&kind=&principal=&class=&since=`: the newest events, newest first, in their JSON form.
 pub(super) async fn events(
     State(web): State<Web>,
     asker: Asker,
     Query(filter): Query<Filter>,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
-    let _turn = turn(&web).await?;
+    let _turn = web.questions.wait(&asker.user()).await?;
     let limit = window.limit.unwrap_or(DEFAULT_EVENTS).min(MAX_EVENTS);
     let since = window.since()?;
-    let asked = asker.asks("events", web.app.accesses.as_ref());
-    let events = web.app.store.newest(&filter, since, limit).await;
+    let mut asked = asker.asks("events", web.app.accesses.as_ref());
+    let events = within(Sql::LONGEST, web.app.store.newest(&filter, since, limit)).await;
     asked.answered(events.as_ref().ok().map(Vec::len)).await;
     Ok(Json(json!({ "events": events? })))
 }
 
-/// `GET /api/principals?since=24h`: what each principal did, the busiest first, as a list of objects.
+/// `GET /api/v1/principals?since=24h`: what each principal did, the busiest first, as a list of objects.
 pub(super) async fn principals(
     State(web): State<Web>,
     asker: Asker,
     Query(window): Query<Window>,
 ) -> Result<Json<Value>, Failure> {
-    let _turn = turn(&web).await?;
+    let _turn = web.questions.wait(&asker.user()).await?;
     let since = window.since_or_a_day()?;
-    let asked = asker.asks("principals", web.app.accesses.as_ref());
-    let page = web.app.store.principals(since).await;
+    let mut asked = asker.asks("principals", web.app.accesses.as_ref());
+    let page = within(Sql::LONGEST, web.app.store.principals(since)).await;
     asked
         .answered(page.as_ref().ok().map(|page| page.rows.len()))
         .await;
@@ -84,56 +90,71 @@ pub(super) async fn principals(
     ))
 }
 
-/// `POST /api/query` with `{"sql": "SELECT …"}`: the answer as a [`Page`].
-pub(super) async fn query(
+/// `POST` of a [`Question`] as JSON to where it has its place: `{"sql": "SELECT …"}` to `/api/v1/query`, for one.
+pub(super) async fn answer<Q: Question>(
     State(web): State<Web>,
     asker: Asker,
-    Json(question): Json<Question>,
-) -> Result<Json<Page>, Failure> {
-    let _turn = turn(&web).await?;
-    let page = web.app.store.query(&question.sql, MAX_ROWS).await;
-    let asked = asker.says("query", question.sql, web.app.accesses.as_ref());
+    Json(question): Json<Q>,
+) -> Result<Json<Q::Answer>, Failure> {
+    let _turn = web.questions.wait(&asker.user()).await?;
+    let mut asked = asker.says(Q::KIND, question.words(), web.app.accesses.as_ref());
+    let answer = within(Q::LONGEST, question.answer(&web.app.store)).await;
     asked
-        .answered(page.as_ref().ok().map(|page| page.rows.len()))
-        .await;
-    let page = page.map_err(Failure::asked_wrongly)?;
-    web.app.metrics.queries.inc();
-    Ok(Json(page))
-}
-
-/// `POST /api/subjects` with `{"object": "public.customers"}`: by which rules and under which keys values of its
-/// identifying columns became tokens, as a list of [`Made`].
-pub(super) async fn subjects(
-    State(web): State<Web>,
-    asker: Asker,
-    Json(of): Json<OfObject>,
-) -> Result<Json<Vec<Made>>, Failure> {
-    let _turn = turn(&web).await?;
-    let made = web.app.store.made_of(&of.object, of.span).await;
-    let asked = asker.says("subjects", of.object, web.app.accesses.as_ref());
-    asked.answered(made.as_ref().ok().map(Vec::len)).await;
-    Ok(Json(made?))
-}
-
-/// `POST /api/who` with an [`Asked`]: who touched a record, by its tokens; what it stands for is not asked.
-pub(super) async fn who(
-    State(web): State<Web>,
-    asker: Asker,
-    Json(asked): Json<Asked>,
-) -> Result<Json<Answer>, Failure> {
-    let _turn = turn(&web).await?;
-    let answer = web.app.store.who(&asked).await;
-    // The tokens are not told: they would outlive the erasure of what they stand for.
-    let words = format!("{} {}, {} tokens", asked.object, asked.column, asked.tokens.len());
-    let told = asker.says("who", words, web.app.accesses.as_ref());
-    told.answered(answer.as_ref().ok().map(|answer| answer.touched.rows.len()))
+        .answered(answer.as_ref().ok().map(question::Answer::rows))
         .await;
     let answer = answer.map_err(Failure::asked_wrongly)?;
     web.app.metrics.queries.inc();
     Ok(Json(answer))
 }
 
-/// `GET /api/status`: checkpoint, agents, store, inventory (null where there is none).
+/// `POST /api/v1/export` with an [`Export`]: its bytes, as they are made. An answer that breaks off is not whole.
+pub(super) async fn export(
+    State(web): State<Web>,
+    asker: Asker,
+    Json(export): Json<Export>,
+) -> Result<Response, Failure> {
+    let turn = web.exports.now(&asker.user())?;
+    let mut asked = asker.says("export", export.words(), web.app.accesses.as_ref());
+    let pieces = match export.of(&web.app.store).await {
+        Ok(pieces) => pieces,
+        Err(wrong) => {
+            asked.answered(None).await;
+            return Err(Failure::asked_wrongly(wrong));
+        }
+    };
+    let mut shown = asked.lasts("export_end").await;
+    web.app.metrics.queries.inc();
+    let mut status = web.app.status;
+    let held = async_stream::stream! {
+        let _turn = turn;
+        let mut pieces = pieces;
+        loop {
+            tokio::select! {
+                piece = pieces.next() => match piece {
+                    Some(piece) => yield piece.map(|piece| {
+                        shown.count(piece.events);
+                        piece.bytes
+                    }),
+                    None => break,
+                },
+                // A collector that stops does not wait for whoever reads slowly.
+                ended = status.changed() => if ended.is_err() {
+                    yield Err(anyhow::anyhow!("the collector stopped"));
+                    break;
+                },
+            }
+        }
+    };
+    let body = Body::from_stream(held.map(|piece| {
+        piece.map_err(|error| {
+            tracing::error!(error = format!("{error:#}"), "an export broke off");
+            std::io::Error::other(error)
+        })
+    }));
+    Ok(([(header::CONTENT_TYPE, export.format.content_type())], body).into_response())
+}
+
+/// `GET /api/v1/status`: checkpoint, agents, store, inventory (null where there is none).
 pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
     let inventory = web.app.store.expectations().map(Expectations::status);
     let status = web.app.status.borrow();
@@ -159,6 +180,11 @@ pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
     }))
 }
 
+/// `GET /api/v1/openapi.json`: the API, as programs read it.
+pub(super) async fn description() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
+}
+
 /// `GET /metrics`: OpenMetrics text.
 pub(super) async fn metrics(State(web): State<Web>) -> impl IntoResponse {
     let text = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -171,20 +197,6 @@ pub(super) struct Window {
     /// RFC 3339, or a span before now: `90s`, `15m`, `24h`, `7d`.
     since: Option<String>,
     limit: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Question {
-    sql: String,
-}
-
-/// An object, and when.
-#[derive(Debug, Deserialize)]
-pub(super) struct OfObject {
-    object: String,
-    #[serde(flatten)]
-    span: Span,
 }
 
 impl Window {
@@ -230,10 +242,6 @@ fn age(unix_ns: u64) -> Option<f64> {
     (unix_ns != 0).then(|| age.as_secs_f64())
 }
 
-async fn turn(web: &Web) -> Result<SemaphorePermit<'_>, Failure> {
-    Ok(web.questions.acquire().await.map_err(anyhow::Error::from)?)
-}
-
 /// An answer that could not be given.
 pub(super) struct Failure {
     status: StatusCode,
@@ -241,31 +249,62 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// What is wrong with a question, unless it is no answer's fault.
     fn asked_wrongly(error: anyhow::Error) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            error,
+        match error.downcast::<Refused>() {
+            Ok(refused) => refused.into(),
+            Err(error) => Self {
+                status: StatusCode::BAD_REQUEST,
+                error,
+            },
         }
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<Refused>() {
+            Ok(refused) => refused.into(),
+            Err(error) => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                error,
+            },
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
         Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            error,
+            status: match refused {
+                Refused::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+                Refused::Busy { .. } | Refused::TooLong(_) => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            error: refused.into(),
         }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": format!("{:#}", self.error) }))).into_response()
+        let answer = Json(json!({ "error": format!("{:#}", self.error) }));
+        let mut response = (self.status, answer).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response
     }
 }
+
+/// OpenAPI 3.1.
+pub(super) const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// When whoever asks too much may ask again: most questions take less.
+const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Events in one answer, where none is asked for.
 const DEFAULT_EVENTS: usize = 100;
 
-/// Events in one answer: a page shows fewer, and `/api/query` and exports are for more.
+/// Events in one answer: a page shows fewer, and `/api/v1/query` and exports are for more.
 const MAX_EVENTS: usize = 1000;

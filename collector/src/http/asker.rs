@@ -29,6 +29,8 @@ pub(super) struct Asked {
     accesses: Option<Arc<Accesses>>,
     question: Question,
     since_ns: u64,
+    /// Until it was told.
+    open: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Asker {
@@ -55,6 +57,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
 }
 
 impl Asker {
+    /// By whom limits are counted.
+    pub(super) fn user(&self) -> String {
+        format!("{} {}", self.question.who, self.question.address)
+    }
+
     /// Asks with the parameters of the address.
     pub(super) fn asks(self, kind: &'static str, accesses: Option<&Arc<Accesses>>) -> Asked {
         Asked {
@@ -64,6 +71,7 @@ impl Asker {
                 ..self.question
             },
             since_ns: self.since_ns,
+            open: true,
         }
     }
 
@@ -81,7 +89,8 @@ impl Asker {
 
 impl Asked {
     /// Tells that it was answered with so many rows, or with none because it failed; the answer goes out behind this.
-    pub(super) async fn answered(&self, rows: Option<usize>) {
+    pub(super) async fn answered(&mut self, rows: Option<usize>) {
+        self.open = false;
         let answered = Answered {
             rows: rows.unwrap_or_default() as u64,
             failed: rows.is_none(),
@@ -93,18 +102,58 @@ impl Asked {
         }
     }
 
-    /// The end of something that was shown over time.
-    pub(super) fn ended(&self, kind: &'static str, rows: usize) {
+    /// Tells that something is shown over time from now on; `end` is what its end is called.
+    pub(super) async fn lasts(mut self, end: &'static str) -> Lasting {
+        self.answered(Some(0)).await;
+        Lasting {
+            asked: self,
+            end,
+            shown: 0,
+        }
+    }
+
+    /// Tells it behind whoever asked, who does not wait for that any more.
+    fn told_later(&self, kind: &'static str, rows: Option<usize>) {
         let question = Question {
             kind,
             ..self.question.clone()
         };
-        let end = Self {
+        let mut later = Self {
             accesses: self.accesses.clone(),
             question,
             since_ns: self.since_ns,
+            open: false,
         };
-        tokio::spawn(async move { end.answered(Some(rows)).await });
+        tokio::spawn(async move { later.answered(rows).await });
+    }
+}
+
+impl Drop for Asked {
+    /// Whoever asked went away while it was being answered: nothing was shown, and the question was asked all the same.
+    fn drop(&mut self) {
+        if self.open {
+            self.told_later(self.question.kind, None);
+        }
+    }
+}
+
+/// Something that is shown over time; its end is told, however it ends.
+pub(super) struct Lasting {
+    asked: Asked,
+    end: &'static str,
+    shown: usize,
+}
+
+impl Lasting {
+    /// So many rows more were shown.
+    pub(super) fn count(&mut self, rows: usize) {
+        self.shown += rows;
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        self.asked.told_later(self.end, Some(self.shown));
     }
 }
 

@@ -41,8 +41,8 @@ pub(crate) enum Unanswered {
         source: hyper::Error,
     },
     /// It accepted, and said nothing.
-    #[error("what listens at {authority} gave no answer within {} seconds: --url takes a collector's http.listen", ANSWER_TIMEOUT.as_secs())]
-    Silent { authority: String },
+    #[error("what listens at {authority} gave no answer within {} seconds: --url takes a collector's http.listen", longest.as_secs())]
+    Silent { authority: String, longest: Duration },
 }
 
 impl Collector {
@@ -80,6 +80,16 @@ impl Collector {
         path: &str,
         body: Option<String>,
     ) -> Result<Response<Incoming>, Unanswered> {
+        self.ask_for(path, body, ANSWER_TIMEOUT).await
+    }
+
+    /// The same, of an answer that may be so long in coming.
+    pub(crate) async fn ask_for(
+        &self,
+        path: &str,
+        body: Option<String>,
+        longest: Duration,
+    ) -> Result<Response<Incoming>, Unanswered> {
         let unreachable = |source| Unanswered::Unreachable {
             authority: self.authority.clone(),
             source,
@@ -90,6 +100,7 @@ impl Collector {
         };
         let silent = |_| Unanswered::Silent {
             authority: self.authority.clone(),
+            longest,
         };
         let stream = async {
             match self.authority.parse::<SocketAddr>() {
@@ -97,7 +108,7 @@ impl Collector {
                 Err(_) => TcpStream::connect(&self.authority).await,
             }
         };
-        let stream = timeout(ANSWER_TIMEOUT, stream).await.map_err(silent)?;
+        let stream = timeout(longest, stream).await.map_err(silent)?;
         let stream = TokioIo::new(stream.map_err(unreachable)?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
         tokio::spawn(connection);
@@ -118,7 +129,7 @@ impl Collector {
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(invalid)?;
-        let answer = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        let answer = timeout(longest, sender.send_request(request)).await;
         answer.map_err(silent)?.map_err(broken)
     }
 }
@@ -135,7 +146,7 @@ pub(crate) async fn read(response: Response<Incoming>) -> anyhow::Result<Bytes> 
 /// What the command line keeps of one answer: above the collector's own limit, escapes included.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
-/// How long an answer may be in coming: twice what the collector itself allows a question, which may have to queue.
+/// How long an answer may be in coming, unless it is known to take longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where `serve` listens unless told otherwise.

@@ -1,4 +1,4 @@
-//! `GET /api/live?kind=&principal=&class=`: events as they arrive, as server-sent events.
+//! `GET /api/v1/live?kind=&principal=&class=`: events as they arrive, as server-sent events.
 //!
 //! Owns the stream's form: `event: sighting` with one JSON event as data; `event: lagged` with `{"missed": n}` where
 //! this watcher was too slow. A watcher that does not read loses events; nobody waits for it.
@@ -7,7 +7,6 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State},
-    http::StatusCode,
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -15,31 +14,28 @@ use axum::{
 };
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{
-    Web,
-    asker::{Asked, Asker},
-};
+use super::{Web, api::Failure, asker::Asker};
 use crate::live::{Filter, Sighting};
 
 pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): Query<Filter>) -> Response {
-    let Ok(place) = web.watchers.try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many live views\n").into_response();
+    let turn = match web.watchers.now(&asker.user()) {
+        Ok(turn) => turn,
+        Err(refused) => return Failure::from(refused).into_response(),
     };
     let asked = asker.asks("live", web.app.accesses.as_ref());
-    asked.answered(Some(0)).await;
-    let mut watching = Watching { asked, shown: 0 };
+    let mut watching = asked.lasts("live_end").await;
     let mut sightings = web.app.store.live().subscribe();
     // Held for as long as the collector runs, so that a stopping one ends its live views.
     let mut status = web.app.status;
     let events = async_stream::stream! {
-        let _place = place;
+        let _turn = turn;
         // Says at once that the connection stands.
         yield Ok::<_, Infallible>(Event::default().comment("watching"));
         loop {
             tokio::select! {
                 next = sightings.recv() => match next {
                     Ok(one) if filter.wants(&one) => {
-                        watching.count();
+                        watching.count(1);
                         yield Ok(Event::default().event("sighting").data(json(one).await));
                     }
                     Ok(_) => {}
@@ -55,24 +51,6 @@ pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): 
     Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response()
-}
-
-/// A live view; its end is told, however it ends.
-struct Watching {
-    asked: Asked,
-    shown: usize,
-}
-
-impl Watching {
-    fn count(&mut self) {
-        self.shown += 1;
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.asked.ended("live_end", self.shown);
-    }
 }
 
 /// The JSON form: where it takes reading a file, not on the threads that serve everybody.

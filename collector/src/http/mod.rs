@@ -10,6 +10,7 @@ pub(crate) mod client;
 mod guard;
 mod live;
 mod page;
+mod turn;
 
 use std::sync::Arc;
 
@@ -17,11 +18,27 @@ use axum::{
     Router, middleware,
     routing::{get, post},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub(crate) use asker::PURPOSE;
+use turn::Turns;
 
-use crate::{accesses::Accesses, log, metrics::Metrics, store::Store};
+use crate::{
+    accesses::Accesses,
+    export, log,
+    metrics::Metrics,
+    report,
+    store::{
+        Store,
+        edges::NewEdges,
+        page::Sql,
+        question::Question,
+        timeline::Timeline,
+        unattributed::Unattributed,
+        what::What,
+        who::{Asked, OfObject},
+    },
+};
 
 /// What answers are made from.
 #[derive(Clone)]
@@ -40,22 +57,30 @@ pub struct App {
 pub fn router(app: App) -> Router {
     let state = Web {
         app,
-        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
-        watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
+        questions: Turns::new("questions", QUESTIONS, QUESTIONS_OF_EACH),
+        exports: Turns::new("exports", EXPORTS, EXPORTS_OF_EACH),
+        watchers: Turns::new("live views", WATCHERS, WATCHERS_OF_EACH),
     };
     Router::new()
         .route("/", get(page::index))
         .route("/app.js", get(page::script))
         .route("/style.css", get(page::style))
         .route("/icon.svg", get(page::icon))
-        .route("/api/overview", get(api::overview))
-        .route("/api/events", get(api::events))
-        .route("/api/principals", get(api::principals))
-        .route("/api/query", post(api::query))
-        .route("/api/subjects", post(api::subjects))
-        .route("/api/who", post(api::who))
-        .route("/api/status", get(api::status))
-        .route("/api/live", get(live::stream))
+        .route("/api/v1/overview", get(api::overview))
+        .route("/api/v1/events", get(api::events))
+        .route("/api/v1/principals", get(api::principals))
+        .merge(question::<Sql>())
+        .merge(question::<OfObject>())
+        .merge(question::<Asked>())
+        .merge(question::<What>())
+        .merge(question::<Timeline>())
+        .merge(question::<NewEdges>())
+        .merge(question::<Unattributed>())
+        .merge(question::<report::Asked>())
+        .route(export::PATH, post(api::export))
+        .route("/api/v1/status", get(api::status))
+        .route("/api/v1/live", get(live::stream))
+        .route("/api/v1/openapi.json", get(api::description))
         .route("/metrics", get(api::metrics))
         .route("/healthz", get(async || "ok\n"))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -63,19 +88,37 @@ pub fn router(app: App) -> Router {
         .with_state(state)
 }
 
+/// A question's place.
+fn question<Q: Question>() -> Router<Web> {
+    Router::new().route(Q::PATH, post(api::answer::<Q>))
+}
+
 /// The app, and what is shared out between requests.
 #[derive(Clone)]
 struct Web {
     app: App,
-    questions: Arc<Semaphore>,
-    watchers: Arc<Semaphore>,
+    questions: Turns,
+    exports: Turns,
+    watchers: Turns,
 }
 
 /// Questions answered at once; others wait. Each may take a core and a share of the memory pool.
-const MAX_QUESTIONS: usize = 4;
+const QUESTIONS: usize = 4;
+
+/// Of one user, those that wait included: two pages that refresh, and somebody at the command line.
+const QUESTIONS_OF_EACH: usize = 8;
+
+/// Exports at once; another one is refused. Each reads the whole record, for as long as its reader takes.
+const EXPORTS: usize = 4;
+
+/// Of one user.
+const EXPORTS_OF_EACH: usize = 2;
 
 /// Live views at once: each is a task and a connection held open.
-const MAX_WATCHERS: usize = 64;
+const WATCHERS: usize = 64;
+
+/// Of one user.
+const WATCHERS_OF_EACH: usize = 32;
 
 /// A request's body: one SQL statement as JSON, escapes included.
 const MAX_BODY_BYTES: usize = 2 * crate::store::page::MAX_SQL_BYTES;

@@ -98,7 +98,7 @@ async fn get_json(router: &Router, uri: &str) -> Value {
 }
 
 async fn ask(router: &Router, sql: &str) -> (StatusCode, Value) {
-    let request = request("/api/query")
+    let request = request("/api/v1/query")
         .method("POST")
         .header(header::CONTENT_TYPE, "application/json");
     let request = request
@@ -117,7 +117,7 @@ async fn body(response: Response) -> Value {
 async fn foreign_hosts_are_refused_and_every_answer_is_guarded() {
     let (router, ..) = app().await;
     for host in [Some("evil.example"), Some("10.0.0.9:7480"), None] {
-        let mut request = Request::builder().uri("/api/overview");
+        let mut request = Request::builder().uri("/api/v1/overview");
         if let Some(host) = host {
             request = request.header(header::HOST, host);
         }
@@ -133,7 +133,7 @@ async fn foreign_hosts_are_refused_and_every_answer_is_guarded() {
         "/app.js",
         "/style.css",
         "/icon.svg",
-        "/api/status",
+        "/api/v1/status",
         "/absent",
     ] {
         let response = get(&router, uri).await;
@@ -183,21 +183,25 @@ async fn answers_to_the_page() {
         store.append(n, batch).await;
     }
     store.show_events_of(shelf);
-    let overview = get_json(&router, "/api/overview").await;
+    let overview = get_json(&router, "/api/v1/overview").await;
     assert_eq!(overview["statements"], 2);
     assert_eq!(overview["attributed"], 2);
     assert_eq!(overview["evidence"]["tree_size"], 7);
     assert_eq!(overview["store"]["tail_rows"], 2);
-    let events = get_json(&router, "/api/events?limit=1&class=read&principal=shop&since=1h").await;
+    let events = get_json(
+        &router,
+        "/api/v1/events?limit=1&class=read&principal=shop&since=1h",
+    )
+    .await;
     assert_eq!(events["events"].as_array().unwrap().len(), 1);
     assert_eq!(events["events"][0]["statement"]["text"], hostile);
-    let principals = get_json(&router, "/api/principals?since=1h").await;
+    let principals = get_json(&router, "/api/v1/principals?since=1h").await;
     assert_eq!(principals["principals"][0]["statements"], 2);
-    let status = get_json(&router, "/api/status").await;
+    let status = get_json(&router, "/api/v1/status").await;
     assert_eq!(status["agents"][0]["agent"], "db1");
     assert_eq!(status["agents"][0]["counters"]["ring_full"], 0);
     assert_eq!(
-        get(&router, "/api/events?since=yesterday").await.status(),
+        get(&router, "/api/v1/events?since=yesterday").await.status(),
         StatusCode::BAD_REQUEST
     );
     assert_eq!(get(&router, "/healthz").await.status(), StatusCode::OK);
@@ -228,7 +232,7 @@ async fn sql_is_answered_read_only() {
         "{error}"
     );
     // A page elsewhere can send this without asking first; it is no JSON, so it is not read.
-    let form = request("/api/query")
+    let form = request("/api/v1/query")
         .method("POST")
         .header(header::CONTENT_TYPE, "text/plain");
     let response = router
@@ -237,7 +241,7 @@ async fn sql_is_answered_read_only() {
         .await
         .unwrap();
     assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    let long = request("/api/query")
+    let long = request("/api/v1/query")
         .method("POST")
         .header(header::CONTENT_TYPE, "application/json");
     let long = long.body(Body::from(" ".repeat(MAX_BODY_BYTES + 1))).unwrap();
@@ -250,9 +254,9 @@ async fn sql_is_answered_read_only() {
 #[tokio::test]
 async fn live_events_are_filtered_and_hostile_text_stays_one_message() {
     let (router, store, _status) = app().await;
-    let response = get(&router, "/api/live?kind=query&principal=shop").await;
+    let response = get(&router, "/api/v1/live?kind=query&principal=shop").await;
     assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
-    let none = get(&router, "/api/live?kind=gap").await;
+    let none = get(&router, "/api/v1/live?kind=gap").await;
     let hostile = "SELECT 1\n\nevent: forged\ndata: {}\r\n\u{2028}";
     append(&store, 0, hostile).await;
     let mut text = String::new();
@@ -276,7 +280,7 @@ async fn live_events_are_filtered_and_hostile_text_stays_one_message() {
 #[tokio::test]
 async fn a_slow_watcher_is_told_what_it_missed() {
     let (router, store, _status) = app().await;
-    let response = get(&router, "/api/live").await;
+    let response = get(&router, "/api/v1/live").await;
     for n in 0..crate::live::BACKLOG as u64 + 5 {
         append(&store, n, "SELECT 1").await;
     }
@@ -295,13 +299,150 @@ async fn a_slow_watcher_is_told_what_it_missed() {
 async fn there_is_a_limit_to_live_views() {
     let (router, ..) = app().await;
     let mut open = Vec::new();
-    for _ in 0..MAX_WATCHERS {
-        open.push(get(&router, "/api/live").await);
+    for _ in 0..WATCHERS_OF_EACH {
+        open.push(get(&router, "/api/v1/live").await);
     }
-    assert_eq!(
-        get(&router, "/api/live").await.status(),
-        StatusCode::SERVICE_UNAVAILABLE
+    let refused = get(&router, "/api/v1/live").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "5");
+    let error = body(refused).await["error"].to_string();
+    assert!(
+        error.contains("32 live views of yours") && error.contains("wait until one is over"),
+        "{error}"
     );
     open.pop();
-    assert_eq!(get(&router, "/api/live").await.status(), StatusCode::OK);
+    assert_eq!(get(&router, "/api/v1/live").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn questions_and_exports_have_places_of_their_own() {
+    let (router, store, _status) = app().await;
+    append(&store, 0, "SELECT 1").await;
+    let post = async |path: &str, question: Value| {
+        let request = request(path)
+            .method("POST")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(question.to_string()))
+            .unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let since = json!({ "since_ns": 0 });
+    for (path, question, rows) in [
+        ("/api/v1/what", json!({}), 1),
+        (
+            "/api/v1/what",
+            json!({"principal": "*/shop.service", "since_ns": 0}),
+            1,
+        ),
+        ("/api/v1/timeline", json!({"principal": "*"}), 1),
+        ("/api/v1/new-edges", since.clone(), 0),
+        ("/api/v1/unattributed", since.clone(), 0),
+    ] {
+        let response = post(path, question).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert_eq!(
+            body(response).await["rows"].as_array().unwrap().len(),
+            rows,
+            "{path}"
+        );
+    }
+    assert_eq!(
+        post("/api/v1/timeline", json!({})).await.status(),
+        StatusCode::BAD_REQUEST
+    );
+    let report = body(post("/api/v1/report", json!({"report": "coverage"})).await).await;
+    assert_eq!(report["title"], "Coverage");
+
+    let export = json!({"format": "csv", "where": "class = 'READ'"});
+    let response = post("/api/v1/export", export.clone()).await;
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "text/csv; charset=utf-8"
+    );
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(std::str::from_utf8(&bytes).unwrap().lines().count(), 2);
+    let wrong = post("/api/v1/export", json!({"format": "csv", "where": "class ="})).await;
+    assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+    // A third one at once is refused, and let in when one is over.
+    let held = (
+        post("/api/v1/export", export.clone()).await,
+        post("/api/v1/export", export.clone()).await,
+    );
+    assert_eq!(
+        post("/api/v1/export", export.clone()).await.status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
+    drop(held);
+    assert_eq!(post("/api/v1/export", export).await.status(), StatusCode::OK);
+}
+
+/// What is described is there, and answers what the description says; every place that there is is described.
+#[tokio::test]
+async fn the_description_is_of_this_api() {
+    let (router, store, _status) = app().await;
+    append(&store, 0, "SELECT 1").await;
+    let description: Value = serde_json::from_str(api::DESCRIPTION).unwrap();
+    let paths = description["paths"].as_object().unwrap();
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            let body = &operation["requestBody"]["content"]["application/json"]["example"];
+            let asked = request(path)
+                .method(method.to_uppercase().as_str())
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(body.to_string()))
+                .unwrap();
+            let response = router.clone().oneshot(asked).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{method} {path}");
+            let of = response.headers()[header::CONTENT_TYPE]
+                .to_str()
+                .unwrap()
+                .to_owned();
+            let content = operation["responses"]["200"]["content"].as_object().unwrap();
+            let Some((_, said)) = content.iter().find(|(said, _)| **said == of) else {
+                panic!("{path} answers {of}");
+            };
+            if of != "application/json" {
+                continue;
+            }
+            let answer = self::body(response).await;
+            let mut schema = &said["schema"];
+            if let Some(name) = schema["$ref"].as_str() {
+                schema = description.pointer(name.strip_prefix('#').unwrap()).unwrap();
+                let fields = answer.as_object().unwrap().keys();
+                let said = schema["properties"].as_object().unwrap().keys();
+                assert_eq!(fields.collect::<Vec<_>>(), said.collect::<Vec<_>>(), "{path}");
+            }
+            for name in schema["required"].as_array().into_iter().flatten() {
+                assert!(
+                    answer.get(name.as_str().unwrap()).is_some(),
+                    "{name} of {path}: {answer}"
+                );
+            }
+        }
+    }
+    let questions = [
+        Sql::PATH,
+        OfObject::PATH,
+        Asked::PATH,
+        What::PATH,
+        Timeline::PATH,
+        NewEdges::PATH,
+        Unattributed::PATH,
+        report::Asked::PATH,
+        export::PATH,
+    ];
+    let others = [
+        "overview",
+        "events",
+        "principals",
+        "status",
+        "live",
+        "openapi.json",
+    ];
+    let others = others.map(|name| format!("/api/v1/{name}"));
+    let known = questions.into_iter().chain(others.iter().map(String::as_str));
+    for path in known.chain(["/metrics", "/healthz"]) {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    assert_eq!(paths.len(), questions.len() + others.len() + 2);
 }

@@ -20,13 +20,12 @@ use datafusion::{
     common::Result,
     parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
     prelude::{DataFrame, col, lit},
-    scalar::ScalarValue,
 };
 use futures::StreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 use proto::v1;
 
-use super::{Store, manifest::SealedFile, seal, subjects, who::Asked};
+use super::{Store, manifest::SealedFile, question::time, seal, subjects, who::Asked};
 
 /// Events, by the log entry that holds them and their numbers.
 pub type Events = BTreeMap<u64, BTreeSet<u64>>;
@@ -83,7 +82,6 @@ impl Store {
         }
         let session = self.session().await.context("cannot open the store")?;
         let events = session.table("events").await?;
-        let time = |ns| lit(ScalarValue::TimestampNanosecond(Some(ns), Some("+00:00".into())));
         let rows = match selected {
             Selected::Record { asked, possible } => {
                 asked.check()?;

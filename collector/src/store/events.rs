@@ -100,7 +100,7 @@ impl Shown {
     }
 
     /// The JSON form of the event with this name; `None` where the store has no evidence at hand.
-    pub(super) fn json(&mut self, name: &[u8]) -> anyhow::Result<Option<String>> {
+    pub(crate) fn json(&mut self, name: &[u8]) -> anyhow::Result<Option<String>> {
         if self.batches.is_none() {
             return Ok(None);
         }

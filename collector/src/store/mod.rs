@@ -11,6 +11,7 @@ mod amendments;
 mod chunk;
 mod columns;
 mod dictionary;
+pub mod edges;
 pub mod erase;
 mod events;
 mod holding;
@@ -20,10 +21,16 @@ mod marks;
 pub mod overview;
 pub mod page;
 mod parts;
+pub mod question;
 mod seal;
+pub mod selection;
 mod session;
 mod subjects;
+pub mod timeline;
+mod touching;
+pub mod unattributed;
 mod unsealed;
+pub mod what;
 pub mod who;
 
 use std::{

@@ -7,15 +7,10 @@ use anyhow::Context;
 use datafusion::{
     functions::expr_fn::contains,
     prelude::{DataFrame, SessionContext, col, lit},
-    scalar::ScalarValue,
 };
 use serde_json::{Map, Value};
 
-use super::{
-    Store,
-    page::{self, Page},
-    session,
-};
+use super::{Store, page::Page, question::time, session};
 use crate::live::Filter;
 
 impl Store {
@@ -63,11 +58,8 @@ impl Store {
         plan: impl AsyncFnOnce(&SessionContext) -> datafusion::common::Result<DataFrame>,
         max_rows: usize,
     ) -> anyhow::Result<Page> {
-        page::in_time(async {
-            let session = self.session().await.context("cannot open the store")?;
-            self.collect(plan(&session).await?, max_rows).await
-        })
-        .await
+        let session = self.session().await.context("cannot open the store")?;
+        self.collect(plan(&session).await?, max_rows).await
     }
 }
 
@@ -79,8 +71,7 @@ async fn newest(
 ) -> datafusion::common::Result<DataFrame> {
     let mut events = session.table("events").await?;
     if let Some(ns) = since_ns {
-        let since = ScalarValue::TimestampNanosecond(Some(ns), Some("+00:00".into()));
-        events = events.filter(col("ts_start").gt_eq(lit(since)))?;
+        events = events.filter(col("ts_start").gt_eq(time(ns)))?;
     }
     if let Some(kind) = &filter.kind {
         events = events.filter(col("kind").eq(lit(kind.as_str())))?;

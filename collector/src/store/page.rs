@@ -3,8 +3,6 @@
 //! Owns the limits of an answer and the way from Arrow to JSON. Refuses to be endless: what does not fit is cut off
 //! and `truncated` says so.
 
-use std::time::Duration;
-
 use anyhow::{Context, anyhow, bail};
 use datafusion::{
     arrow::{
@@ -21,8 +19,32 @@ use serde_json::Value;
 use super::{
     Store,
     events::{self, Shown},
+    question::{self, Question, Span},
     session,
+    touching::PRIVILEGED,
 };
+
+/// A question in SQL.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sql {
+    /// One SELECT, WITH, EXPLAIN, SHOW or DESCRIBE.
+    pub sql: String,
+}
+
+impl Question for Sql {
+    const PATH: &'static str = "/api/v1/query";
+    const KIND: &'static str = "query";
+    type Answer = Page;
+
+    fn words(&self) -> String {
+        self.sql.clone()
+    }
+
+    async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
+        store.query(&self.sql, MAX_ROWS).await
+    }
+}
 
 /// The answer to one question.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -35,28 +57,52 @@ pub struct Page {
     pub truncated: bool,
 }
 
+impl question::Answer for Page {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+}
+
 impl Store {
     /// Answers one read-only SQL statement with at most `max_rows` rows.
     ///
     /// # Errors
     ///
-    /// With what is wrong with the statement, or which limit it ran into.
+    /// With what is wrong with the statement.
     pub async fn query(&self, sql: &str, max_rows: usize) -> anyhow::Result<Page> {
         if sql.len() > MAX_SQL_BYTES {
             bail!("the statement is longer than {MAX_SQL_BYTES} bytes");
         }
         let session = self.session().await.context("cannot open the store")?;
-        let answer = async {
-            let plan = session::plan(&session, sql).await.map_err(|error| {
-                anyhow!(
-                    "not answered: {} (answered is one SELECT, WITH, EXPLAIN, SHOW or DESCRIBE; SHOW TABLES and SHOW \
-                     COLUMNS FROM events say what there is)",
-                    in_one_line(&error)
-                )
-            })?;
-            self.collect(plan, max_rows).await
-        };
-        in_time(answer).await
+        let plan = session::plan(&session, sql).await.map_err(|error| {
+            anyhow!(
+                "not answered: {} (answered is one SELECT, WITH, EXPLAIN, SHOW or DESCRIBE; SHOW TABLES and SHOW \
+                 COLUMNS FROM events say what there is)",
+                in_one_line(&error)
+            )
+        })?;
+        self.collect(plan, max_rows).await
+    }
+
+    /// The answers to questions of this program about one moment of the store: each sees the events of `span` as the table `chosen`, with
+    /// what takes privileges in a column `privileged`, and their subjects as `chosen_subjects`.
+    pub(crate) async fn pages<const N: usize>(
+        &self,
+        span: Span,
+        questions: &[&str; N],
+    ) -> anyhow::Result<[Page; N]> {
+        let session = self.session().await.context("cannot open the store")?;
+        let chosen = span.of(session.table("events").await?)?;
+        session.register_table("chosen_events", chosen.into_view())?;
+        let chosen = format!("SELECT *, {PRIVILEGED} AS privileged FROM chosen_events");
+        session.register_table("chosen", session.sql(&chosen).await?.into_view())?;
+        let subjects = span.of(session.table("subjects").await?)?;
+        session.register_table("chosen_subjects", subjects.into_view())?;
+        let mut pages = std::array::from_fn(|_| Page::default());
+        for (page, sql) in pages.iter_mut().zip(questions) {
+            *page = self.collect(session.sql(sql).await?, MAX_ROWS).await?;
+        }
+        Ok(pages)
     }
 
     /// Runs a plan of this program or of [`Store::query`].
@@ -125,23 +171,12 @@ fn rows(batch: &RecordBatch, room: Room, shown: &mut Shown) -> anyhow::Result<Pa
 }
 
 /// What an engine's error comes from, without the lists that some have behind their first line.
-fn in_one_line(error: &DataFusionError) -> String {
+pub(super) fn in_one_line(error: &DataFusionError) -> String {
     let text = error.find_root().strip_backtrace();
     text.lines().next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// Ends a question that takes too long.
-pub(super) async fn in_time<T>(answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    match tokio::time::timeout(QUERY_TIMEOUT, answer).await {
-        Ok(answer) => answer,
-        Err(_) => bail!(
-            "no answer within {} seconds: narrow the time or the columns",
-            QUERY_TIMEOUT.as_secs()
-        ),
-    }
-}
-
-fn values(batch: &RecordBatch, row: usize, shown: &mut Shown) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn values(batch: &RecordBatch, row: usize, shown: &mut Shown) -> anyhow::Result<Vec<Value>> {
     batch
         .columns()
         .iter()
@@ -191,6 +226,3 @@ pub const MAX_ROWS: usize = 10_000;
 
 /// Size of an answer; statements can be long, and the whole page is held in memory.
 const MAX_PAGE_BYTES: usize = 32 * 1024 * 1024;
-
-/// Longest that one question may take.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(30);

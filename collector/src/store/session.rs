@@ -34,7 +34,7 @@ use super::{
     Store,
     amended::Amended,
     columns::COLUMNS,
-    events, holding, marks, parts, subjects,
+    events, holding, marks, parts, subjects, touching,
     unsealed::{Table, Unsealed},
 };
 
@@ -58,6 +58,7 @@ impl Store {
             subjects = session.read_table(sealed)?.union(subjects)?;
         }
         session.register_udf(holding::may_hold());
+        touching::register(&session);
         session.register_table("subjects", subjects.select(shown_subjects())?.into_view())?;
         let amended = Amended::new(self.amendments.view());
         let judge = self.judge();

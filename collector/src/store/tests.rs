@@ -9,6 +9,7 @@ use crate::live::Filter;
 
 mod amended;
 mod hostile;
+mod oracle;
 mod rollup;
 mod subjects;
 

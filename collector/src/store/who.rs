@@ -23,7 +23,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Store,
     holding::{may_hold, token},
-    page::{self, Page},
+    page::Page,
+    question::{self, Question, Span},
+    touching::HIDDEN,
 };
 
 /// Whose record is asked about.
@@ -52,15 +54,14 @@ pub struct Sought {
     pub token: String,
 }
 
-/// From then on, and up to then; Unix nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Span {
-    /// The first moment.
-    #[serde(default)]
-    pub since_ns: Option<i64>,
-    /// The first moment behind it.
-    #[serde(default)]
-    pub until_ns: Option<i64>,
+/// Which rules and keys made tokens of an object's values.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct OfObject {
+    /// As the classification names it.
+    pub object: String,
+    /// When.
+    #[serde(flatten)]
+    pub span: Span,
 }
 
 /// By which rule and under which key an object's values became tokens.
@@ -91,10 +92,52 @@ pub struct Answer {
     pub left_out: u64,
     /// Times, at whatever time, that an agent came from another collector: what it delivered there is in another record.
     pub moved: u64,
+    /// Acts, at whatever time, that took events out of this record: erasures, and removals for their age.
+    pub removals: u64,
     /// Time of the first and of the last event of that time, RFC 3339.
     pub seen: [Option<String>; 2],
     /// Events that touched it beyond the [`MAX_FOUND`] that were looked at.
     pub more: bool,
+}
+
+impl question::Answer for Vec<Made> {
+    fn rows(&self) -> usize {
+        self.len()
+    }
+}
+
+impl question::Answer for Answer {
+    fn rows(&self) -> usize {
+        self.touched.rows.len()
+    }
+}
+
+impl Question for OfObject {
+    const PATH: &'static str = "/api/v1/subjects";
+    const KIND: &'static str = "subjects";
+    type Answer = Vec<Made>;
+
+    fn words(&self) -> String {
+        self.object.clone()
+    }
+
+    async fn answer(&self, store: &Store) -> anyhow::Result<Vec<Made>> {
+        store.made_of(&self.object, self.span).await
+    }
+}
+
+impl Question for Asked {
+    const PATH: &'static str = "/api/v1/who";
+    const KIND: &'static str = "who";
+    type Answer = Answer;
+
+    fn words(&self) -> String {
+        format!("{} {}, {} tokens", self.object, self.column, self.tokens.len())
+    }
+
+    async fn answer(&self, store: &Store) -> anyhow::Result<Answer> {
+        store.who(self).await
+    }
 }
 
 impl Store {
@@ -104,14 +147,11 @@ impl Store {
     ///
     /// When the store cannot be read in time.
     pub async fn made_of(&self, object: &str, span: Span) -> anyhow::Result<Vec<Made>> {
-        let page = page::in_time(async {
-            let session = self.session().await.context("cannot open the store")?;
-            let of = session.table("subjects").await?;
-            let of = span.of(of.filter(col("object").eq(lit(object)))?)?;
-            session.register_table("made", of.into_view())?;
-            self.collect(session.sql(MADE).await?, MAX_MADE).await
-        })
-        .await?;
+        let session = self.session().await.context("cannot open the store")?;
+        let of = session.table("subjects").await?;
+        let of = span.of(of.filter(col("object").eq(lit(object)))?)?;
+        session.register_table("made", of.into_view())?;
+        let page = self.collect(session.sql(MADE).await?, MAX_MADE).await?;
         ensure!(
             !page.truncated,
             "{object} has more than {MAX_MADE} columns, rules and keys"
@@ -135,7 +175,7 @@ impl Store {
     pub async fn who(&self, asked: &Asked) -> anyhow::Result<Answer> {
         asked.check()?;
         let session = self.session().await.context("cannot open the store")?;
-        let (found, more) = page::in_time(asked.find(&session)).await?;
+        let (found, more) = asked.find(&session).await?;
         session.register_batch("found", batch(&found)?)?;
         let mut answer = Answer {
             more,
@@ -144,44 +184,25 @@ impl Store {
         if !found.is_empty() {
             let near = within(session.table("events").await?, &ranges(&found))?;
             session.register_table("near", near.into_view())?;
-            let touched = async { self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await };
-            answer.touched = page::in_time(touched).await?;
+            answer.touched = self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await?;
         }
-        page::in_time(async {
-            let events = asked.span.of(session.table("events").await?)?;
-            let names_it = asked.names_it();
-            let statements = events.clone().filter(col("executions").is_not_null())?;
-            let statements = statements.with_column("names_it", names_it)?;
-            session.register_table("statements", statements.into_view())?;
-            session.register_table("told", asked.told(&session).await?.into_view())?;
-            answer.not_excluded = self.collect(session.sql(NOT_EXCLUDED).await?, MAX_ROWS).await?;
-            session.register_table("seen", events.into_view())?;
-            let seen = self.collect(session.sql(SEEN).await?, 1).await?;
-            let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
-            let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
-            let time = |n: usize| row.get(n).and_then(|time| time.as_str()).map(str::to_owned);
-            (answer.gaps, answer.opaque_sessions, answer.left_out) = (count(0), count(1), count(4));
-            answer.moved = count(5);
-            answer.seen = [time(2), time(3)];
-            Ok(())
-        })
-        .await?;
+        let events = asked.span.of(session.table("events").await?)?;
+        let names_it = asked.names_it();
+        let statements = events.clone().filter(col("executions").is_not_null())?;
+        let statements = statements.with_column("names_it", names_it)?;
+        session.register_table("statements", statements.into_view())?;
+        session.register_table("told", asked.told(&session).await?.into_view())?;
+        let not_excluded = session.sql(&not_excluded()).await?;
+        answer.not_excluded = self.collect(not_excluded, MAX_ROWS).await?;
+        session.register_table("seen", events.into_view())?;
+        let seen = self.collect(session.sql(SEEN).await?, 1).await?;
+        let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
+        let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let time = |n: usize| row.get(n).and_then(|time| time.as_str()).map(str::to_owned);
+        (answer.gaps, answer.opaque_sessions, answer.left_out) = (count(0), count(1), count(4));
+        (answer.moved, answer.removals) = (count(5), count(6));
+        answer.seen = [time(2), time(3)];
         Ok(answer)
-    }
-}
-
-impl Span {
-    /// What began in it.
-    fn of(self, rows: DataFrame) -> Result<DataFrame> {
-        let time = |ns| lit(ScalarValue::TimestampNanosecond(Some(ns), Some("+00:00".into())));
-        let rows = match self.since_ns {
-            Some(ns) => rows.filter(col("ts_start").gt_eq(time(ns)))?,
-            None => rows,
-        };
-        match self.until_ns {
-            Some(ns) => rows.filter(col("ts_start").lt(time(ns))),
-            None => Ok(rows),
-        }
     }
 }
 
@@ -387,16 +408,14 @@ const TOLD: &str = "SELECT log_index, seq, bool_or(searchable) AS searchable, bo
 
 /// The reasons on the object come first; of the others, it is not known whether they have to do with it. What does not know
 /// something is never taken for what has nothing to do with it.
-const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
+fn not_excluded() -> String {
+    format!(
+        "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
       CASE WHEN t.covered OR f.seq IS NOT NULL OR (s.phase = 'parse' AND s.outcome = 'error') THEN NULL \
            WHEN t.searchable THEN 'not all of its records are known' \
            WHEN t.seq IS NOT NULL THEN 'its records are of another key or type, or not known' \
            WHEN s.names_it THEN 'its records are not known' \
-           WHEN s.class = 'FUNCTION' OR s.protocol IN ('function_call', 'replication') THEN 'it ran what is not seen' \
-           WHEN s.text_known IS NOT TRUE THEN 'its text is not known' \
-           WHEN s.parsed IS NOT TRUE AND (s.class IS NULL OR s.class IN ('READ', 'WRITE')) \
-             THEN 'its text is not understood' \
-      END AS because, CASE WHEN s.names_it OR t.seq IS NOT NULL THEN true END AS on_object \
+           ELSE {HIDDEN} END AS because, CASE WHEN s.names_it OR t.seq IS NOT NULL THEN true END AS on_object \
     FROM statements s LEFT JOIN told t ON s.log_index = t.log_index AND s.seq = t.seq \
     LEFT JOIN found f ON s.log_index = f.log_index AND s.seq = f.seq), \
     counted AS (SELECT on_object, principal, confidence, because, sum(executions) AS statements, \
@@ -404,14 +423,17 @@ const NOT_EXCLUDED: &str = "WITH judged AS (SELECT s.principal, s.confidence, s.
       min(ts_start) AS first_seen, max(ts_start) AS last_seen \
       FROM judged WHERE because IS NOT NULL GROUP BY on_object, principal, confidence, because) \
     SELECT coalesce(on_object, false) AS on_object, coalesce(principal, 'unknown') AS principal, confidence, because, \
-    statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4";
+    statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4"
+    )
+}
 
 /// What a collector says of itself is nothing that was seen.
 const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
     count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
     min(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
     max(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
-    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change') FROM seen";
+    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change') AS moved, \
+    (SELECT count(*) FROM events WHERE kind IN ('erasure', 'retention')) AS removals FROM seen";
 
 /// Keys and rules at once; more keys than anybody keeps.
 const MAX_TOKENS: usize = 256;

@@ -57,6 +57,7 @@ fn in_json(asking: &Asking, answer: &Answer) -> Value {
         "opaque_sessions": answer.opaque_sessions,
         "left_out": answer.left_out,
         "moved": answer.moved,
+        "removals": answer.removals,
         "first_event": answer.seen[0],
         "last_event": answer.seen[1],
         "complete": is_complete(asking, answer),
@@ -72,6 +73,7 @@ fn is_complete(asking: &Asking, answer: &Answer) -> bool {
         && answer.opaque_sessions == 0
         && answer.left_out == 0
         && answer.moved == 0
+        && answer.removals == 0
         && !answer.more
         && !answer.touched.truncated
 }
@@ -87,27 +89,22 @@ fn print(out: &mut impl Write, asking: &Asking, answer: &Answer) -> std::io::Res
         out,
         "Who touched this record of {what}, among events from {first} to {last}:\n"
     )?;
-    let touched = rows(&answer.touched);
-    if touched.is_empty() {
+    let touched = touched(&answer.touched);
+    if touched.rows.is_empty() {
         writeln!(out, "nobody that is known")?;
     } else {
-        print_table(
-            out,
-            &table(&touched, TOUCHED, &[("access", &access_of), ("known", &sureness)]),
-        )?;
+        print_table(out, &touched)?;
     }
     if answer.more || answer.touched.truncated {
         writeln!(out, "and more: narrow the time with --since and --until")?;
     }
-    let (on_object, elsewhere): (Vec<_>, Vec<_>) = rows(&answer.not_excluded)
-        .into_iter()
-        .partition(|row| row.get("on_object") == Some(&Value::Bool(true)));
-    if !on_object.is_empty() {
+    let (on_object, elsewhere) = not_excluded(&answer.not_excluded);
+    if !on_object.rows.is_empty() {
         writeln!(
             out,
             "\nNot excluded, because it is not known which records they touched:\n"
         )?;
-        print_table(out, &table(&on_object, NOT_EXCLUDED, &[]))?;
+        print_table(out, &on_object)?;
     }
     writeln!(out)?;
     for line in limits(asking, answer, &elsewhere) {
@@ -116,8 +113,29 @@ fn print(out: &mut impl Write, asking: &Asking, answer: &Answer) -> std::io::Res
     Ok(())
 }
 
+/// Who touched the record, as people read it.
+pub(crate) fn touched(found: &Page) -> Page {
+    let mut shown = table(
+        &rows(found),
+        TOUCHED,
+        &[("access", &access_of), ("known", &sureness)],
+    );
+    shown.truncated = found.truncated;
+    shown
+}
+
+/// What is not excluded on the object, as people read it, and the rows of what is elsewhere.
+pub(crate) fn not_excluded(found: &Page) -> (Page, Vec<Map<String, Value>>) {
+    let (on_object, elsewhere): (Vec<_>, Vec<_>) = rows(found)
+        .into_iter()
+        .partition(|row| row.get("on_object") == Some(&Value::Bool(true)));
+    let mut shown = table(&on_object, NOT_EXCLUDED, &[]);
+    shown.truncated = found.truncated;
+    (shown, elsewhere)
+}
+
 /// How far the answer goes, in sentences.
-fn limits(asking: &Asking, answer: &Answer, elsewhere: &[Map<String, Value>]) -> Vec<String> {
+pub(crate) fn limits(asking: &Asking, answer: &Answer, elsewhere: &[Map<String, Value>]) -> Vec<String> {
     let mut lines = Vec::new();
     if !asking.missing_keys.is_empty() {
         lines.push(format!(
@@ -147,6 +165,13 @@ fn limits(asking: &Asking, answer: &Answer, elsewhere: &[Map<String, Value>]) ->
     if answer.moved > 0 {
         lines.push(
             "Agents have delivered to other collectors, too: what they told there is not in this answer. Ask there as well."
+                .to_owned(),
+        );
+    }
+    if answer.removals > 0 {
+        lines.push(
+            "Events were erased, or removed for their age: whose records they touched is not known any more (query \"SELECT event FROM events WHERE \
+             kind IN ('erasure', 'retention')\")."
                 .to_owned(),
         );
     }
@@ -279,7 +304,10 @@ const NOT_EXCLUDED: &[(&str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::who::{Asked, Sought, Span};
+    use crate::store::{
+        question::Span,
+        who::{Asked, Sought},
+    };
 
     fn asking() -> Asking {
         Asking {
@@ -358,6 +386,10 @@ mod tests {
         open(&printed(&asking(), &answer));
         assert_eq!(in_json(&asking(), &answer)["complete"], false);
         answer.moved = 0;
+        answer.removals = 1;
+        open(&printed(&asking(), &answer));
+        assert_eq!(in_json(&asking(), &answer)["complete"], false);
+        answer.removals = 0;
         let mut without = asking();
         without.missing_keys.push("old".to_owned());
         open(&printed(&without, &answer));

@@ -141,7 +141,7 @@ async function refresh() {
   const since = encodeURIComponent(byId("window").value);
   try {
     const [overview, answer] = await Promise.all([
-      getJson(`/api/overview?since=${since}`), getJson(`/api/principals?since=${since}`)]);
+      getJson(`/api/v1/overview?since=${since}`), getJson(`/api/v1/principals?since=${since}`)]);
     showOverview(overview);
     showPrincipals(answer.principals);
   } catch (error) {
@@ -255,7 +255,7 @@ async function watch() {
   trail.events = [];
   trail.missed = 0;
   trail.dirty = true;
-  const live = new EventSource(`/api/live?${filter}`);
+  const live = new EventSource(`/api/v1/live?${filter}`);
   source = live;
   live.onopen = () => { byId("connection").textContent = "live"; byId("connection").className = "pill ok"; };
   live.onerror = () => { byId("connection").textContent = "not connected"; byId("connection").className = "pill bad"; };
@@ -274,7 +274,7 @@ async function watch() {
   live.addEventListener("lagged", (message) => { trail.missed += JSON.parse(message.data).missed; });
   try {
     filter.set("limit", String(TRAIL_ROWS));
-    const { events } = await getJson(`/api/events?${filter}`);
+    const { events } = await getJson(`/api/v1/events?${filter}`);
     if (mine !== generation) return;
     trail.events.push(...events.filter(wanted));
     trail.events.length = Math.min(trail.events.length, TRAIL_ROWS);

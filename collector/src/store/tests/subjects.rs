@@ -10,7 +10,10 @@ use object_store::{
 };
 
 use super::*;
-use crate::store::who::{Asked, Made, Sought, Span};
+use crate::store::{
+    question::Span,
+    who::{Asked, Made, Sought},
+};
 
 const SHOP: &str = "spiffe://td/host/h/unit/shop.service";
 const DESK: &str = "spiffe://td/host/h/unit/desk.service";
@@ -29,7 +32,7 @@ fn key(id: &str) -> Key {
     keys().iter().find(|key| key.id() == id).unwrap().clone()
 }
 
-fn token(key_id: &str, value: u64) -> Token {
+pub(super) fn token(key_id: &str, value: u64) -> Token {
     let form = canonical_text(Family::Integer, &value.to_string()).unwrap();
     key(key_id).token(Family::Integer, &form)
 }
