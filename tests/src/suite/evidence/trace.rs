@@ -71,6 +71,11 @@ pub(super) fn read(text: &str, root: &Path) -> Result<Vec<Done>> {
         if call.starts_with("+++") || call.starts_with("---") {
             continue;
         }
+        // The trace ended within the call: nothing is known to be done.
+        if call.ends_with("<detached ...>") {
+            unfinished.remove(process);
+            continue;
+        }
         if let Some(begin) = call.strip_suffix("<unfinished ...>") {
             // Its number can be another file's before the call is over.
             if let Some(descriptor) = begin.trim_end().strip_prefix("close(") {
@@ -426,5 +431,13 @@ d = os.open(r + '/d', os.O_RDONLY); os.fsync(d); os.unlink(r + '/d/b')";
                 "remove"
             ]
         );
+    }
+
+    #[test]
+    fn a_call_that_the_trace_ended_within_did_nothing() {
+        let text = "7 1.0 openat(AT_FDCWD, \"\\x2f\\x78\", O_WRONLY|O_CREAT, 0600 <detached ...>\n\
+                    8 1.0 openat(AT_FDCWD, \"\\x2f\\x79\" <unfinished ...>\n\
+                    8 1.1 <... openat resumed> <detached ...>\n";
+        assert!(read(text, Path::new("/")).unwrap().is_empty());
     }
 }
