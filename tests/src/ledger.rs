@@ -152,7 +152,7 @@ pub fn judge_sessions(logged: &[LoggedSession], record: &Record, role: &str) -> 
 }
 
 /// Each of the role's sessions in the log, with what was recorded of it. Backend pids are reused: a recorded session is
-/// the log's of the same pid that began last before its first event.
+/// the log's of the same pid that began last before its first event's end.
 fn pair<'a>(
     logged: &'a [LoggedSession],
     record: &'a Record,

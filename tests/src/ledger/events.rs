@@ -29,7 +29,7 @@ pub struct Record {
 pub struct Seen {
     /// Of its backend.
     pub pid: u32,
-    /// Time of its first event.
+    /// When its first event ended: by then it had begun. A gap may begin before the session that it is told of.
     pub first_ns: i64,
     /// The login role, as last told.
     pub role: String,
@@ -166,6 +166,10 @@ impl Record {
         }
         let id = text("/session/id");
         let from_ns = nanoseconds(&text("/ts_start"))?;
+        let to_ns = match text("/ts_end") {
+            end if end.is_empty() => from_ns,
+            end => nanoseconds(&end)?,
+        };
         let gap = || -> Result<Gap> {
             Ok(Gap {
                 reason: text("/loss/reason"),
@@ -174,10 +178,7 @@ impl Record {
                     .and_then(Value::as_str)
                     .map(str::to_owned),
                 from_ns,
-                to_ns: match text("/ts_end") {
-                    end if end.is_empty() => from_ns,
-                    end => nanoseconds(&end)?,
-                },
+                to_ns,
                 bytes: match event.pointer("/loss/bytes_missing").and_then(Value::as_u64) {
                     Some(0) => not_understood(&text("/loss/detail")).or(Some(0)),
                     missing => missing,
@@ -197,7 +198,7 @@ impl Record {
                 .and_then(Value::as_u64)
                 .and_then(|pid| u32::try_from(pid).ok())
                 .unwrap_or_default(),
-            first_ns: from_ns,
+            first_ns: to_ns,
             ..Seen::default()
         });
         for (field, path) in [
