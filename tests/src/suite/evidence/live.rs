@@ -57,7 +57,13 @@ pub(super) async fn run(seed: u64, sums: &mut Sums) -> Result<()> {
         .transpose()?;
     let injected = injected(trouble, &mut random);
     let under: Vec<&str> = injected.iter().map(String::as_str).collect();
-    collector.start(&under).await?;
+    if let Err(refused) = collector.start(&under).await {
+        // A disk that fails so early is told, and it starts when the disk works.
+        if trouble != Trouble::Failing {
+            return Err(refused);
+        }
+        start(&mut collector, sums).await?;
+    }
     let crowd = if trouble == Trouble::Crowd {
         150
     } else {
