@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// `counts`: what is counted now is what is expected from here on
     #[arg(long)]
     bless: bool,
+    /// `store`: events of the largest one
+    #[arg(long, value_name = "N")]
+    events: Option<u32>,
     /// `soak`: how long
     #[arg(long, value_name = "N")]
     minutes: Option<u32>,
@@ -60,6 +63,8 @@ enum Bench {
     Pooler,
     /// An hour's worth of events while the collector is away: spooled, and then drained
     Spool,
+    /// A hundred million events, and what answers take over them; a tenth and a hundredth of them, too
+    Store,
     /// Instructions a statement, by part, beside those of the last time: what no machine's noise hides
     Counts,
 }
@@ -103,6 +108,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .arg(collector(args)?)
                 .arg("--recordings")
                 .arg(step::root().join("tests/recordings"))
+        }
+        Bench::Store => {
+            command.arg("store").arg("--collector").arg(collector(args)?);
+            command
+                .arg("--recordings")
+                .arg(step::root().join("tests/recordings"))
+                .args(["--build", how(args)])
+                .args(flag("--events", args.events))
         }
         Bench::Counts => command
             .arg("counts")

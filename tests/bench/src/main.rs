@@ -14,6 +14,7 @@ mod outage;
 mod overhead;
 mod pooled;
 mod soak;
+mod store;
 mod tape;
 
 use std::{alloc::System, process::ExitCode};
@@ -57,6 +58,8 @@ enum Bench {
     Pooler(pooled::Args),
     /// An hour's worth of events while the collector is away: spooled, and then drained
     Spool(outage::Args),
+    /// What answers take over very many events, and how fast events become ready for them
+    Store(store::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Bench::Meaning(args) => meaning::run(&args),
         Bench::Pooler(args) => to_the_end(pooled::run(&args)),
         Bench::Spool(args) => to_the_end(outage::run(&args)),
+        Bench::Store(args) => to_the_end(store::run(&args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

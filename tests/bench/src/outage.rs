@@ -28,7 +28,7 @@ use serde_json::json;
 use tap_core::{Body, Event, Settings};
 
 use crate::{
-    figures::{machine, rounded},
+    figures::{bytes_in, machine, rounded},
     tape::Tape,
 };
 
@@ -141,7 +141,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         "times_arriving": rounded(per_second(draining) / ARRIVING as f64, 1),
         "spool_bytes": bytes,
         "bytes_per_event": rounded(bytes as f64 / events as f64, 2),
-        "log_bytes": size(&data.join("evidence"))?,
+        "log_bytes": bytes_in(&data.join("evidence"))?,
         "quick": args.quick,
         "machine": machine(),
     });
@@ -235,17 +235,4 @@ fn free() -> anyhow::Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .to_string())
-}
-
-fn size(folder: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        bytes += if entry.file_type()?.is_dir() {
-            size(&entry.path())?
-        } else {
-            entry.metadata()?.len()
-        };
-    }
-    Ok(bytes)
 }

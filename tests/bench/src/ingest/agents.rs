@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ed25519_dalek::VerifyingKey;
 use evidence::{Chain, Contents};
 use pgwitness_agent::clock::Clock;
 use pgwitness_agent::record::{Encoder, Gathered};
@@ -133,12 +134,17 @@ impl Agent {
             made += part.events;
         }
         ensure!(!batches.is_empty(), "nothing to send");
-        Ok(Self {
+        Ok(Self::with(id, &key.verifying_key(), batches, made))
+    }
+
+    /// One whose batches hold so many events.
+    pub(crate) fn with(id: &str, key: &VerifyingKey, batches: Vec<SignedBatch>, events: u64) -> Self {
+        Self {
             id: id.to_owned(),
-            public_key: key.verifying_key().as_bytes().to_vec(),
+            public_key: key.as_bytes().to_vec(),
             batches,
-            events: made,
-        })
+            events,
+        }
     }
 }
 

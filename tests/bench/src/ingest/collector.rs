@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use pgwitness_tests::process::Process;
 use tempfile::TempDir;
 
+use crate::figures::bytes_in;
+
 /// What stops or starts is awaited for so long: the last seal of the store takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -36,37 +38,53 @@ impl Collector {
     }
 
     /// The same by a command that has the program run.
-    pub(crate) async fn start_as(mut command: Command, program: &Path) -> Result<Self> {
+    pub(crate) async fn start_as(command: Command, program: &Path) -> Result<Self> {
         // On a disk: an fsync costs something there.
         let folder = TempDir::with_prefix_in("pgwitness-ingest-", "/var/tmp")?;
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
             .local_addr()?
             .port();
-        let log = File::create(folder.path().join("log"))?;
-        command.arg("serve").arg("--data").arg(folder.path().join("data"));
+        let mut collector = Self {
+            program: program.to_owned(),
+            folder,
+            port,
+            process: None,
+        };
+        collector.launch(command).await?;
+        Ok(collector)
+    }
+
+    /// Stops it, and starts it over the same folder.
+    pub(crate) async fn restart(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            self.stop().await?;
+        }
+        self.launch(Command::new(&self.program)).await
+    }
+
+    async fn launch(&mut self, mut command: Command) -> Result<()> {
+        let folder = self.folder.path();
+        let log = File::create(folder.join("log"))?;
+        command.arg("serve").arg("--data").arg(folder.join("data"));
         command
             .arg("--grpc")
-            .arg(format!("unix:{}", folder.path().join("grpc").display()));
-        command.args(["--http", &format!("127.0.0.1:{port}")]);
+            .arg(format!("unix:{}", folder.join("grpc").display()));
+        command.args(["--http", &format!("127.0.0.1:{}", self.port)]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut process = Process::start("pgwitness-collector", &mut command, Signal::SIGKILL)?;
         let deadline = Instant::now() + PATIENCE;
-        let socket = folder.path().join("grpc");
+        let socket = folder.join("grpc");
         while tokio::net::UnixStream::connect(&socket).await.is_err() {
             if process.ended()?.is_some() || Instant::now() > deadline {
                 bail!(
                     "the collector does not start: {}",
-                    fs::read_to_string(folder.path().join("log"))?
+                    fs::read_to_string(folder.join("log"))?
                 );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(Self {
-            program: program.to_owned(),
-            folder,
-            port,
-            process: Some(process),
-        })
+        self.process = Some(process);
+        Ok(())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -75,11 +93,7 @@ impl Collector {
 
     /// Its counters, and the processor time of all its threads.
     pub(crate) fn figures(&self) -> Result<Counts> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
+        let text = self.request("/metrics", None)?;
         let fsyncs = text
             .lines()
             .find(|line| !line.starts_with('#') && line.contains("fsyncs"));
@@ -100,6 +114,30 @@ impl Collector {
             fsyncs: fsyncs.parse::<f64>()? as u64,
             cpu_seconds: ticks as f64 / 100.0,
         })
+    }
+
+    /// What its API answers; a `body` is posted.
+    pub(crate) fn ask(&self, path: &str, body: Option<&serde_json::Value>) -> Result<serde_json::Value> {
+        let text = self.request(path, body.map(serde_json::Value::to_string))?;
+        let (_, answer) = text.split_once("\r\n\r\n").context("no answer")?;
+        serde_json::from_str(answer).with_context(|| format!("{path}: {answer}"))
+    }
+
+    fn request(&self, path: &str, body: Option<String>) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let (method, body) = match body {
+            Some(body) => ("POST", body),
+            None => ("GET", String::new()),
+        };
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// The most memory that it ever had, in MiB.
@@ -134,19 +172,7 @@ impl Collector {
 
     /// Bytes of log and store.
     pub(crate) fn bytes(&self) -> Result<u64> {
-        let mut bytes = 0;
-        let mut folders = vec![self.data()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    folders.push(entry.path());
-                } else {
-                    bytes += entry.metadata()?.len();
-                }
-            }
-        }
-        Ok(bytes)
+        bytes_in(&self.data())
     }
 
     /// Seconds of processor time that `verify` takes over the stopped collector's folder, which holds so many events.
