@@ -172,7 +172,7 @@ impl Format {
 
 fn pieces(selected: Selected, format: Format) -> impl Stream<Item = anyhow::Result<Piece>> {
     async_stream::try_stream! {
-        let Selected { mut rows, shown } = selected;
+        let Selected { mut rows, shown, session: _session } = selected;
         let mut encoder = Encoder::new(format, rows.schema(), shown)?;
         let mut events = 0;
         while let Some(batch) = rows.next().await {

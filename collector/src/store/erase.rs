@@ -13,19 +13,19 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray, BooleanArray, RecordBatch},
-        compute::{cast, concat_batches, filter_record_batch},
-        datatypes::{DataType, Field, Int64Type, Schema},
+        array::{AsArray, BooleanArray, RecordBatch},
+        compute::{concat_batches, filter_record_batch},
+        datatypes::Int64Type,
     },
     common::Result,
-    parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     prelude::{DataFrame, col, lit},
 };
 use futures::StreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 use proto::v1;
 
-use super::{Store, manifest::SealedFile, question::time, seal, subjects, who::Asked};
+use super::{Store, manifest::SealedFile, merge::coded, parts, question::time, seal, subjects, who::Asked};
 
 /// Events, by the log entry that holds them and their numbers.
 pub type Events = BTreeMap<u64, BTreeSet<u64>>;
@@ -119,6 +119,8 @@ impl Store {
     pub async fn erase(&self, gone: &Gone, act: u64) -> anyhow::Result<()> {
         // What is in memory alone goes the way of all rows first.
         self.seal().await?;
+        // Nothing is being written that still has them.
+        let _no_merge = self.compacting.lock().await;
         let _one = self.sealing.lock().await;
         let mut manifest = self.state().manifest.clone();
         if manifest.erased_to > act {
@@ -136,16 +138,15 @@ impl Store {
         manifest.erased_to = act + 1;
         manifest.write(&self.objects).await?;
         let stay: BTreeSet<String> = manifest.all().map(|file| file.path.clone()).collect();
-        self.state().manifest = manifest;
+        let retired = {
+            let mut state = self.state();
+            state.manifest = manifest;
+            state.retired.all()
+        };
         self.amendments.forget(gone);
-        for file in before.all().filter(|file| !stay.contains(&file.path)) {
-            let path = Path::from(file.path.as_str());
-            self.objects
-                .delete(&path)
-                .await
-                .with_context(|| format!("cannot delete {}", file.path))?;
-        }
-        Ok(())
+        let left = before.all().filter(|file| !stay.contains(&file.path));
+        let left: Vec<SealedFile> = left.cloned().chain(retired).collect();
+        self.delete(&left).await
     }
 
     /// The principal that answers show for an event, where that is another than it was recorded with.
@@ -233,7 +234,12 @@ fn places(batch: &RecordBatch) -> Vec<(u64, u64)> {
 
 /// A file's rows that stay, as a file, and how many they are; nothing where all of them do.
 fn rest(file: Bytes, gone: &Gone, of_events: bool) -> anyhow::Result<Option<(Vec<u8>, u64)>> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let mut options = ArrowReaderOptions::new();
+    if of_events {
+        // As a seal has them, so that files are written the same way.
+        options = options.with_schema(coded(&parts::file_schema()));
+    }
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?;
     let schema = Arc::clone(reader.schema());
     let (mut left, mut stay_all) = (Vec::new(), true);
     for batch in reader.build()? {
@@ -254,29 +260,14 @@ fn rest(file: Bytes, gone: &Gone, of_events: bool) -> anyhow::Result<Option<(Vec
     let left = concat_batches(&schema, &left)?;
     let rows = left.num_rows() as u64;
     let bytes = match of_events {
-        true => seal::file(&coded(&left)?)?,
+        true => seal::file(&left)?,
         false => subjects::file_of(&left)?,
     };
     Ok(Some((bytes, rows)))
 }
 
-/// The same rows, text by its distinct values: as a seal has it, so that files are written the same way.
-fn coded(rows: &RecordBatch) -> anyhow::Result<RecordBatch> {
-    let text = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    let columns = rows.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8 => cast(column, &text),
-        _ => Ok(Arc::clone(column)),
-    });
-    let columns = columns.collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
-    let schema = rows.schema();
-    let fields = schema.fields().iter().zip(&columns);
-    let fields = fields.map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true));
-    let schema = Schema::new(fields.collect::<Vec<_>>());
-    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
-}
-
 /// The first and the last log entry of a file, by its name.
-fn entries_of(path: &str) -> Option<(u64, u64)> {
+pub(super) fn entries_of(path: &str) -> Option<(u64, u64)> {
     let name = path.rsplit('/').next()?;
     let (stem, _) = name.split_once('.')?;
     let (first, last) = stem.split_once('-')?;

@@ -10,6 +10,7 @@ mod amended;
 mod amendments;
 mod chunk;
 mod columns;
+mod compact;
 mod dictionary;
 pub mod edges;
 pub mod erase;
@@ -18,6 +19,7 @@ mod holding;
 mod manifest;
 mod manner;
 mod marks;
+mod merge;
 pub mod overview;
 pub mod page;
 mod parts;
@@ -30,6 +32,7 @@ pub mod timeline;
 mod touching;
 pub mod unattributed;
 mod unsealed;
+mod ways;
 pub mod what;
 pub mod who;
 
@@ -55,17 +58,24 @@ use crate::{
 };
 pub use amendments::Amendments;
 use chunk::{Chunk, Entry};
+use compact::{Reading, Retired};
 pub use events::Batches;
 pub(crate) use events::{Amends, Shown};
 use manifest::{Manifest, SealedFile};
 
-/// When the tail becomes a file.
+/// When the tail becomes a file, and small files become large ones.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// Rows in the tail.
     pub seal_rows: usize,
     /// Age of the tail's oldest row.
     pub seal_after: Duration,
+    /// Files of about one size that become one, of an hour to which events are still added.
+    pub compact_files: usize,
+    /// How often that is looked at.
+    pub compact_every: Duration,
+    /// How long files that became others are kept for who reads the folder beside this process.
+    pub keep_retired: Duration,
 }
 
 impl Default for StoreOptions {
@@ -73,6 +83,9 @@ impl Default for StoreOptions {
         Self {
             seal_rows: 100_000,
             seal_after: Duration::from_secs(300),
+            compact_files: 8,
+            compact_every: Duration::from_secs(5),
+            keep_retired: Duration::from_secs(180),
         }
     }
 }
@@ -90,8 +103,10 @@ pub struct Store {
     /// What events are judged by.
     expectations: OnceLock<Arc<Expectations>>,
     state: Mutex<State>,
-    /// One seal at a time.
+    /// One seal, or other change of the manifest, at a time.
     sealing: tokio::sync::Mutex<()>,
+    /// One compaction at a time, and no erasure beside it. Taken before `sealing`.
+    compacting: tokio::sync::Mutex<()>,
     /// Wakes the sealer before its time.
     full: Notify,
     /// Cleared for a reader beside a running collector.
@@ -122,6 +137,9 @@ pub struct StoreStatus {
 #[derive(Debug)]
 struct State {
     manifest: Manifest,
+    /// Held by those who read the files that the manifest names now.
+    reading: Arc<Reading>,
+    retired: Retired,
     /// Rows of the entries `manifest.entries..next`, but for those in `open`.
     chunks: Vec<Arc<Chunk>>,
     /// The newest entries, not in columns yet.
@@ -159,6 +177,7 @@ impl Store {
         let manifest = Manifest::open(&objects).await?;
         let store = Self::with(objects, manifest, options, true)?;
         tokio::spawn(seal_when_due(Arc::downgrade(&store)));
+        tokio::spawn(compact::when_due(Arc::downgrade(&store)));
         Ok(store)
     }
 
@@ -184,6 +203,8 @@ impl Store {
         let state = State {
             next: manifest.entries,
             manifest,
+            reading: Arc::default(),
+            retired: Retired::default(),
             chunks: Vec::new(),
             open: Vec::new(),
             open_rows: 0,
@@ -204,6 +225,7 @@ impl Store {
             expectations: OnceLock::new(),
             state: Mutex::new(state),
             sealing: tokio::sync::Mutex::new(()),
+            compacting: tokio::sync::Mutex::new(()),
             full: Notify::new(),
             writable,
         }))
@@ -337,6 +359,7 @@ impl Store {
         Snapshot {
             files: paths(&state.manifest.files),
             subjects: paths(&state.manifest.subjects),
+            reading: Arc::clone(&state.reading),
             chunks: state.chunks.iter().cloned().chain(open).collect(),
         }
     }
@@ -353,6 +376,8 @@ struct Snapshot {
     files: Vec<String>,
     /// Of the subjects'.
     subjects: Vec<String>,
+    /// Keeps them there.
+    reading: Arc<Reading>,
     chunks: Vec<Arc<Chunk>>,
 }
 

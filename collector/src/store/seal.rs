@@ -11,9 +11,15 @@ use datafusion::{
         datatypes::{DataType, Int32Type},
     },
     parquet::{
-        arrow::{ArrowWriter, arrow_writer::compute_leaves},
+        arrow::{
+            ArrowWriter,
+            arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves},
+        },
         basic::{Compression, Encoding, ZstdLevel},
-        file::properties::{EnabledStatistics, WriterProperties},
+        file::{
+            properties::{EnabledStatistics, WriterProperties},
+            writer::SerializedFileWriter,
+        },
         schema::types::ColumnPath,
     },
 };
@@ -96,13 +102,37 @@ fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Encoded> {
 
 /// A file of these rows, which have the columns of [`parts::file_schema`].
 pub(super) fn file(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
-    let writer = ArrowWriter::try_new(Vec::new(), parts::file_schema(), Some(properties()?))?;
-    let (mut writer, columns) = writer.into_serialized_writer()?;
-    let descriptions = writer.schema_descr().columns().to_vec();
-    for (group, first) in (0..rows.num_rows()).step_by(ROW_GROUP_ROWS).enumerate() {
-        let rows = rows.slice(first, ROW_GROUP_ROWS.min(rows.num_rows() - first));
-        let writers = columns.create_column_writers(group)?;
-        let mut group = writer.next_row_group()?;
+    let mut file = Events::new()?;
+    for first in (0..rows.num_rows()).step_by(ROW_GROUP_ROWS) {
+        file.row_group(&rows.slice(first, ROW_GROUP_ROWS.min(rows.num_rows() - first)))?;
+    }
+    file.finish()
+}
+
+/// A file of events that is being written.
+pub(super) struct Events {
+    file: SerializedFileWriter<Vec<u8>>,
+    columns: ArrowRowGroupWriterFactory,
+    groups: usize,
+}
+
+impl Events {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let writer = ArrowWriter::try_new(Vec::new(), parts::file_schema(), Some(properties()?))?;
+        let (file, columns) = writer.into_serialized_writer()?;
+        Ok(Self {
+            file,
+            columns,
+            groups: 0,
+        })
+    }
+
+    /// Adds a row group of these rows.
+    pub(super) fn row_group(&mut self, rows: &RecordBatch) -> anyhow::Result<()> {
+        let descriptions = self.file.schema_descr().columns().to_vec();
+        let writers = self.columns.create_column_writers(self.groups)?;
+        self.groups += 1;
+        let mut group = self.file.next_row_group()?;
         let fields = parts::file_schema();
         let columns = fields
             .fields()
@@ -122,8 +152,12 @@ pub(super) fn file(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
             writer.close()?.append_to_row_group(&mut group)?;
         }
         group.close()?;
+        Ok(())
     }
-    Ok(writer.into_inner()?)
+
+    pub(super) fn finish(self) -> anyhow::Result<Vec<u8>> {
+        Ok(self.file.into_inner()?)
+    }
 }
 
 /// What a column with repeating values says of itself.
@@ -152,7 +186,7 @@ fn partitions(starts: &[Option<i64>]) -> BTreeMap<Option<i64>, Vec<u32>> {
     hours
 }
 
-fn folder(hour: Option<i64>) -> String {
+pub(super) fn folder(hour: Option<i64>) -> String {
     let start = hour.and_then(|hour| jiff::Timestamp::from_second(hour.checked_mul(3600)?).ok());
     match start {
         Some(start) => start.strftime("date=%Y-%m-%d/hour=%H").to_string(),
@@ -185,7 +219,7 @@ const HOUR_NS: i64 = 3_600_000_000_000;
 const MAX_HOURS: usize = 48;
 
 /// Rows of a row group: small enough that a search by time or principal skips most of an hour.
-const ROW_GROUP_ROWS: usize = 32 * 1024;
+pub(super) const ROW_GROUP_ROWS: usize = 32 * 1024;
 
 /// Parquet's usual trade of time for space.
 const ZSTD_LEVEL: i32 = 3;

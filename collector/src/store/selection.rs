@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use datafusion::{
     execution::SendableRecordBatchStream,
     functions_nested::expr_fn::array_has,
-    prelude::{col, lit},
+    prelude::{SessionContext, col, lit},
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,8 @@ pub(crate) struct Selected {
     pub(crate) rows: SendableRecordBatchStream,
     /// Makes the JSON form of the column `event`.
     pub(crate) shown: Shown,
+    /// Keeps the files there that the rows come from.
+    pub(crate) session: SessionContext,
 }
 
 impl Store {
@@ -96,6 +98,7 @@ impl Store {
         Ok(Selected {
             rows,
             shown: self.shown(),
+            session,
         })
     }
 }

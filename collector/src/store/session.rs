@@ -31,7 +31,7 @@ use datafusion::{
 use futures::StreamExt;
 
 use super::{
-    Store,
+    Snapshot, Store,
     amended::Amended,
     columns::COLUMNS,
     events, holding, marks, parts, subjects, touching,
@@ -41,8 +41,8 @@ use super::{
 impl Store {
     /// A session over the store as it is now.
     pub(super) async fn session(&self) -> Result<SessionContext> {
-        let session = SessionContext::new_with_config_rt(config(), self.runtime.clone());
         let now = self.snapshot();
+        let session = self.reading(&now);
         let unsealed = |table| {
             let chunks = now.chunks.clone();
             session.read_table(Arc::new(Unsealed { table, chunks }))
@@ -85,16 +85,16 @@ impl Store {
     /// When the store's files cannot be read.
     pub async fn believe(&self, originator: &str) -> Result<()> {
         self.amendments.believe(originator);
-        let files = self.snapshot().files;
-        if files.is_empty() {
+        let now = self.snapshot();
+        if now.files.is_empty() {
             return Ok(());
         }
-        let session = SessionContext::new_with_config_rt(config(), self.runtime.clone());
+        let session = self.reading(&now);
         let columns = parts::columns_of_files().into_iter();
         let columns = columns
             .filter(|column| AMENDMENT.contains(&column.name_for_alias().unwrap_or_default().as_str()));
         let rows = session
-            .read_table(sealed(&files, parts::file_schema())?)?
+            .read_table(sealed(&now.files, parts::file_schema())?)?
             .filter(
                 col("kind")
                     .eq(lit("attribution"))
@@ -112,6 +112,12 @@ impl Store {
         }
         self.amendments.take_stored(stored);
         Ok(())
+    }
+
+    /// A session that keeps the files which it reads, to the end of its last answer.
+    fn reading(&self, now: &Snapshot) -> SessionContext {
+        let config = config().with_extension(Arc::clone(&now.reading));
+        SessionContext::new_with_config_rt(config, self.runtime.clone())
     }
 }
 

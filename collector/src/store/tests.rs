@@ -8,6 +8,7 @@ use super::*;
 use crate::live::Filter;
 
 mod amended;
+mod compact;
 mod hostile;
 mod oracle;
 mod rollup;
@@ -15,11 +16,14 @@ mod subjects;
 
 const START: u64 = 1_795_225_200_000_000_000;
 
-/// Never seals by itself.
+/// Never seals or compacts by itself.
 fn by_hand() -> StoreOptions {
     StoreOptions {
         seal_rows: usize::MAX,
         seal_after: Duration::from_secs(100_000),
+        compact_files: 2,
+        compact_every: Duration::from_secs(100_000),
+        keep_retired: Duration::ZERO,
     }
 }
 

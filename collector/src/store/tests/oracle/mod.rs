@@ -1,5 +1,5 @@
 //! Every question against a brute-force scan of the evidence log, on made-up data: the same answer, however much of it is
-//! sealed, whatever was amended in between, and also when a part of it was erased.
+//! sealed or compacted, whatever was amended in between, and also when a part of it was erased.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -75,7 +75,7 @@ async fn erased(data: &Path, own: &str, seed: u64) {
     answers_are_equal(&store, &scanned, &mut random, seed).await;
 }
 
-/// Appends the log's entries, seals at random, opens the store anew at random, and compares some times on the way.
+/// Appends the log's entries, seals and compacts at random, opens the store anew at random, and compares some times on the way.
 async fn compared(data: &Path, own: &str, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed ^ 0x0bad_5eed);
     let (evidence, root) = (data.join("evidence"), data.join("store"));
@@ -88,6 +88,10 @@ async fn compared(data: &Path, own: &str, seed: u64) {
         store.append(log_index, decoder.decode(&batch).unwrap()).await;
         if random.gen_ratio(1, 9) {
             store.seal().await.unwrap();
+            if random.gen_ratio(1, 4) {
+                store.compact().await.unwrap();
+                store.sweep().await.unwrap();
+            }
             if random.gen_ratio(1, 3) {
                 drop(store);
                 store = open(&root, &evidence, own).await;
@@ -99,6 +103,11 @@ async fn compared(data: &Path, own: &str, seed: u64) {
         }
     }
     store.seal().await.unwrap();
+    store.compact().await.unwrap();
+    assert!(
+        store.status().sealed_files < entries,
+        "something was put together"
+    );
     let scanned = Evidence::read(&evidence, own, u64::MAX);
     answers_are_equal(&store, &scanned, &mut random, seed).await;
 }
