@@ -19,7 +19,7 @@ pub(crate) struct Manifest {
     format: u32,
     /// Log entries `0..entries` are in `files`, each exactly once.
     pub(crate) entries: u64,
-    /// In the order in which they were sealed.
+    /// In no particular order.
     pub(crate) files: Vec<SealedFile>,
     /// The same of the table `subjects`; a seal without any has none.
     pub(crate) subjects: Vec<SealedFile>,
@@ -113,7 +113,7 @@ impl Manifest {
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
-const FORMAT: u32 = 8;
+const FORMAT: u32 = 9;
 
 /// The manifest's name below the store's root.
 pub(crate) const NAME: &str = "sealed.json";

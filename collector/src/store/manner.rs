@@ -6,6 +6,7 @@
 use compact_str::CompactString;
 use proto::v1::event;
 
+use super::ways;
 use crate::record::{Body, Record};
 
 /// The words that an event is described with: few combinations, which most events share.
@@ -21,6 +22,8 @@ pub(super) struct Manner {
     pub(super) tx_final: Option<i32>,
     pub(super) gap_reason: CompactString,
     pub(super) end_user: CompactString,
+    /// As [`ways::of`] tells them.
+    pub(super) subject_ways: Box<[CompactString]>,
     /// What an amendment is of.
     pub(super) amends: Option<Box<Amends>>,
 }
@@ -46,6 +49,7 @@ impl Manner {
                 .as_ref()
                 .and_then(|party| party.session.as_ref())
                 .map_or(0, |session| session.encryption),
+            subject_ways: ways::of(&record.subjects),
             ..Self::default()
         };
         if let Some(query) = record.execution() {

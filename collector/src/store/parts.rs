@@ -4,7 +4,10 @@
 //! Owns what a file has instead, and the way back to the columns that SQL sees. Refuses to know what the columns mean:
 //! that is `columns`', for files and tail alike.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+};
 
 use datafusion::{
     arrow::{
@@ -16,7 +19,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, Expr, Volatility, create_udf},
     prelude::col,
 };
-use prost::Message;
+use prost::{DecodeError, Message};
 use proto::v1;
 
 use super::{
@@ -114,6 +117,8 @@ struct MannerInFile {
     amends_events: Vec<u64>,
     #[prost(bool, tag = "13")]
     takes_back: bool,
+    #[prost(string, repeated, tag = "14")]
+    subject_ways: Vec<String>,
 }
 
 impl From<&Manner> for MannerInFile {
@@ -133,6 +138,7 @@ impl From<&Manner> for MannerInFile {
             amends_session: amends.map_or_else(String::new, |of| of.session.to_string()),
             amends_events: amends.map_or_else(Vec::new, |of| of.events.to_vec()),
             takes_back: amends.is_some_and(|of| of.takes_back),
+            subject_ways: manner.subject_ways.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -150,6 +156,7 @@ impl From<MannerInFile> for Manner {
             tx_final: manner.tx_final,
             gap_reason: manner.gap_reason.into(),
             end_user: manner.end_user.into(),
+            subject_ways: manner.subject_ways.into_iter().map(Into::into).collect(),
             amends: (!manner.amends_agent.is_empty()).then(|| {
                 Box::new(Amends {
                     agent: manner.amends_agent.into(),
@@ -164,10 +171,12 @@ impl From<MannerInFile> for Manner {
 
 /// All columns, of the rows of a file.
 pub(super) fn columns_of_files() -> Vec<Expr> {
+    let decoded = Arc::new(Decoded::default());
     let column = |(n, (name, column)): (usize, &(&'static str, Column))| match whole(name, column) {
         None => col(*name),
         Some(part) => {
-            let read = move |arguments: &[ColumnarValue]| read(n, arguments);
+            let decoded = Arc::clone(&decoded);
+            let read = move |arguments: &[ColumnarValue]| read(n, &decoded, arguments);
             let function = create_udf(
                 &format!("{part}_{name}"),
                 vec![part_type()],
@@ -181,26 +190,106 @@ pub(super) fn columns_of_files() -> Vec<Expr> {
     COLUMNS.iter().enumerate().map(column).collect()
 }
 
+/// The parts of the row groups that one question is at: each is asked for many columns, of many batches of rows.
+#[derive(Default)]
+struct Decoded {
+    parties: Lately<v1::Party>,
+    templates: Lately<v1::Query>,
+    manners: Lately<Manner>,
+}
+
+/// The parts of a few dictionaries, the newest first.
+struct Lately<T>(Mutex<VecDeque<(BinaryArray, Arc<Vec<T>>)>>);
+
+impl<T> Default for Lately<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Lately<T> {
+    /// All parts of this dictionary.
+    fn of(
+        &self,
+        dictionary: &BinaryArray,
+        decode: impl Fn(&[u8]) -> std::result::Result<T, DecodeError>,
+    ) -> Result<Arc<Vec<T>>> {
+        // What is kept keeps its buffers: another dictionary cannot lie where it does.
+        let same = |other: &BinaryArray| {
+            other.len() == dictionary.len()
+                && other.values().as_ptr() == dictionary.values().as_ptr()
+                && other.value_offsets().as_ptr() == dictionary.value_offsets().as_ptr()
+        };
+        let kept = |lately: &VecDeque<(BinaryArray, Arc<Vec<T>>)>| {
+            let found = lately.iter().find(|(other, _)| same(other));
+            found.map(|(_, parts)| Arc::clone(parts))
+        };
+        if let Some(parts) = kept(&self.lately()) {
+            return Ok(parts);
+        }
+        let decoded: std::result::Result<Vec<T>, DecodeError> = dictionary
+            .iter()
+            .map(|value| decode(value.unwrap_or_default()))
+            .collect();
+        let parts = Arc::new(decoded.map_err(external)?);
+        let mut lately = self.lately();
+        lately.push_front((dictionary.clone(), Arc::clone(&parts)));
+        lately.truncate(KEPT);
+        Ok(parts)
+    }
+
+    fn lately(&self) -> MutexGuard<'_, VecDeque<(BinaryArray, Arc<Vec<T>>)>> {
+        // Nothing panics while it holds the lock with a change half made.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dictionaries whose parts are kept: those of a row group for each thread that reads.
+const KEPT: usize = 4;
+
+/// Of how many values in a dictionary one has to be asked for, so that all are decoded and kept.
+const FEW: usize = 8;
+
 /// Column `n` of these parts.
-fn read(n: usize, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+fn read(n: usize, decoded: &Decoded, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     let arguments = ColumnarValue::values_to_arrays(arguments)?;
     let ([parts], Some((_, column))) = (arguments.as_slice(), COLUMNS.get(n)) else {
         return exec_err!("a part's column takes the part");
     };
     let parts = cast(parts, &part_type())?;
     let parts = parts.as_dictionary::<Int32Type>();
-    let (used, keys) = used(parts.keys(), parts.values().len());
     let encoded = parts.values().as_binary::<i32>();
+    let (used, keys) = used(parts.keys(), encoded.len());
+    if used.len() * FEW >= encoded.len() {
+        let values = match column {
+            Column::Party(get) => values(
+                get,
+                &decoded.parties.of(encoded, |bytes| v1::Party::decode(bytes))?,
+            ),
+            Column::Template(get) => values(
+                get,
+                &decoded.templates.of(encoded, |bytes| v1::Query::decode(bytes))?,
+            ),
+            Column::Manner(get) => values(get, &decoded.manners.of(encoded, manner)?),
+            _ => return exec_err!("a column of no part"),
+        };
+        return Ok(ColumnarValue::Array(take(&values, parts.keys(), None)?));
+    }
     let values = match column {
-        Column::Party(get) => values(get, &decoded::<v1::Party>(encoded, &used)?),
-        Column::Template(get) => values(get, &decoded::<v1::Query>(encoded, &used)?),
-        Column::Manner(get) => {
-            let manners = decoded::<MannerInFile>(encoded, &used)?;
-            values(get, &manners.into_iter().map(Manner::from).collect::<Vec<_>>())
-        }
+        Column::Party(get) => values(get, &few(encoded, &used, |bytes| v1::Party::decode(bytes))?),
+        Column::Template(get) => values(get, &few(encoded, &used, |bytes| v1::Query::decode(bytes))?),
+        Column::Manner(get) => values(get, &few(encoded, &used, manner)?),
         _ => return exec_err!("a column of no part"),
     };
     Ok(ColumnarValue::Array(take(&values, &keys, None)?))
+}
+
+fn manner(bytes: &[u8]) -> std::result::Result<Manner, DecodeError> {
+    MannerInFile::decode(bytes).map(Manner::from)
+}
+
+fn external(error: DecodeError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 fn values<T>(get: &Get<T>, parts: &[T]) -> ArrayRef {
@@ -224,11 +313,13 @@ fn used(keys: &Int32Array, count: usize) -> (Vec<usize>, Int32Array) {
     (used, keys)
 }
 
-fn decoded<T: Message + Default>(encoded: &BinaryArray, used: &[usize]) -> Result<Vec<T>> {
-    let decode = |value: &usize| {
-        T::decode(encoded.value(*value)).map_err(|error| DataFusionError::External(Box::new(error)))
-    };
-    used.iter().map(decode).collect()
+fn few<T>(
+    encoded: &BinaryArray,
+    used: &[usize],
+    decode: impl Fn(&[u8]) -> std::result::Result<T, DecodeError>,
+) -> Result<Vec<T>> {
+    let values = used.iter().map(|value| decode(encoded.value(*value)));
+    values.collect::<std::result::Result<_, _>>().map_err(external)
 }
 
 /// The amendments among rows of a file; columns: number, log entry, party, manner.
@@ -245,7 +336,6 @@ pub(super) fn amendments(rows: &RecordBatch, into: &mut Vec<Stored>) -> Result<(
         cast(manners, &DataType::Binary)?,
     );
     let (parties, manners) = (parties.as_binary::<i32>(), manners.as_binary::<i32>());
-    let external = |error: prost::DecodeError| DataFusionError::External(Box::new(error));
     for row in 0..rows.num_rows() {
         if parties.is_null(row) || manners.is_null(row) {
             continue;

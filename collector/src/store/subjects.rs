@@ -240,7 +240,7 @@ impl Subjects {
 const KEY_COLUMNS: usize = 4;
 
 /// The tokens of the right length, and whether that is all: with another one, something was touched that cannot be looked up.
-fn known_tokens(subject: &v1::Subject) -> (Vec<&[u8]>, bool) {
+pub(super) fn known_tokens(subject: &v1::Subject) -> (Vec<&[u8]>, bool) {
     let right = |token: &&[u8]| token.len() == TOKEN_BYTES as usize;
     let known: Vec<&[u8]> = subject.tokens.iter().map(Vec::as_slice).filter(right).collect();
     let whole = known.len() == subject.tokens.len();
@@ -322,7 +322,8 @@ pub(super) fn file_of(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
     Ok(writer.into_inner()?)
 }
 
-fn properties() -> anyhow::Result<WriterProperties> {
+/// How its files are written.
+pub(super) fn properties() -> anyhow::Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_data_page_row_count_limit(PAGE_ROWS)

@@ -26,6 +26,7 @@ use super::{
     page::Page,
     question::{self, Question, Span},
     touching::HIDDEN,
+    ways::{self, ALL, ELSEWHERE, NOTHING, SOME},
 };
 
 /// Whose record is asked about.
@@ -187,11 +188,17 @@ impl Store {
             answer.touched = self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await?;
         }
         let events = asked.span.of(session.table("events").await?)?;
-        let names_it = asked.names_it();
+        let denied = asked.denied(&session).await?;
+        let settled = found.into_keys().chain(denied).collect();
         let statements = events.clone().filter(col("executions").is_not_null())?;
-        let statements = statements.with_column("names_it", names_it)?;
+        let statements = statements
+            .with_column("names_it", asked.names_it())?
+            .with_column("told", ways::told(asked).call(vec![col(ways::NAME)]))?
+            .with_column(
+                "settled",
+                ways::is_settled(settled).call(vec![col("log_index"), col("seq")]),
+            )?;
         session.register_table("statements", statements.into_view())?;
-        session.register_table("told", asked.told(&session).await?.into_view())?;
         let not_excluded = session.sql(&not_excluded()).await?;
         answer.not_excluded = self.collect(not_excluded, MAX_ROWS).await?;
         session.register_table("seen", events.into_view())?;
@@ -285,26 +292,39 @@ impl Asked {
         any(self.tokens.iter().map(held))
     }
 
-    /// Of each event with an entry: whether its values can be searched, and whether the record is surely not among all that it
-    /// touched.
-    async fn told(&self, session: &SessionContext) -> Result<DataFrame> {
+    /// Events of which a filter of all that they touched says that none of the tokens is in it; of very many, some: the others are not
+    /// excluded.
+    async fn denied(&self, session: &SessionContext) -> Result<Vec<Place>> {
+        if self.tokens.is_empty() {
+            return Ok(Vec::new());
+        }
         let of = |sought: &Sought| {
             let key = col("key_id").eq(lit(sought.key.as_str()));
             key.and(col("family").eq(lit(sought.family.as_str())))
         };
-        let nothing = col("token").is_null().and(col("filter").is_null());
-        let searchable = any(self.tokens.iter().map(of));
-        let denied = col("filter").is_null().or(self.held().is_false());
-        let covers = nothing.or(searchable.clone().and(denied));
-        let covers = col("complete").and(covers);
-        let entries = self.entries(session).await?.select(vec![
-            col("log_index"),
-            col("seq"),
-            searchable.alias("searchable"),
-            covers.alias("covers"),
-        ])?;
-        session.register_table("entries", entries.into_view())?;
-        session.sql(TOLD).await
+        let rows = self.entries(session).await?;
+        // The first of these leaves out nearly all rows, by what pages say of their NULLs.
+        let rows = rows
+            .filter(col("token").is_null())?
+            .filter(col("filter").is_not_null())?
+            .filter(col("complete").and(any(self.tokens.iter().map(of))))?
+            .filter(self.held().is_false())?
+            .select_columns(&["log_index", "seq"])?
+            .limit(0, Some(MAX_DENIED))?;
+        let mut places = Vec::new();
+        for batch in rows.collect().await? {
+            let column = |name| batch.column_by_name(name).map(AsArray::as_primitive::<Int64Type>);
+            if let (Some(entries), Some(seqs)) = (column("log_index"), column("seq")) {
+                places.extend(
+                    entries
+                        .values()
+                        .iter()
+                        .copied()
+                        .zip(seqs.values().iter().copied()),
+                );
+            }
+        }
+        Ok(places)
     }
 
     /// Whether a statement names the object: as the classification does, or without its schema.
@@ -403,21 +423,17 @@ const TOUCHED: &str = "SELECT coalesce(e.principal, 'unknown') AS principal, e.c
     GROUP BY e.principal, e.confidence, e.method, f.sure, f.sources, e.kind, e.class, e.command, e.outcome, e.login_role, \
     e.database, e.statement ORDER BY f.sure DESC, last_seen DESC, principal";
 
-const TOLD: &str = "SELECT log_index, seq, bool_or(searchable) AS searchable, bool_or(covers) AS covered FROM entries \
-    GROUP BY log_index, seq";
-
 /// The reasons on the object come first; of the others, it is not known whether they have to do with it. What does not know
 /// something is never taken for what has nothing to do with it.
 fn not_excluded() -> String {
     format!(
         "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
-      CASE WHEN t.covered OR f.seq IS NOT NULL OR (s.phase = 'parse' AND s.outcome = 'error') THEN NULL \
-           WHEN t.searchable THEN 'not all of its records are known' \
-           WHEN t.seq IS NOT NULL THEN 'its records are of another key or type, or not known' \
+      CASE WHEN s.told = {ALL} OR s.settled OR (s.phase = 'parse' AND s.outcome = 'error') THEN NULL \
+           WHEN s.told = {SOME} THEN 'not all of its records are known' \
+           WHEN s.told = {ELSEWHERE} THEN 'its records are of another key or type, or not known' \
            WHEN s.names_it THEN 'its records are not known' \
-           ELSE {HIDDEN} END AS because, CASE WHEN s.names_it OR t.seq IS NOT NULL THEN true END AS on_object \
-    FROM statements s LEFT JOIN told t ON s.log_index = t.log_index AND s.seq = t.seq \
-    LEFT JOIN found f ON s.log_index = f.log_index AND s.seq = f.seq), \
+           ELSE {HIDDEN} END AS because, CASE WHEN s.names_it OR s.told > {NOTHING} THEN true END AS on_object \
+    FROM statements s), \
     counted AS (SELECT on_object, principal, confidence, because, sum(executions) AS statements, \
       array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
       min(ts_start) AS first_seen, max(ts_start) AS last_seen \
@@ -440,6 +456,9 @@ const MAX_TOKENS: usize = 256;
 
 /// Events that are looked at one by one: each takes some hundred bytes. The newest ones are.
 const MAX_FOUND: usize = 200_000;
+
+/// Events that filters exclude; each takes 16 bytes in memory.
+const MAX_DENIED: usize = 1_000_000;
 
 /// Spans of log entries that a question names: as many as the engine compares with the range of a row group.
 const MAX_RANGES: usize = 16;

@@ -7,7 +7,7 @@ use proto::{
     v1::{self, event},
 };
 
-use super::{Column, Get};
+use super::{super::ways, Column, Get};
 use crate::record::{Body, Execution, Record, Transaction};
 
 /// Name and filling of each column, in the order of `SELECT *`.
@@ -292,6 +292,13 @@ pub(in crate::store) const COLUMNS: &[(&str, Column)] = &[
     (
         "tx_final",
         Column::Manner(Get::Made(|m| json::final_name(m.tx_final?))),
+    ),
+    (
+        ways::NAME,
+        Column::Manner(Get::List(|m| {
+            let ways = m.subject_ways.iter().map(ToString::to_string);
+            (!m.subject_ways.is_empty()).then(|| ways.collect())
+        })),
     ),
     ("gap_reason", Column::Manner(Get::Text(|m| text(&m.gap_reason)))),
     ("bytes_missing", Column::Number(|r| gap(r)?.bytes_missing)),
