@@ -1,24 +1,29 @@
 //! Whether a header is encoded the one way that it is made, by an agent of any version.
 //!
 //! Its bytes are what is signed and hashed, so they are never made anew; but two readers must never see different things in them.
-//! So: fields in rising order, each once, numbers in their shortest form, nothing behind them. Fields of a later version pass: what
-//! they say is kept, and not known here.
+//! So: fields in rising order, each once but for those that are lists, numbers in their shortest form, nothing behind them. Fields of a
+//! later version pass, lists or not: what they say is kept, and not known here.
 
 /// `BatchHeader.counters`: a message in it, that grows with every version.
 const COUNTERS: u64 = 10;
 
+/// `BatchHeader.given_up`: a list of messages. The field with the highest number that is known: of later ones it is not known whether
+/// they are lists.
+const GIVEN_UP: u64 = 21;
+
 /// Whether these bytes are a header in its one form.
 pub(crate) fn is_canonical(header: &[u8]) -> bool {
-    fields(header, Some(COUNTERS)).is_some()
+    fields(header, true).is_some()
 }
 
-/// Walks over a message's fields; `nested` is a message itself.
-fn fields(mut bytes: &[u8], nested: Option<u64>) -> Option<()> {
+/// Walks over the fields of a header, or of a message in it.
+fn fields(mut bytes: &[u8], header: bool) -> Option<()> {
     let mut last = 0;
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;
         let (number, wire_type) = (key >> 3, key & 7);
-        if number <= last || number > u64::from(u32::MAX >> 3) {
+        let again = header && number == last && number >= GIVEN_UP;
+        if number <= last && !again || number > u64::from(u32::MAX >> 3) {
             return None;
         }
         last = number;
@@ -36,8 +41,8 @@ fn fields(mut bytes: &[u8], nested: Option<u64>) -> Option<()> {
             2 => {
                 let length = varint(&mut bytes)?;
                 let content = take(&mut bytes, usize::try_from(length).ok()?)?;
-                if nested == Some(number) {
-                    fields(content, None)?;
+                if header && matches!(number, COUNTERS | GIVEN_UP) {
+                    fields(content, false)?;
                 }
             }
             _ => return None,
@@ -73,7 +78,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use proto::v1::{BatchHeader, Counters};
+    use proto::v1::{BatchHeader, Counters, GivenUp};
 
     use super::*;
 
@@ -120,5 +125,29 @@ mod tests {
             let cut = BatchHeader::decode(&encoded[..end]);
             assert_eq!(is_canonical(&encoded[..end]), cut.is_ok(), "{end}");
         }
+    }
+    #[test]
+    fn a_header_may_say_of_several_spans_that_they_were_given_up() {
+        let span = |from| GivenUp {
+            from,
+            to: from + 1,
+            events: 300,
+        };
+        let mut header = BatchHeader {
+            next_key: vec![7; 32],
+            given_up: vec![span(3), span(9), span(200)],
+            ..BatchHeader::default()
+        };
+        assert!(is_canonical(&header.encode_to_vec()));
+        let encoded = header.encode_to_vec();
+        let key_again = [encoded.as_slice(), b"\xa2\x01\x01k"].concat();
+        assert!(!is_canonical(&key_again), "behind a higher number");
+        header.given_up.clear();
+        let key_twice = [header.encode_to_vec().as_slice(), b"\xa2\x01\x01k"].concat();
+        assert!(!is_canonical(&key_twice), "which of both counts?");
+        // A span whose numbers have a second form.
+        assert!(is_canonical(b"\xaa\x01\x02\x08\x03"));
+        assert!(!is_canonical(b"\xaa\x01\x03\x08\x83\x00"));
+        assert!(!is_canonical(b"\xaa\x01\x04\x08\x03\x08\x04"));
     }
 }

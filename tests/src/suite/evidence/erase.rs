@@ -195,7 +195,11 @@ fn prove(
             (false, _) if words.contains("was removed by retention") => {}
             _ => bail!(
                 "prove {id}, which is {}erased: {words}",
-                if gone.contains(&(agent.clone(), *seq)) { "" } else { "not " }
+                if gone.contains(&(agent.clone(), *seq)) {
+                    ""
+                } else {
+                    "not "
+                }
             ),
         }
     }
