@@ -113,7 +113,7 @@ const PARTS: [&str; 5] = ["power", "live", "moves", "tamper", "erase"];
 
 /// Schedules and tries of the parts, in full and in short.
 const FULL: [u64; 5] = [10_000, 1_000, 1_000, 12_000, 600];
-const SHORT: [u64; 5] = [80, 12, 12, 160, 12];
+const SHORT: [u64; 5] = [80, 12, 42, 160, 12];
 
 /// States made of one traced run.
 const STATES: u64 = 40;
