@@ -8,6 +8,9 @@ use std::{
     time::Duration,
 };
 
+mod access;
+
+pub use access::{AccessConfig, HttpConfig, OidcConfig, ReadersTls};
 use serde::{Deserialize, Serialize};
 pub use settings::SettingsError as ConfigError;
 
@@ -25,7 +28,9 @@ pub struct Config {
     /// Where agents deliver.
     pub grpc: Listen<Place>,
     /// Where people and programs ask.
-    pub http: Listen<SocketAddr>,
+    pub http: HttpConfig,
+    /// Who may ask.
+    pub access: AccessConfig,
     /// Who may deliver.
     pub trust: TrustConfig,
     /// The evidence log.
@@ -112,7 +117,7 @@ pub struct TrustConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen<P> {
-    /// Asking is for loopback only, as long as it has no authentication.
+    /// An address, or a socket.
     pub listen: P,
 }
 
@@ -160,9 +165,12 @@ impl Default for Config {
             grpc: Listen {
                 listen: Place::Tcp(([127, 0, 0, 1], 7433).into()),
             },
-            http: Listen {
+            http: HttpConfig {
                 listen: ([127, 0, 0, 1], 7480).into(),
+                names: Vec::new(),
+                tls: None,
             },
+            access: AccessConfig::default(),
             trust: TrustConfig {
                 tls: None,
                 insecure: false,
@@ -209,6 +217,12 @@ impl Config {
         self.trust.tls.unwrap_or(elsewhere && !self.trust.insecure)
     }
 
+    /// Whether others than this host can ask.
+    #[must_use]
+    pub fn exposed(&self) -> bool {
+        self.http.exposed()
+    }
+
     /// As a TOML file that says the same.
     #[must_use]
     pub fn effective(&self) -> String {
@@ -243,11 +257,11 @@ impl Config {
                 trust += &format!("{name} = {:?}\n", file.display().to_string());
             }
         }
+        let http = self.http.effective() + &self.access.effective();
         format!(
-            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n\n[http]\nlisten = {:?}\n\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{publish}",
+            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{publish}",
             self.data.display().to_string(),
             self.grpc.listen.to_string(),
-            self.http.listen.to_string(),
             self.log.checkpoint_interval_ms,
             self.log.segment_mib
         )
@@ -283,10 +297,8 @@ impl Config {
         if self.trust.insecure && self.trust.tls == Some(true) {
             return refuse("trust.insecure", "true".to_owned(), "with TLS it cannot be said");
         }
-        if !self.http.listen.ip().is_loopback() {
-            let expected = "there is no authentication of readers yet, so only a loopback address (127.0.0.1, ::1) is allowed";
-            return refuse("http.listen", self.http.listen.to_string(), expected);
-        }
+        self.http.check(&self.access)?;
+        self.access.check()?;
         if !(10..=31_536_000).contains(&self.trust.lifetime_s) {
             let value = self.trust.lifetime_s.to_string();
             return refuse("trust.lifetime_s", value, "it must be 10 to 31536000");

@@ -2,8 +2,9 @@
 //! can be rebuilt from it.
 //!
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
-//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. What may go from both, and what must stay, `custody` decides. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
+//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. What may go from both, and what must stay, `custody` decides; who may ask, `access`. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
 
+pub mod access;
 pub mod accesses;
 pub mod alarms;
 pub mod ask;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pgwitness_collector::{
-    ask, backup, custody, explain, export, inventory, new_edges, prove, query, rebuild, report, serve, tail,
-    timeline, trust, unattributed, verify, what, who,
+    access, ask, backup, custody, explain, export, inventory, new_edges, prove, query, rebuild, report,
+    serve, tail, timeline, trust, unattributed, verify, what, who,
 };
 
 /// Keeps the record of what PostgreSQL was asked, by whom, and answers from it.
@@ -21,6 +21,7 @@ enum Command {
     Serve(serve::Args),
     Agent(trust::AgentArgs),
     Ca(trust::CaArgs),
+    User(access::UserArgs),
     Query(query::Args),
     Ask(ask::Args),
     Explain(explain::Args),
@@ -58,6 +59,7 @@ async fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args).await,
         Command::Agent(args) => trust::agent(args),
         Command::Ca(args) => trust::ca(args),
+        Command::User(args) => access::user(args),
         Command::Query(args) => query::run(args).await,
         Command::Ask(args) => ask::run(args).await,
         Command::Explain(args) => explain::run(args).await,

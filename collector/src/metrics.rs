@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use prometheus_client::{
-    encoding::text,
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub store_rows: Counter,
     /// Queries answered.
     pub queries: Counter,
+    /// Requests over HTTP that were refused, by reason.
+    pub refused_requests: Family<RefusedLabels, Counter>,
     /// Amendments made.
     pub amendments: Counter,
     /// Ends of connections, and statements, that were forgotten before the other end was told of.
@@ -53,6 +56,24 @@ pub struct Metrics {
     pub inventory_principals: Gauge,
     /// 1 where the inventory's file, as it is now, is not in effect, because it cannot be used.
     pub inventory_unusable: Gauge,
+}
+
+/// Labels of a request that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// Why.
+    pub reason: RefusedRequest,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum RefusedRequest {
+    /// It had no token, or one that opens nothing (401).
+    Unauthorized,
+    /// It had one whose role is too low (403).
+    Forbidden,
+    /// Its user has too much running (429).
+    TooMany,
 }
 
 impl Default for Metrics {
@@ -72,6 +93,7 @@ impl Default for Metrics {
             connected_agents: Gauge::default(),
             store_rows: Counter::default(),
             queries: Counter::default(),
+            refused_requests: Family::default(),
             amendments: Counter::default(),
             join_forgotten: Counter::default(),
             join_refused: Counter::default(),
@@ -117,6 +139,11 @@ impl Default for Metrics {
         );
         registry.register("queries", "Queries answered", metrics.queries.clone());
         registry.register(
+            "refused_requests",
+            "Requests over HTTP that were refused, by reason",
+            metrics.refused_requests.clone(),
+        );
+        registry.register(
             "amendments",
             "Sessions named by what another host saw",
             metrics.amendments.clone(),
@@ -156,6 +183,19 @@ impl Metrics {
             // Only a failing writer fails, and a String does not.
             Err(_) => String::new(),
         }
+    }
+
+    /// Counts what a request was answered with, if that was a refusal.
+    pub(crate) fn refused_request(&self, status: StatusCode) {
+        let reason = match status {
+            StatusCode::UNAUTHORIZED => RefusedRequest::Unauthorized,
+            StatusCode::FORBIDDEN => RefusedRequest::Forbidden,
+            StatusCode::TOO_MANY_REQUESTS => RefusedRequest::TooMany,
+            _ => return,
+        };
+        self.refused_requests
+            .get_or_create(&RefusedLabels { reason })
+            .inc();
     }
 
     /// Raises an alarm about an agent.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, ensure};
+use axum::serve::ListenerExt as _;
 use evidence::ORIGIN_PREFIX;
 use proto::v1::delivery_server::DeliveryServer;
 use tokio::{
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
 use crate::{
+    access::Access,
     accesses::Accesses,
     config::{Config, Overrides},
     custody::{self, Control, Custodian},
@@ -53,7 +55,7 @@ pub struct Args {
     /// Where agents deliver: an address, over TLS if it is not of loopback, or unix:/PATH [default: 127.0.0.1:7433].
     #[arg(long, value_name = "ADDR:PORT")]
     pub grpc: Option<Place>,
-    /// Where people ask; loopback only [default: 127.0.0.1:7480].
+    /// Where people ask: on another address than loopback with http.tls and a user [default: 127.0.0.1:7480].
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
     /// Lets anybody deliver who reaches grpc.listen, from other hosts, too, without TLS.
@@ -116,6 +118,13 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
             config.grpc.listen
         );
     }
+    let access = Arc::new(Access::by(&config)?);
+    let web_tls = config
+        .http
+        .tls
+        .clone()
+        .map(|files| Tls::new(Authorities::Readers(files)));
+    let web_tls = web_tls.transpose()?.map(Arc::new);
     let grpc = Agents::await_at(&config.grpc.listen).await?;
     let web = bind("http.listen (--http)", config.http.listen).await?;
     let (grpc_address, web_address) = (grpc.place()?, web.local_addr()?);
@@ -203,12 +212,26 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let publishing = publisher.map(|publisher| tokio::spawn(publisher.run(opened.log.status())));
     let (stopping, stopped) = watch::channel(false);
     let gate = Gate::new(&config, &opened.log, &metrics)?;
+    let readers_changes = gate.admission.changes();
     let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone())
         .admitting(gate.admission.clone())
         .into_service();
     let mut grpc_server = tokio::spawn(grpc.serve(ingest, gate, Arc::clone(&metrics), stopped.clone()));
-    let router = http::router(app(&store, &metrics, &opened.log, accesses.as_ref()));
-    let router = router.into_make_service_with_connect_info::<SocketAddr>();
+    if let Some(tls) = &web_tls {
+        tokio::spawn(keep_current(Arc::downgrade(tls), readers_changes));
+    }
+    let app = http::App {
+        store: Arc::clone(&store),
+        metrics: Arc::clone(&metrics),
+        status: opened.log.status(),
+        accesses,
+        access,
+        names: http::Names::of(&config.http.names, web_tls.clone()),
+    };
+    let web = http::Readers::of(web, web_tls, &metrics, stopped.clone())?;
+    // Whom the connection is from goes with what passes through `tap_io` only.
+    let web = web.tap_io(|_| ());
+    let router = http::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let mut http_server = tokio::spawn(
         axum::serve(web, router)
             .with_graceful_shutdown(until(stopped))
@@ -455,13 +478,4 @@ async fn own_chain(log: &Arc<Log>) -> Option<(String, Arc<Mutex<Originator>>)> {
             );
         })
         .ok()
-}
-
-fn app(store: &Arc<Store>, metrics: &Arc<Metrics>, log: &Log, accesses: Option<&Arc<Accesses>>) -> http::App {
-    http::App {
-        store: Arc::clone(store),
-        metrics: Arc::clone(metrics),
-        status: log.status(),
-        accesses: accesses.cloned(),
-    }
 }

@@ -15,7 +15,10 @@ use serde_json::Value;
 
 use crate::{
     expectations::Expectations,
-    http::client::{self, Collector, DEFAULT_URL},
+    http::{
+        client::{self, Collector, DEFAULT_URL},
+        origin::Origin,
+    },
     log,
     progress::{self, Progress},
     rebuild,
@@ -24,6 +27,7 @@ use crate::{
         page::{Page, Sql},
         question::Question,
     },
+    trust,
 };
 
 /// The flags.
@@ -35,10 +39,41 @@ pub struct Place {
     /// The collector to ask.
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     pub url: String,
+    /// As whom.
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// Why this is asked: the collector records it, with the question.
     #[arg(long, value_name = "TEXT", conflicts_with = "data", value_parser = purpose)]
     pub purpose: Option<String>,
 }
+
+/// As whom a collector is asked, and whom it must be.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Credentials {
+    /// A file with the token to ask with [default: what the variable PGWITNESS_TOKEN says].
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// With https://: a PEM file with the authorities of the collector's certificate [default: the system's].
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// The collector at this URL.
+    pub(crate) fn collector(&self, url: &str) -> anyhow::Result<Collector> {
+        let origin = Origin::at(url, self.ca.as_deref());
+        let origin = origin.with_context(|| format!("give a URL as in {DEFAULT_URL}"))?;
+        let token = match &self.token_file {
+            Some(file) => Some(trust::private("token", file)?),
+            None => std::env::var(TOKEN).ok(),
+        };
+        let token = token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+        Collector::at(origin, token)
+    }
+}
+
+/// The variable with a token.
+const TOKEN: &str = "PGWITNESS_TOKEN";
 
 /// A purpose that can go with a question.
 pub(crate) fn purpose(text: &str) -> Result<String, String> {
@@ -83,7 +118,7 @@ impl Place {
         match &self.data {
             Some(data) => Source::folder(data, inventory).await,
             None => {
-                let collector = Collector::at(&self.url)?;
+                let collector = self.credentials.collector(&self.url)?;
                 Ok(Source::Collector(collector.for_purpose(self.purpose.as_deref())))
             }
         }
@@ -142,7 +177,12 @@ impl Source {
             }
             Self::Folder { .. } => Ok(None),
             Self::Collector(collector) => {
-                let answer = client::read(collector.ask("/api/v1/status", None).await?).await?;
+                let answer = collector.ask("/api/v1/status", None).await?;
+                let code = answer.status();
+                let answer = client::read(answer).await?;
+                if !code.is_success() {
+                    return Err(refused(code, &answer));
+                }
                 let status: Value = serde_json::from_slice(&answer)
                     .context("the collector's answer is not what this version expects")?;
                 let evidence = |name: &str| status.get("evidence")?.get(name);
@@ -184,11 +224,22 @@ impl Collector {
     }
 }
 
-/// What a collector said in place of an answer.
+/// What a collector said in place of an answer, and what to do where a token is what lacks.
 pub(crate) fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
     let error = serde_json::from_slice::<Value>(body).unwrap_or_default();
-    match error.get("error").and_then(Value::as_str) {
+    let error = match error.get("error").and_then(Value::as_str) {
         Some(error) => anyhow!("{error}"),
         None => anyhow!("the collector answered {status}"),
+    };
+    match status {
+        StatusCode::UNAUTHORIZED => error.context(
+            "the collector did not let this in: name a file with a token (--token-file), or set PGWITNESS_TOKEN; whoever runs the collector \
+             makes one (pgwitness-collector user add NAME --role ROLE)",
+        ),
+        StatusCode::FORBIDDEN => error.context(
+            "the collector did not let this in: whoever runs it gives roles (pgwitness-collector user remove NAME, then user add NAME --role \
+             ROLE; or access.oidc.roles)",
+        ),
+        _ => error,
     }
 }

@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use crate::{
     explain,
-    http::client::{Collector, DEFAULT_URL, percent},
+    http::client::{self, DEFAULT_URL, percent},
     query::printable,
+    source::{self, Credentials},
 };
 
 /// Shows events as they arrive.
@@ -22,8 +23,11 @@ pub struct Args {
     /// The collector to watch.
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     pub url: String,
+    /// As whom.
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// Why this is asked: the collector records it.
-    #[arg(long, value_name = "TEXT", value_parser = crate::source::purpose)]
+    #[arg(long, value_name = "TEXT", value_parser = source::purpose)]
     pub purpose: Option<String>,
     /// Only principals that contain this.
     #[arg(long, value_name = "TEXT")]
@@ -50,12 +54,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name}={}", percent(value.as_deref()?))))
         .collect();
-    let response = Collector::at(&args.url)?
+    let response = args
+        .credentials
+        .collector(&args.url)?
         .for_purpose(args.purpose.as_deref())
         .ask(&format!("/api/v1/live?{}", filters.join("&")), None)
         .await?;
     if !response.status().is_success() {
-        bail!("the collector answered {}", response.status());
+        let status = response.status();
+        return Err(source::refused(status, &client::read(response).await?));
     }
     let mut body = response.into_body();
     let mut messages = Messages::default();

@@ -57,7 +57,22 @@ fn errors_name_the_key_and_what_to_do() {
     assert!(error("[log]\nsegment_mib = \"much\"").contains("log.segment_mib"));
     assert!(error("[log]\nsegment_mib = 0").contains("log.segment_mib is 0"));
     assert!(error("[log").contains("collector.toml is malformed"));
-    assert!(error("[http]\nlisten = \"0.0.0.0:80\"").contains("only a loopback address"));
+    assert!(error("[http]\nlisten = \"0.0.0.0:80\"").contains("set http.tls.certificate and http.tls.key"));
+    assert!(error("[http]\nnames = [\"a/b\"]").contains("http.names"));
+    assert!(
+        error("[http]\nnames = [\"a\"]\n[access]\nrequired = false").contains("access.required is false")
+    );
+    let oidc = "[access.oidc]\nissuer = \"https://id.example\"\naudience = \"a\"\nrole_claim = \"groups\"\n";
+    assert!(error(&format!("{oidc}roles = {{}}")).contains("access.oidc.roles"));
+    assert!(error(&format!("{oidc}roles = {{ dba = \"king\" }}")).contains("unknown variant"));
+    let http = oidc.replace("https://", "http://");
+    assert!(error(&format!("{http}roles = {{ dba = \"viewer\" }}")).contains("access.oidc.issuer"));
+    let whole = format!(
+        "[http]\nlisten = \"0.0.0.0:80\"\nnames = [\"a\", \"b\"]\ntls = {{ certificate = \"/c\", key = \"/k\" }}\n\
+         [access]\nrequired = true\n{oidc}jwks = \"/j\"\nca = \"/a\"\nroles = {{ \"x.y\" = \"auditor\", dba = \"viewer\" }}"
+    );
+    let config = load(&whole).unwrap();
+    assert_eq!(load(&config.effective()).unwrap(), config);
     assert!(error("[log]\nname = \"../x\"").contains("log.name"));
     let missing = Config::load(Some(Path::new("/nonexistent/x.toml")), Overrides::default()).unwrap_err();
     assert!(missing.to_string().contains("/nonexistent/x.toml"));

@@ -86,7 +86,7 @@ fn what_cannot_run_says_why_in_one_line() {
         &["--data", &data, "--http", "0.0.0.0:0"],
         &[],
         2,
-        "only a loopback address",
+        "set http.tls.certificate and http.tls.key",
     );
     fails(
         &["--data", &data],

@@ -660,7 +660,7 @@ fn a_question_that_cannot_be_answered_says_why() {
             &format!("no collector answers at {http}"),
             "is it running? (pgwitness-collector serve)",
         );
-        for url in ["nonsense", "https://127.0.0.1:7480", "http://127.0.0.1:7480/api"] {
+        for url in ["nonsense", "ftp://127.0.0.1:7480", "http://127.0.0.1:7480/api"] {
             fails(
                 program(COLLECTOR).args(watch).args(["--url", url]),
                 1,

@@ -114,6 +114,7 @@ pub(super) async fn export(
     Json(export): Json<Export>,
 ) -> Result<Response, Failure> {
     let turn = web.exports.now(&asker.user())?;
+    let (access, pass) = (web.app.access, asker.pass());
     let mut asked = asker.says("export", export.words(), web.app.accesses.as_ref());
     let pieces = match export.of(&web.app.store).await {
         Ok(pieces) => pieces,
@@ -128,6 +129,7 @@ pub(super) async fn export(
     let held = async_stream::stream! {
         let _turn = turn;
         let mut pieces = pieces;
+        let mut over = std::pin::pin!(access.until_over(&pass));
         loop {
             tokio::select! {
                 piece = pieces.next() => match piece {
@@ -142,6 +144,10 @@ pub(super) async fn export(
                     yield Err(anyhow::anyhow!("the collector stopped"));
                     break;
                 },
+                () = &mut over => {
+                    yield Err(anyhow::anyhow!("whoever asked is not let in any more"));
+                    break;
+                }
             }
         }
     };

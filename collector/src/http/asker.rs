@@ -1,16 +1,17 @@
 //! Who asks, as far as that is known, and telling what they were shown.
 //!
-//! Owns where a request's purpose comes from: the header `x-pgwitness-purpose`. Refuses to believe anything about who it is: there is no
-//! authentication, so everybody is "local".
+//! Owns where a request's purpose comes from: the header `x-pgwitness-purpose`. Who it is, the pass says with which it was let in; without
+//! one there is no asker.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::request::Parts,
+    http::{StatusCode, request::Parts},
 };
 
 use crate::{
+    access::Pass,
     accesses::{Accesses, Answered, Question},
     log,
 };
@@ -20,6 +21,7 @@ pub(crate) const PURPOSE: &str = "x-pgwitness-purpose";
 
 /// Whoever made a request.
 pub(super) struct Asker {
+    pass: Pass,
     question: Question,
     since_ns: u64,
 }
@@ -34,9 +36,12 @@ pub(super) struct Asked {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Asker {
-    type Rejection = Infallible;
+    type Rejection = StatusCode;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        // A place that nobody was let in to has no asker: that would be a fault of the table of places.
+        let pass = parts.extensions.get::<Pass>().cloned();
+        let pass = pass.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let purpose = parts
             .headers
@@ -44,7 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
             .map(|value| String::from_utf8_lossy(value.as_bytes()));
         Ok(Self {
             question: Question {
-                who: LOCAL.to_owned(),
+                who: pass.who().to_owned(),
                 // The port is another one each time.
                 address: address.map_or_else(String::new, |ConnectInfo(address)| address.ip().to_string()),
                 purpose: purpose.unwrap_or_default().into_owned(),
@@ -52,14 +57,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
                 text: parts.uri.query().unwrap_or_default().to_owned(),
             },
             since_ns: log::unix_ns(),
+            pass,
         })
     }
 }
 
 impl Asker {
-    /// By whom limits are counted.
+    /// By whom limits are counted: who is not known is told apart by the address.
     pub(super) fn user(&self) -> String {
-        format!("{} {}", self.question.who, self.question.address)
+        match self.pass.is_somebody() {
+            true => self.pass.who().to_owned(),
+            false => format!("{} {}", self.question.who, self.question.address),
+        }
+    }
+
+    /// What lets them in.
+    pub(super) fn pass(&self) -> Pass {
+        self.pass.clone()
     }
 
     /// Asks with the parameters of the address.
@@ -156,6 +170,3 @@ impl Drop for Lasting {
         self.asked.told_later(self.end, Some(self.shown));
     }
 }
-
-/// Whoever reached the loopback address.
-const LOCAL: &str = "local";

@@ -1,22 +1,26 @@
-//! The command line's side of the API: one HTTP/1 request to a collector on this machine.
+//! The command line's side of the API: one HTTP/1 request to a collector.
 //!
-//! Owns the address and the connection. Refuses everything that the API does not need: no TLS, no redirects, no pool.
+//! Owns what goes with each request: whose it is, and what for. Refuses to say a token where it could be read on the way.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header, header::HeaderValue};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use hyper::{Method, Request, Response, body::Incoming, header, header::HeaderValue};
+use tokio::time::timeout;
 
-use super::PURPOSE;
+use super::{
+    PURPOSE,
+    origin::{Failed, Origin},
+};
 
-/// Where a collector answers: `http://<host>:<port>`.
+/// Where a collector answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Collector {
-    authority: String,
+    origin: Origin,
+    /// `Bearer TOKEN`
+    authorization: Option<HeaderValue>,
     /// Why it is asked.
     purpose: Option<String>,
 }
@@ -25,45 +29,56 @@ pub(crate) struct Collector {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unanswered {
     /// Nobody listens there.
-    #[error("no collector answers at http://{authority}: is it running? (pgwitness-collector serve)")]
+    #[error("no collector answers at {url}: is it running? (pgwitness-collector serve)")]
     Unreachable {
-        authority: String,
+        url: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// The certificate is not good, or there is no TLS.
+    #[error(
+        "what listens at {url} is not believed: its certificate must be of an authority of the system or of --ca FILE, and name this host"
+    )]
+    Tls {
+        url: String,
         #[source]
         source: std::io::Error,
     },
     /// The connection ended, or what came was not HTTP/1.
     #[error(
-        "what listens at {authority} does not answer as a collector: --url takes its http.listen, not its grpc.listen"
+        "what listens at {url} does not answer as a collector: --url takes its http.listen, not its grpc.listen, with https:// if it has \
+         http.tls"
     )]
     Broken {
-        authority: String,
+        url: String,
         #[source]
         source: hyper::Error,
     },
     /// It accepted, and said nothing.
-    #[error("what listens at {authority} gave no answer within {} seconds: --url takes a collector's http.listen", longest.as_secs())]
-    Silent { authority: String, longest: Duration },
+    #[error("what listens at {url} gave no answer within {} seconds: --url takes a collector's http.listen", longest.as_secs())]
+    Silent { url: String, longest: Duration },
+    /// The purpose cannot stand in a header.
+    #[error("this cannot be asked")]
+    Malformed(#[from] hyper::http::Error),
 }
 
 impl Collector {
-    /// From `http://host[:port]`, with or without a slash at the end.
-    pub(crate) fn at(url: &str) -> anyhow::Result<Self> {
-        let rest = url.strip_prefix("http://").with_context(|| {
-            format!("{url:?} does not begin with http://: give a URL as in {DEFAULT_URL}")
-        })?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.is_empty() || rest.contains(['/', '?', '#', '@', ' ']) {
-            bail!("{url:?} is not of the form http://host:port: give a URL as in {DEFAULT_URL}");
-        }
-        let has_port = rest
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    /// Asks at an origin, with a token if there is one.
+    pub(crate) fn at(origin: Origin, token: Option<&str>) -> anyhow::Result<Self> {
+        let authorization = token.map(|token| {
+            ensure!(
+                origin.is_private(),
+                "a token is not sent to {}, where it could be read on the way: use https://",
+                origin.url()
+            );
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                .context("the token has characters that no token has")?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
         Ok(Self {
-            authority: if has_port {
-                rest.to_owned()
-            } else {
-                format!("{rest}:80")
-            },
+            origin,
+            authorization: authorization.transpose()?,
             purpose: None,
         })
     }
@@ -90,47 +105,30 @@ impl Collector {
         body: Option<String>,
         longest: Duration,
     ) -> Result<Response<Incoming>, Unanswered> {
-        let unreachable = |source| Unanswered::Unreachable {
-            authority: self.authority.clone(),
-            source,
-        };
-        let broken = |source| Unanswered::Broken {
-            authority: self.authority.clone(),
-            source,
-        };
-        let silent = |_| Unanswered::Silent {
-            authority: self.authority.clone(),
-            longest,
-        };
-        let stream = async {
-            match self.authority.parse::<SocketAddr>() {
-                Ok(address) => TcpStream::connect(address).await,
-                Err(_) => TcpStream::connect(&self.authority).await,
-            }
-        };
-        let stream = timeout(longest, stream).await.map_err(silent)?;
-        let stream = TokioIo::new(stream.map_err(unreachable)?);
-        let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
-        tokio::spawn(connection);
-        let mut request = Request::builder().uri(path).header(header::HOST, &self.authority);
+        let url = self.origin.url();
+        let mut request = Request::builder()
+            .uri(path)
+            .header(header::HOST, self.origin.authority());
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
         if let Some(purpose) = &self.purpose {
-            request = request.header(
-                PURPOSE,
-                HeaderValue::from_bytes(purpose.as_bytes())
-                    .map_err(|error| unreachable(std::io::Error::other(error)))?,
-            );
+            request = request.header(PURPOSE, purpose.as_bytes());
         }
         if body.is_some() {
             request = request
                 .method(Method::POST)
                 .header(header::CONTENT_TYPE, "application/json");
         }
-        let invalid = |error| unreachable(std::io::Error::other(error));
-        let request = request
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(invalid)?;
-        let answer = timeout(longest, sender.send_request(request)).await;
-        answer.map_err(silent)?.map_err(broken)
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        match timeout(longest, self.origin.send(request)).await {
+            Ok(answer) => answer.map_err(|failed| match failed {
+                Failed::Unreachable(source) => Unanswered::Unreachable { url, source },
+                Failed::Tls(source) => Unanswered::Tls { url, source },
+                Failed::Http(source) => Unanswered::Broken { url, source },
+            }),
+            Err(_) => Err(Unanswered::Silent { url, longest }),
+        }
     }
 }
 
@@ -169,28 +167,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls() {
-        assert_eq!(
-            Collector::at("http://127.0.0.1:7480/").unwrap().authority,
-            "127.0.0.1:7480"
-        );
-        assert_eq!(
-            Collector::at("http://[::1]:7480").unwrap().authority,
-            "[::1]:7480"
-        );
-        assert_eq!(
-            Collector::at("http://localhost").unwrap().authority,
-            "localhost:80"
-        );
-        for wrong in [
-            "https://localhost",
-            "localhost:7480",
-            "http://",
-            "http://a/b",
-            "http://u@h",
-        ] {
-            assert!(Collector::at(wrong).is_err(), "{wrong}");
-        }
+    fn a_token_is_said_only_where_nobody_reads_it() {
+        let at = |url: &str| Collector::at(Origin::at(url, None).unwrap(), Some("pgwu1_x"));
+        assert!(at("http://127.0.0.1:7480").is_ok() && at("http://localhost").is_ok());
+        let error = at("http://collector.example:7480").expect_err("in the clear");
+        assert!(error.to_string().contains("use https://"), "{error}");
+        let collector = at("http://[::1]:7480").unwrap();
+        assert!(!format!("{collector:?}").contains("pgwu1_x"));
+    }
+
+    #[test]
+    fn values_of_query_strings() {
         assert_eq!(percent("a b&ü=~"), "a%20b%26%C3%BC%3D~");
     }
 }

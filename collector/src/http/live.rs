@@ -22,6 +22,7 @@ pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): 
         Ok(turn) => turn,
         Err(refused) => return Failure::from(refused).into_response(),
     };
+    let (access, pass) = (web.app.access, asker.pass());
     let asked = asker.asks("live", web.app.accesses.as_ref());
     let mut watching = asked.lasts("live_end").await;
     let mut sightings = web.app.store.live().subscribe();
@@ -29,6 +30,7 @@ pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): 
     let mut status = web.app.status;
     let events = async_stream::stream! {
         let _turn = turn;
+        let mut over = std::pin::pin!(access.until_over(&pass));
         // Says at once that the connection stands.
         yield Ok::<_, Infallible>(Event::default().comment("watching"));
         loop {
@@ -45,6 +47,8 @@ pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): 
                     Err(RecvError::Closed) => break,
                 },
                 ended = status.changed() => if ended.is_err() { break },
+                // Whoever is not let in any more sees nothing more.
+                () = &mut over => break,
             }
         }
     };

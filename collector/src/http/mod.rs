@@ -1,29 +1,34 @@
 //! Answers over HTTP: the page, the API behind it, the live stream, metrics.
 //!
-//! Owns routes and what a request may ask for. There is no authentication yet, so it serves loopback only: requests
-//! that name another host are refused (a web page elsewhere could otherwise reach in by DNS rebinding), and the page
-//! runs nothing that did not come from here. Answers never hold up ingest: they read the store's snapshots.
+//! Owns the table of places and what each needs, and what a request may ask for. Who is let in, `access` decides. Requests that name a
+//! foreign host are refused (a web page elsewhere could otherwise reach in by DNS rebinding), and the page runs nothing that did not come
+//! from here. Answers never hold up ingest: they read the store's snapshots.
 
 mod api;
 mod asker;
 pub(crate) mod client;
 mod guard;
 mod live;
+pub(crate) mod origin;
 mod page;
+mod readers;
 mod turn;
 
 use std::sync::Arc;
 
 use axum::{
     Router, middleware,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use tokio::sync::watch;
 
 pub(crate) use asker::PURPOSE;
+pub use readers::Names;
+pub(crate) use readers::Readers;
 use turn::Turns;
 
 use crate::{
+    access::{Access, Role},
     accesses::Accesses,
     export, log,
     metrics::Metrics,
@@ -51,46 +56,89 @@ pub struct App {
     pub status: watch::Receiver<log::Status>,
     /// Where questions are told; nowhere without a chain of its own.
     pub accesses: Option<Arc<Accesses>>,
+    /// Who is let in.
+    pub access: Arc<Access>,
+    /// Under which names it is asked.
+    pub names: Names,
 }
 
-/// All routes. Serve it on loopback addresses only.
+/// All places.
 pub fn router(app: App) -> Router {
-    let state = Web {
+    let web = Web {
         app,
         questions: Turns::new("questions", QUESTIONS, QUESTIONS_OF_EACH),
         exports: Turns::new("exports", EXPORTS, EXPORTS_OF_EACH),
         watchers: Turns::new("live views", WATCHERS, WATCHERS_OF_EACH),
     };
-    Router::new()
-        .route("/", get(page::index))
-        .route("/app.js", get(page::script))
-        .route("/style.css", get(page::style))
-        .route("/icon.svg", get(page::icon))
-        .route("/api/v1/overview", get(api::overview))
-        .route("/api/v1/events", get(api::events))
-        .route("/api/v1/principals", get(api::principals))
-        .merge(question::<Sql>())
-        .merge(question::<OfObject>())
-        .merge(question::<Asked>())
-        .merge(question::<What>())
-        .merge(question::<Timeline>())
-        .merge(question::<NewEdges>())
-        .merge(question::<Unattributed>())
-        .merge(question::<report::Asked>())
-        .route(export::PATH, post(api::export))
-        .route("/api/v1/status", get(api::status))
-        .route("/api/v1/live", get(live::stream))
-        .route("/api/v1/openapi.json", get(api::description))
-        .route("/metrics", get(api::metrics))
-        .route("/healthz", get(async || "ok\n"))
+    let mut router = Router::new();
+    for Place { path, needs, answer } in places() {
+        router = router.route(
+            path,
+            match needs {
+                Some(role) => answer.layer(middleware::from_fn_with_state((web.clone(), role), guard::admit)),
+                None => answer,
+            },
+        );
+    }
+    router
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn(guard::check))
-        .with_state(state)
+        .layer(middleware::from_fn_with_state(web.clone(), guard::check))
+        .with_state(web)
+}
+
+/// A place, and the least role that it needs; none is for the page's own files, which say nothing, and for whoever asks whether the
+/// collector is there.
+struct Place {
+    path: &'static str,
+    needs: Option<Role>,
+    answer: MethodRouter<Web>,
+}
+
+/// Every place that there is. `openapi.json` says the same of the API.
+fn places() -> Vec<Place> {
+    use Role::{Analyst, Auditor, Viewer};
+    let open = |path, answer| Place {
+        path,
+        needs: None,
+        answer,
+    };
+    let place = |path, role, answer| Place {
+        path,
+        needs: Some(role),
+        answer,
+    };
+    vec![
+        open("/", get(page::index)),
+        open("/app.js", get(page::script)),
+        open("/style.css", get(page::style)),
+        open("/icon.svg", get(page::icon)),
+        open("/healthz", get(async || "ok\n")),
+        place("/api/v1/overview", Viewer, get(api::overview)),
+        place("/api/v1/events", Viewer, get(api::events)),
+        place("/api/v1/principals", Viewer, get(api::principals)),
+        place("/api/v1/status", Viewer, get(api::status)),
+        place("/api/v1/live", Viewer, get(live::stream)),
+        place("/api/v1/openapi.json", Viewer, get(api::description)),
+        place("/metrics", Viewer, get(api::metrics)),
+        question::<Sql>(Analyst),
+        question::<OfObject>(Analyst),
+        question::<Asked>(Analyst),
+        question::<What>(Analyst),
+        question::<Timeline>(Analyst),
+        question::<NewEdges>(Analyst),
+        question::<Unattributed>(Analyst),
+        question::<report::Asked>(Auditor),
+        place(export::PATH, Auditor, post(api::export)),
+    ]
 }
 
 /// A question's place.
-fn question<Q: Question>() -> Router<Web> {
-    Router::new().route(Q::PATH, post(api::answer::<Q>))
+fn question<Q: Question>(role: Role) -> Place {
+    Place {
+        path: Q::PATH,
+        needs: Some(role),
+        answer: post(api::answer::<Q>),
+    }
 }
 
 /// The app, and what is shared out between requests.

@@ -1,7 +1,7 @@
 //! Whose turn it is, and for how long.
 //!
 //! Owns the limits that keep one asker from taking everything: how much runs at once, how much of it one user may have running or
-//! waiting, and how long an answer may take. A user is who is known to ask, from one address: all that there is without authentication.
+//! waiting, and how long an answer may take. A user is who is let in by a token, wherever from; without tokens, whoever asks from one address.
 //! Whoever goes away gives its turn back. Refuses with words that say what to do.
 
 use std::{

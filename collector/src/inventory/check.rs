@@ -6,7 +6,13 @@ use inventory::{Entry, Inventory};
 use jiff::civil::Date;
 use serde_json::Value;
 
-use crate::{expectations, http::client::DEFAULT_URL, query::printable, since::since, source::Place};
+use crate::{
+    expectations,
+    http::client::DEFAULT_URL,
+    query::printable,
+    since::since,
+    source::{Credentials, Place},
+};
 
 /// Says whether a file is an inventory, what it lists, and with --data or --url what of that was never seen.
 #[derive(Debug, clap::Args)]
@@ -19,6 +25,8 @@ pub(super) struct Args {
     /// Compares with what this collector holds.
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = DEFAULT_URL)]
     url: Option<String>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// With --data or --url: what was seen since then.
     #[arg(long, value_name = "TIME", default_value = "30d")]
     since: String,
@@ -33,6 +41,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let place = Place {
             purpose: None,
             data: args.data,
+            credentials: args.credentials,
             url: args.url.unwrap_or_else(|| DEFAULT_URL.to_owned()),
         };
         let since_ns = since(&args.since, now)?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ::trust::{
-    Authority, Identity, Presented, from_pem,
+    Authority, Identity, Presented, facts, from_pem, readers,
     rustls::{
         ServerConfig,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -22,7 +22,7 @@ use anyhow::{Context as _, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{registry::Registry, registry::put, unix_s};
-use crate::config::TrustConfig;
+use crate::config::{ReadersTls, TrustConfig};
 
 /// What the collector shows itself by is good for so long, and made anew in half the time, and at each start: it is nowhere on disk.
 const SHOWN_S: u64 = 30 * 86_400;
@@ -36,12 +36,21 @@ pub(crate) enum Authorities {
     Own(Registry),
     /// An operator's.
     Given(TrustConfig),
+    /// An operator's, for those who ask: they show none themselves.
+    Readers(ReadersTls),
 }
 
 /// What connections are accepted with, now.
 pub(crate) struct Tls {
     authorities: Authorities,
-    config: RwLock<Arc<ServerConfig>>,
+    now: RwLock<Now>,
+}
+
+/// What is in effect.
+#[derive(Clone)]
+struct Now {
+    config: Arc<ServerConfig>,
+    hosts: Arc<[String]>,
 }
 
 impl Own {
@@ -60,7 +69,7 @@ impl Own {
         for (_, path) in numbered(&registry.authorities())? {
             let describe = || format!("the authority {} cannot be used", path.display());
             let certificate = fs::read_to_string(&path).with_context(describe)?;
-            let key = private(&path.with_extension("key"))?;
+            let key = private("key", &path.with_extension("key"))?;
             all.push(Authority::load(&certificate, &key).with_context(describe)?);
         }
         ensure!(
@@ -104,25 +113,50 @@ impl Own {
 
 impl Tls {
     pub(crate) fn new(authorities: Authorities) -> anyhow::Result<Self> {
-        let config = RwLock::new(Arc::new(authorities.config()?));
-        Ok(Self { authorities, config })
+        let now = RwLock::new(authorities.read()?);
+        Ok(Self { authorities, now })
     }
 
     /// Reads everything again; what is in effect stays if it cannot be used.
     pub(crate) fn reload(&self) -> anyhow::Result<()> {
-        let config = Arc::new(self.authorities.config()?);
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let now = self.authorities.read()?;
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
     }
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+        self.now().config
+    }
+
+    /// The hosts that the certificate for those who ask names.
+    pub(crate) fn hosts(&self) -> Arc<[String]> {
+        self.now().hosts
+    }
+
+    fn now(&self) -> Now {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Authorities {
-    fn config(&self) -> anyhow::Result<ServerConfig> {
+    fn read(&self) -> anyhow::Result<Now> {
         let (presented, trusted) = match self {
+            Self::Readers(files) => {
+                let identity = identity(
+                    ["http.tls.certificate", "http.tls.key"],
+                    &files.certificate,
+                    &files.key,
+                )?;
+                let hosts = identity
+                    .certificates
+                    .first()
+                    .map(|leaf| facts(leaf))
+                    .transpose()?;
+                return Ok(Now {
+                    config: Arc::new(readers(identity)?),
+                    hosts: hosts.map(|facts| facts.hosts).unwrap_or_default().into(),
+                });
+            }
             Self::Own(registry) => {
                 let own = Own::read(registry)?;
                 // The newest first: whoever does not say whom it trusts gets that.
@@ -140,12 +174,7 @@ impl Authorities {
                 else {
                     bail!("trust.certificate, trust.key and trust.authorities go together");
                 };
-                let key = PrivateKeyDer::from_pem_slice(private(key)?.as_bytes())
-                    .with_context(|| format!("trust.key: {} holds no key", key.display()))?;
-                let identity = Identity {
-                    certificates: certificates("trust.certificate", certificate)?,
-                    key,
-                };
+                let identity = identity(["trust.certificate", "trust.key"], certificate, key)?;
                 let presented = Presented {
                     identity,
                     authority: None,
@@ -153,8 +182,21 @@ impl Authorities {
                 (vec![presented], certificates("trust.authorities", authorities)?)
             }
         };
-        Ok(server(presented, &trusted)?)
+        Ok(Now {
+            config: Arc::new(server(presented, &trusted)?),
+            hosts: Arc::default(),
+        })
     }
+}
+
+/// An operator's certificate and key; `names` are the settings that say where they are.
+fn identity(names: [&str; 2], certificate: &Path, key: &Path) -> anyhow::Result<Identity> {
+    let [of_certificate, of_key] = names;
+    let read = PrivateKeyDer::from_pem_slice(private("key", key)?.as_bytes());
+    Ok(Identity {
+        certificates: certificates(of_certificate, certificate)?,
+        key: read.with_context(|| format!("{of_key}: {} holds no key", key.display()))?,
+    })
 }
 
 /// The certificates in a folder, by number.
@@ -193,26 +235,27 @@ fn add(registry: &Registry, log: &str) -> anyhow::Result<()> {
     put(&path, to_pem([authority.certificate()]).as_bytes())
 }
 
-fn certificates(name: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// Certificates of a PEM file; `name` is the setting, or the flag, that says where it is.
+pub(crate) fn certificates(name: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let text = fs::read_to_string(path).with_context(|| format!("{name}: cannot read {}", path.display()))?;
     from_pem(&text).with_context(|| format!("{name}: {}", path.display()))
 }
 
-/// Reads a key that nobody else may read.
-fn private(path: &Path) -> anyhow::Result<String> {
-    let describe = || format!("cannot read the key {}", path.display());
+/// Reads a file that nobody else may read. `what` it is: "key", "token".
+pub(crate) fn private(what: &str, path: &Path) -> anyhow::Result<String> {
+    let describe = || format!("cannot read the {what} {}", path.display());
     let metadata = fs::metadata(path).with_context(describe)?;
     let mode = metadata.permissions().mode() & 0o7777;
     let shown = path.display();
     ensure!(
         mode & 0o027 == 0,
-        "the key {shown} can be read by others, or changed by its group (mode {mode:04o}): `chmod 600 {shown}`, and take another one \
+        "the {what} {shown} can be read by others, or changed by its group (mode {mode:04o}): `chmod 600 {shown}`, and take another one \
          if anybody may have read it"
     );
     let (owner, own) = (metadata.uid(), nix::unistd::geteuid().as_raw());
     ensure!(
         owner == own || owner == 0 || own == 0,
-        "the key {shown} belongs to user {owner}, who could change it: it must be this user's ({own}) or root's"
+        "the {what} {shown} belongs to user {owner}, who could change it: it must be this user's ({own}) or root's"
     );
     fs::read_to_string(path).with_context(describe)
 }

@@ -30,6 +30,17 @@ pub(crate) struct Which {
     data: Option<PathBuf>,
 }
 
+impl Which {
+    /// Its configuration.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let overrides = Overrides {
+            data: self.data.clone(),
+            ..Overrides::default()
+        };
+        Ok(Config::load(self.config.as_deref(), overrides)?)
+    }
+}
+
 /// Lets agents in, shows them, and turns them out.
 #[derive(Debug, clap::Args)]
 pub struct AgentArgs {
@@ -303,11 +314,7 @@ fn late(registry: &Registry) -> anyhow::Result<Vec<String>> {
 }
 
 fn open(which: &Which) -> anyhow::Result<(Config, Registry)> {
-    let overrides = Overrides {
-        data: which.data.clone(),
-        ..Overrides::default()
-    };
-    let config = Config::load(which.config.as_deref(), overrides)?;
+    let config = which.config()?;
     let data = fs::metadata(&config.data);
     data.with_context(|| {
         format!(
@@ -339,7 +346,8 @@ fn url(config: &Config) -> String {
     }
 }
 
-fn date(unix_s: u64) -> String {
+/// RFC 3339.
+pub(crate) fn date(unix_s: u64) -> String {
     let at = i64::try_from(unix_s)
         .ok()
         .and_then(|unix_s| jiff::Timestamp::from_second(unix_s).ok());

@@ -38,6 +38,8 @@ const HANDSHAKE: u8 = 22;
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// Where from.
+    pub(crate) address: SocketAddr,
 }
 
 /// Accepts until the collector stops.
@@ -68,7 +70,7 @@ pub(crate) fn admit_connections(
             };
             let (tls, metrics, accepted) = (Arc::clone(&tls), Arc::clone(&metrics), accepted.clone());
             tokio::spawn(async move {
-                let shaken = tokio::time::timeout(PATIENCE, shake(stream, &tls)).await;
+                let shaken = tokio::time::timeout(PATIENCE, shake(stream, address, &tls)).await;
                 drop(permit);
                 match shaken {
                     // Nobody takes it where the server has ended.
@@ -87,7 +89,7 @@ async fn until(stopped: &mut watch::Receiver<bool>) {
     _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn shake(stream: TcpStream, tls: &Tls) -> io::Result<Connection> {
+async fn shake(stream: TcpStream, address: SocketAddr, tls: &Tls) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let mut first = [0];
     if stream.peek(&mut first).await? > 0 && first != [HANDSHAKE] {
@@ -104,12 +106,16 @@ async fn shake(stream: TcpStream, tls: &Tls) -> io::Result<Connection> {
         }))
     });
     let peer = Peer(shown.transpose()?);
-    Ok(Connection { stream, peer })
+    Ok(Connection {
+        stream,
+        peer,
+        address,
+    })
 }
 
 /// Somebody who speaks something else.
 #[derive(Debug, thiserror::Error)]
-#[error("it does not speak TLS; agents deliver to this port with a URL that begins with https://")]
+#[error("it does not speak TLS; the URL of this port begins with https://")]
 struct NotTls;
 
 /// Says what went wrong; what somebody must look at is an alarm.

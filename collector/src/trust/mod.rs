@@ -19,11 +19,12 @@ use std::{
 use ::trust::Digest;
 use tokio::sync::watch;
 
-pub(crate) use authorities::{Authorities, Own, Tls};
+pub(crate) use authorities::{Authorities, Own, Tls, certificates, private};
 pub use commands::{AgentArgs, CaArgs, agent, ca};
+pub(crate) use commands::{Which, date};
 pub(crate) use enrolment::EnrolmentService;
-pub(crate) use listener::admit_connections;
-pub(crate) use registry::Registry;
+pub(crate) use listener::{Connection, admit_connections};
+pub(crate) use registry::{Registry, make_folder, read, read_all, remove, write};
 
 use crate::alarms::Alarm;
 

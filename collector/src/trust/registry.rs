@@ -102,12 +102,7 @@ impl Registry {
     /// Makes its folders, readable for this user alone.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         for path in [self.agents(), self.used(), self.authorities()] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .and_then(|()| hand_over(&path, self.folder.parent()))
-                .with_context(|| format!("cannot create {}", path.display()))?;
+            make_folder(&path, self.folder.parent())?;
         }
         for path in [self.folder.clone(), self.tokens()] {
             hand_over(&path, self.folder.parent())?;
@@ -158,19 +153,8 @@ impl Registry {
 
     /// All of them, by name.
     pub(crate) fn all(&self) -> anyhow::Result<Vec<Enrolled>> {
-        let mut all = Vec::new();
-        let list = match fs::read_dir(self.agents()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
-            list => list?,
-        };
-        for file in list {
-            let path = file?.path();
-            if path.extension().is_some_and(|extension| extension == "json")
-                && let Some(agent) = read::<Enrolled>(&path)?
-            {
-                all.push(agent);
-            }
-        }
+        let all = read_all::<Enrolled>(&self.agents())?.into_iter();
+        let mut all: Vec<_> = all.map(|(_, agent)| agent).collect();
         all.sort_by(|a, b| a.agent_id.cmp(&b.agent_id));
         Ok(all)
     }
@@ -238,8 +222,18 @@ fn name(hash: &Digest) -> String {
     format!("{}.json", hex::encode(hash))
 }
 
+/// Makes a folder for this user alone, or for the owner of the folder that it is to be like.
+pub(crate) fn make_folder(path: &Path, like: Option<&Path>) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| hand_over(path, like))
+        .with_context(|| format!("cannot create {}", path.display()))
+}
+
 /// `None` if there is no such file.
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let describe = || format!("cannot read {}", path.display());
     let length = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -255,10 +249,37 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     Ok(Some(serde_json::from_slice(&bytes).with_context(describe)?))
 }
 
-fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+/// All such files of a folder; none if there is no folder.
+pub(crate) fn read_all<T: DeserializeOwned>(folder: &Path) -> anyhow::Result<Vec<(PathBuf, T)>> {
+    let mut all = Vec::new();
+    let list = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
+        list => list.with_context(|| format!("cannot read {}", folder.display()))?,
+    };
+    for file in list {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "json")
+            && let Some(one) = read(&path)?
+        {
+            all.push((path, one));
+        }
+    }
+    Ok(all)
+}
+
+/// Writes a value as such a file: it is there whole, or as it was before.
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     put(path, &text)
+}
+
+/// Removes such a file, durably.
+pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::remove_file(path)
+        .and_then(|()| fs::File::open(folder)?.sync_all())
+        .with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// What root makes for a collector of another user is that user's, who has to read it.

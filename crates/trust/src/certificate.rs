@@ -1,5 +1,7 @@
 //! What a certificate says, and what a request for one proves.
 
+use std::net::IpAddr;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -26,6 +28,8 @@ const AGENT_URI: &str = "pgwitness:agent:";
 pub struct Facts {
     /// Agents that it names: by a URI `pgwitness:agent:ID`, or, as an operator's own authority does it, as a DNS name.
     pub agents: Vec<String>,
+    /// Hosts that it names: DNS names, also with `*` for their first label, and addresses.
+    pub hosts: Vec<String>,
     /// Seconds since the Unix epoch.
     pub not_before: u64,
     /// Seconds since the Unix epoch.
@@ -62,16 +66,29 @@ pub fn facts(der: &[u8]) -> Result<Facts, TrustError> {
         GeneralName::UniformResourceIdentifier(uri) => uri.as_str().strip_prefix(AGENT_URI),
         _ => None,
     });
+    let hosts = names.iter().take(MAX_NAMES).filter_map(|name| match name {
+        GeneralName::DnsName(name) => Some(name.as_str().to_owned()),
+        GeneralName::IpAddress(address) => ip(address.as_bytes()).map(|address| address.to_string()),
+        _ => None,
+    });
     let common_name = body.subject.0.iter().find_map(|part| {
         let part = part.0.iter().find(|part| part.oid == COMMON_NAME)?;
         std::str::from_utf8(part.value.value()).ok().map(str::to_owned)
     });
     Ok(Facts {
         agents: agents.map(str::to_owned).collect(),
+        hosts: hosts.collect(),
         not_before: body.validity.not_before.to_unix_duration().as_secs(),
         not_after: body.validity.not_after.to_unix_duration().as_secs(),
         common_name,
     })
+}
+
+/// An address, as RFC 5280, section 4.2.1.6 writes it.
+fn ip(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
 }
 
 /// Checks a request (PKCS #10): that its key is one of P-256, and signed it. Whom a certificate names is not the request's to say.

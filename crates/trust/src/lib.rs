@@ -14,7 +14,7 @@ pub use authority::{Authority, request};
 pub use certificate::{Facts, Requested, facts, from_pem, requested, to_pem};
 pub use enrolment::{ProofError, check_proof, proof};
 pub use rustls;
-pub use tls::{COLLECTOR_NAME, Identity, Presented, client, pinned, server};
+pub use tls::{COLLECTOR_NAME, Identity, Presented, asking, client, pinned, readers, server};
 pub use token::{Token, TokenError};
 
 /// Why something cannot be used.

@@ -26,6 +26,9 @@ pub const COLLECTOR_NAME: &str = "collector.pgwitness";
 /// HTTP/2 alone, as gRPC wants it.
 const PROTOCOL: &[u8] = b"h2";
 
+/// HTTP/1.1 alone, which is what people's questions are asked over (RFC 7301).
+const READERS_PROTOCOL: &[u8] = b"http/1.1";
+
 /// A certificate with those behind it, and its key.
 #[derive(Debug)]
 pub struct Identity {
@@ -71,14 +74,55 @@ pub fn server(
         Ok((names, Arc::new(key)))
     });
     let choices = choices.collect::<Result<Vec<_>, TrustError>>()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|problem| TrustError::new("TLS", problem))?
         .with_client_cert_verifier(agents)
         .with_cert_resolver(Arc::new(Choice(choices)));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    Ok(without_resumption(config, PROTOCOL))
+}
+
+/// For a collector that people ask: it shows this certificate, and asks for none. Who they are, their tokens say.
+///
+/// # Errors
+///
+/// If the certificate or its key cannot be used.
+pub fn readers(identity: Identity) -> Result<ServerConfig, TrustError> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|problem| TrustError::new("TLS", problem))?
+        .with_no_client_auth()
+        .with_single_cert(identity.certificates, identity.key)
+        .map_err(|problem| TrustError::new("the certificate that readers are shown", problem))?;
+    Ok(without_resumption(config, READERS_PROTOCOL))
+}
+
+fn without_resumption(mut config: ServerConfig, protocol: &[u8]) -> ServerConfig {
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config
+}
+
+/// For whoever asks over HTTP: the server's certificate must be of one of these authorities, and name the host that is asked.
+/// Authorities that cannot be read are passed over, because a system has many.
+///
+/// # Errors
+///
+/// If none of them can be read.
+pub fn asking(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig, TrustError> {
+    let mut roots = RootCertStore::empty();
+    let (read, _) = roots.add_parsable_certificates(authorities);
+    if read == 0 {
+        return Err(TrustError("there is no authority to trust".to_owned()));
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|problem| TrustError::new("TLS", problem))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![READERS_PROTOCOL.to_vec()];
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

@@ -3,6 +3,7 @@
 
 const REFRESH_MS = 5000; // key figures and principals
 const TRAIL_ROWS = 200; // kept in the page
+const RECONNECT_MS = 3000;
 const PAINT_MS = 250; // a busy database must not keep the browser busy
 
 const byId = (id) => document.getElementById(id);
@@ -56,11 +57,36 @@ function chip(level) {
 // Only these become class names of the page.
 const CLASSES = ["READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC", "MISC_SET"];
 
-async function getJson(path) {
-  const response = await fetch(path);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error || `the collector answered ${response.status}`);
-  return answer;
+// The token is kept for this tab alone, and goes nowhere but into this header.
+const token = { value: null };
+try { token.value = sessionStorage.getItem("token"); } catch { /* kept for this view */ }
+
+async function call(path, options = {}) {
+  const headers = token.value ? { Authorization: `Bearer ${token.value}` } : {};
+  const response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => ({}));
+  const why = answer.error || `the collector answered ${response.status}`;
+  if (response.status === 401) askForToken(token.value ? why : "");
+  throw new Error(why);
+}
+
+const getJson = async (path) => (await call(path)).json();
+
+function askForToken(why) {
+  byId("token-why").textContent = why;
+  if (!byId("token").open) byId("token").showModal();
+}
+
+function useToken() {
+  const given = byId("token-value").value.trim();
+  if (!given) return;
+  byId("token-value").value = "";
+  token.value = given;
+  try { sessionStorage.setItem("token", given); } catch { /* kept for this view */ }
+  byId("token").close();
+  refresh();
+  watch();
 }
 
 function kpi(id, value, detail, state) {
@@ -136,7 +162,7 @@ function showPrincipals(principals) {
 
 let refreshing = false;
 async function refresh() {
-  if (refreshing || document.hidden) return;
+  if (refreshing || document.hidden || byId("token").open) return;
   refreshing = true;
   const since = encodeURIComponent(byId("window").value);
   try {
@@ -244,38 +270,73 @@ function emptyRow() {
   return row;
 }
 
-let source = null;
-let generation = 0;
+// Server-sent events over fetch: an EventSource cannot send the token.
+async function follow(path, signal, opened, handle) {
+  const response = await call(path, { signal });
+  opened();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let [text, name, data] = ["", "", ""];
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    const lines = text.split("\n");
+    text = lines.pop();
+    for (const line of lines) {
+      if (line === "") {
+        if (data) handle(name, JSON.parse(data));
+        [name, data] = ["", ""];
+      } else if (line.startsWith("event: ")) name = line.slice(7);
+      else if (line.startsWith("data: ")) data += line.slice(6);
+    }
+  }
+}
+
+function connection(text, state) {
+  byId("connection").textContent = text;
+  byId("connection").className = `pill ${state}`;
+}
+
+let stopWatching = () => {};
 async function watch() {
-  const mine = ++generation;
-  if (source) source.close();
+  stopWatching();
+  const stop = new AbortController();
+  stopWatching = () => stop.abort();
   const filter = new URLSearchParams();
   if (byId("filter").value) filter.set("principal", byId("filter").value);
   if (byId("class").value) filter.set("class", byId("class").value);
   trail.events = [];
   trail.missed = 0;
   trail.dirty = true;
-  const live = new EventSource(`/api/v1/live?${filter}`);
-  source = live;
-  live.onopen = () => { byId("connection").textContent = "live"; byId("connection").className = "pill ok"; };
-  live.onerror = () => { byId("connection").textContent = "not connected"; byId("connection").className = "pill bad"; };
   const seen = new Set();
   const wanted = (event) => event.kind !== "heartbeat" && !seen.has(event.event_id);
-  live.addEventListener("sighting", (message) => {
-    const event = JSON.parse(message.data);
-    if (!wanted(event)) return;
-    seen.add(event.event_id);
+  const handle = (name, what) => {
+    if (name === "lagged") trail.missed += what.missed;
+    if (name !== "sighting" || !wanted(what)) return;
+    seen.add(what.event_id);
     if (seen.size > 4 * TRAIL_ROWS) seen.delete(seen.values().next().value);
-    trail.events.unshift(event);
+    trail.events.unshift(what);
     trail.events.length = Math.min(trail.events.length, TRAIL_ROWS);
     trail.waiting += 1;
     trail.dirty = true;
-  });
-  live.addEventListener("lagged", (message) => { trail.missed += JSON.parse(message.data).missed; });
+  };
+  const live = `/api/v1/live?${filter}`;
+  (async () => {
+    while (!stop.signal.aborted) {
+      try {
+        await follow(live, stop.signal, () => connection("live", "ok"), handle);
+      } catch { /* said by the state, and tried again */ }
+      if (stop.signal.aborted) return;
+      connection("not connected", "bad");
+      // A token begins anew.
+      if (byId("token").open) return;
+      await new Promise((again) => { setTimeout(again, RECONNECT_MS); });
+    }
+  })();
   try {
     filter.set("limit", String(TRAIL_ROWS));
     const { events } = await getJson(`/api/v1/events?${filter}`);
-    if (mine !== generation) return;
+    if (stop.signal.aborted) return;
     trail.events.push(...events.filter(wanted));
     trail.events.length = Math.min(trail.events.length, TRAIL_ROWS);
     trail.dirty = true;
@@ -370,6 +431,8 @@ byId("pause").addEventListener("click", () => {
 });
 byId("trail").addEventListener("mouseenter", () => { trail.hovered = true; });
 byId("trail").addEventListener("mouseleave", () => { trail.hovered = false; paintTrail(); });
+byId("token-use").addEventListener("click", useToken);
+byId("token-value").addEventListener("keydown", (key) => { if (key.key === "Enter") useToken(); });
 byId("detail-close").addEventListener("click", () => byId("detail").close());
 document.addEventListener("visibilitychange", refresh);
 setInterval(refresh, REFRESH_MS);
