@@ -203,8 +203,13 @@ async fn served(tls: Option<Arc<Tls>>, says: Option<&str>, keys: &[&Signer]) -> 
                 Json(shown.lock().unwrap().clone())
             }),
         );
-    let readers = Readers::of(listener, tls, &Arc::default(), watch::channel(false).1).unwrap();
-    tokio::spawn(axum::serve(readers, router).into_future());
+    // It accepts for as long as nobody stops it, and whoever could must be there.
+    let (running, stopped) = watch::channel(false);
+    let readers = Readers::of(listener, tls, &Arc::default(), stopped).unwrap();
+    tokio::spawn(async move {
+        let _running = running;
+        axum::serve(readers, router).await
+    });
     served
 }
 

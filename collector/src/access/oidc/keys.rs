@@ -164,7 +164,7 @@ impl Keys {
 /// Whether what comes from there is the issuer's: TLS says so, or nobody is between.
 pub(crate) fn may_be_asked(url: &str) -> bool {
     url.starts_with("https://")
-        || url.split_once("//").is_some_and(|(_, rest)| {
+        || url.strip_prefix("http://").is_some_and(|rest| {
             let base = rest.split_once('/').map_or(rest, |(base, _)| base);
             Origin::at(&format!("http://{base}"), None).is_ok_and(|origin| origin.is_loopback())
         })
