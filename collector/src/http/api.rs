@@ -98,7 +98,7 @@ pub(super) async fn answer<Q: Question>(
 ) -> Result<Json<Q::Answer>, Failure> {
     let _turn = web.questions.wait(&asker.user()).await?;
     let mut asked = asker.says(Q::KIND, question.words(), web.app.accesses.as_ref());
-    let answer = within(Q::LONGEST, question.answer(&web.app.store)).await;
+    let answer = within(Q::LONGEST, question.answer_within(&web.app.store, Q::LONGEST)).await;
     asked
         .answered(answer.as_ref().ok().map(question::Answer::rows))
         .await;

@@ -39,6 +39,19 @@ pub trait Question: Serialize + DeserializeOwned + Send + Sync + 'static {
     ///
     /// With what is wrong with the question.
     fn answer(&self, store: &Store) -> impl Future<Output = anyhow::Result<Self::Answer>> + Send;
+
+    /// The same within so long; what would take longer may leave out a part, and says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Question::answer`].
+    fn answer_within(
+        &self,
+        store: &Store,
+        _longest: Duration,
+    ) -> impl Future<Output = anyhow::Result<Self::Answer>> + Send {
+        self.answer(store)
+    }
 }
 
 /// What a question is answered with.

@@ -4,7 +4,10 @@
 //! a token; which value it stands for nobody tells here. Text from outside stands in expressions, never in SQL. Refuses to be
 //! surer than the record: whoever is not excluded is counted, with the reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
 use datafusion::{
@@ -19,6 +22,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::{
     Store,
@@ -99,6 +103,8 @@ pub struct Answer {
     pub seen: [Option<String>; 2],
     /// Events that touched it beyond the [`MAX_FOUND`] that were looked at.
     pub more: bool,
+    /// What is not excluded was not counted, because that took too long: nothing is said of any other statement.
+    pub not_counted: bool,
 }
 
 impl question::Answer for Vec<Made> {
@@ -139,6 +145,10 @@ impl Question for Asked {
     async fn answer(&self, store: &Store) -> anyhow::Result<Answer> {
         store.who(self).await
     }
+
+    async fn answer_within(&self, store: &Store, longest: Duration) -> anyhow::Result<Answer> {
+        store.who_within(self, Some(longest * 2 / 3)).await
+    }
 }
 
 impl Store {
@@ -174,6 +184,16 @@ impl Store {
     ///
     /// If a token is none, or there are too many, or the store cannot be read in time.
     pub async fn who(&self, asked: &Asked) -> anyhow::Result<Answer> {
+        self.who_within(asked, None).await
+    }
+
+    /// The same, without a count of what is not excluded if that takes longer: it looks at all statements of the time, while the
+    /// record itself is looked up.
+    pub(super) async fn who_within(
+        &self,
+        asked: &Asked,
+        counting: Option<Duration>,
+    ) -> anyhow::Result<Answer> {
         asked.check()?;
         let session = self.session().await.context("cannot open the store")?;
         let (found, more) = asked.find(&session).await?;
@@ -200,7 +220,14 @@ impl Store {
             )?;
         session.register_table("statements", statements.into_view())?;
         let not_excluded = session.sql(&not_excluded()).await?;
-        answer.not_excluded = self.collect(not_excluded, MAX_ROWS).await?;
+        let counted = self.collect(not_excluded, MAX_ROWS);
+        match counting {
+            None => answer.not_excluded = counted.await?,
+            Some(longest) => match timeout(longest, counted).await {
+                Ok(counted) => answer.not_excluded = counted?,
+                Err(_) => answer.not_counted = true,
+            },
+        }
         session.register_table("seen", events.into_view())?;
         let seen = self.collect(session.sql(SEEN).await?, 1).await?;
         let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();

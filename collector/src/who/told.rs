@@ -53,6 +53,7 @@ fn in_json(asking: &Asking, answer: &Answer) -> Value {
         "touched_more": answer.more || answer.touched.truncated,
         "not_excluded": rows(&answer.not_excluded).into_iter().map(Value::from).collect::<Vec<_>>(),
         "not_excluded_more": answer.not_excluded.truncated,
+        "not_counted": answer.not_counted,
         "gaps": answer.gaps,
         "opaque_sessions": answer.opaque_sessions,
         "left_out": answer.left_out,
@@ -75,6 +76,7 @@ fn is_complete(asking: &Asking, answer: &Answer) -> bool {
         && answer.moved == 0
         && answer.removals == 0
         && !answer.more
+        && !answer.not_counted
         && !answer.touched.truncated
 }
 
@@ -172,6 +174,13 @@ pub(crate) fn limits(asking: &Asking, answer: &Answer, elsewhere: &[Map<String, 
         lines.push(
             "Events were erased, or removed for their age: whose records they touched is not known any more (query \"SELECT event FROM events WHERE \
              kind IN ('erasure', 'retention')\")."
+                .to_owned(),
+        );
+    }
+    if answer.not_counted {
+        lines.push(
+            "Which other statements are not excluded was not counted: there are too many for the time that a question may take. Narrow it (--since, \
+             --until), or ask a copy of the collector's folder (--data)."
                 .to_owned(),
         );
     }
@@ -390,6 +399,10 @@ mod tests {
         open(&printed(&asking(), &answer));
         assert_eq!(in_json(&asking(), &answer)["complete"], false);
         answer.removals = 0;
+        answer.not_counted = true;
+        open(&printed(&asking(), &answer));
+        assert_eq!(in_json(&asking(), &answer)["complete"], false);
+        answer.not_counted = false;
         let mut without = asking();
         without.missing_keys.push("old".to_owned());
         open(&printed(&without, &answer));

@@ -341,6 +341,16 @@ async fn who_touched_a_record_and_what_is_not_excluded() {
             ]),
             "{open:?}"
         );
+        // In no time: what is looked up is told, and that the rest was not counted.
+        let asked_both = asked(42, &["old", "new"]);
+        let whole = store.who(&asked_both).await.unwrap();
+        let hasty = store.who_within(&asked_both, Some(Duration::ZERO)).await.unwrap();
+        assert!(hasty.not_counted && hasty.not_excluded.rows.is_empty());
+        assert_eq!(
+            (hasty.touched, hasty.gaps, hasty.seen),
+            (whole.touched, whole.gaps, whole.seen)
+        );
+        assert!(!whole.not_counted && !whole.not_excluded.rows.is_empty());
         // Somebody whom nobody touched, but maybe those who did not say.
         let answer = store.who(&asked(4711, &["old", "new"])).await.unwrap();
         assert_eq!(
