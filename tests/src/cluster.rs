@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User};
+use rand::Rng as _;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -418,15 +419,20 @@ pub fn server_binaries() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A TCP port on 127.0.0.1 that nobody listens on now.
+/// A TCP port on 127.0.0.1 that nobody listens on now, and that the kernel gives to no client: whoever starts a server again finds
+/// it free (ephemeral ports are 32768 to 60999, ip(7)).
 ///
 /// # Errors
 /// When none can be bound.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))
-        .context("looking for a free port")?
-        .local_addr()?
-        .port())
+    const TRIES: usize = 1000;
+    for _ in 0..TRIES {
+        let port = rand::thread_rng().gen_range(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port from 10000 to 31999 is free")
 }
 
 /// PostgreSQL refuses to run as root; as anybody else it runs under the caller's own account.

@@ -476,18 +476,28 @@ fn addresses_that_cannot_be_used_are_named() {
             "as in http://127.0.0.1:7433",
         );
     }
-    for (name, flag, key) in [
-        (AGENT, "--metrics", "metrics.listen"),
-        (COLLECTOR, "--grpc", "grpc.listen"),
-        (COLLECTOR, "--http", "http.listen"),
+    // Agents on other hosts are let in, with certificates; people, over TLS.
+    for (name, flag, key, refused) in [
+        (
+            AGENT,
+            "--metrics",
+            "metrics.listen",
+            Some("only a loopback address (127.0.0.1, ::1) is allowed"),
+        ),
+        (COLLECTOR, "--grpc", "grpc.listen", None),
+        (
+            COLLECTOR,
+            "--http",
+            "http.listen",
+            Some("set http.tls.certificate and http.tls.key"),
+        ),
     ] {
-        // Agents on other hosts are let in, with certificates.
-        if flag != "--grpc" {
+        if let Some(because) = refused {
             fails(
                 program(name).args([serving(name), flag, "0.0.0.0:7999"]),
                 2,
                 &format!("{key} is 0.0.0.0:7999"),
-                "only a loopback address (127.0.0.1, ::1) is allowed",
+                because,
             );
         }
         // A command line that is not one gets the parser's usual answer, which takes more than a line.
