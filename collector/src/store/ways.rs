@@ -109,17 +109,17 @@ fn judged(way: &str, asked: &Asked) -> i8 {
     }
 }
 
-/// `is_settled(log_index, seq)`: whether it is one of these events.
-pub(super) fn is_settled(events: HashSet<Place>) -> ScalarUDF {
+/// `is_one_of(log_index, seq)`: whether it is one of these events.
+pub(super) fn is_one_of(events: HashSet<Place>) -> ScalarUDF {
     create_udf(
-        "is_settled",
+        "is_one_of",
         vec![DataType::Int64, DataType::Int64],
         DataType::Boolean,
         Volatility::Immutable,
         Arc::new(move |arguments: &[ColumnarValue]| {
             let columns = ColumnarValue::values_to_arrays(arguments)?;
             let [entries, seqs] = columns.as_slice() else {
-                return exec_err!("is_settled takes a log entry and a number");
+                return exec_err!("is_one_of takes a log entry and a number");
             };
             let entries = entries.as_primitive::<Int64Type>().values().iter();
             let places = entries.zip(seqs.as_primitive::<Int64Type>().values());

@@ -204,6 +204,9 @@ impl Store {
         };
         if !found.is_empty() {
             let near = within(session.table("events").await?, &ranges(&found))?;
+            // The engine would keep all of these in memory for a join: so only those that are meant come to it.
+            let places = found.keys().copied().collect();
+            let near = near.filter(ways::is_one_of(places).call(vec![col("log_index"), col("seq")]))?;
             session.register_table("near", near.into_view())?;
             answer.touched = self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await?;
         }
@@ -216,7 +219,7 @@ impl Store {
             .with_column("told", ways::told(asked).call(vec![col(ways::NAME)]))?
             .with_column(
                 "settled",
-                ways::is_settled(settled).call(vec![col("log_index"), col("seq")]),
+                ways::is_one_of(settled).call(vec![col("log_index"), col("seq")]),
             )?;
         session.register_table("statements", statements.into_view())?;
         let not_excluded = session.sql(&not_excluded()).await?;
