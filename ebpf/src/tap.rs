@@ -147,9 +147,11 @@ fn introduced(ctx: &BtfTracePointContext, current: *mut task_struct, length: u32
     if tcp.0.is_null() {
         return None;
     }
-    let written: u32 = tcp.read(offset!(tcp_write_seq))?;
-    let unacknowledged: u32 = tcp.read(offset!(tcp_snd_una))?;
+    // In this order what is acknowledged meanwhile is left out; in the other it would count twice, and the first bytes be taken
+    // for later ones.
     let acknowledged: u64 = tcp.read(offset!(tcp_bytes_acked))?;
+    let unacknowledged: u32 = tcp.read(offset!(tcp_snd_una))?;
+    let written: u32 = tcp.read(offset!(tcp_write_seq))?;
     // The one that connects has sent its SYN, too.
     if acknowledged + u64::from(written.wrapping_sub(unacknowledged)) > u64::from(length) + 1 {
         return None;

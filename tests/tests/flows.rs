@@ -11,6 +11,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -28,7 +30,13 @@ use pgwitness_tests::{
 use serde_json::Value;
 
 /// Longer than the agent holds a connection until it is told.
-const HELD: Duration = Duration::from_millis(2500);
+const HELD: Duration = Duration::from_millis(3500);
+
+/// Enough that what happens once in a thousand is seen.
+const CONNECTIONS: usize = 2_000;
+
+/// "Message Formats": StartupMessage, of the user `a`.
+const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
 
 /// Of the client's node.
 const ORDERS: &str = "spiffe://pgwitness.local/host/app/unit/orders.service";
@@ -163,12 +171,49 @@ async fn a_backend_that_asks_a_server_elsewhere_is_told_as_a_relay() {
     let flows = flows(&events(&tap));
     let of_backend = |flow: &&Value| flow["attribution"]["process"]["pid"] == backend;
     let told: Vec<&Value> = flows.iter().filter(of_backend).collect();
-    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told.len(), 2, "of {backend}, and all: {flows:#?}");
     for flow in told {
         assert_eq!(flow["flow_owner"]["server"]["port"], elsewhere.port(), "{flow}");
         assert_eq!(flow["attribution"]["principal"], "unknown", "{flow}");
         assert_eq!(flow["attribution"]["hops"][0]["role"], "postgresql", "{flow}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_connections_that_lead_elsewhere_none_is_missed() {
+    if !geteuid().is_root() {
+        return eprintln!("not run without root: a whole tap is attached");
+    }
+    let nowhere = Path::new("/nonexistent/data");
+    let mut tap = Tap::start(nowhere, Settings::clear(Tier::Auto)).await.unwrap();
+    if !tap.agent.ask(&["status"]).unwrap().contains("tier A") {
+        return eprintln!("not run: flows are told in tier A only");
+    }
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Reads at once, so that what it acknowledges comes while the client is still sending.
+    let server = std::thread::spawn(move || {
+        for _ in 0..CONNECTIONS {
+            let (mut connection, _) = listener.accept().unwrap();
+            connection.read_to_end(&mut Vec::new()).unwrap();
+        }
+    });
+    for number in 0..CONNECTIONS {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        connection.write_all(&STARTUP).unwrap();
+        if number % 1000 == 999 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    server.join().unwrap();
+    settle(&tap).await.unwrap();
+    tokio::time::sleep(HELD).await;
+    tap.stop().await.unwrap();
+    let flows = flows(&events(&tap));
+    let told = flows
+        .iter()
+        .filter(|flow| flow["flow_owner"]["server"]["port"] == port);
+    assert_eq!(told.count(), CONNECTIONS);
 }
 
 /// Two hosts to be.

@@ -11,7 +11,7 @@ use ebpf_abi::OwnerFact;
 
 /// How long the server's end may take to be seen, in nanoseconds. A server reads what its client said within
 /// milliseconds, unless it is out of processor time.
-pub const HOLD_NS: u64 = 1_000_000_000;
+pub const HOLD_NS: u64 = 2_000_000_000;
 
 /// Connections held at once, of some 300 bytes each: beyond, they are counted and not told.
 const HELD: usize = 16_384;
