@@ -5,19 +5,19 @@
 //! that is `columns`', for files and tail alike.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, RecordBatch},
+        array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, RecordBatch, RecordBatchOptions},
         compute::{cast, take},
         datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
     },
-    common::{DataFusionError, Result, exec_err},
+    common::{DFSchema, DataFusionError, Result, exec_err},
     logical_expr::{ColumnarValue, Expr, Volatility, create_udf},
-    prelude::col,
+    prelude::{SessionContext, col},
 };
 use prost::{DecodeError, Message};
 use proto::v1;
@@ -30,7 +30,7 @@ use super::{
 
 /// The columns that hold whole parts, behind all others.
 pub(super) const PARTY: &str = "party";
-const TEMPLATE: &str = "template";
+pub(super) const TEMPLATE: &str = "template";
 pub(super) const MANNER: &str = "manner";
 
 /// What a file has.
@@ -169,25 +169,127 @@ impl From<MannerInFile> for Manner {
     }
 }
 
-/// All columns, of the rows of a file.
-pub(super) fn columns_of_files() -> Vec<Expr> {
+/// What is asked of each row, and follows from one of its parts alone: so it is worked out once for each part that is there.
+pub(super) struct Derived {
+    /// The column's name.
+    pub(super) name: &'static str,
+    /// [`PARTY`], [`TEMPLATE`] or [`MANNER`].
+    pub(super) part: &'static str,
+    /// Over the columns of that part.
+    pub(super) of: Expr,
+}
+
+/// All columns, of the rows of a file, and those that are derived.
+pub(super) fn columns_of_files(session: &SessionContext, derived: &[Derived]) -> Result<Vec<Expr>> {
     let decoded = Arc::new(Decoded::default());
-    let column = |(n, (name, column)): (usize, &(&'static str, Column))| match whole(name, column) {
+    let column = |(name, column): &'static (&'static str, Column)| match whole(name, column) {
         None => col(*name),
         Some(part) => {
             let decoded = Arc::clone(&decoded);
-            let read = move |arguments: &[ColumnarValue]| read(n, &decoded, arguments);
-            let function = create_udf(
-                &format!("{part}_{name}"),
-                vec![part_type()],
-                column.data_type(),
-                Volatility::Immutable,
-                Arc::new(read),
-            );
-            function.call(vec![col(part)]).alias(*name)
+            let read = move |parts: &ArrayRef| read(name, column, &decoded, parts);
+            function(part, name, column.data_type(), read)
         }
     };
-    COLUMNS.iter().enumerate().map(column).collect()
+    let mut columns: Vec<Expr> = COLUMNS.iter().map(column).collect();
+    for one in derived {
+        columns.push(one.once(session, &decoded)?);
+    }
+    Ok(columns)
+}
+
+/// A column that is made of the column `part`.
+fn function(
+    part: &'static str,
+    name: &'static str,
+    data_type: DataType,
+    make: impl Fn(&ArrayRef) -> Result<ArrayRef> + Send + Sync + 'static,
+) -> Expr {
+    let call = move |arguments: &[ColumnarValue]| {
+        let arguments = ColumnarValue::values_to_arrays(arguments)?;
+        let [parts] = arguments.as_slice() else {
+            return exec_err!("a part's column takes the part");
+        };
+        Ok(ColumnarValue::Array(make(&cast(parts, &part_type())?)?))
+    };
+    let function = create_udf(
+        &format!("{part}_{name}"),
+        vec![part_type()],
+        data_type,
+        Volatility::Immutable,
+        Arc::new(call),
+    );
+    function.call(vec![col(part)]).alias(name)
+}
+
+impl Derived {
+    /// The column, of the rows of a file.
+    fn once(&self, session: &SessionContext, decoded: &Arc<Decoded>) -> Result<Expr> {
+        let Self { name, part, of } = self;
+        let (name, part) = (*name, *part);
+        let used = of.column_refs();
+        let columns: Vec<&'static (&'static str, Column)> = COLUMNS
+            .iter()
+            .filter(|(name, column)| {
+                whole(name, column) == Some(part) && used.iter().any(|used| used.name() == *name)
+            })
+            .collect();
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|(name, column)| Field::new(*name, column.data_type(), true))
+            .collect();
+        let schema = Arc::new(Schema::new(fields));
+        let of = session.create_physical_expr(of.clone(), &DFSchema::try_from(schema.as_ref().clone())?)?;
+        let data_type = of.data_type(&schema)?;
+        let evaluate = move |arrays: Vec<ArrayRef>, rows: usize| {
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)?;
+            of.evaluate(&batch)?.into_array(rows)
+        };
+        let decoded = Arc::clone(decoded);
+        let make = move |parts: &ArrayRef| match part {
+            PARTY => decoded.parties.column(name, parts, |parts| {
+                evaluate(arrays(&columns, parts, as_party), parts.len())
+            }),
+            TEMPLATE => decoded.templates.column(name, parts, |parts| {
+                evaluate(arrays(&columns, parts, as_template), parts.len())
+            }),
+            _ => decoded.manners.column(name, parts, |parts| {
+                evaluate(arrays(&columns, parts, as_manner), parts.len())
+            }),
+        };
+        Ok(function(part, name, data_type, make))
+    }
+}
+
+/// These columns of these parts.
+fn arrays<T>(
+    columns: &[&'static (&'static str, Column)],
+    parts: &[&T],
+    as_own: impl Fn(&Column) -> Option<&Get<T>>,
+) -> Vec<ArrayRef> {
+    let of = columns.iter().filter_map(|(_, column)| as_own(column));
+    of.map(|get| get.values(parts)).collect()
+}
+
+fn as_party(column: &Column) -> Option<&Get<v1::Party>> {
+    match column {
+        Column::Party(get) => Some(get),
+        _ => None,
+    }
+}
+
+fn as_template(column: &Column) -> Option<&Get<v1::Query>> {
+    match column {
+        Column::Template(get) => Some(get),
+        _ => None,
+    }
+}
+
+fn as_manner(column: &Column) -> Option<&Get<Manner>> {
+    match column {
+        Column::Manner(get) => Some(get),
+        _ => None,
+    }
 }
 
 /// The parts of the row groups that one question is at: each is asked for many columns, of many batches of rows.
@@ -198,8 +300,38 @@ struct Decoded {
     manners: Lately<Manner>,
 }
 
+/// A part in the form that a file holds it in.
+trait Part: Sized {
+    fn read(encoded: &[u8]) -> std::result::Result<Self, DecodeError>;
+}
+
+impl Part for v1::Party {
+    fn read(encoded: &[u8]) -> std::result::Result<Self, DecodeError> {
+        Self::decode(encoded)
+    }
+}
+
+impl Part for v1::Query {
+    fn read(encoded: &[u8]) -> std::result::Result<Self, DecodeError> {
+        Self::decode(encoded)
+    }
+}
+
+impl Part for Manner {
+    fn read(encoded: &[u8]) -> std::result::Result<Self, DecodeError> {
+        MannerInFile::decode(encoded).map(Self::from)
+    }
+}
+
 /// The parts of a few dictionaries, the newest first.
-struct Lately<T>(Mutex<VecDeque<(BinaryArray, Arc<Vec<T>>)>>);
+struct Lately<T>(Mutex<VecDeque<Known<T>>>);
+
+/// A dictionary, its parts, and what was made of all of them.
+struct Known<T> {
+    dictionary: BinaryArray,
+    parts: Arc<Vec<T>>,
+    columns: HashMap<&'static str, ArrayRef>,
+}
 
 impl<T> Default for Lately<T> {
     fn default() -> Self {
@@ -207,38 +339,72 @@ impl<T> Default for Lately<T> {
     }
 }
 
-impl<T> Lately<T> {
-    /// All parts of this dictionary.
-    fn of(
+impl<T> Known<T> {
+    /// What is kept keeps its buffers: another dictionary cannot lie where it does.
+    fn is_of(&self, dictionary: &BinaryArray) -> bool {
+        let own = &self.dictionary;
+        own.len() == dictionary.len()
+            && own.values().as_ptr() == dictionary.values().as_ptr()
+            && own.value_offsets().as_ptr() == dictionary.value_offsets().as_ptr()
+    }
+}
+
+impl<T: Part> Lately<T> {
+    /// A column of the rows that have these parts.
+    fn column(
         &self,
-        dictionary: &BinaryArray,
-        decode: impl Fn(&[u8]) -> std::result::Result<T, DecodeError>,
-    ) -> Result<Arc<Vec<T>>> {
-        // What is kept keeps its buffers: another dictionary cannot lie where it does.
-        let same = |other: &BinaryArray| {
-            other.len() == dictionary.len()
-                && other.values().as_ptr() == dictionary.values().as_ptr()
-                && other.value_offsets().as_ptr() == dictionary.value_offsets().as_ptr()
-        };
-        let kept = |lately: &VecDeque<(BinaryArray, Arc<Vec<T>>)>| {
-            let found = lately.iter().find(|(other, _)| same(other));
-            found.map(|(_, parts)| Arc::clone(parts))
-        };
-        if let Some(parts) = kept(&self.lately()) {
+        name: &'static str,
+        parts: &ArrayRef,
+        make: impl Fn(&[&T]) -> Result<ArrayRef>,
+    ) -> Result<ArrayRef> {
+        let parts = parts.as_dictionary::<Int32Type>();
+        let dictionary = parts.values().as_binary::<i32>();
+        let kept = self.with(dictionary, |known| known.columns.get(name).cloned());
+        if let Some(values) = kept.flatten() {
+            return Ok(take(&values, parts.keys(), None)?);
+        }
+        let (used, keys) = used(parts.keys(), dictionary.len());
+        if used.len() * FEW < dictionary.len() {
+            let read = used.iter().map(|value| T::read(dictionary.value(*value)));
+            let read: Vec<T> = read.collect::<std::result::Result<_, _>>().map_err(external)?;
+            let values = make(&read.iter().collect::<Vec<_>>())?;
+            return Ok(take(&values, &keys, None)?);
+        }
+        let all = self.all(dictionary)?;
+        let values = make(&all.iter().collect::<Vec<_>>())?;
+        self.with(dictionary, |known| {
+            known.columns.insert(name, Arc::clone(&values))
+        });
+        Ok(take(&values, parts.keys(), None)?)
+    }
+
+    /// All parts of this dictionary.
+    fn all(&self, dictionary: &BinaryArray) -> Result<Arc<Vec<T>>> {
+        if let Some(parts) = self.with(dictionary, |known| Arc::clone(&known.parts)) {
             return Ok(parts);
         }
-        let decoded: std::result::Result<Vec<T>, DecodeError> = dictionary
+        let read: std::result::Result<Vec<T>, DecodeError> = dictionary
             .iter()
-            .map(|value| decode(value.unwrap_or_default()))
+            .map(|value| T::read(value.unwrap_or_default()))
             .collect();
-        let parts = Arc::new(decoded.map_err(external)?);
+        let parts = Arc::new(read.map_err(external)?);
         let mut lately = self.lately();
-        lately.push_front((dictionary.clone(), Arc::clone(&parts)));
+        lately.push_front(Known {
+            dictionary: dictionary.clone(),
+            parts: Arc::clone(&parts),
+            columns: HashMap::new(),
+        });
         lately.truncate(KEPT);
         Ok(parts)
     }
 
-    fn lately(&self) -> MutexGuard<'_, VecDeque<(BinaryArray, Arc<Vec<T>>)>> {
+    fn with<R>(&self, dictionary: &BinaryArray, of: impl FnOnce(&mut Known<T>) -> R) -> Option<R> {
+        let mut lately = self.lately();
+        let known = lately.iter_mut().find(|known| known.is_of(dictionary));
+        known.map(of)
+    }
+
+    fn lately(&self) -> MutexGuard<'_, VecDeque<Known<T>>> {
         // Nothing panics while it holds the lock with a change half made.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -250,50 +416,20 @@ const KEPT: usize = 4;
 /// Of how many values in a dictionary one has to be asked for, so that all are decoded and kept.
 const FEW: usize = 8;
 
-/// Column `n` of these parts.
-fn read(n: usize, decoded: &Decoded, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
-    let arguments = ColumnarValue::values_to_arrays(arguments)?;
-    let ([parts], Some((_, column))) = (arguments.as_slice(), COLUMNS.get(n)) else {
-        return exec_err!("a part's column takes the part");
-    };
-    let parts = cast(parts, &part_type())?;
-    let parts = parts.as_dictionary::<Int32Type>();
-    let encoded = parts.values().as_binary::<i32>();
-    let (used, keys) = used(parts.keys(), encoded.len());
-    if used.len() * FEW >= encoded.len() {
-        let values = match column {
-            Column::Party(get) => values(
-                get,
-                &decoded.parties.of(encoded, |bytes| v1::Party::decode(bytes))?,
-            ),
-            Column::Template(get) => values(
-                get,
-                &decoded.templates.of(encoded, |bytes| v1::Query::decode(bytes))?,
-            ),
-            Column::Manner(get) => values(get, &decoded.manners.of(encoded, manner)?),
-            _ => return exec_err!("a column of no part"),
-        };
-        return Ok(ColumnarValue::Array(take(&values, parts.keys(), None)?));
+/// A column of the rows that have these parts.
+fn read(name: &'static str, column: &Column, decoded: &Decoded, parts: &ArrayRef) -> Result<ArrayRef> {
+    match column {
+        Column::Party(get) => decoded.parties.column(name, parts, |parts| Ok(get.values(parts))),
+        Column::Template(get) => decoded
+            .templates
+            .column(name, parts, |parts| Ok(get.values(parts))),
+        Column::Manner(get) => decoded.manners.column(name, parts, |parts| Ok(get.values(parts))),
+        _ => exec_err!("a column of no part"),
     }
-    let values = match column {
-        Column::Party(get) => values(get, &few(encoded, &used, |bytes| v1::Party::decode(bytes))?),
-        Column::Template(get) => values(get, &few(encoded, &used, |bytes| v1::Query::decode(bytes))?),
-        Column::Manner(get) => values(get, &few(encoded, &used, manner)?),
-        _ => return exec_err!("a column of no part"),
-    };
-    Ok(ColumnarValue::Array(take(&values, &keys, None)?))
-}
-
-fn manner(bytes: &[u8]) -> std::result::Result<Manner, DecodeError> {
-    MannerInFile::decode(bytes).map(Manner::from)
 }
 
 fn external(error: DecodeError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
-}
-
-fn values<T>(get: &Get<T>, parts: &[T]) -> ArrayRef {
-    get.values(&parts.iter().collect::<Vec<_>>())
 }
 
 /// Which of `count` values the keys name, and the keys as places among those: a question that leaves few rows needs few
@@ -311,15 +447,6 @@ fn used(keys: &Int32Array, count: usize) -> (Vec<usize>, Int32Array) {
     });
     let keys = keys.collect();
     (used, keys)
-}
-
-fn few<T>(
-    encoded: &BinaryArray,
-    used: &[usize],
-    decode: impl Fn(&[u8]) -> std::result::Result<T, DecodeError>,
-) -> Result<Vec<T>> {
-    let values = used.iter().map(|value| decode(encoded.value(*value)));
-    values.collect::<std::result::Result<_, _>>().map_err(external)
 }
 
 /// The amendments among rows of a file; columns: number, log entry, party, manner.

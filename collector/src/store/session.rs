@@ -34,23 +34,37 @@ use super::{
     Snapshot, Store,
     amended::Amended,
     columns::COLUMNS,
-    events, holding, marks, parts, subjects, touching,
+    events, holding, marks,
+    parts::{self, Derived},
+    subjects, touching,
     unsealed::{Table, Unsealed},
 };
 
 impl Store {
     /// A session over the store as it is now.
     pub(super) async fn session(&self) -> Result<SessionContext> {
+        self.session_with(|_| Ok(Vec::new())).await
+    }
+
+    /// The same, whose `events` have these columns, too.
+    pub(super) async fn session_with(
+        &self,
+        derived: impl FnOnce(&SessionContext) -> Result<Vec<Derived>>,
+    ) -> Result<SessionContext> {
         let now = self.snapshot();
         let session = self.reading(&now);
         let unsealed = |table| {
             let chunks = now.chunks.clone();
             session.read_table(Arc::new(Unsealed { table, chunks }))
         };
-        let mut events = unsealed(Table::Events)?;
+        let derived = derived(&session)?;
+        let stored = COLUMNS.iter().map(|(name, _)| col(*name));
+        let also = derived.iter().map(|one| one.of.clone().alias(one.name));
+        let mut events = unsealed(Table::Events)?.select(stored.chain(also).collect::<Vec<_>>())?;
         if !now.files.is_empty() {
             let sealed = session.read_table(sealed(&now.files, parts::file_schema())?)?;
-            events = sealed.select(parts::columns_of_files())?.union(events)?;
+            let columns = parts::columns_of_files(&session, &derived)?;
+            events = sealed.select(columns)?.union(events)?;
         }
         let mut subjects = unsealed(Table::Subjects)?;
         if !now.subjects.is_empty() {
@@ -62,7 +76,9 @@ impl Store {
         session.register_table("subjects", subjects.select(shown_subjects())?.into_view())?;
         let amended = Amended::new(self.amendments.view());
         let judge = self.judge();
-        let events = marks::marked(events.select(shown_columns(&amended))?, judge.as_ref())?;
+        let mut shown = shown_columns(&amended);
+        shown.extend(derived.iter().map(|one| col(one.name)));
+        let events = marks::marked(events.select(shown)?, judge.as_ref())?;
         session.register_table("events", events.into_view())?;
         session.register_batch("inventory", marks::entries(judge.as_ref())?)?;
         for (name, sql) in [
@@ -90,8 +106,9 @@ impl Store {
             return Ok(());
         }
         let session = self.reading(&now);
-        let columns = parts::columns_of_files().into_iter();
+        let columns = parts::columns_of_files(&session, &[])?;
         let columns = columns
+            .into_iter()
             .filter(|column| AMENDMENT.contains(&column.name_for_alias().unwrap_or_default().as_str()));
         let rows = session
             .read_table(sealed(&now.files, parts::file_schema())?)?

@@ -4,7 +4,7 @@
 //! one pass over the events; only filters, of which there are few, are looked for in the table `subjects`. Refuses to know any
 //! token.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use compact_str::{CompactString, format_compact};
 use datafusion::{
@@ -12,7 +12,7 @@ use datafusion::{
         array::{Array, AsArray, BooleanArray, Int8Array},
         datatypes::{DataType, Int64Type},
     },
-    common::exec_err,
+    common::{HashSet, exec_err},
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
 use proto::v1;

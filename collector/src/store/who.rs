@@ -15,9 +15,9 @@ use datafusion::{
         array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray},
         datatypes::Int64Type,
     },
-    common::Result,
+    common::{DFSchema, Result},
     functions_nested::expr_fn::array_has,
-    logical_expr::Expr,
+    logical_expr::{Expr, when},
     prelude::{DataFrame, SessionContext, col, lit},
     scalar::ScalarValue,
 };
@@ -25,9 +25,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{
-    Store,
+    Store, columns,
     holding::{may_hold, token},
     page::Page,
+    parts::{Derived, MANNER, TEMPLATE},
     question::{self, Question, Span},
     touching::HIDDEN,
     ways::{self, ALL, ELSEWHERE, NOTHING, SOME},
@@ -195,7 +196,8 @@ impl Store {
         counting: Option<Duration>,
     ) -> anyhow::Result<Answer> {
         asked.check()?;
-        let session = self.session().await.context("cannot open the store")?;
+        let session = self.session_with(|session| asked.derived(session)).await;
+        let session = session.context("cannot open the store")?;
         let (found, more) = asked.find(&session).await?;
         session.register_batch("found", batch(&found)?)?;
         let mut answer = Answer {
@@ -214,13 +216,8 @@ impl Store {
         let denied = asked.denied(&session).await?;
         let settled = found.into_keys().chain(denied).collect();
         let statements = events.clone().filter(col("executions").is_not_null())?;
-        let statements = statements
-            .with_column("names_it", asked.names_it())?
-            .with_column("told", ways::told(asked).call(vec![col(ways::NAME)]))?
-            .with_column(
-                "settled",
-                ways::is_one_of(settled).call(vec![col("log_index"), col("seq")]),
-            )?;
+        let settled = ways::is_one_of(settled).call(vec![col("log_index"), col("seq")]);
+        let statements = statements.with_column("settled", settled)?;
         session.register_table("statements", statements.into_view())?;
         let not_excluded = session.sql(&not_excluded()).await?;
         let counted = self.collect(not_excluded, MAX_ROWS);
@@ -357,6 +354,31 @@ impl Asked {
         Ok(places)
     }
 
+    /// What each statement is judged by: it is the same for all that share a template, or a manner.
+    fn derived(&self, session: &SessionContext) -> Result<Vec<Derived>> {
+        let schema = DFSchema::try_from(columns::schema().as_ref().clone())?;
+        let of_manner = ways::told(self).call(vec![col(ways::NAME)]);
+        let refused = col("phase").eq(lit("parse")).and(col("outcome").eq(lit("error")));
+        Ok(vec![
+            Derived {
+                name: "names_it",
+                part: TEMPLATE,
+                of: self.names_it(),
+            },
+            Derived {
+                name: "hidden",
+                part: TEMPLATE,
+                of: session.parse_sql_expr(HIDDEN, &schema)?,
+            },
+            Derived {
+                name: "told",
+                part: MANNER,
+                // What was not understood by the server touched nothing.
+                of: when(refused, lit(ALL)).otherwise(of_manner)?,
+            },
+        ])
+    }
+
     /// Whether a statement names the object: as the classification does, or without its schema.
     fn names_it(&self) -> Expr {
         let (_, bare) = self.object.rsplit_once('.').unwrap_or(("", &self.object));
@@ -458,11 +480,11 @@ const TOUCHED: &str = "SELECT coalesce(e.principal, 'unknown') AS principal, e.c
 fn not_excluded() -> String {
     format!(
         "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
-      CASE WHEN s.told = {ALL} OR s.settled OR (s.phase = 'parse' AND s.outcome = 'error') THEN NULL \
+      CASE WHEN s.told = {ALL} OR s.settled THEN NULL \
            WHEN s.told = {SOME} THEN 'not all of its records are known' \
            WHEN s.told = {ELSEWHERE} THEN 'its records are of another key or type, or not known' \
            WHEN s.names_it THEN 'its records are not known' \
-           ELSE {HIDDEN} END AS because, CASE WHEN s.names_it OR s.told > {NOTHING} THEN true END AS on_object \
+           ELSE s.hidden END AS because, CASE WHEN s.names_it OR s.told > {NOTHING} THEN true END AS on_object \
     FROM statements s), \
     counted AS (SELECT on_object, principal, confidence, because, sum(executions) AS statements, \
       array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
