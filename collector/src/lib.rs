@@ -28,7 +28,6 @@ pub mod prove;
 pub mod publish;
 pub mod query;
 pub mod rebuild;
-pub mod record;
 pub mod report;
 pub mod serve;
 pub mod since;

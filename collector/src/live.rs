@@ -11,9 +11,9 @@ use tokio::sync::broadcast;
 
 use crate::{
     expectations::{Judge, with_mark},
-    record::Records,
     store::{Amends, Shown},
 };
+use record::Records;
 
 /// One event on its way to watchers: what they filter by, and its JSON form for those that want it.
 #[derive(Default)]

@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 use crate::{
     log,
     progress::Progress,
-    record::Decoder,
     store::{Store, StoreOptions},
 };
+use record::Decoder;
 
 /// Deletes the store and rebuilds it from the evidence log; the collector must not be running.
 #[derive(Debug, clap::Args)]

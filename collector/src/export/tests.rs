@@ -7,13 +7,11 @@ use object_store::memory::InMemory;
 use serde_json::Value;
 
 use super::*;
-use crate::{
-    record::Records,
-    store::{
-        StoreOptions,
-        tests::{Shelf, query},
-    },
+use crate::store::{
+    StoreOptions,
+    tests::{Shelf, query},
 };
+use record::Records;
 
 const SHOP: &str = "spiffe://td/host/h/unit/shop.service";
 

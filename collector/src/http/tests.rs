@@ -15,10 +15,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::{
-    record::Records,
-    store::{StoreOptions, tests::Shelf},
-};
+use crate::store::{StoreOptions, tests::Shelf};
+use record::Records;
 
 mod access;
 

@@ -25,9 +25,9 @@ use crate::{
     alarms::Alarm,
     log::{self, AgentKeys, Appended, Candidate, Greeting, Log},
     metrics::Metrics,
-    record::{Decoder, Records},
     trust::{Admission, Peer, Wish},
 };
+use record::{Decoder, Records};
 
 /// Longest message: a batch at its caps, with the tags around it.
 pub const MAX_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + MAX_HEADER_BYTES + 1024;

@@ -45,12 +45,12 @@ use tokio::sync::Notify;
 use crate::{
     log::{self, Originator},
     metrics::{Alarm, Metrics},
-    record::{Body, Decoder, Record, Records},
     store::Amendments,
 };
 pub(crate) use check::{Checked, check};
 use decision::Waiting;
 use leases::Leases;
+use record::{Body, Decoder, Record, Records};
 
 /// The join.
 pub struct Joiner {

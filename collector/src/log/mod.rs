@@ -15,10 +15,8 @@ use evidence::{Limits, OpenedBatch, Seal, Tip, WitnessKey};
 use proto::v1::{BatchHeader, Counters, SignedBatch};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    metrics::Metrics,
-    record::{Decoder, Records},
-};
+use crate::metrics::Metrics;
+use record::{Decoder, Records};
 
 mod bundles;
 mod checkpoints;

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    record::Records,
     store::{StoreOptions, tests::query},
     who::Asking,
 };
+use record::Records;
 
 const SHOP: &str = "spiffe://td/host/h/unit/shop.service";
 

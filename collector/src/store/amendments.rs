@@ -25,7 +25,7 @@ use prost::Message;
 use proto::v1::{self, event};
 
 use self::statements::Statements;
-use crate::record::{Body, Records};
+use record::{Body, Records};
 
 /// All amendments, the newest of each session in front.
 #[derive(Debug, Default)]

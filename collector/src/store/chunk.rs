@@ -25,7 +25,7 @@ use super::{
     parts::{self, WHOLE},
     subjects::Subjects,
 };
-use crate::record::{Record, Records};
+use record::{Record, Records};
 
 /// The rows of one log entry, not in columns yet.
 #[derive(Debug)]

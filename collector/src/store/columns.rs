@@ -18,7 +18,7 @@ use datafusion::arrow::{
 use proto::v1;
 
 use super::manner::Manner;
-use crate::record::Record;
+use record::Record;
 
 mod table;
 

@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use proto::v1::event;
 
 use super::ways;
-use crate::record::{Body, Record};
+use record::{Body, Record};
 
 /// The words that an event is described with: few combinations, which most events share.
 #[derive(Debug, Default, Hash, PartialEq, Eq)]

@@ -54,7 +54,6 @@ use tokio::sync::Notify;
 use crate::{
     expectations::{Expectations, Judge},
     live::Live,
-    record::Records,
 };
 pub use amendments::Amendments;
 use chunk::{Chunk, Entry};
@@ -62,6 +61,7 @@ use compact::{Reading, Retired};
 pub use events::Batches;
 pub(crate) use events::{Amends, Shown};
 use manifest::{Manifest, SealedFile};
+use record::Records;
 
 /// When the tail becomes a file, and small files become large ones.
 #[derive(Clone, Debug)]

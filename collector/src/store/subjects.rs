@@ -34,7 +34,7 @@ use datafusion::{
 use proto::v1;
 
 use super::chunk::Chunk;
-use crate::record::Record;
+use record::Record;
 
 /// What of an event stands in each of its rows, in front of all other columns.
 pub(super) const OF_EVENT: [&str; 4] = ["ts_start", "agent", "seq", "log_index"];

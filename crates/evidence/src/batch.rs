@@ -9,7 +9,7 @@ use prost::Message;
 use proto::v1::{BatchHeader, Counters, GivenUp, SignedBatch};
 use sha2::{Digest, Sha256};
 
-use crate::{contents::Contents, merkle::Frontier};
+use crate::{contents::Contents, merkle::Frontier, sha};
 
 /// A SHA-256 value.
 pub type Hash = [u8; 32];
@@ -140,12 +140,7 @@ pub fn reseal(
 /// The salt of leaf `index` of a batch: an event's place, or that of a definition counted on behind the events.
 #[must_use]
 pub fn salt(seed: &[u8], index: u32) -> [u8; SALT_BYTES] {
-    let digest: Hash = Sha256::new()
-        .chain_update(SALT_CONTEXT)
-        .chain_update(seed)
-        .chain_update(index.to_be_bytes())
-        .finalize()
-        .into();
+    let digest = sha::digest([SALT_CONTEXT, seed, &index.to_be_bytes()]);
     let mut salt = [0; SALT_BYTES];
     for (to, from) in salt.iter_mut().zip(digest) {
         *to = from;
@@ -156,12 +151,7 @@ pub fn salt(seed: &[u8], index: u32) -> [u8; SALT_BYTES] {
 /// The leaf of one event or definition in its batch's tree: SHA-256 of a zero byte, the salt and the encoded message.
 #[must_use]
 pub fn leaf(salt: &[u8; SALT_BYTES], message: &[u8]) -> Hash {
-    Sha256::new()
-        .chain_update([0])
-        .chain_update(salt)
-        .chain_update(message)
-        .finalize()
-        .into()
+    sha::digest([&[0], salt, message])
 }
 
 /// What the next header names as `previous`: SHA-256 of the header bytes as signed.

@@ -15,6 +15,7 @@ mod erasure;
 mod merkle;
 mod open;
 mod path;
+mod sha;
 mod tile;
 
 pub use batch::{

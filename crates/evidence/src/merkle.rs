@@ -4,27 +4,18 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::batch::Hash;
+use crate::{batch::Hash, sha};
 
 /// RFC 6962 hash of a log entry.
 #[must_use]
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    Sha256::new()
-        .chain_update([0])
-        .chain_update(entry)
-        .finalize()
-        .into()
+    sha::digest([&[0], entry])
 }
 
 /// RFC 6962 hash of an inner node.
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new()
-        .chain_update([1])
-        .chain_update(left)
-        .chain_update(right)
-        .finalize()
-        .into()
+    sha::digest([&[1], left, right])
 }
 
 /// The right edge of a tree: the roots of its perfect subtrees, largest first; one for each bit of `size`.

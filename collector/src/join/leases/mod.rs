@@ -34,7 +34,9 @@ use said::{Gathered, Group, Grouped};
 pub(super) use link::Told;
 pub(super) use said::Said;
 
-use crate::{record::Place, store::Amendments};
+use record::Place;
+
+use crate::store::Amendments;
 
 /// What waits.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ use proto::v1::{BatchHeader, LogRestored, SignedBatch, event};
 use sha2::{Digest, Sha256};
 
 use super::removed::{Reduced, Word};
-use crate::record::{Body, Decoder, Record};
+use record::{Body, Decoder, Record};
 
 /// How much of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

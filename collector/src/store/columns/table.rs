@@ -8,7 +8,7 @@ use proto::{
 };
 
 use super::{super::ways, Column, Get};
-use crate::record::{Body, Execution, Record, Transaction};
+use record::{Body, Execution, Record, Transaction};
 
 /// Name and filling of each column, in the order of `SELECT *`.
 pub(in crate::store) const COLUMNS: &[(&str, Column)] = &[
@@ -336,7 +336,7 @@ pub(in crate::store) fn query(record: &Record) -> Option<&Execution> {
 
 fn bytes(
     record: &Record,
-    of_result: fn(&crate::record::Outcome) -> u64,
+    of_result: fn(&record::Outcome) -> u64,
     of_close: fn(&v1::SessionClose) -> u64,
 ) -> Option<u64> {
     match &record.body {
@@ -373,7 +373,6 @@ fn gap(record: &Record) -> Option<&v1::Gap> {
     }
 }
 
-/// A roll-up's times are those of many, and its durations are in the event.
 /// Statements of which nothing is kept, as a heartbeat counts them.
 fn left_out(record: &Record) -> Option<u64> {
     match &record.body {
@@ -385,6 +384,7 @@ fn left_out(record: &Record) -> Option<u64> {
     }
 }
 
+/// A roll-up's times are those of many, and its durations are in the event.
 fn duration(record: &Record) -> Option<u64> {
     if let Body::Rollup(_) = record.body {
         return None;

@@ -12,7 +12,6 @@ use crate::{
     custody::tests::Running,
     export::{Export, Format},
     log::read_batches,
-    record::Decoder,
     store::{
         edges::NewEdges,
         page::{MAX_ROWS, Page},
@@ -24,6 +23,7 @@ use crate::{
         who::{Asked, Sought},
     },
 };
+use record::Decoder;
 
 mod made;
 mod naive;

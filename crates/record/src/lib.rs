@@ -245,10 +245,10 @@ fn take_tag(query: &mut v1::Query) -> CompactString {
         .unwrap_or_default()
 }
 
-#[cfg(test)]
 impl Records {
-    /// The records of `events`, as an agent would have sent them.
-    pub(crate) fn of(agent: &str, batch_sequence: u64, events: Vec<v1::Event>) -> Self {
+    /// The records of events that stand on no definitions.
+    #[must_use]
+    pub fn of(agent: &str, batch_sequence: u64, events: Vec<v1::Event>) -> Self {
         Self {
             agent: agent.into(),
             batch_sequence,

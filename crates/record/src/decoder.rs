@@ -4,11 +4,10 @@
 //! ordinary form (an execution that names a party and a template) is read field by field; any other is
 //! `proto::whole`'s, so that what counts as malformed is decided in one place.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use compact_str::CompactString;
-use datafusion::common::HashMap;
 use evidence::OpenedBatch;
 use prost::Message;
 use proto::{
@@ -54,7 +53,7 @@ impl Decoder {
     pub fn decode(&mut self, opened: &OpenedBatch) -> Result<Records, String> {
         let header = &opened.header;
         let mut records = Vec::with_capacity(opened.events.len());
-        self.each(opened, |record| records.push(record))?;
+        self.each(opened, |record| records.push(std::mem::take(record)))?;
         Ok(Records {
             agent: header.agent_id.as_str().into(),
             batch_sequence: header.sequence,
@@ -70,10 +69,11 @@ impl Decoder {
     ///
     /// As there.
     pub fn check(&mut self, opened: &OpenedBatch) -> Result<(), String> {
-        self.each(opened, drop)
+        self.each(opened, |_| ())
     }
 
-    fn each(&mut self, opened: &OpenedBatch, mut take: impl FnMut(Record)) -> Result<(), String> {
+    /// Shows one record after the other, all in the same place unless that is taken.
+    fn each(&mut self, opened: &OpenedBatch, mut take: impl FnMut(&mut Record)) -> Result<(), String> {
         let defined = opened.definitions.iter().enumerate().map(|(place, definition)| {
             if opened.is_definition_erased(place) {
                 return Ok(Defined::Erased);
@@ -82,12 +82,13 @@ impl Decoder {
                 .ok_or_else(|| format!("definition {place} is malformed"))
         });
         let defined = defined.collect::<Result<Vec<_>, _>>()?;
+        let mut record = Record::default();
         for (seq, event) in left(opened) {
-            take(match ordinary(seq, event, &defined) {
-                Some(record) => record,
-                None => other(seq, event, &opened.definitions, &defined)
-                    .map_err(|refused| format!("event {seq} {refused}"))?,
-            });
+            if ordinary(seq, event, &defined, &mut record).is_none() {
+                record = other(seq, event, &opened.definitions, &defined)
+                    .map_err(|refused| format!("event {seq} {refused}"))?;
+            }
+            take(&mut record);
         }
         Ok(())
     }
@@ -139,19 +140,16 @@ fn left(opened: &OpenedBatch) -> impl Iterator<Item = (u64, &Bytes)> {
 /// them once more and is little work beside a table of who was used when.
 const MAX_KNOWN_BYTES: usize = 4 << 20;
 
-/// The record of an event of the ordinary form.
-fn ordinary(seq: u64, event: &[u8], defined: &[Defined]) -> Option<Record> {
-    let mut record = Record {
-        seq,
-        ..Record::default()
-    };
-    let (mut ended_after, mut party, mut template, mut query) = (None, None, None, None);
+/// Makes `record` that of an event of the ordinary form; of any other, nothing that is to be used.
+fn ordinary(seq: u64, event: &[u8], defined: &[Defined], record: &mut Record) -> Option<()> {
+    let (mut started, mut ended, mut ended_after) = (0, 0, None);
+    let (mut party, mut template, mut query) = (None, None, None);
     let mut responded = (false, false);
     walk(event, |field, value| {
         match (field, value) {
-            (2, Value::Number(at)) => record.ts_start_ns = at,
+            (2, Value::Number(at)) => started = at,
             (3, Value::Number(at)) => responded.0 = at != 0,
-            (4, Value::Number(at)) => record.ts_end_ns = at,
+            (4, Value::Number(at)) => ended = at,
             (7, Value::Number(_)) => responded.1 = true,
             (8, Value::Number(after)) => ended_after = Some(after),
             (10, Value::Bytes(own)) => once(&mut query, own)?,
@@ -161,22 +159,21 @@ fn ordinary(seq: u64, event: &[u8], defined: &[Defined]) -> Option<Record> {
         }
         Some(())
     })?;
-    let defined = |place: u64| defined.get(usize::try_from(place).ok()?);
     if let Some(after) = ended_after {
-        if record.ts_end_ns != 0 {
+        if ended != 0 {
             return None;
         }
-        record.ts_end_ns = record.ts_start_ns.saturating_add(after);
+        ended = started.saturating_add(after);
     }
     if responded == (true, true) {
         return None;
     }
-    if let Some(place) = party {
-        let Defined::Party(party) = defined(place)? else {
-            return None;
-        };
-        record.party = Some(Arc::clone(party));
-    }
+    let defined = |place: u64| defined.get(usize::try_from(place).ok()?);
+    let party = match party.map(defined) {
+        None => None,
+        Some(Some(Defined::Party(party))) => Some(party),
+        Some(_) => return None,
+    };
     let Defined::Template {
         query: template,
         tag,
@@ -185,8 +182,47 @@ fn ordinary(seq: u64, event: &[u8], defined: &[Defined]) -> Option<Record> {
     else {
         return None;
     };
-    record.body = Body::Query(execution(query?, template, tag, &mut record.subjects)?);
-    Some(record)
+    (record.seq, record.ts_start_ns, record.ts_end_ns) = (seq, started, ended);
+    share(&mut record.party, party);
+    record.subjects.clear();
+    if let Body::Query(execution) = &mut record.body {
+        begin(execution, template, tag);
+        return fill(query?, execution, &mut record.subjects);
+    }
+    let mut execution = Execution {
+        template: Arc::clone(template),
+        tag: tag.clone(),
+        result: None,
+        transaction: None,
+        end_user: None,
+        place: Place::default(),
+        executions: 1,
+    };
+    fill(query?, &mut execution, &mut record.subjects)?;
+    record.body = Body::Query(execution);
+    Some(())
+}
+
+/// Names the party of an event: often the one of the event before.
+fn share(place: &mut Option<Arc<v1::Party>>, party: Option<&Arc<v1::Party>>) {
+    let same = match (&place, party) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    };
+    if !same {
+        *place = party.cloned();
+    }
+}
+
+/// Makes an execution one of which nothing is known but its template.
+fn begin(execution: &mut Execution, template: &Arc<v1::Query>, tag: &CompactString) {
+    if !Arc::ptr_eq(&execution.template, template) {
+        execution.template = Arc::clone(template);
+    }
+    execution.tag.clone_from(tag);
+    (execution.result, execution.transaction, execution.end_user) = (None, None, None);
+    (execution.place, execution.executions) = (Place::default(), 1);
 }
 
 /// The record of any other event.
@@ -203,21 +239,7 @@ fn other(seq: u64, event: &Bytes, definitions: &[Bytes], defined: &[Defined]) ->
 }
 
 /// What a query says itself, on top of what its template says.
-fn execution(
-    query: &[u8],
-    template: &Arc<v1::Query>,
-    tag: &CompactString,
-    subjects: &mut Vec<v1::Subject>,
-) -> Option<Execution> {
-    let mut execution = Execution {
-        template: Arc::clone(template),
-        tag: tag.clone(),
-        result: None,
-        transaction: None,
-        end_user: None,
-        place: Place::default(),
-        executions: 1,
-    };
+fn fill(query: &[u8], execution: &mut Execution, subjects: &mut Vec<v1::Subject>) -> Option<()> {
     walk(query, |field, value| {
         match (field, value) {
             (2, Value::Bytes(statement)) => walk(statement, |field, value| match (field, value) {
@@ -254,8 +276,7 @@ fn execution(
             _ => return None,
         }
         Some(())
-    })?;
-    Some(execution)
+    })
 }
 
 fn outcome(result: &[u8]) -> Option<Outcome> {

@@ -13,6 +13,7 @@ pub(super) enum Value<'a> {
 }
 
 /// Hands each field, by its number, to `take`, until that has enough or the message ends.
+#[inline]
 pub(super) fn walk<'a>(
     mut message: &'a [u8],
     mut take: impl FnMut(u64, Value<'a>) -> Option<()>,
@@ -35,7 +36,19 @@ pub(super) fn walk<'a>(
 }
 
 /// A varint of up to nine bytes: longer ones are negative or wrong, and none of that is ordinary here.
+#[inline]
 fn number(message: &mut &[u8]) -> Option<u64> {
+    // Keys, lengths and most values are one byte.
+    if let Some((first, rest)) = message.split_first()
+        && *first < 0x80
+    {
+        *message = rest;
+        return Some(u64::from(*first));
+    }
+    long(message)
+}
+
+fn long(message: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..63).step_by(7) {
         let (first, rest) = message.split_first()?;
