@@ -216,6 +216,11 @@ impl Store {
         let denied = asked.denied(&session).await?;
         let settled = found.into_keys().chain(denied).collect();
         let statements = events.clone().filter(col("executions").is_not_null())?;
+        // Of most statements nothing more has to be read.
+        let related = col("names_it").or(col("told").gt(lit(NOTHING)));
+        let statements = statements
+            .filter(col("told").not_eq(lit(ALL)))?
+            .filter(related.or(col("hidden").is_not_null()))?;
         let settled = ways::is_one_of(settled).call(vec![col("log_index"), col("seq")]);
         let statements = statements.with_column("settled", settled)?;
         session.register_table("statements", statements.into_view())?;
@@ -480,7 +485,7 @@ const TOUCHED: &str = "SELECT coalesce(e.principal, 'unknown') AS principal, e.c
 fn not_excluded() -> String {
     format!(
         "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
-      CASE WHEN s.told = {ALL} OR s.settled THEN NULL \
+      CASE WHEN s.settled THEN NULL \
            WHEN s.told = {SOME} THEN 'not all of its records are known' \
            WHEN s.told = {ELSEWHERE} THEN 'its records are of another key or type, or not known' \
            WHEN s.names_it THEN 'its records are not known' \

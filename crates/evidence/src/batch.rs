@@ -137,15 +137,26 @@ pub fn reseal(
     Some((resealed, header))
 }
 
-/// The salt of leaf `index` of a batch: an event's place, or that of a definition counted on behind the events.
+/// The salt of leaf `index` of a batch: an event's place, or that of a definition counted on behind the events. Half a digest: the
+/// first one of an even leaf, the second one of the odd leaf behind it. Neither tells anything of the other.
 #[must_use]
 pub fn salt(seed: &[u8], index: u32) -> [u8; SALT_BYTES] {
-    let digest = sha::digest([SALT_CONTEXT, seed, &index.to_be_bytes()]);
-    let mut salt = [0; SALT_BYTES];
-    for (to, from) in salt.iter_mut().zip(digest) {
+    let [even, odd] = salts_of_pair(seed, index / 2);
+    if index.is_multiple_of(2) { even } else { odd }
+}
+
+/// The salts of a batch's leaves, one behind the other.
+pub(crate) fn salts(seed: &[u8]) -> impl Iterator<Item = [u8; SALT_BYTES]> {
+    (0..=u32::MAX / 2).flat_map(move |pair| salts_of_pair(seed, pair))
+}
+
+fn salts_of_pair(seed: &[u8], pair: u32) -> [[u8; SALT_BYTES]; 2] {
+    let digest = sha::digest([SALT_CONTEXT, seed, &pair.to_be_bytes()]);
+    let mut salts = [[0; SALT_BYTES]; 2];
+    for (to, from) in salts.as_flattened_mut().iter_mut().zip(digest) {
         *to = from;
     }
-    salt
+    salts
 }
 
 /// The leaf of one event or definition in its batch's tree: SHA-256 of a zero byte, the salt and the encoded message.
@@ -174,8 +185,8 @@ pub fn log_entry(batch: &SignedBatch) -> Vec<u8> {
 /// RFC 6962 root over the leaves of these messages.
 pub(crate) fn root<'a>(seed: &[u8], messages: impl Iterator<Item = &'a [u8]>) -> Hash {
     let mut tree = Frontier::default();
-    for (index, message) in (0_u32..).zip(messages) {
-        tree.push(leaf(&salt(seed, index), message));
+    for (salt, message) in salts(seed).zip(messages) {
+        tree.push(leaf(&salt, message));
     }
     tree.root()
 }

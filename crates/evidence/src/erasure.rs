@@ -87,17 +87,19 @@ impl Leaves {
 
     /// Each leaf: its hash, and its salt where it was not erased.
     pub(crate) fn each(&self) -> Vec<(Hash, Option<[u8; SALT_BYTES]>)> {
-        let (mut erased, mut salts) = (self.erased.iter().peekable(), self.salts.iter());
+        let (mut erased, mut left) = (self.erased.iter().peekable(), self.salts.iter());
+        let mut derived = batch::salts(&self.payload.salt_seed);
         let messages = self.payload.events.iter().chain(&self.payload.definitions);
         let leaf = |(place, message): (u32, &Bytes)| {
             if let Some((_, hash)) = erased.next_if(|(gone, _)| *gone == place) {
                 return (*hash, None);
             }
             let salt = match self.payload.remains {
-                // There are as many as leaves that have one: it was counted.
-                Some(_) => salts.next().copied().unwrap_or_default(),
-                None => batch::salt(&self.payload.salt_seed, place),
+                Some(_) => left.next().copied(),
+                None => derived.next(),
             };
+            // There are as many as leaves that have one: it was counted.
+            let salt = salt.unwrap_or_default();
             (batch::leaf(&salt, message), Some(salt))
         };
         (0..).zip(messages).map(leaf).collect()

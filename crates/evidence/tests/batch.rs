@@ -259,8 +259,10 @@ fn salts_hide_equal_events_from_each_other() {
     let leaves = [0, 1].map(|index| evidence::leaf(&evidence::salt(&seed, index), b"same"));
     assert_ne!(leaves[0], leaves[1]);
     // Fixed by hand from the definition, so that a change of it shows.
-    let digest = Sha256::digest([b"pgwitness salt v1".as_slice(), &seed, &[0, 0, 0, 1]].concat());
-    assert_eq!(evidence::salt(&seed, 1), digest[..16]);
+    let digest = |pair| Sha256::digest([b"pgwitness salt v1".as_slice(), &seed, &[0, 0, 0, pair]].concat());
+    assert_eq!(evidence::salt(&seed, 0), digest(0)[..16]);
+    assert_eq!(evidence::salt(&seed, 1), digest(0)[16..]);
+    assert_eq!(evidence::salt(&seed, 6), digest(3)[..16]);
 }
 
 proptest! {
