@@ -199,6 +199,25 @@ const MAX_APART: usize = 1024;
 const MAX_TEXT_BYTES: usize = 4096;
 
 #[cfg(test)]
+impl Accesses {
+    /// Kind, text, purpose and who of each question that was asked, the rows that it was answered with, and whether it failed.
+    pub(crate) fn asked_so_far(&self) -> Vec<(String, String, String, String, u64, bool)> {
+        let asked = self.asked();
+        let of = |((question, failed), one): (&(Question, bool), &Asked)| {
+            let Question {
+                who,
+                purpose,
+                kind,
+                text,
+                ..
+            } = question.clone();
+            (kind.to_owned(), text, purpose, who, one.rows, *failed)
+        };
+        asked.iter().map(of).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -10,7 +10,7 @@ use std::{
 
 mod access;
 
-pub use access::{AccessConfig, HttpConfig, OidcConfig, ReadersTls};
+pub use access::{AccessConfig, HttpConfig, OidcConfig, ReadersTls, SqlConfig};
 use serde::{Deserialize, Serialize};
 pub use settings::SettingsError as ConfigError;
 
@@ -29,6 +29,8 @@ pub struct Config {
     pub grpc: Listen<Place>,
     /// Where people and programs ask.
     pub http: HttpConfig,
+    /// Where the views are asked over PostgreSQL's protocol.
+    pub sql: SqlConfig,
     /// Who may ask.
     pub access: AccessConfig,
     /// Who may deliver.
@@ -145,6 +147,8 @@ pub struct Overrides {
     pub grpc: Option<Place>,
     /// `--http`
     pub http: Option<SocketAddr>,
+    /// `--sql`
+    pub sql: Option<SocketAddr>,
     /// `--insecure`
     pub insecure: bool,
 }
@@ -170,6 +174,7 @@ impl Default for Config {
                 names: Vec::new(),
                 tls: None,
             },
+            sql: SqlConfig::default(),
             access: AccessConfig::default(),
             trust: TrustConfig {
                 tls: None,
@@ -202,6 +207,7 @@ impl Config {
         config.inventory = overrides.inventory.or(config.inventory);
         config.grpc.listen = overrides.grpc.unwrap_or(config.grpc.listen);
         config.http.listen = overrides.http.unwrap_or(config.http.listen);
+        config.sql.listen = overrides.sql.or(config.sql.listen);
         config.trust.insecure |= overrides.insecure;
         config.check()?;
         Ok(config)
@@ -220,7 +226,7 @@ impl Config {
     /// Whether others than this host can ask.
     #[must_use]
     pub fn exposed(&self) -> bool {
-        self.http.exposed()
+        self.http.exposed() || self.sql.exposed()
     }
 
     /// As a TOML file that says the same.
@@ -257,7 +263,7 @@ impl Config {
                 trust += &format!("{name} = {:?}\n", file.display().to_string());
             }
         }
-        let http = self.http.effective() + &self.access.effective();
+        let http = self.http.effective() + &self.sql.effective() + &self.access.effective();
         format!(
             "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{publish}",
             self.data.display().to_string(),
@@ -297,8 +303,9 @@ impl Config {
         if self.trust.insecure && self.trust.tls == Some(true) {
             return refuse("trust.insecure", "true".to_owned(), "with TLS it cannot be said");
         }
-        self.http.check(&self.access)?;
-        self.access.check()?;
+        self.http.check()?;
+        self.sql.check(&self.http)?;
+        self.access.check(self.exposed())?;
         if !(10..=31_536_000).contains(&self.trust.lifetime_s) {
             let value = self.trust.lifetime_s.to_string();
             return refuse("trust.lifetime_s", value, "it must be 10 to 31536000");

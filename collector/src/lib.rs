@@ -2,7 +2,7 @@
 //! can be rebuilt from it.
 //!
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
-//! `query`, `explain`, `tail`, `http` (answers). What two hosts saw `join` puts together, and says in the log. What may go from both, and what must stay, `custody` decides; who may ask, `access`. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
+//! `query`, `explain`, `tail`, `http`, `sql` (answers). What two hosts saw `join` puts together, and says in the log. What may go from both, and what must stay, `custody` decides; who may ask, `access`. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
 
 pub mod access;
 pub mod accesses;
@@ -32,6 +32,7 @@ pub mod report;
 pub mod serve;
 pub mod since;
 pub mod source;
+mod sql;
 pub mod store;
 pub mod tail;
 pub mod timeline;

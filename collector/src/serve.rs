@@ -21,9 +21,10 @@ use tokio::{
     sync::{Mutex, mpsc, watch},
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tracing::field::display;
 
 use crate::{
-    access::Access,
+    access::{Access, Turns},
     accesses::Accesses,
     config::{Config, Overrides},
     custody::{self, Control, Custodian},
@@ -36,6 +37,7 @@ use crate::{
     place::{self, Place, SocketFile},
     publish::Publisher,
     rebuild,
+    sql::Sql,
     store::{Store, StoreOptions},
     trust::{Admission, Authorities, EnrolmentService, Own, Registry, Tls, admit_connections},
 };
@@ -58,6 +60,9 @@ pub struct Args {
     /// Where people ask: on another address than loopback with http.tls and a user [default: 127.0.0.1:7480].
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
+    /// Where the views are asked over PostgreSQL's protocol, by psql, Grafana and BI tools; nowhere without one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub sql: Option<SocketAddr>,
     /// Lets anybody deliver who reaches grpc.listen, from other hosts, too, without TLS.
     #[arg(long)]
     pub insecure: bool,
@@ -79,6 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         inventory: args.inventory,
         grpc: args.grpc,
         http: args.http,
+        sql: args.sql,
         insecure: args.insecure,
     };
     let config = match Config::load(args.config.as_deref(), overrides) {
@@ -127,6 +133,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let web_tls = web_tls.transpose()?.map(Arc::new);
     let grpc = Agents::await_at(&config.grpc.listen).await?;
     let web = bind("http.listen (--http)", config.http.listen).await?;
+    let views = match config.sql.listen {
+        Some(address) => Some(bind("sql.listen (--sql)", address).await?),
+        None => None,
+    };
+    let views_address = views.as_ref().map(TcpListener::local_addr).transpose()?;
     let (grpc_address, web_address) = (grpc.place()?, web.local_addr()?);
     let metrics = Arc::new(Metrics::default());
     let expectations = config.inventory.as_deref().map(Expectations::open).transpose()?;
@@ -220,6 +231,18 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     if let Some(tls) = &web_tls {
         tokio::spawn(keep_current(Arc::downgrade(tls), readers_changes));
     }
+    let questions = Turns::at_questions();
+    let views = views.map(|listener| {
+        let sql = Sql {
+            store: Arc::clone(&store),
+            access: Arc::clone(&access),
+            accesses: accesses.clone(),
+            questions: questions.clone(),
+            metrics: Arc::clone(&metrics),
+            tls: web_tls.clone(),
+        };
+        tokio::spawn(sql.serve(listener, stopped.clone()))
+    });
     let app = http::App {
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
@@ -227,6 +250,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         accesses,
         access,
         names: http::Names::of(&config.http.names, web_tls.clone()),
+        questions,
     };
     let web = http::Readers::of(web, web_tls, &metrics, stopped.clone())?;
     // Whom the connection is from goes with what passes through `tap_io` only.
@@ -238,7 +262,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
             .into_future(),
     );
     tracing::info!(
-        data = %config.data.display(), grpc = %grpc_address, http = %web_address, batches = held,
+        data = %config.data.display(), grpc = %grpc_address, http = %web_address, sql = views_address.map(display), batches = held,
         "the collector is serving"
     );
 
@@ -298,6 +322,10 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     if !http_server.is_finished() {
         _ = tokio::time::timeout(HTTP_GRACE, &mut http_server).await;
         http_server.abort();
+    }
+    if let Some(mut views) = views {
+        _ = tokio::time::timeout(HTTP_GRACE, &mut views).await;
+        views.abort();
     }
     outcome.and(closed).and(sealed)
 }

@@ -1,13 +1,15 @@
 //! Who may ask: users by tokens of this collector, users of an OpenID Connect issuer, and what their role opens.
 //!
-//! Owns the decision over each request. It is made anew each time, from the files as they are: a token that is removed opens nothing
+//! Owns the decision over each request, whose turn it is, and that it is told. The decision is made anew each time, from the files as they are: a token that is removed opens nothing
 //! from then on. Where nobody is known and only this host can ask, everybody is `local` and may do everything. Refuses to let anybody in
 //! by what cannot be read or reached.
 
+mod asker;
 mod commands;
 mod oidc;
 mod role;
 mod token;
+mod turn;
 mod users;
 
 use std::time::Duration;
@@ -16,9 +18,11 @@ use ::trust::Digest;
 use anyhow::ensure;
 use axum::http::{HeaderMap, header};
 
+pub(crate) use asker::{Asked, Asker};
 pub use commands::{UserArgs, user};
 pub(crate) use oidc::may_be_asked;
 pub use role::Role;
+pub(crate) use turn::{Refused, Turns, within};
 
 use crate::{config::Config, trust::unix_s};
 use oidc::Issuer;
@@ -119,8 +123,16 @@ impl Access {
     ///
     /// If they are not let in.
     pub(crate) async fn admit(&self, headers: &HeaderMap) -> Result<Pass, Refusal> {
+        self.admit_with(bearer(headers)?).await
+    }
+
+    /// Who asks with this token, or with none.
+    ///
+    /// # Errors
+    ///
+    /// If they are not let in.
+    pub(crate) async fn admit_with(&self, token: Option<&str>) -> Result<Pass, Refusal> {
         let needed = self.needed()?;
-        let token = bearer(headers)?;
         match token {
             // Nobody is known: what was meant for another collector does no harm.
             _ if !needed && !self.anybody().map_err(unreadable)? => Ok(Pass::local()),
@@ -170,7 +182,7 @@ impl Access {
     }
 
     /// Whether a token is needed. What cannot be read is no reason to do without.
-    fn needed(&self) -> Result<bool, Refusal> {
+    pub(crate) fn needed(&self) -> Result<bool, Refusal> {
         match self.need {
             Need::Always => Ok(true),
             Need::Never => Ok(false),

@@ -1,4 +1,4 @@
-//! Where people ask, and who may: `[http]` and `[access]`.
+//! Where people ask, and who may: `[http]`, `[sql]` and `[access]`.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -19,6 +19,15 @@ pub struct HttpConfig {
     /// An operator's certificate; without one, there is no TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ReadersTls>,
+}
+
+/// Where the views are asked over PostgreSQL's protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlConfig {
+    /// Nowhere without one. Another address than loopback takes the certificate of `http.tls`, and somebody who is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// What those who ask are shown.
@@ -92,7 +101,7 @@ impl HttpConfig {
         !self.listen.ip().is_loopback() || !self.names.is_empty()
     }
 
-    pub(super) fn check(&self, access: &AccessConfig) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         if !self.listen.ip().is_loopback() && self.tls.is_none() {
             let expected = "on another address than loopback people ask over TLS: set http.tls.certificate and http.tls.key";
             return Err(ConfigError::Value {
@@ -109,16 +118,32 @@ impl HttpConfig {
                 expected: "it must be the name or the address of a host, without a port",
             });
         }
-        if access.required == Some(false) && self.exposed() {
-            let expected =
-                "others than this host can ask (http.listen, http.names), so a token is needed: leave it out";
-            return Err(ConfigError::Value {
-                key: "access.required",
-                value: "false".to_owned(),
-                expected,
-            });
-        }
         Ok(())
+    }
+}
+
+impl SqlConfig {
+    pub(super) fn effective(&self) -> String {
+        match self.listen {
+            Some(address) => format!("\n[sql]\nlisten = {:?}\n", address.to_string()),
+            None => "\n[sql]\n# without listen, there are no views over PostgreSQL's protocol\n".to_owned(),
+        }
+    }
+
+    /// Whether others than this host can ask.
+    pub(super) fn exposed(&self) -> bool {
+        self.listen.is_some_and(|address| !address.ip().is_loopback())
+    }
+
+    pub(super) fn check(&self, http: &HttpConfig) -> Result<(), ConfigError> {
+        match self.listen {
+            Some(address) if self.exposed() && http.tls.is_none() => Err(ConfigError::Value {
+                key: "sql.listen",
+                value: address.to_string(),
+                expected: "on another address than loopback people ask over TLS: set http.tls.certificate and http.tls.key",
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -146,7 +171,15 @@ impl AccessConfig {
         text
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, exposed: bool) -> Result<(), ConfigError> {
+        if self.required == Some(false) && exposed {
+            let expected = "others than this host can ask (http.listen, http.names, sql.listen), so a token is needed: leave it out";
+            return Err(ConfigError::Value {
+                key: "access.required",
+                value: "false".to_owned(),
+                expected,
+            });
+        }
         let refuse = |key, value: &str, expected| {
             let value = format!("{value:?}");
             Err(ConfigError::Value { key, value, expected })

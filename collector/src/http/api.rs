@@ -5,7 +5,7 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Query, State},
+    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use super::{
     Web,
-    asker::Asker,
-    turn::{Refused, within},
+    said::{Named, Said},
 };
 use crate::{
+    access::{Asker, Refused, within},
     expectations::Expectations,
     export::Export,
     live::Filter,
@@ -33,7 +33,7 @@ use crate::{
 pub(super) async fn overview(
     State(web): State<Web>,
     asker: Asker,
-    Query(window): Query<Window>,
+    Named(window): Named<Window>,
 ) -> Result<Json<Value>, Failure> {
     let _turn = web.questions.wait(&asker.user()).await?;
     let since = window.since_or_a_day()?;
@@ -51,8 +51,8 @@ pub(super) async fn overview(
 pub(super) async fn events(
     State(web): State<Web>,
     asker: Asker,
-    Query(filter): Query<Filter>,
-    Query(window): Query<Window>,
+    Named(filter): Named<Filter>,
+    Named(window): Named<Window>,
 ) -> Result<Json<Value>, Failure> {
     let _turn = web.questions.wait(&asker.user()).await?;
     let limit = window.limit.unwrap_or(DEFAULT_EVENTS).min(MAX_EVENTS);
@@ -67,7 +67,7 @@ pub(super) async fn events(
 pub(super) async fn principals(
     State(web): State<Web>,
     asker: Asker,
-    Query(window): Query<Window>,
+    Named(window): Named<Window>,
 ) -> Result<Json<Value>, Failure> {
     let _turn = web.questions.wait(&asker.user()).await?;
     let since = window.since_or_a_day()?;
@@ -94,7 +94,7 @@ pub(super) async fn principals(
 pub(super) async fn answer<Q: Question>(
     State(web): State<Web>,
     asker: Asker,
-    Json(question): Json<Q>,
+    Said(question): Said<Q>,
 ) -> Result<Json<Q::Answer>, Failure> {
     let _turn = web.questions.wait(&asker.user()).await?;
     let mut asked = asker.says(Q::KIND, question.words(), web.app.accesses.as_ref());
@@ -111,7 +111,7 @@ pub(super) async fn answer<Q: Question>(
 pub(super) async fn export(
     State(web): State<Web>,
     asker: Asker,
-    Json(export): Json<Export>,
+    Said(export): Said<Export>,
 ) -> Result<Response, Failure> {
     let turn = web.exports.now(&asker.user())?;
     let (access, pass) = (web.app.access, asker.pass());
@@ -255,6 +255,19 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// What was said is no question, or is too long.
+    pub(super) fn unreadable(status: StatusCode, rejected: &impl ToString) -> Self {
+        // What the words mean is looked at where they are answered: here, they are well formed or not.
+        let status = match status {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        Self {
+            status,
+            error: anyhow::anyhow!(rejected.to_string()),
+        }
+    }
+
     /// What is wrong with a question, unless it is no answer's fault.
     fn asked_wrongly(error: anyhow::Error) -> Self {
         match error.downcast::<Refused>() {

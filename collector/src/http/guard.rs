@@ -15,8 +15,8 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Web, asker::Asker};
-use crate::access::{Refusal, Role};
+use super::Web;
+use crate::access::{Asker, Refusal, Role};
 
 /// Refuses foreign hosts; adds the security headers to whatever comes back, and counts what was refused.
 pub(super) async fn check(State(web): State<Web>, request: Request, next: Next) -> Response {

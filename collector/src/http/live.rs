@@ -6,7 +6,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Query, State},
+    extract::State,
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -14,10 +14,11 @@ use axum::{
 };
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Web, api::Failure, asker::Asker};
+use super::{Web, api::Failure, said::Named};
+use crate::access::Asker;
 use crate::live::{Filter, Sighting};
 
-pub(super) async fn stream(State(web): State<Web>, asker: Asker, Query(filter): Query<Filter>) -> Response {
+pub(super) async fn stream(State(web): State<Web>, asker: Asker, Named(filter): Named<Filter>) -> Response {
     let turn = match web.watchers.now(&asker.user()) {
         Ok(turn) => turn,
         Err(refused) => return Failure::from(refused).into_response(),

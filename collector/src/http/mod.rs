@@ -12,7 +12,7 @@ mod live;
 pub(crate) mod origin;
 mod page;
 mod readers;
-mod turn;
+mod said;
 
 use std::sync::Arc;
 
@@ -25,10 +25,9 @@ use tokio::sync::watch;
 pub(crate) use asker::PURPOSE;
 pub use readers::Names;
 pub(crate) use readers::Readers;
-use turn::Turns;
 
 use crate::{
-    access::{Access, Role},
+    access::{Access, Role, Turns},
     accesses::Accesses,
     export, log,
     metrics::Metrics,
@@ -60,13 +59,15 @@ pub struct App {
     pub access: Arc<Access>,
     /// Under which names it is asked.
     pub names: Names,
+    /// Whose turn it is to be answered.
+    pub(crate) questions: Turns,
 }
 
 /// All places.
 pub fn router(app: App) -> Router {
     let web = Web {
+        questions: app.questions.clone(),
         app,
-        questions: Turns::new("questions", QUESTIONS, QUESTIONS_OF_EACH),
         exports: Turns::new("exports", EXPORTS, EXPORTS_OF_EACH),
         watchers: Turns::new("live views", WATCHERS, WATCHERS_OF_EACH),
     };
@@ -149,12 +150,6 @@ struct Web {
     exports: Turns,
     watchers: Turns,
 }
-
-/// Questions answered at once; others wait. Each may take a core and a share of the memory pool.
-const QUESTIONS: usize = 4;
-
-/// Of one user, those that wait included: two pages that refresh, and somebody at the command line.
-const QUESTIONS_OF_EACH: usize = 8;
 
 /// Exports at once; another one is refused. Each reads the whole record, for as long as its reader takes.
 const EXPORTS: usize = 4;

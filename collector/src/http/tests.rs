@@ -47,6 +47,7 @@ async fn app_for(access: Access, metrics: Arc<Metrics>) -> (Router, Arc<Store>, 
         accesses: None,
         access: Arc::new(access),
         names: Names::of(&["audit.example".to_owned()], None),
+        questions: Turns::at_questions(),
     };
     (router(app), store, sender)
 }

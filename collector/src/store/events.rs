@@ -9,8 +9,8 @@ use std::{collections::HashMap, sync::Arc};
 use anyhow::{Context, anyhow};
 use datafusion::{
     arrow::{
-        array::{AsArray, FixedSizeBinaryBuilder},
-        datatypes::{DataType, Int64Type},
+        array::{ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, RecordBatchOptions, StringArray},
+        datatypes::{DataType, Int64Type, Schema, SchemaRef},
     },
     common::{Result, exec_err},
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
@@ -115,6 +115,24 @@ impl Shown {
         self.form(&agent, &event, amends).map(Some)
     }
 
+    /// The columns that name events as their JSON form; all others as they are.
+    pub(crate) fn in_json(&mut self, batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
+        for column in batch.columns() {
+            columns.push(match column.as_fixed_size_binary_opt() {
+                Some(names) if *column.data_type() == NAME => {
+                    let form = |name: Option<&[u8]>| name.map_or(Ok(None), |name| self.json(name));
+                    let forms = names.iter().map(form).collect::<anyhow::Result<StringArray>>()?;
+                    Arc::new(forms)
+                }
+                _ => Arc::clone(column),
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let schema = schema_in_json(batch.schema_ref());
+        Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+    }
+
     /// What stands for an event of a session that was recorded so; nothing where one kernel saw both its ends.
     pub(crate) fn amends(
         &self,
@@ -206,6 +224,18 @@ impl Shown {
             .map_err(|refused| anyhow!("entry {entry} of the log: event {seq} {refused}"))?;
         Ok((batch.header.agent_id.clone(), event))
     }
+}
+
+/// What [`Shown::in_json`] makes of this.
+pub(crate) fn schema_in_json(schema: &Schema) -> SchemaRef {
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| match *field.data_type() == NAME {
+            true => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8)),
+            false => Arc::clone(field),
+        });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// The event without what it says of who is behind the statement, but for its own comment: the server's host did not know that a

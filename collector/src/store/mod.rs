@@ -26,7 +26,7 @@ mod parts;
 pub mod question;
 mod seal;
 pub mod selection;
-mod session;
+pub(crate) mod session;
 mod subjects;
 pub mod timeline;
 mod touching;
@@ -59,7 +59,7 @@ pub use amendments::Amendments;
 use chunk::{Chunk, Entry};
 use compact::{Reading, Retired};
 pub use events::Batches;
-pub(crate) use events::{Amends, Shown};
+pub(crate) use events::{Amends, Shown, schema_in_json};
 use manifest::{Manifest, SealedFile};
 use record::Records;
 
@@ -327,7 +327,7 @@ impl Store {
     }
 
     /// What events are shown with at this moment.
-    fn shown(&self) -> Shown {
+    pub(crate) fn shown(&self) -> Shown {
         Shown::new(self.batches.get().cloned(), self.amendments.view(), self.judge())
     }
 

@@ -171,7 +171,7 @@ fn rows(batch: &RecordBatch, room: Room, shown: &mut Shown) -> anyhow::Result<Pa
 }
 
 /// What an engine's error comes from, without the lists that some have behind their first line.
-pub(super) fn in_one_line(error: &DataFusionError) -> String {
+pub(crate) fn in_one_line(error: &DataFusionError) -> String {
     let text = error.find_root().strip_backtrace();
     text.lines().next().unwrap_or_default().trim_end().to_owned()
 }

@@ -34,6 +34,7 @@ use super::{
     Snapshot, Store,
     amended::Amended,
     columns::COLUMNS,
+    compact::Reading,
     events, holding, marks,
     parts::{self, Derived},
     subjects, touching,
@@ -53,17 +54,52 @@ impl Store {
     ) -> Result<SessionContext> {
         let now = self.snapshot();
         let session = self.reading(&now);
+        self.fill(&session, &now, derived).await?;
+        Ok(session)
+    }
+
+    /// A session for whoever stays: [`Store::renew`] gives it its tables, before each question anew.
+    pub(crate) fn lasting(&self, catalog: &str) -> SessionContext {
+        let config = config().with_default_catalog_and_schema(catalog, "public");
+        SessionContext::new_with_config_rt(config, self.runtime.clone())
+    }
+
+    /// Gives a session the tables as they are now.
+    pub(crate) async fn renew(&self, session: &SessionContext) -> Result<()> {
+        self.release(session)?;
+        let now = self.snapshot();
+        let state = session.state_ref();
+        state.write().config_mut().set_extension(Arc::clone(&now.reading));
+        self.fill(session, &now, |_| Ok(Vec::new())).await
+    }
+
+    /// Takes them again: what they hold can go, once the answers that read it have ended.
+    pub(crate) fn release(&self, session: &SessionContext) -> Result<()> {
+        for table in TABLES {
+            session.deregister_table(*table)?;
+        }
+        let state = session.state_ref();
+        state.write().config_mut().set_extension(Arc::new(Reading));
+        Ok(())
+    }
+
+    async fn fill(
+        &self,
+        session: &SessionContext,
+        now: &Snapshot,
+        derived: impl FnOnce(&SessionContext) -> Result<Vec<Derived>>,
+    ) -> Result<()> {
         let unsealed = |table| {
             let chunks = now.chunks.clone();
             session.read_table(Arc::new(Unsealed { table, chunks }))
         };
-        let derived = derived(&session)?;
+        let derived = derived(session)?;
         let stored = COLUMNS.iter().map(|(name, _)| col(*name));
         let also = derived.iter().map(|one| one.of.clone().alias(one.name));
         let mut events = unsealed(Table::Events)?.select(stored.chain(also).collect::<Vec<_>>())?;
         if !now.files.is_empty() {
             let sealed = session.read_table(sealed(&now.files, parts::file_schema())?)?;
-            let columns = parts::columns_of_files(&session, &derived)?;
+            let columns = parts::columns_of_files(session, &derived)?;
             events = sealed.select(columns)?.union(events)?;
         }
         let mut subjects = unsealed(Table::Subjects)?;
@@ -72,7 +108,7 @@ impl Store {
             subjects = session.read_table(sealed)?.union(subjects)?;
         }
         session.register_udf(holding::may_hold());
-        touching::register(&session);
+        touching::register(session);
         session.register_table("subjects", subjects.select(shown_subjects())?.into_view())?;
         let amended = Amended::new(self.amendments.view());
         let judge = self.judge();
@@ -90,7 +126,7 @@ impl Store {
             let view = session.sql(&sql).await?.into_view();
             session.register_table(name, view)?;
         }
-        Ok(session)
+        Ok(())
     }
 
     /// From now on, what `originator` said and says of sessions counts, and nobody else's word. To be called before
@@ -182,11 +218,15 @@ fn event_id() -> Expr {
 
 /// Plans `sql`, which comes from outside.
 pub(super) async fn plan(session: &SessionContext, sql: &str) -> Result<DataFrame> {
-    let read_only = SQLOptions::new()
+    session.sql_with_options(sql, read_only()).await
+}
+
+/// What statements from outside may do.
+pub(crate) fn read_only() -> SQLOptions {
+    SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)
-        .with_allow_statements(false);
-    session.sql_with_options(sql, read_only).await
+        .with_allow_statements(false)
 }
 
 /// What each principal of `source` (a table or a query in parentheses, written by this program) did.
@@ -211,6 +251,17 @@ pub(super) fn principals(source: &str) -> String {
          FROM q LEFT JOIN touched ON q.principal = touched.principal GROUP BY q.principal"
     )
 }
+
+/// The tables of a session.
+const TABLES: &[&str] = &[
+    "events",
+    "subjects",
+    "queries",
+    "sessions",
+    "principals",
+    "inventory",
+    "gaps",
+];
 
 /// Exactly these files, so that a seal in the meantime makes no row appear twice.
 fn sealed(files: &[String], schema: SchemaRef) -> Result<Arc<ListingTable>> {

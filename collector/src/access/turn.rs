@@ -17,7 +17,7 @@ use tokio::{
 
 /// Turns at one sort of work.
 #[derive(Clone)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     /// "questions"
     what: &'static str,
     at_once: usize,
@@ -30,7 +30,7 @@ pub(super) struct Turns {
 type Users = Arc<Mutex<HashMap<String, usize>>>;
 
 /// A turn; dropping it gives it back.
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _place: OwnedSemaphorePermit,
     _share: Share,
 }
@@ -43,7 +43,7 @@ struct Share {
 
 /// Why there was no turn, or no answer in it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// The user's own limit.
     #[error(
         "{of_each} {what} of yours are running or waiting, and no more can be: wait until one is over, or end one (Ctrl-C where it was asked)"
@@ -63,7 +63,7 @@ pub(super) enum Refused {
 
 impl Turns {
     /// So many at once, and of each user so many, those that wait included.
-    pub(super) fn new(what: &'static str, at_once: usize, of_each: usize) -> Self {
+    pub(crate) fn new(what: &'static str, at_once: usize, of_each: usize) -> Self {
         Self {
             what,
             at_once,
@@ -73,8 +73,13 @@ impl Turns {
         }
     }
 
+    /// At questions, over whatever protocol they are asked.
+    pub(crate) fn at_questions() -> Self {
+        Self::new("questions", QUESTIONS, QUESTIONS_OF_EACH)
+    }
+
     /// A turn, after those who came before.
-    pub(super) async fn wait(&self, user: &str) -> Result<Turn, Refused> {
+    pub(crate) async fn wait(&self, user: &str) -> Result<Turn, Refused> {
         self.wait_for(user, PATIENCE).await
     }
 
@@ -90,7 +95,7 @@ impl Turns {
     }
 
     /// A turn now, or none.
-    pub(super) fn now(&self, user: &str) -> Result<Turn, Refused> {
+    pub(crate) fn now(&self, user: &str) -> Result<Turn, Refused> {
         let share = self.share(user)?;
         let place = Arc::clone(&self.places).try_acquire_owned();
         Ok(Turn {
@@ -141,7 +146,7 @@ fn held(users: &Users) -> MutexGuard<'_, HashMap<String, usize>> {
 }
 
 /// An answer, if it comes in time; what it was made with is let go of otherwise.
-pub(super) async fn within<T>(
+pub(crate) async fn within<T>(
     longest: Duration,
     answer: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
@@ -150,6 +155,12 @@ pub(super) async fn within<T>(
         Err(_) => Err(Refused::TooLong(longest).into()),
     }
 }
+
+/// Questions answered at once; others wait. Each may take a core and a share of the memory pool.
+const QUESTIONS: usize = 4;
+
+/// Of one user, those that wait included: two pages that refresh, and somebody at the command line.
+const QUESTIONS_OF_EACH: usize = 8;
 
 /// How long a question waits for its turn: as long as one before it may take.
 const PATIENCE: Duration = Duration::from_secs(30);
