@@ -33,6 +33,7 @@ pub struct Tap {
     /// Where agents deliver, as they are told.
     grpc: String,
     http_port: u16,
+    sql_port: u16,
 }
 
 impl Tap {
@@ -57,6 +58,7 @@ impl Tap {
             collector_program: sibling("pgwitness-collector")?,
             grpc,
             http_port: free_port()?,
+            sql_port: free_port()?,
             folder,
         };
         tap.start_collector().await?;
@@ -103,6 +105,12 @@ impl Tap {
     #[must_use]
     pub fn http_port(&self) -> u16 {
         self.http_port
+    }
+
+    /// Where the collector answers over PostgreSQL's protocol.
+    #[must_use]
+    pub fn sql_port(&self) -> u16 {
+        self.sql_port
     }
 
     /// The collector's program.
@@ -159,6 +167,7 @@ impl Tap {
         let grpc = self.grpc.trim_start_matches("http://");
         command.args(["--grpc", grpc]);
         command.args(["--http", &format!("127.0.0.1:{}", self.http_port)]);
+        command.args(["--sql", &format!("127.0.0.1:{}", self.sql_port)]);
         bare(&mut command);
         let mut collector = launch("pgwitness-collector", &mut command, &log)?;
         let deadline = Instant::now() + READY_PATIENCE;

@@ -15,7 +15,7 @@ use crate::step;
 
 /// System packages beside the eBPF toolchain: a linker and C compiler for crates that carry C, and what the demo and
 /// the truth suites run.
-const PACKAGES: [&str; 22] = [
+const PACKAGES: [&str; 23] = [
     "gcc",
     "haproxy",
     "iproute2",
@@ -33,6 +33,7 @@ const PACKAGES: [&str; 22] = [
     "postgresql",
     "python3-cryptography",
     "python3-psycopg",
+    "python3-venv",
     "runc",
     "socat",
     "strace",
@@ -86,6 +87,38 @@ pub(crate) fn cargo_deny() -> Option<PathBuf> {
 /// The C++ compiler that libFuzzer is built with. Only fuzzing asks for it.
 pub(crate) fn compiler() -> anyhow::Result<()> {
     ask_for("fuzzing", &["c++", "g++"], "g++")
+}
+
+/// What people put on top of the collector, in a virtual environment of its own: half a gigabyte, so only `cargo xtask test` asks for it.
+pub(crate) fn clients() -> anyhow::Result<()> {
+    let wanted = step::root().join("tests/clients/requirements.txt");
+    let cache = ebpf_build::tools_folder();
+    let folder = cache.parent().unwrap_or(&cache).join("clients");
+    let made = folder.join("requirements.txt");
+    let text = fs::read(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
+    if fs::read(&made).is_ok_and(|made| made == text) {
+        return Ok(());
+    }
+    eprintln!(
+        "xtask: the clients of {} go to {}",
+        wanted.display(),
+        folder.display()
+    );
+    step::run(
+        Command::new("/usr/bin/python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&folder),
+    )?;
+    let mut pip = Command::new(folder.join("bin/pip"));
+    pip.args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--requirement",
+    ]);
+    step::run(pip.arg(&wanted))?;
+    // Last: with it, everything is there.
+    fs::write(&made, text).with_context(|| format!("cannot write {}", made.display()))
 }
 
 /// What boots other kernels. Only `cargo xtask kernels` asks for it.

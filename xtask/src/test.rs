@@ -105,6 +105,7 @@ fn run_all() -> (usize, usize) {
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     setup::ensure()?;
+    setup::clients()?;
     let (passed, failed) = run_all();
     println!("checks: {passed} passed, {failed} failed");
     Ok(if failed == 0 {

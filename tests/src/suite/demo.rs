@@ -42,8 +42,9 @@ pub async fn run(once: bool, quiet: bool) -> Result<Outcome> {
     let customers = Customers::new()?;
     let mut tap = Tap::start(&cluster.data(), customers.settings()).await?;
     progress(&format!(
-        "collector and agent are up: http://127.0.0.1:{}/",
-        tap.http_port()
+        "collector and agent are up: http://127.0.0.1:{}/, or psql -h 127.0.0.1 -p {} pgwitness",
+        tap.http_port(),
+        tap.sql_port()
     ));
 
     let bouncer = Bouncer::start(&slice, &cluster).await?;
