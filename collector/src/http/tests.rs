@@ -433,3 +433,79 @@ async fn the_description_is_of_this_api() {
         }
     }
 }
+
+/// What cannot be read is told as every other error is.
+#[tokio::test]
+async fn what_is_no_request_is_told_as_json() {
+    let (router, ..) = app().await;
+    let json_body = Some("application/json");
+    let long = format!("{{\"sql\": \"{}\"}}", "x".repeat(MAX_BODY_BYTES));
+    for (method, path, kind, said, expected) in [
+        ("POST", "/api/v1/query", json_body, "{", StatusCode::BAD_REQUEST),
+        (
+            "POST",
+            "/api/v1/query",
+            json_body,
+            "\u{4}",
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            "POST",
+            "/api/v1/query",
+            json_body,
+            "{\"sql\": 1}",
+            StatusCode::BAD_REQUEST,
+        ),
+        ("POST", "/api/v1/who", json_body, "[]", StatusCode::BAD_REQUEST),
+        (
+            "POST",
+            "/api/v1/export",
+            json_body,
+            "null",
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            "POST",
+            "/api/v1/query",
+            None,
+            "{\"sql\": \"SELECT 1\"}",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+        (
+            "POST",
+            "/api/v1/query",
+            json_body,
+            &long,
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
+        (
+            "GET",
+            "/api/v1/events?limit=many",
+            None,
+            "",
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            "GET",
+            "/api/v1/live?limit=1&limit=2&kind=%",
+            None,
+            "",
+            StatusCode::OK,
+        ),
+    ] {
+        let mut request = request(path).method(method);
+        if let Some(kind) = kind {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let request = request.body(Body::from(said.to_owned())).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{path} {said:.20}");
+        if expected != StatusCode::OK {
+            let told = body(response).await;
+            assert!(
+                told["error"].as_str().is_some_and(|why| !why.is_empty()),
+                "{told}"
+            );
+        }
+    }
+}
