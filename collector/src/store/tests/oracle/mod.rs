@@ -9,9 +9,11 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use self::naive::{Evidence, Row};
 use super::*;
 use crate::{
+    ask,
     custody::tests::Running,
     export::{Export, Format},
     log::read_batches,
+    report,
     store::{
         edges::NewEdges,
         page::{MAX_ROWS, Page},
@@ -196,6 +198,8 @@ async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
         &at(&format!("{question:?}")),
     );
 
+    figures_are_equal(store, scanned, random, seed).await;
+
     let whose = if random.gen_bool(0.5) {
         (Some(made::session(random)), None)
     } else {
@@ -215,6 +219,71 @@ async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
         "{}",
         at(&format!("{question:?}"))
     );
+}
+
+/// What the page shows, what reports count, and what `ask` answers.
+async fn figures_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRng, seed: u64) {
+    let at = |what: &str| format!("{what}, seed {seed}, {} events", scanned.events.len());
+    let since = made::moment(random);
+    let overview: Value = store.overview(since).await.unwrap().into();
+    for (figure, expected) in scanned.overview(since) {
+        assert_eq!(overview[figure], expected, "{figure} of {}", at("overview"));
+    }
+    let page = store.principals(since).await.unwrap();
+    let column = |name: &str| page.columns.iter().position(|column| column == name).unwrap();
+    let (principal, statements) = (column("principal"), column("statements"));
+    let found = page
+        .rows
+        .iter()
+        .map(|row| (row[principal].clone(), row[statements].clone()));
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        scanned.busiest(since),
+        "{}",
+        at("the busiest")
+    );
+    let kind = random.gen_bool(0.5).then(|| "query".to_owned());
+    let filter = Filter {
+        kind: kind.clone(),
+        ..Filter::default()
+    };
+    let limit = random.gen_range(1..80);
+    let found = store.newest(&filter, Some(since), limit).await.unwrap();
+    let found = found
+        .iter()
+        .map(|event| event["event_id"].as_str().unwrap().to_owned());
+    let expected = scanned.newest(kind.as_deref(), since, limit);
+    assert_eq!(found.collect::<Vec<_>>(), expected, "{}", at("the newest"));
+
+    let span = made::span(random);
+    for (asked, expected) in [
+        (report::Asked::Coverage(span), scanned.coverage(span)),
+        (report::Asked::AccessReview(span), scanned.access_review(span)),
+    ] {
+        let report = asked.answer(store).await.unwrap();
+        for (title, expected) in expected {
+            let section = report.sections.iter().find(|section| section.title == title);
+            let table = section.unwrap().table.clone().unwrap_or_default();
+            same(&table, expected, &at(&format!("{title} of {asked:?}")));
+        }
+    }
+
+    let when = ask::When {
+        since,
+        quiet: 3600,
+        now: since,
+        expires: since,
+        rotated: since,
+    };
+    use ask::Question::{NewPrincipals, NewWorkloads, SharedRoles};
+    for question in [SharedRoles, NewPrincipals, NewWorkloads] {
+        let page = store.query(&question.sql(&when), MAX_ROWS).await.unwrap();
+        same(
+            &page,
+            scanned.asked(question, &when),
+            &at(&format!("{question:?} since {since}")),
+        );
+    }
 }
 
 /// Ids and principals of an export.
