@@ -26,28 +26,9 @@ use super::{Shared, errors, statements::Purpose};
 use crate::access::{Asker, Pass, Refusal, Role};
 
 /// Lets in whoever connects, once.
-pub(super) struct Login {
-    shared: Arc<Shared>,
-    /// Why nobody is let in now.
-    refused: Option<String>,
-}
+pub(super) struct Login(pub(super) Arc<Shared>);
 
 impl Login {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            refused: None,
-        }
-    }
-
-    /// Says why not, and nothing else.
-    pub(super) fn refusing(shared: Arc<Shared>, why: String) -> Self {
-        Self {
-            shared,
-            refused: Some(why),
-        }
-    }
-
     async fn let_in<C>(&self, client: &mut C, pass: Pass) -> PgWireResult<()>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
@@ -57,12 +38,18 @@ impl Login {
         if !pass.may(NEEDS) {
             return Err(self.forbidden(client, pass).await);
         }
+        let address = client.socket_addr().ip().to_string();
+        let user = Asker::new(pass.clone(), address, String::new(), String::new()).user();
+        let turn = self.0.connections.now(&user);
+        let turn =
+            turn.map_err(|refused| errors::fatal(errors::TOO_MANY_CONNECTIONS, refused.to_string()))?;
         let (pid, key) = RandomPidSecretKeyGenerator::default().generate(client);
         client.set_pid_and_secret_key(pid, key.clone());
-        let (handle, guard) = self.shared.running.register(pid, key);
+        let (handle, guard) = self.0.running.register(pid, key);
         let of_session = client.session_extensions();
         of_session.insert::<Arc<ConnectionHandle>>(handle);
         of_session.insert(guard);
+        of_session.insert(turn);
         of_session.insert(pass);
         finish_authentication(client, &parameters()).await
     }
@@ -79,13 +66,13 @@ impl Login {
         self.count(StatusCode::FORBIDDEN);
         let address = client.socket_addr().ip().to_string();
         let asker = Asker::new(pass, address, Purpose::of(client), "sql".to_owned());
-        let mut asked = asker.asks("forbidden", self.shared.sql.accesses.as_ref());
+        let mut asked = asker.asks("forbidden", self.0.sql.accesses.as_ref());
         asked.answered(None).await;
         errors::fatal(errors::INSUFFICIENT_PRIVILEGE, error)
     }
 
     fn count(&self, as_over_http: StatusCode) {
-        self.shared.sql.metrics.refused_request(as_over_http);
+        self.0.sql.metrics.refused_request(as_over_http);
     }
 
     fn refusal(&self, refusal: &Refusal) -> PgWireError {
@@ -114,15 +101,12 @@ impl StartupHandler for Login {
             PgWireFrontendMessage::Startup(startup) => {
                 protocol_negotiation(client, &startup).await?;
                 save_startup_parameters_to_metadata(client, &startup);
-                if let Some(why) = &self.refused {
-                    return Err(errors::fatal(errors::TOO_MANY_CONNECTIONS, why.clone()));
-                }
                 let elsewhere = !client.socket_addr().ip().is_loopback();
                 if elsewhere && !client.is_secure() {
                     let why = "from other hosts this collector is asked over TLS: sslmode=require, or better verify-full";
                     return Err(errors::fatal(errors::INVALID_AUTHORIZATION, why.to_owned()));
                 }
-                let access = &self.shared.sql.access;
+                let access = &self.0.sql.access;
                 if access.needed().map_err(|refusal| self.refusal(&refusal))? {
                     client.set_state(PgWireConnectionState::AuthenticationInProgress);
                     let ask = PgWireBackendMessage::Authentication(Authentication::CleartextPassword);
@@ -134,7 +118,7 @@ impl StartupHandler for Login {
             }
             PgWireFrontendMessage::PasswordMessageFamily(message) => {
                 let token = message.into_password()?.password;
-                let pass = self.shared.sql.access.admit_with(Some(token.trim())).await;
+                let pass = self.0.sql.access.admit_with(Some(token.trim())).await;
                 let pass = pass.map_err(|refusal| self.refusal(&refusal))?;
                 let named = client.metadata().get(METADATA_USER).map_or("", String::as_str);
                 if pass.is_somebody() && ![ANYBODY, pass.who()].contains(&named) {

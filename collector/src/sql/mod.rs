@@ -47,6 +47,8 @@ pub(crate) struct Sql {
 /// What all connections share.
 struct Shared {
     sql: Sql,
+    /// Of those who were let in.
+    connections: Turns,
     /// Who may cancel what.
     running: Arc<ConnectionManager>,
     /// Kibibytes of answers that are being read.
@@ -58,20 +60,26 @@ impl Sql {
     pub(crate) async fn serve(self, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
         let shared = Arc::new(Shared {
             sql: self,
+            connections: Turns::new("connections", CONNECTIONS, CONNECTIONS_OF_EACH),
             running: Arc::new(ConnectionManager::new()),
             room: Arc::new(Semaphore::new(ROOM_KIB)),
         });
-        let connections = Turns::new("connections", CONNECTIONS, CONNECTIONS);
+        let sockets = Arc::new(Semaphore::new(SOCKETS));
         let mut open = JoinSet::new();
         loop {
             let next = tokio::select! {
-                next = listener.accept() => next,
+                Ok(socket) = Arc::clone(&sockets).acquire_owned() => {
+                    tokio::select! {
+                        next = listener.accept() => next.map(|accepted| (accepted, socket)),
+                        _ = stopped.wait_for(|stopped| *stopped) => break,
+                    }
+                }
                 _ = stopped.wait_for(|stopped| *stopped) => break,
-                // Those that ended are let go of.
-                Some(_) = open.join_next() => continue,
             };
-            let (stream, address) = match next {
-                Ok(accepted) => accepted,
+            // Those that ended are let go of.
+            while open.try_join_next().is_some() {}
+            let ((stream, address), socket) = match next {
+                Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
                     tokio::time::sleep(REST).await;
@@ -79,13 +87,9 @@ impl Sql {
                 }
             };
             let shared = Arc::clone(&shared);
-            let turn = connections.now("all");
             open.spawn(async move {
-                let login = match &turn {
-                    Ok(_) => Login::new(Arc::clone(&shared)),
-                    Err(refused) => Login::refusing(Arc::clone(&shared), refused.to_string()),
-                };
-                shared.attend(stream, address, login).await;
+                shared.attend(stream, address).await;
+                drop(socket);
             });
         }
         // Whoever waits for an answer now sees the connection end.
@@ -94,7 +98,7 @@ impl Sql {
 }
 
 impl Shared {
-    async fn attend(self: Arc<Self>, stream: TcpStream, address: SocketAddr, login: Login) {
+    async fn attend(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let acceptor = self.sql.tls.as_ref().map(|tls| {
             // Whoever negotiates names this protocol, and no other.
             let mut config = tls.config().as_ref().clone();
@@ -102,7 +106,7 @@ impl Shared {
             TlsAcceptor::from(Arc::new(config))
         });
         let handlers = Handlers {
-            login: Arc::new(login),
+            login: Arc::new(Login(Arc::clone(&self))),
             statements: Arc::new(Statements::new(Arc::clone(&self))),
             cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(&self.running))),
         };
@@ -148,6 +152,12 @@ const DATABASE: &str = "pgwitness";
 
 /// Connections at once: each holds a catalogue of some megabytes, and a dashboard holds a few.
 const CONNECTIONS: usize = 48;
+
+/// Of one user.
+const CONNECTIONS_OF_EACH: usize = 32;
+
+/// Those included who have not said who they are; who comes beyond waits in the kernel's queue.
+const SOCKETS: usize = 512;
 
 /// Of answers that are being read, in all: one more is refused.
 const ROOM_KIB: usize = 256 * 1024;

@@ -405,7 +405,7 @@ async fn one_purpose_can_be_given_at_the_start() {
 async fn connections_have_a_limit() {
     let served = Served::to(Access::everybody()).await;
     let mut open = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTIONS_OF_EACH {
         open.push(served.connect("u", None).await.unwrap());
     }
     let refused = served.connect("u", None).await.err().unwrap();
