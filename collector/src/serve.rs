@@ -21,7 +21,6 @@ use tokio::{
     sync::{Mutex, mpsc, watch},
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tracing::field::display;
 
 use crate::{
     access::{Access, Turns},

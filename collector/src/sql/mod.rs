@@ -10,7 +10,7 @@ mod login;
 mod prepared;
 mod statements;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use datafusion_postgres::pgwire::{
     api::{ConnectionManager, PgWireServerHandlers, cancel::DefaultCancelHandler},
@@ -18,7 +18,7 @@ use datafusion_postgres::pgwire::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 
@@ -68,17 +68,12 @@ impl Sql {
         let mut open = JoinSet::new();
         loop {
             let next = tokio::select! {
-                Ok(socket) = Arc::clone(&sockets).acquire_owned() => {
-                    tokio::select! {
-                        next = listener.accept() => next.map(|accepted| (accepted, socket)),
-                        _ = stopped.wait_for(|stopped| *stopped) => break,
-                    }
-                }
+                next = accept(&listener, &sockets) => next,
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             };
             // Those that ended are let go of.
             while open.try_join_next().is_some() {}
-            let ((stream, address), socket) = match next {
+            let (stream, address, socket) = match next {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
@@ -114,6 +109,17 @@ impl Shared {
             tracing::debug!(%address, %error, "a connection ended");
         }
     }
+}
+
+/// The next one, as soon as there is room for it.
+async fn accept(
+    listener: &TcpListener,
+    sockets: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let socket = Arc::clone(sockets).acquire_owned().await;
+    let socket = socket.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, socket))
 }
 
 /// Of one connection.
