@@ -411,13 +411,16 @@ async fn connections_have_a_limit() {
     let refused = served.connect("u", None).await.err().unwrap();
     assert_eq!(code(&refused), SqlState::TOO_MANY_CONNECTIONS);
     drop(open);
-    for attempt in 0.. {
+    let mut attempts = 0;
+    let client = loop {
         match served.connect("u", None).await {
-            Ok(client) => break assert_eq!(ask(&client, "SELECT 1").await, ["1"]),
-            Err(error) => assert!(attempt < 100, "{error}"),
+            Ok(client) => break client,
+            Err(error) => assert!(attempts < 100, "{error}"),
         }
+        attempts += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    };
+    assert_eq!(ask(&client, "SELECT 1").await, ["1"]);
 }
 
 #[tokio::test]
