@@ -57,6 +57,7 @@ async fn main() {
         inventory: None,
         grpc: Some(format!("127.0.0.1:{grpc}").parse().unwrap()),
         http: Some(format!("127.0.0.1:{http}").parse().unwrap()),
+        sql: None,
         insecure: false,
     };
     let config = Config::load(None, overrides).unwrap();
