@@ -161,14 +161,11 @@ impl Asked {
         );
         for (command, expected) in [
             ("\\d", "events"),
-            ("\\dv", ""),
-            ("\\dt", "principals"),
+            ("\\dv", "principals"),
+            ("\\dt", "inventory"),
             ("\\d events", "login_role"),
-            ("\\d+ principals", "statements"),
             ("\\l", "pgwitness"),
             ("\\dn", "public"),
-            ("\\du", ""),
-            ("\\df", ""),
             ("\\conninfo", "pgwitness"),
             ("SHOW TABLES", "sessions"),
             ("EXPLAIN SELECT count(*) FROM events", "plan"),

@@ -19,7 +19,7 @@ use datafusion::{
     },
 };
 use datafusion_postgres::{
-    DfSessionService,
+    DfSessionService, QueryHook,
     arrow_pg::datatypes::{
         arrow_schema_to_pg_fields, df::deserialize_parameters_with_server_types, into_pg_type,
     },
@@ -27,6 +27,7 @@ use datafusion_postgres::{
         pg_catalog::{context::EmptyContextProvider, setup_pg_catalog},
         sql::PostgresCompatibilityParser,
     },
+    hooks::{set_show::SetShowHook, transactions::TransactionStatementHook},
     pgwire::{
         api::{
             ClientInfo, ClientPortalStore, Type,
@@ -176,7 +177,9 @@ impl Parser {
             let context = Arc::new(self.shared.sql.store.lasting(DATABASE));
             let catalogue = setup_pg_catalog(&context, DATABASE, EmptyContextProvider);
             catalogue.map_err(|failed| errors::engine(&failed))?;
-            let service = DfSessionService::new(Arc::clone(&context));
+            // Not its cursors: they look for a store of their own kind.
+            let hooks: [Arc<dyn QueryHook>; 2] = [Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
+            let service = DfSessionService::new_with_hooks(Arc::clone(&context), hooks.into());
             Ok(Session { context, service })
         };
         self.session.get_or_try_init(made).await
