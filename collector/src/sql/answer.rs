@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use datafusion::{
     arrow::{
         array::{Array as _, RecordBatch},
@@ -68,11 +68,7 @@ impl Answer {
             for column in batch.columns() {
                 bytes += column.to_data().get_slice_memory_size()?;
             }
-            ensure!(
-                bytes <= MAX_BYTES,
-                "the answer takes more than {} MiB: narrow it, or LIMIT it; an export has no such limit",
-                MAX_BYTES >> 20
-            );
+            ensure!(bytes <= MAX_BYTES, Unfit::TooLarge);
             answer.take_room(bytes, &room)?;
             answer.batches.push(batch);
         }
@@ -84,7 +80,7 @@ impl Answer {
         let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let more = u32::try_from((bytes >> 10).saturating_sub(has))?;
         let Ok(more) = Arc::clone(room).try_acquire_many_owned(more) else {
-            anyhow::bail!("too many large answers are being read at once: ask again when one is over");
+            bail!(Unfit::NoRoom);
         };
         match &mut self.room {
             Some(room) => room.merge(more),
@@ -114,6 +110,15 @@ impl Answer {
         });
         Ok(Response::Query(QueryResponse::new(fields, stream::iter(rows))))
     }
+}
+
+/// Why there is no answer, though there might be one.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error("the answer takes more than {} MiB: narrow it, or LIMIT it; an export has no such limit", MAX_BYTES >> 20)]
+    TooLarge,
+    #[error("too many large answers are being read at once: ask again when one is over")]
+    NoRoom,
 }
 
 /// Size of an answer, as over HTTP; there is no limit of rows.

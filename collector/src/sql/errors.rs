@@ -8,6 +8,7 @@ use datafusion_postgres::pgwire::{
     error::{ErrorInfo, PgWireError},
 };
 
+use super::answer::Unfit;
 use crate::{access::Refused, store::page::in_one_line};
 
 pub(super) const CANNOT_CONNECT_NOW: &str = "57P03";
@@ -70,10 +71,19 @@ pub(super) fn engine(error: &DataFusionError) -> PgWireError {
 
 /// No answer, or none in time.
 pub(super) fn answer(failed: &anyhow::Error) -> PgWireError {
-    match (failed.downcast_ref(), failed.downcast_ref()) {
-        (Some(refused), _) => self::refused(refused),
-        (_, Some(failed)) => engine(failed),
-        _ => error(INTERNAL, format!("{failed:#}")),
+    if let Some(refused) = failed.downcast_ref() {
+        return self::refused(refused);
+    }
+    if let Some(unfit) = failed.downcast_ref::<Unfit>() {
+        let code = match unfit {
+            Unfit::TooLarge => PROGRAM_LIMIT,
+            Unfit::NoRoom => OUT_OF_MEMORY,
+        };
+        return error(code, unfit.to_string());
+    }
+    match failed.downcast_ref() {
+        Some(failed) => engine(failed),
+        None => error(INTERNAL, format!("{failed:#}")),
     }
 }
 

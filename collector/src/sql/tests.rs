@@ -263,7 +263,7 @@ async fn clients_habits_are_borne() {
     assert_eq!(counted.get::<_, i64>(0), 1);
     // A part at a time.
     let all = transaction
-        .prepare("SELECT generate_series FROM generate_series(1, 5)")
+        .prepare("SELECT value FROM generate_series(1, 5)")
         .await
         .unwrap();
     let portal = transaction.bind(&all, &[]).await.unwrap();
@@ -427,8 +427,9 @@ async fn connections_have_a_limit() {
 async fn an_answer_that_does_not_fit_is_an_error_and_room_comes_back() {
     let served = Served::to(Access::everybody()).await;
     let client = served.connect("u", None).await.unwrap();
-    let huge = "SELECT repeat('x', 1000) || generate_series FROM generate_series(1, 100000)";
+    let huge = "SELECT repeat('x', 1000) || value FROM generate_series(1, 100000)";
     let failed = client.simple_query(huge).await.unwrap_err();
+    assert_eq!(code(&failed), SqlState::PROGRAM_LIMIT_EXCEEDED);
     assert!(format!("{failed:?}").contains("32 MiB"), "{failed:?}");
     let room = Arc::new(Semaphore::new(100));
     let context = served.store.lasting(DATABASE);
