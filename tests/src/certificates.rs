@@ -91,6 +91,12 @@ impl Certificates {
         self.folder.join("ca.crt")
     }
 
+    /// The server's certificate, for `localhost` and 127.0.0.1, and its key.
+    #[must_use]
+    pub fn server(&self) -> (PathBuf, PathBuf) {
+        (self.folder.join("server.crt"), self.folder.join("server.key"))
+    }
+
     /// The client's certificate and key.
     #[must_use]
     pub fn client(&self) -> (PathBuf, PathBuf) {

@@ -17,13 +17,15 @@ use std::{
     process::{Command, Output},
 };
 
-use nix::unistd::geteuid;
+use nix::{sys::signal::Signal, unistd::geteuid};
 use pgwitness_tests::{
-    cluster::{APP_ROLE, Cluster, DATABASE, Witness},
+    certificates::Certificates,
+    cluster::{APP_ROLE, Cluster, DATABASE, Witness, free_port, server_binaries},
     csvlog,
+    process::Process,
     record::{query_folder, query_live},
     suite::settle,
-    tap::{Settings, Tap, Tier},
+    tap::{Settings, Tap, Tier, sibling},
 };
 use serde_json::{Value, json};
 
@@ -312,4 +314,80 @@ fn said_well(what: &str, output: Output) -> String {
         panic!("{what}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
     }
     said
+}
+
+/// Over TLS the certificate is the one for readers, and the password is a user's token. Needs no root.
+#[tokio::test]
+async fn psql_shows_a_token_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = Certificates::make(folder.path(), None).unwrap();
+    let (certificate, key) = certificates.server();
+    let data = folder.path().join("data");
+    let config = folder.path().join("collector.toml");
+    let [grpc, http, sql] = [(); 3].map(|()| free_port().unwrap());
+    let text = format!(
+        "[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\ntls = {{ certificate = {:?}, key = {:?} }}\n\
+         [sql]\nlisten = \"127.0.0.1:{sql}\"\n",
+        certificate.display().to_string(),
+        key.display().to_string()
+    );
+    fs::write(&config, text).unwrap();
+    let collector = sibling("pgwitness-collector").unwrap();
+    let added = Command::new(&collector)
+        .args(["user", "add", "anna", "--role", "analyst", "--data"])
+        .arg(&data)
+        .output();
+    let token = said_well("user add", added.unwrap()).trim().to_owned();
+    let mut serve = Command::new(&collector);
+    serve
+        .args(["serve", "--config"])
+        .arg(&config)
+        .arg("--data")
+        .arg(&data);
+    let _collector = Process::start("collector", &mut serve, Signal::SIGTERM).unwrap();
+    let psql = server_binaries().unwrap().join("psql");
+    let ask = |sslmode: &str, user: &str, password: &str| {
+        let root = certificates.authority();
+        let conninfo = format!(
+            "host=localhost hostaddr=127.0.0.1 port={sql} dbname=pgwitness user={user} sslmode={sslmode} sslrootcert={}",
+            root.display()
+        );
+        let question = "SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind";
+        Command::new(&psql)
+            .args(["-X", "-A", "-t", "-d", &conninfo, "-c", question])
+            .env("PGPASSWORD", password)
+            .output()
+            .unwrap()
+    };
+    for attempt in 0.. {
+        let output = ask("verify-full", "anna", &token);
+        if output.status.success() {
+            break;
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            complaint.contains("Connection refused") && attempt < 200,
+            "{complaint}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let said = said_well("asked again", ask("verify-full", "token", &token));
+    assert!(
+        said.contains("access|1"),
+        "the first question is in the record: {said}"
+    );
+    for (sslmode, user, password, complaint) in [
+        ("verify-full", "anna", "guess", "token"),
+        ("verify-full", "bert", &*token, "not that of bert"),
+        ("require", "anna", "", "no password supplied"),
+    ] {
+        let output = ask(sslmode, user, password);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && told.contains(complaint),
+            "{user}: {told}"
+        );
+    }
+    // What was not encrypted is taken from this host alone.
+    assert!(ask("disable", "anna", &token).status.success());
 }

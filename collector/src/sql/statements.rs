@@ -5,7 +5,8 @@
 
 use std::{
     fmt::Debug,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -75,14 +76,14 @@ struct Session {
 }
 
 /// Why a client asks, by its own word.
-#[derive(Debug, Default)]
-pub(super) struct Purpose(Mutex<String>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Purpose(String);
 
 impl Purpose {
     /// As it was set, or given at the start: `options=-cpgwitness.purpose=TEXT`.
     pub(super) fn of(client: &impl ClientInfo) -> String {
         if let Some(set) = client.session_extensions().get::<Self>() {
-            return set.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return set.0.clone();
         }
         let options = client.metadata().get("options").map_or("", String::as_str);
         let given = options
@@ -102,7 +103,7 @@ impl Purpose {
     }
 
     fn set(client: &impl ClientInfo, text: String) {
-        client.session_extensions().insert(Self(Mutex::new(text)));
+        client.session_extensions().insert(Self(text));
     }
 }
 
@@ -258,8 +259,7 @@ impl Parser {
         let context = &self.session().await?.context;
         let shown = self.shared.sql.store.shown();
         let room = Arc::clone(&self.shared.room);
-        let longest = page::Sql::LONGEST;
-        let answer = within(longest, Answer::of(context, plan, shown, room)).await;
+        let answer = within(longest(client), Answer::of(context, plan, shown, room)).await;
         match tells {
             true => asked.answered(answer.as_ref().ok().map(Answer::rows)).await,
             false => asked.told_nothing(),
@@ -268,6 +268,13 @@ impl Parser {
         let format = portal.map_or(&Format::UnifiedText, |portal| &portal.result_column_format);
         answer.into_response(format, client.metadata())
     }
+}
+
+/// How long it may take: less than every question may, if the client said so (`SET statement_timeout`).
+fn longest(client: &impl ClientInfo) -> Duration {
+    let asked = client.metadata().get("statement_timeout_ms");
+    let asked = asked.and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+    asked.map_or(page::Sql::LONGEST, |asked| asked.min(page::Sql::LONGEST))
 }
 
 /// The plan with what the client gave for its parameters.

@@ -490,4 +490,9 @@ async fn a_question_can_be_cancelled() {
     let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
     let failed = ended.expect("it was cancelled").unwrap().unwrap_err();
     assert_eq!(code(&failed), SqlState::QUERY_CANCELED);
+    // And gives itself a time.
+    let client = served.connect("u", None).await.unwrap();
+    ask(&client, "SET statement_timeout = '100ms'").await;
+    let failed = client.simple_query(long).await.unwrap_err();
+    assert_eq!(code(&failed), SqlState::QUERY_CANCELED);
 }
