@@ -4,13 +4,13 @@
 //! that rows point to, so that thirty columns cost a row four numbers. A query gets the columns that it asks for, spelt
 //! out; a file gets them as dictionaries. Refuses to know where rows go.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::{
     arrow::{
         array::{
             Array, ArrayRef, AsArray, DictionaryArray, Int32Array, RecordBatch, RecordBatchOptions,
-            UInt32Array,
+            UInt32Array, new_empty_array,
         },
         compute::{concat, take},
         datatypes::{DataType, Field, Int32Type, Schema, TimestampNanosecondType},
@@ -18,6 +18,8 @@ use datafusion::{
     },
     common::HashMap,
 };
+use prost::Message;
+use proto::v1;
 
 use super::{
     columns::{self, Batch, COLUMNS, Column},
@@ -53,11 +55,14 @@ impl Entry {
 pub(super) struct Chunk {
     pub(super) rows: usize,
     /// For each sort of part, which one a row has.
-    keys: Vec<Int32Array>,
-    /// In the order of `COLUMNS`: of the rows, or of the distinct parts.
-    columns: Vec<ArrayRef>,
+    keys: [Int32Array; PARTS],
+    /// The distinct ones.
+    parts: Parts,
+    /// In the order of `COLUMNS`: of the rows, or of the distinct parts. These are made when they are asked for: a file needs
+    /// few of them, and most chunks are in a file before anybody asks for others.
+    columns: Vec<OnceLock<ArrayRef>>,
     /// The distinct parties, templates and manners whole, as files hold them.
-    whole: [ArrayRef; WHOLE],
+    whole: OnceLock<[ArrayRef; WHOLE]>,
     /// Whose records the rows touched.
     pub(super) subjects: Subjects,
 }
@@ -68,6 +73,37 @@ const PARTY: usize = 1;
 const TEMPLATE: usize = 2;
 const MANNER: usize = 3;
 const PARTS: usize = 4;
+
+/// What rows share, each once.
+#[derive(Debug, Default)]
+struct Parts {
+    batches: Vec<Arc<Batch>>,
+    parties: Vec<Arc<v1::Party>>,
+    templates: Vec<Arc<v1::Query>>,
+    manners: Vec<Arc<Manner>>,
+}
+
+impl Parts {
+    /// A column of them.
+    fn column(&self, column: &Column) -> ArrayRef {
+        match column {
+            // Of rows, and made with them.
+            Column::Time(_) | Column::Number(_) => new_empty_array(&column.data_type()),
+            Column::Batch(get) => get.values(&each(&self.batches)),
+            Column::Party(get) => get.values(&each(&self.parties)),
+            Column::Template(get) => get.values(&each(&self.templates)),
+            Column::Manner(get) => get.values(&each(&self.manners)),
+        }
+    }
+
+    /// Memory that they take, about: as they are, as columns, and as a file holds them.
+    fn bytes(&self) -> usize {
+        fn of<T: Message>(parts: &[Arc<T>]) -> usize {
+            parts.iter().map(|part| size_of::<T>() + part.encoded_len()).sum()
+        }
+        3 * (of(&self.parties) + of(&self.templates) + self.manners.len() * size_of::<Manner>())
+    }
+}
 
 impl Chunk {
     pub(super) fn of<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Self {
@@ -85,70 +121,57 @@ impl Chunk {
                 manners.add(Manner::of(record));
             }
         }
-        let manner_list: Vec<&Manner> = manners.parts.iter().map(AsRef::as_ref).collect();
         let records = || entries.clone().flat_map(|entry| &entry.records);
-        let columns = COLUMNS
-            .iter()
-            .map(|(_, column)| match column {
-                Column::Time(get) => columns::times(records(), *get),
-                Column::Number(get) => columns::numbers(records(), *get),
-                Column::Batch(get) => get.values(&batches.parts),
-                Column::Party(get) => get.values(&parties.parts),
-                Column::Template(get) => get.values(&templates.parts),
-                Column::Manner(get) => get.values(&manner_list),
-            })
-            .collect();
-        // In the order of the constants above.
-        let keys = vec![
-            batches.keys.into(),
-            parties.keys.into(),
-            templates.keys.into(),
-            manners.keys.into(),
-        ];
-        let whole = parts::whole_parts(&parties.parts, &templates.parts, &manner_list);
+        let columns = COLUMNS.iter().map(|(_, column)| match column {
+            Column::Time(get) => columns::times(records(), *get).into(),
+            Column::Number(get) => columns::numbers(records(), *get).into(),
+            _ => OnceLock::new(),
+        });
         Self {
             rows,
-            keys,
-            columns,
-            whole,
+            columns: columns.collect(),
+            // In the order of the constants above.
+            keys: [
+                batches.keys.into(),
+                parties.keys.into(),
+                templates.keys.into(),
+                manners.keys.into(),
+            ],
+            parts: Parts {
+                batches: batches.parts,
+                parties: parties.parts,
+                templates: templates.parts,
+                manners: manners.parts,
+            },
+            whole: OnceLock::new(),
             subjects: Subjects::of(records()),
         }
     }
 
     /// All rows of `chunks`, in their order.
     pub(super) fn merged(chunks: &[Arc<Self>]) -> Result<Self, ArrowError> {
-        let mut keys = Vec::with_capacity(PARTS);
-        for part in 0..PARTS {
-            let column = COLUMNS
-                .iter()
-                .position(|(_, column)| part_of(column) == Some(part));
-            let mut merged = Vec::new();
-            let mut before = 0;
-            for chunk in chunks {
-                merged.extend(chunk.keys(part)?.iter().map(|key| key.map(|key| key + before)));
-                let parts = match column {
-                    Some(column) => chunk.column(column)?.len(),
-                    None => 0,
-                };
-                before += i32::try_from(parts).map_err(|_| too_large())?;
-            }
-            keys.push(Int32Array::from(merged));
+        let mut batches = Shared::default();
+        let mut parties = Shared::default();
+        let mut templates = Shared::default();
+        let mut manners = Manners::default();
+        for chunk in chunks {
+            let [of_batch, of_party, of_template, of_manner] = &chunk.keys;
+            batches.add_all(&chunk.parts.batches, of_batch);
+            parties.add_all(&chunk.parts.parties, of_party);
+            templates.add_all(&chunk.parts.templates, of_template);
+            manners.add_all(&chunk.parts.manners, of_manner);
         }
-        let columns = (0..COLUMNS.len())
-            .map(|n| {
-                let columns = chunks.iter().map(|chunk| chunk.column(n));
-                let columns: Vec<&dyn Array> = columns
-                    .map(|column| column.map(AsRef::as_ref))
-                    .collect::<Result<_, _>>()?;
-                concat(&columns)
-            })
-            .collect::<Result<_, _>>()?;
-        let whole = |n: usize| {
-            let of = |chunk: &'_ Arc<Self>| chunk.whole.get(n).cloned();
-            let arrays: Vec<ArrayRef> = chunks.iter().filter_map(of).collect();
-            concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>())
-        };
-        let whole = [whole(0)?, whole(1)?, whole(2)?];
+        let columns = COLUMNS.iter().enumerate().map(|(n, (_, column))| {
+            if part_of(column).is_some() {
+                return Ok(OnceLock::new());
+            }
+            let columns = chunks.iter().map(|chunk| chunk.column(n));
+            let columns: Vec<&dyn Array> = columns
+                .map(|column| column.map(AsRef::as_ref))
+                .collect::<Result<_, _>>()?;
+            concat(&columns).map(OnceLock::from)
+        });
+        let columns = columns.collect::<Result<_, ArrowError>>()?;
         let mut before = 0;
         let mut subjects = Vec::with_capacity(chunks.len());
         for chunk in chunks {
@@ -158,15 +181,26 @@ impl Chunk {
         Ok(Self {
             subjects: Subjects::merged(&subjects)?,
             rows: chunks.iter().map(|chunk| chunk.rows).sum(),
-            keys,
+            keys: [
+                batches.keys.into(),
+                parties.keys.into(),
+                templates.keys.into(),
+                manners.keys.into(),
+            ],
+            parts: Parts {
+                batches: batches.parts,
+                parties: parties.parts,
+                templates: templates.parts,
+                manners: manners.parts,
+            },
             columns,
-            whole,
+            whole: OnceLock::new(),
         })
     }
 
     /// When each row began.
     pub(super) fn starts(&self) -> Vec<Option<i64>> {
-        match self.columns.first() {
+        match self.columns.first().and_then(OnceLock::get) {
             Some(times) => times.as_primitive::<TimestampNanosecondType>().iter().collect(),
             None => Vec::new(),
         }
@@ -225,7 +259,14 @@ impl Chunk {
                 },
             });
         }
-        for (part, values) in [PARTY, TEMPLATE, MANNER].into_iter().zip(&self.whole) {
+        let whole = self.whole.get_or_init(|| {
+            parts::whole_parts(
+                &each(&self.parts.parties),
+                &each(&self.parts.templates),
+                &each(&self.parts.manners),
+            )
+        });
+        for (part, values) in [PARTY, TEMPLATE, MANNER].into_iter().zip(whole) {
             columns.push(dictionary(part, values)?);
         }
         let fields: Vec<Field> = parts::file_schema()
@@ -239,10 +280,11 @@ impl Chunk {
 
     /// Memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        let columns = self.columns.iter().map(Array::get_array_memory_size);
+        let of_rows = COLUMNS.iter().zip(&self.columns);
+        let of_rows = of_rows.filter(|((_, column), _)| part_of(column).is_none());
+        let of_rows = of_rows.filter_map(|(_, made)| made.get().map(Array::get_array_memory_size));
         let keys = self.keys.iter().map(Array::get_array_memory_size);
-        let whole = self.whole.iter().map(Array::get_array_memory_size);
-        columns.chain(keys).chain(whole).sum::<usize>() + self.subjects.bytes()
+        of_rows.chain(keys).sum::<usize>() + self.parts.bytes() + self.subjects.bytes()
     }
 
     fn spelt(&self, n: usize) -> Result<ArrayRef, ArrowError> {
@@ -255,7 +297,8 @@ impl Chunk {
 
     fn column(&self, n: usize) -> Result<&ArrayRef, ArrowError> {
         let none = || ArrowError::SchemaError(format!("there is no column {n}"));
-        self.columns.get(n).ok_or_else(none)
+        let (made, (_, column)) = self.columns.get(n).zip(COLUMNS.get(n)).ok_or_else(none)?;
+        Ok(made.get_or_init(|| self.parts.column(column)))
     }
 
     fn keys(&self, part: usize) -> Result<&Int32Array, ArrowError> {
@@ -279,16 +322,20 @@ fn too_large() -> ArrowError {
     ArrowError::InvalidArgumentError("too many rows for one file".to_owned())
 }
 
+fn each<T>(parts: &[Arc<T>]) -> Vec<&T> {
+    parts.iter().map(AsRef::as_ref).collect()
+}
+
 /// Distinct parts that records share, told apart by where they lie: two that are equal in content only are kept twice,
 /// which costs space and changes no answer.
-struct Shared<'a, T> {
+struct Shared<T> {
     found: HashMap<*const T, i32>,
     newest: Option<(*const T, i32)>,
-    parts: Vec<&'a T>,
+    parts: Vec<Arc<T>>,
     keys: Vec<Option<i32>>,
 }
 
-impl<T> Default for Shared<'_, T> {
+impl<T> Default for Shared<T> {
     fn default() -> Self {
         Self {
             found: HashMap::default(),
@@ -299,25 +346,39 @@ impl<T> Default for Shared<'_, T> {
     }
 }
 
-impl<'a, T> Shared<'a, T> {
-    fn add(&mut self, part: Option<&'a Arc<T>>) {
-        let key = part.map(|part| {
-            let place = Arc::as_ptr(part);
-            if let Some((newest, key)) = self.newest
-                && newest == place
-            {
-                return key;
-            }
-            let next = self.parts.len();
-            let key = *self.found.entry(place).or_insert(next as i32);
-            if key as usize == next {
-                self.parts.push(part);
-            }
-            self.newest = Some((place, key));
-            key
-        });
+impl<T> Shared<T> {
+    fn add(&mut self, part: Option<&Arc<T>>) {
+        let key = part.map(|part| self.key(part));
         self.keys.push(key);
     }
+
+    /// Rows that have these.
+    fn add_all(&mut self, parts: &[Arc<T>], keys: &Int32Array) {
+        let places: Vec<i32> = parts.iter().map(|part| self.key(part)).collect();
+        self.keys.extend(moved(keys, &places));
+    }
+
+    fn key(&mut self, part: &Arc<T>) -> i32 {
+        let place = Arc::as_ptr(part);
+        if let Some((newest, key)) = self.newest
+            && newest == place
+        {
+            return key;
+        }
+        let next = self.parts.len();
+        let key = *self.found.entry(place).or_insert(next as i32);
+        if key as usize == next {
+            self.parts.push(Arc::clone(part));
+        }
+        self.newest = Some((place, key));
+        key
+    }
+}
+
+/// Keys of parts that have other places now.
+fn moved(keys: &Int32Array, places: &[i32]) -> impl Iterator<Item = Option<i32>> {
+    let place = |key: i32| places.get(usize::try_from(key).ok()?).copied();
+    keys.iter().map(move |key| key.and_then(place))
 }
 
 /// The same for manners, which are told apart by content.
@@ -329,6 +390,21 @@ struct Manners {
 }
 
 impl Manners {
+    /// Rows that have these.
+    fn add_all(&mut self, manners: &[Arc<Manner>], keys: &Int32Array) {
+        let places = manners.iter().map(|manner| {
+            if let Some(key) = self.found.get(manner) {
+                return *key;
+            }
+            let key = self.parts.len() as i32;
+            self.found.insert(Arc::clone(manner), key);
+            self.parts.push(Arc::clone(manner));
+            key
+        });
+        let places: Vec<i32> = places.collect();
+        self.keys.extend(moved(keys, &places));
+    }
+
     fn add(&mut self, manner: Manner) {
         let newest = self.keys.last().copied().flatten();
         let same = newest.filter(|key| self.parts.get(*key as usize).is_some_and(|part| **part == manner));
