@@ -2,8 +2,8 @@
 //!
 //! Owns which log entries can be asked about, each exactly once: `0..sealed` in files, the rest in the tail. Refuses
 //! to be the truth: it can be deleted at any time and is refilled from the log, and whatever it doubts it throws away.
-//! It never makes ingest wait for a disk to get space: a tail that cannot be sealed stops growing, says so in the
-//! status, and is refilled at the next start. The JSON form of an event is not in it: that is made from the log, of
+//! Ingest that is faster than a seal at work waits for it, but never for a disk to get space: a tail that cannot be
+//! sealed stops growing, says so in the status, and is refilled at the next start. The JSON form of an event is not in it: that is made from the log, of
 //! the events that an answer shows.
 
 mod amended;
@@ -49,7 +49,7 @@ use datafusion::execution::{
     runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
 };
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     expectations::{Expectations, Judge},
@@ -70,6 +70,8 @@ pub struct StoreOptions {
     pub seal_rows: usize,
     /// Age of the tail's oldest row.
     pub seal_after: Duration,
+    /// Bytes of the tail at which new entries wait for a seal.
+    pub wait_bytes: usize,
     /// Files of about one size that become one, of an hour to which events are still added.
     pub compact_files: usize,
     /// How often that is looked at.
@@ -83,6 +85,7 @@ impl Default for StoreOptions {
         Self {
             seal_rows: 100_000,
             seal_after: Duration::from_secs(300),
+            wait_bytes: 2 * SEAL_BYTES,
             compact_files: 8,
             compact_every: Duration::from_secs(5),
             keep_retired: Duration::from_secs(180),
@@ -109,6 +112,8 @@ pub struct Store {
     compacting: tokio::sync::Mutex<()>,
     /// Wakes the sealer before its time.
     full: Notify,
+    /// Whether the last seal worked, so that it is worth waiting for the next; told after each.
+    seals: watch::Sender<bool>,
     /// Cleared for a reader beside a running collector.
     writable: bool,
 }
@@ -227,6 +232,7 @@ impl Store {
             sealing: tokio::sync::Mutex::new(()),
             compacting: tokio::sync::Mutex::new(()),
             full: Notify::new(),
+            seals: watch::Sender::new(writable),
             writable,
         }))
     }
@@ -270,7 +276,8 @@ impl Store {
     /// Takes in the log entry `log_index` (from 0) and shows its events to live watchers.
     ///
     /// An entry that the store already has is ignored. One that leaves others out is too, with all that follow, so
-    /// that what is sealed never has a hole; see [`StoreStatus::behind_from`].
+    /// that what is sealed never has a hole; see [`StoreStatus::behind_from`]. Waits for a seal where the tail has grown
+    /// faster than it is sealed, as long as seals work.
     pub async fn append(&self, log_index: u64, records: Records) {
         {
             let state = self.state();
@@ -287,6 +294,18 @@ impl Store {
         };
         if full {
             self.full.notify_one();
+            self.seal_at_work().await;
+        }
+    }
+
+    /// Waits until the tail has room, or sealing is known not to work.
+    async fn seal_at_work(&self) {
+        let mut seals = self.seals.subscribe();
+        while *seals.borrow_and_update() && self.state().bytes >= self.options.wait_bytes {
+            if tokio::time::timeout(MAX_WAIT, seals.changed()).await.is_err() {
+                tracing::warn!("a seal takes very long: events are no longer held back for it");
+                self.seals.send_replace(false);
+            }
         }
     }
 
@@ -310,15 +329,11 @@ impl Store {
             manifest.write(&self.objects).await
         }
         .await;
-        written?;
-        let mut state = self.state();
-        state.manifest = manifest;
-        // New ones were only added behind them.
-        state.chunks.drain(..count);
-        state.rows = state.open_rows + state.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
-        state.bytes = state.chunks.iter().map(|chunk| chunk.bytes()).sum();
-        state.since = (state.rows > 0).then(Instant::now);
-        Ok(())
+        if written.is_ok() {
+            self.state().sealed(manifest, count);
+        }
+        self.seals.send_replace(written.is_ok());
+        written
     }
 
     /// What sessions are called by now.
@@ -425,6 +440,16 @@ impl State {
         self.open_bytes = 0;
     }
 
+    /// The first `count` chunks are in files.
+    fn sealed(&mut self, manifest: Manifest, count: usize) {
+        self.manifest = manifest;
+        // New ones were only added behind them.
+        self.chunks.drain(..count);
+        self.rows = self.open_rows + self.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
+        self.bytes = self.chunks.iter().map(|chunk| chunk.bytes()).sum();
+        self.since = (self.rows > 0).then(Instant::now);
+    }
+
     fn fall_behind(&mut self, log_index: u64) {
         if self.behind_from.is_none() {
             tracing::error!(
@@ -473,6 +498,9 @@ const CHUNK_ROWS: usize = 8192;
 /// The same by their encoded size: what repeats is spelt out for a question, and Arrow's text columns are limited to
 /// 2 GiB each.
 const CHUNK_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a seal at work may hold events back: far longer than one takes.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 const AGE_CHECK: Duration = Duration::from_secs(1);
 

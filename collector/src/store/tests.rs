@@ -1,6 +1,10 @@
 //! The store against crashes, hostile text and hostile SQL.
 
-use object_store::{ObjectStoreExt, PutPayload, path::Path as ObjectPath};
+use object_store::{
+    ObjectStoreExt, PutPayload,
+    path::Path as ObjectPath,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
 use proto::v1::{self, event::Body};
 use serde_json::{Value, json};
 
@@ -21,6 +25,7 @@ fn by_hand() -> StoreOptions {
     StoreOptions {
         seal_rows: usize::MAX,
         seal_after: Duration::from_secs(100_000),
+        wait_bytes: usize::MAX,
         compact_files: 2,
         compact_every: Duration::from_secs(100_000),
         keep_retired: Duration::ZERO,
@@ -293,6 +298,52 @@ async fn a_full_or_old_tail_is_sealed_without_being_asked() {
             .expect("sealed by itself");
         assert_eq!(sum(&store).await, (4, 10));
     }
+}
+
+/// The tail is sealed after each entry, and no other is taken before it was.
+fn one_by_one() -> StoreOptions {
+    StoreOptions {
+        seal_rows: 1,
+        wait_bytes: 1,
+        ..by_hand()
+    }
+}
+
+#[tokio::test]
+async fn entries_wait_for_a_seal_at_work() {
+    let slow = ThrottleConfig {
+        wait_put_per_call: Duration::from_millis(300),
+        ..ThrottleConfig::default()
+    };
+    let objects = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+    let store = Store::over(objects, one_by_one()).await.unwrap();
+    append(&store, 0..1).await;
+    while store.state().bytes == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(
+        store.resume_point(),
+        None,
+        "the seal was over before it was looked at"
+    );
+    append(&store, 1..2).await;
+    assert!(store.resume_point() >= Some(1));
+}
+
+#[tokio::test]
+async fn no_entry_waits_for_a_seal_that_does_not_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), one_by_one()).await.unwrap();
+    // A file where the folder must be.
+    std::fs::write(folder.path().join("events"), b"").unwrap();
+    append(&store, 0..1).await;
+    let mut seals = store.seals.subscribe();
+    seals.wait_for(|works| !works).await.unwrap();
+    let more = append(&store, 1..4);
+    tokio::time::timeout(Duration::from_secs(30), more)
+        .await
+        .expect("nothing waits");
+    assert_eq!((sum(&store).await, store.resume_point()), ((4, 10), None));
 }
 
 #[tokio::test]
