@@ -40,14 +40,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let data = args.data.clone();
     let data = data.unwrap_or_else(|| crate::config::Config::default().data);
-    let proof = prove(&log::evidence_in(&data)?, &args.event_id)?;
-    let report = check(&proof.to_bytes()?, &Options::default());
-    if let Some(wrong) = report.wrong {
-        bail!(
-            "the evidence does not prove {}: {wrong}; verify says where it is damaged",
-            args.event_id
-        );
-    }
+    let (proof, report) = proven(&log::evidence_in(&data)?, &args.event_id)?;
     match &args.out {
         None => print!("{}", String::from_utf8_lossy(&proof.to_bytes()?)),
         Some(path) => {
@@ -64,6 +57,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A proof of an event, and what its check says: one that does not hold is none.
+pub(crate) fn proven(evidence: &Path, event_id: &str) -> anyhow::Result<(Proof, ProofReport)> {
+    let proof = prove(evidence, event_id)?;
+    let report = check(&proof.to_bytes()?, &Options::default());
+    match &report.wrong {
+        None => Ok((proof, report)),
+        Some(wrong) => {
+            bail!("the evidence does not prove {event_id}: {wrong}; verify says where it is damaged")
+        }
+    }
 }
 
 /// Puts the proof of an event together.

@@ -132,7 +132,7 @@ fn lock(data: &Path) -> anyhow::Result<Flock<File>> {
 const READ_AHEAD: usize = 4;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{sync::Arc, time::Duration};
 
     use bytes::Bytes;
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     /// A closed log of `batches` batches with two events each, the n-th returning n rows.
-    async fn logged(data: &Path, batches: u64) {
+    pub(crate) async fn logged(data: &Path, batches: u64) {
         let options = log::LogOptions {
             name: Some("test".to_owned()),
             checkpoint_interval: Duration::from_secs(3600),

@@ -245,6 +245,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let app = http::App {
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
+        evidence: evidence.clone(),
         status: opened.log.status(),
         accesses,
         access,

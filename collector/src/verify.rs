@@ -8,6 +8,7 @@ mod report;
 
 use std::{
     io::IsTerminal,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -184,7 +185,19 @@ pub fn verify_with(evidence: &Path, options: &Options) -> anyhow::Result<Report>
     }
 }
 
-/// The walk, and everything that is checked behind it.
+/// Checks an evidence folder, and tells how far it is until it is told to stop: then it says that something is wrong.
+pub(crate) fn verify_telling(
+    evidence: &Path,
+    options: &Options,
+    tell: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Report {
+    match walked(evidence, options, None, false, &mut |progress, _| tell(progress)) {
+        Ok((scanned, checked)) => Report::of(&scanned, checked, options),
+        Err(wrong) => Report::wrong(wrong, options),
+    }
+}
+
+/// The same, telling as the options say.
 fn scanned(
     evidence: &Path,
     options: &Options,
@@ -202,7 +215,19 @@ fn scanned(
         {
             eprintln!("verify: {error:#}");
         }
+        ControlFlow::Continue(())
     };
+    walked(evidence, options, state, links, &mut told)
+}
+
+/// The walk, and everything that is checked behind it.
+fn walked(
+    evidence: &Path,
+    options: &Options,
+    state: Option<State>,
+    links: bool,
+    told: &mut dyn FnMut(&Progress, &State) -> ControlFlow<()>,
+) -> Result<(Scanned, join::Checked), Wrong> {
     let ask = Ask {
         depth: Depth::Events,
         kept: &options.kept,
@@ -210,7 +235,7 @@ fn scanned(
         state,
         links,
         finishes: false,
-        told: &mut told,
+        told,
     };
     let scanned = scan(evidence, ask)?;
     let key = &scanned.origin.verifier_key;

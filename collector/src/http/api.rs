@@ -268,6 +268,14 @@ impl Failure {
         }
     }
 
+    /// What is asked for is not there, or not any more.
+    pub(super) fn not_there(error: anyhow::Error) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            error,
+        }
+    }
+
     /// What is wrong with a question, unless it is no answer's fault.
     fn asked_wrongly(error: anyhow::Error) -> Self {
         match error.downcast::<Refused>() {

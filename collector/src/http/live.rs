@@ -69,4 +69,4 @@ async fn json(one: Arc<Sighting>) -> String {
 }
 
 /// Shorter than any proxy's idle limit.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -7,6 +7,7 @@
 mod api;
 mod asker;
 pub(crate) mod client;
+mod evidence;
 mod guard;
 mod live;
 pub(crate) mod origin;
@@ -14,7 +15,7 @@ mod page;
 mod readers;
 mod said;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Router, middleware,
@@ -51,7 +52,9 @@ pub struct App {
     pub store: Arc<Store>,
     /// The collector's own figures.
     pub metrics: Arc<Metrics>,
-    /// The evidence log's state.
+    /// The evidence log's folder.
+    pub evidence: PathBuf,
+    /// Its state.
     pub status: watch::Receiver<log::Status>,
     /// Where questions are told; nowhere without a chain of its own.
     pub accesses: Option<Arc<Accesses>>,
@@ -70,6 +73,7 @@ pub fn router(app: App) -> Router {
         app,
         exports: Turns::new("exports", EXPORTS, EXPORTS_OF_EACH),
         watchers: Turns::new("live views", WATCHERS, WATCHERS_OF_EACH),
+        verifications: Turns::new("checks of the log", VERIFICATIONS, VERIFICATIONS),
     };
     let mut router = Router::new();
     for Place { path, needs, answer } in places() {
@@ -119,6 +123,7 @@ fn places() -> Vec<Place> {
         place("/api/v1/principals", Viewer, get(api::principals)),
         place("/api/v1/status", Viewer, get(api::status)),
         place("/api/v1/live", Viewer, get(live::stream)),
+        place("/api/v1/evidence", Viewer, get(evidence::evidence)),
         place("/api/v1/openapi.json", Viewer, get(api::description)),
         place("/metrics", Viewer, get(api::metrics)),
         question::<Sql>(Analyst),
@@ -129,6 +134,8 @@ fn places() -> Vec<Place> {
         question::<NewEdges>(Analyst),
         question::<Unattributed>(Analyst),
         question::<report::Asked>(Auditor),
+        place("/api/v1/proof", Auditor, get(evidence::proof)),
+        place("/api/v1/verify", Auditor, get(evidence::verify)),
         place(export::PATH, Auditor, post(api::export)),
     ]
 }
@@ -149,6 +156,7 @@ struct Web {
     questions: Turns,
     exports: Turns,
     watchers: Turns,
+    verifications: Turns,
 }
 
 /// Exports at once; another one is refused. Each reads the whole record, for as long as its reader takes.
@@ -162,6 +170,9 @@ const WATCHERS: usize = 64;
 
 /// Of one user.
 const WATCHERS_OF_EACH: usize = 32;
+
+/// Checks of the whole log at once: each reads and hashes all of it.
+const VERIFICATIONS: usize = 1;
 
 /// A request's body: one SQL statement as JSON, escapes included.
 const MAX_BODY_BYTES: usize = 2 * crate::store::page::MAX_SQL_BYTES;

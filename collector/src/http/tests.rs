@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    Extension,
     body::Body,
     http::{Request, StatusCode, header},
     response::Response,
@@ -12,19 +13,34 @@ use http_body_util::BodyExt;
 use object_store::memory::InMemory;
 use proto::v1;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::*;
-use crate::store::{StoreOptions, tests::Shelf};
+use crate::{
+    rebuild::tests::logged,
+    store::{StoreOptions, tests::Shelf},
+};
 use record::Records;
 
 mod access;
+mod evidence;
 
 async fn app() -> (Router, Arc<Store>, watch::Sender<log::Status>) {
     app_for(Access::everybody(), Arc::default()).await
 }
 
 async fn app_for(access: Access, metrics: Arc<Metrics>) -> (Router, Arc<Store>, watch::Sender<log::Status>) {
+    app_over(tempfile::tempdir().unwrap(), access, metrics).await
+}
+
+/// With a log of events 1 to 18 of `db1` in the folder, which is there as long as the app is.
+async fn app_over(
+    data: TempDir,
+    access: Access,
+    metrics: Arc<Metrics>,
+) -> (Router, Arc<Store>, watch::Sender<log::Status>) {
+    logged(data.path(), 9).await;
     let store = Store::over(Arc::new(InMemory::new()), StoreOptions::default())
         .await
         .unwrap();
@@ -43,13 +59,14 @@ async fn app_for(access: Access, metrics: Arc<Metrics>) -> (Router, Arc<Store>, 
     let app = App {
         store: store.clone(),
         metrics,
+        evidence: data.path().join("evidence"),
         status,
         accesses: None,
         access: Arc::new(access),
         names: Names::of(&["audit.example".to_owned()], None),
         questions: Turns::at_questions(),
     };
-    (router(app), store, sender)
+    (router(app).layer(Extension(Arc::new(data))), store, sender)
 }
 
 async fn append(store: &Store, log_index: u64, text: &str) {
@@ -398,7 +415,7 @@ async fn the_description_is_of_this_api() {
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
             let body = &operation["requestBody"]["content"]["application/json"]["example"];
-            let asked = request(path)
+            let asked = request(&(path.clone() + &named(operation)))
                 .method(method.to_uppercase().as_str())
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(Body::from(body.to_string()))
@@ -432,6 +449,17 @@ async fn the_description_is_of_this_api() {
             }
         }
     }
+}
+
+/// The parameters that an operation must have, as its description shows them.
+fn named(operation: &Value) -> String {
+    let all = operation["parameters"].as_array().into_iter().flatten();
+    let needed = all.filter(|one| one["required"] == true);
+    let said = needed.map(|one| {
+        let (name, example) = (one["name"].as_str().unwrap(), one["example"].as_str().unwrap());
+        format!("?{name}={example}")
+    });
+    said.collect()
 }
 
 /// What cannot be read is told as every other error is.

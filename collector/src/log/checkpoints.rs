@@ -47,6 +47,13 @@ impl Known {
         (&self.newest.0, &self.newest.1)
     }
 
+    /// The newest that witnesses cosigned, if there is one.
+    pub(crate) fn cosigned(&self) -> Option<(&Vec<u8>, &Checkpoint)> {
+        self.cosigned
+            .as_ref()
+            .map(|(note, checkpoint)| (note, checkpoint))
+    }
+
     /// The checkpoint that an entry is best proven under: a cosigned one, if one is over it.
     pub(crate) fn newest_over(&self, entry: u64) -> (&Vec<u8>, &Checkpoint) {
         let cosigned = self

@@ -37,7 +37,7 @@ pub(crate) use bundles::Bundles;
 pub(crate) use checkpoints::folder_checkpoint;
 pub(crate) use folder::{Folder, segments};
 pub use identity::AgentRecord;
-pub(crate) use identity::{Origin, adopt, agent_record};
+pub(crate) use identity::{Origin, adopt, agent_record, read_agents};
 pub use keys::AgentKeys;
 pub use originator::Originator;
 pub(crate) use originator::originator;

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::OpenOptions,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -60,6 +61,7 @@ pub(crate) fn open(
             if progress.began.elapsed() >= Duration::from_secs(2) {
                 tracing::info!("reading the evidence log: {progress}");
             }
+            ControlFlow::Continue(())
         },
     };
     let mut scanned = scan(&evidence, ask).map_err(|wrong| {

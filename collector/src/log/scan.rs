@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fs,
     num::NonZero,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -81,8 +82,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) links: bool,
     /// Whether what was said to be erased may still be there: a start finishes what a crash cut short.
     pub(crate) finishes: bool,
-    /// Told every now and then, and at the end.
-    pub(crate) told: &'a mut dyn FnMut(&Progress, &State),
+    /// Told every now and then, and at the end. What it breaks is given up.
+    pub(crate) told: &'a mut dyn FnMut(&Progress, &State) -> ControlFlow<()>,
 }
 
 /// A record cut short at the end of the newest segment: a crash, before it was acknowledged.

@@ -22,7 +22,8 @@ fn described() -> Vec<(String, String, String, Option<String>)> {
                 assert_eq!(operation["responses"].get(refusal).is_some(), !open, "{path}");
             }
             let body = &operation["requestBody"]["content"]["application/json"]["example"];
-            all.push((path.clone(), method.to_uppercase(), body.to_string(), role));
+            let asked = path.clone() + &named(operation);
+            all.push((asked, method.to_uppercase(), body.to_string(), role));
         }
     }
     all
@@ -108,7 +109,10 @@ async fn every_place_lets_in_the_roles_that_it_says_and_nobody_else() {
 fn the_table_of_places_is_the_description() {
     let described = described()
         .into_iter()
-        .map(|(path, _, _, role)| (path, role))
+        .map(|(asked, _, _, role)| {
+            let path = asked.split('?').next().unwrap_or_default();
+            (path.to_owned(), role)
+        })
         .collect::<BTreeMap<_, _>>();
     let (page, api): (Vec<_>, Vec<_>) = places()
         .into_iter()

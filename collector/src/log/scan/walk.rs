@@ -9,6 +9,7 @@ mod gone;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     fs,
+    ops::ControlFlow,
     path::Path,
     sync::Arc,
     thread::Scope,
@@ -261,10 +262,10 @@ impl<'a> Walk<'a> {
         self.progress.bytes += ahead.end - ahead.offset;
         self.completed_tiles()?;
         self.at_size()?;
-        if self.progress.is_due() {
-            self.tell();
+        match self.progress.is_due() {
+            true => self.tell(),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Checks that a batch follows in its agent's chain.
@@ -394,11 +395,11 @@ impl<'a> Walk<'a> {
         for hole in &mut self.done.elsewhere {
             hole.given_up = self.done.contents.gave_up(&hole.agent_id, hole.from, hole.to);
         }
-        self.tell();
+        self.tell()?;
         Ok(self.done)
     }
 
-    fn tell(&mut self) {
+    fn tell(&mut self) -> Result<(), Wrong> {
         let tiling = &self.done.tiling;
         let state = State::new(
             &self.done.origin.verifier_key,
@@ -413,6 +414,9 @@ impl<'a> Walk<'a> {
             self.done.restored.clone(),
             self.said_to_begin(),
         );
-        (self.ask.told)(&self.progress, &state);
+        match (self.ask.told)(&self.progress, &state) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Wrong::new(".", None, "the check was given up")),
+        }
     }
 }
