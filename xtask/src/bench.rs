@@ -3,7 +3,7 @@
 //! everything else, with what each event passes through optimised and the rest lightly, so that its figures are an upper bound.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// `store`: events of the largest one
     #[arg(long, value_name = "N")]
     events: Option<u32>,
+    /// `store`: where the largest one's data folder is moved to when all is measured
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// `soak`: how long
     #[arg(long, value_name = "N")]
     minutes: Option<u32>,
@@ -116,6 +119,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .arg(step::root().join("tests/recordings"))
                 .args(["--build", how(args)])
                 .args(flag("--events", args.events))
+                .args(flag("--keep", args.keep.as_deref().map(Path::display)))
         }
         Bench::Counts => command
             .arg("counts")
@@ -174,6 +178,6 @@ fn release(package: &str) -> anyhow::Result<PathBuf> {
     Ok(build::target().join("release").join(package))
 }
 
-fn flag(name: &str, value: Option<u32>) -> Vec<String> {
+fn flag(name: &str, value: Option<impl std::fmt::Display>) -> Vec<String> {
     value.map_or_else(Vec::new, |value| vec![name.to_owned(), value.to_string()])
 }

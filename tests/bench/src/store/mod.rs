@@ -7,7 +7,7 @@ mod made;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Events of the largest store; smaller ones have a tenth, and a tenth of that
     #[arg(long, default_value_t = 100_000_000)]
     events: u64,
+    /// Moves the largest store's data folder here when all is measured; of the same file system as /var/tmp
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Print one JSON object as the last line
     #[arg(long)]
     json: bool,
@@ -67,7 +70,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     ));
     let mut sizes = Vec::new();
     for events in [largest / 100, largest / 10, largest] {
-        sizes.push(of_size(args, events).await?);
+        let keep = args.keep.as_deref().filter(|_| events == largest);
+        sizes.push(of_size(args, events, keep).await?);
     }
     let figures = json!({
         "mixed_bytes_per_event": rounded(mixed, 1),
@@ -98,7 +102,7 @@ async fn mixed(args: &Args) -> Result<f64> {
     Ok(bytes_in(&collector.data().join("store"))? as f64 / sent as f64)
 }
 
-async fn of_size(args: &Args, events: u64) -> Result<Value> {
+async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value> {
     let now_ns = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)?
         .as_nanos() as u64;
@@ -178,6 +182,10 @@ async fn of_size(args: &Args, events: u64) -> Result<Value> {
         }
     }
     collector.stop().await?;
+    if let Some(folder) = keep {
+        fs::rename(collector.data(), folder)
+            .with_context(|| format!("cannot move the data to {}", folder.display()))?;
+    }
     Ok(figures)
 }
 
