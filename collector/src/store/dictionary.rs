@@ -7,14 +7,13 @@
 //!
 //! Source: the Parquet format, `Encodings.md` (plain, dictionary, and the hybrid of runs and packed bits), data pages of version 1.
 
-use std::collections::HashMap;
-
 use bytes::{BufMut, Bytes};
 use datafusion::{
     arrow::{
         array::{Array, AsArray, DictionaryArray},
         datatypes::{DataType, Int32Type},
     },
+    common::HashMap,
     parquet::{
         basic::{Compression, Encoding, EncodingMask, PageType, ZstdLevel},
         bloom_filter::Sbbf,
@@ -152,7 +151,7 @@ impl<'a> Rows<'a> {
             known: Vec::with_capacity(column.len()),
         };
         // Equal values may have several keys.
-        let mut found = HashMap::new();
+        let mut found = HashMap::<&[u8], u32>::default();
         let mut by_key = vec![None; values.len()];
         for key in column.keys() {
             let key = key.and_then(|key| usize::try_from(key).ok());

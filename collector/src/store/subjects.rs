@@ -8,7 +8,6 @@
 //! says just that.
 
 use std::{
-    collections::HashMap,
     hash::Hash,
     sync::{Arc, LazyLock},
 };
@@ -24,6 +23,7 @@ use datafusion::{
         datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
         error::ArrowError,
     },
+    common::HashMap,
     parquet::{
         arrow::ArrowWriter,
         basic::{Compression, Encoding, ZstdLevel},
@@ -101,7 +101,7 @@ struct Named<'a> {
 
 impl Subjects {
     pub(super) fn of<'a>(records: impl Iterator<Item = &'a Record>) -> Self {
-        let mut places = HashMap::new();
+        let mut places = HashMap::<Named<'_>, i32>::default();
         let mut named = Vec::new();
         let (mut events, mut of) = (Vec::new(), Vec::new());
         let mut tokens = FixedSizeBinaryBuilder::new(TOKEN_BYTES);

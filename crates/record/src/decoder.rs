@@ -4,11 +4,12 @@
 //! ordinary form (an execution that names a party and a template) is read field by field; any other is
 //! `proto::whole`'s, so that what counts as malformed is decided in one place.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use compact_str::CompactString;
 use evidence::OpenedBatch;
+use hashbrown::HashMap;
 use prost::Message;
 use proto::{
     v1::{self, definition::Kind},
