@@ -4,7 +4,7 @@
 //! A check of the whole log is a stream of server-sent events, because it may take long: `progress` with `{"batches", "events", "bytes",
 //! "of_bytes"}`, and at the end `report` as `verify --json` has it. Whoever goes away ends it.
 
-use std::{convert::Infallible, ops::ControlFlow, path::PathBuf};
+use std::{convert::Infallible, ops::ControlFlow, path::Path};
 
 use anyhow::Context as _;
 use axum::{
@@ -36,7 +36,7 @@ pub(super) async fn evidence(State(web): State<Web>) -> Result<Json<Value>, Fail
     Ok(Json(answer.context("reading the checkpoint was interrupted")??))
 }
 
-fn told(folder: &PathBuf, status: &log::Status) -> anyhow::Result<Value> {
+fn told(folder: &Path, status: &log::Status) -> anyhow::Result<Value> {
     let known = folder_checkpoint(folder).context("the evidence folder cannot be read")?;
     let (note, checkpoint) = known.newest();
     let cosigned = known.cosigned().map(|(note, checkpoint)| {
@@ -133,7 +133,7 @@ pub(super) async fn verify(State(web): State<Web>, asker: Asker) -> Response {
 }
 
 /// The log is being written meanwhile: what is wrong is looked at again, and said if it still is.
-fn checked(folder: &PathBuf, told: &mpsc::Sender<Event>) -> Report {
+fn checked(folder: &Path, told: &mpsc::Sender<Event>) -> Report {
     let options = verify::Options {
         // Half of them are for those who deliver and ask.
         threads: (processors() / 2).max(1),

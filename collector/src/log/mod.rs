@@ -373,7 +373,7 @@ pub(crate) fn origin_of(data: &Path) -> anyhow::Result<String> {
 
 /// The key that an agent signs by now, as the record has it.
 pub(crate) fn key_of(data: &Path, agent_id: &str) -> anyhow::Result<VerifyingKey> {
-    let agents = identity::read_agents(&evidence_in(data)?)?;
+    let agents = read_agents(&evidence_in(data)?)?;
     let keys = agents.get(agent_id);
     keys.map(|keys| *keys.newest())
         .with_context(|| format!("no agent {agent_id:?} has delivered anything here"))
