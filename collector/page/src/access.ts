@@ -1,0 +1,57 @@
+// Who is asking, and why: the token, the purpose, and what the collector said of the role.
+//
+// Owns where they are kept: for this tab alone. The token goes nowhere but into a header of requests to the collector itself.
+
+import { signal } from "@preact/signals";
+
+const kept = (name: string): string => {
+  try {
+    return sessionStorage.getItem(name) ?? "";
+  } catch {
+    return "";
+  }
+};
+
+const keep = (name: string, value: string): void => {
+  try {
+    sessionStorage.setItem(name, value);
+  } catch {
+    /* kept for this view */
+  }
+};
+
+let token = kept("token");
+
+/** Why a token is wanted; null: none is. An empty text: none was given yet. */
+export const tokenWanted = signal<string | null>(null);
+
+/** Goes up with each token: what was asked without is asked anew. */
+export const admitted = signal(0);
+
+/** Kept in the record with each question. */
+export const purpose = signal(kept("purpose"));
+
+/** What the collector answered when the role was too low. */
+export const lowRole = signal<string | null>(null);
+
+export function authorization(): Record<string, string> {
+  const headers: Record<string, string> = token ? { Authorization: `Bearer ${token}` } : {};
+  // A header takes no other characters; the collector reads bytes.
+  if (purpose.value) headers["x-pgwitness-purpose"] = purpose.value.replace(/[^\x20-\x7e]/g, "?");
+  return headers;
+}
+
+export const hasToken = (): boolean => token !== "";
+
+export function useToken(given: string): void {
+  token = given.trim();
+  keep("token", token);
+  tokenWanted.value = null;
+  lowRole.value = null;
+  admitted.value += 1;
+}
+
+export function setPurpose(text: string): void {
+  purpose.value = text;
+  keep("purpose", text);
+}

@@ -1,0 +1,91 @@
+// Asking the collector.
+//
+// Owns how many questions are open at once (it answers four of everybody, and eight of one user), and what a refusal means: a wrong token, a
+// role that is too low, too much at once, or a mistake. Events come back as they are; nothing here looks into them.
+
+import { authorization, hasToken, lowRole, tokenWanted } from "./access.ts";
+import type { Page } from "./answers.ts";
+
+/** Why there is no answer. */
+export class Refused extends Error {
+  constructor(
+    message: string,
+    /** HTTP status; 0: nobody answered. */
+    readonly status: number,
+    /** The role that it takes. */
+    readonly role: string | null = null,
+  ) {
+    super(message);
+  }
+}
+
+/** Numbers that no float holds keep their digits. */
+export function json(value: unknown): string {
+  if (typeof value === "bigint") return value.toString();
+  if (Array.isArray(value)) return `[${value.map(json).join(",")}]`;
+  if (value && typeof value === "object") {
+    const members = Object.entries(value).filter(([, of]) => of !== undefined);
+    return `{${members.map(([name, of]) => `${JSON.stringify(name)}:${json(of)}`).join(",")}}`;
+  }
+  return JSON.stringify(value ?? null);
+}
+
+/** One request; the answer's body is not read yet. */
+export async function call(path: string, options: RequestInit = {}): Promise<Response> {
+  let response: Response;
+  try {
+    const headers = { ...authorization(), ...(options.headers as Record<string, string>) };
+    response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  } catch (error) {
+    if ((error as Error).name === "AbortError") throw error;
+    throw new Refused("the collector does not answer: is it running, and is this still its address?", 0);
+  }
+  if (response.ok) return response;
+  const said = (await response.json().catch(() => ({}))) as { error?: string; role?: string };
+  const why = said.error ?? `the collector answered ${response.status} to ${path}`;
+  if (response.status === 401) tokenWanted.value = hasToken() ? why : "";
+  if (response.status === 403) lowRole.value = why;
+  throw new Refused(why, response.status, said.role ?? null);
+}
+
+let open = 0;
+const waiting: (() => void)[] = [];
+
+async function inTurn<T>(ask: () => Promise<T>): Promise<T> {
+  if (open >= AT_ONCE) await new Promise<void>((now) => waiting.push(now));
+  else open += 1;
+  try {
+    return await ask();
+  } finally {
+    const next = waiting.shift();
+    if (next) next();
+    else open -= 1;
+  }
+}
+
+export function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  return inTurn(async () => (await call(path, { signal })).json() as Promise<T>);
+}
+
+export function post<T>(path: string, question: unknown, signal?: AbortSignal): Promise<T> {
+  const headers = { "Content-Type": "application/json" };
+  return inTurn(async () => (await call(path, { method: "POST", headers, body: json(question), signal })).json() as Promise<T>);
+}
+
+/** Rows as objects. `truncated` stays on the list, so that nobody forgets to say it. */
+export interface Rows<T> {
+  rows: T[];
+  truncated: boolean;
+}
+
+export function rowsOf<T>(page: Page): Rows<T> {
+  const rows = page.rows.map((row) => Object.fromEntries(page.columns.map((name, n) => [name, row[n]])) as T);
+  return { rows, truncated: page.truncated };
+}
+
+export async function query<T>(sql: string, signal?: AbortSignal): Promise<Rows<T>> {
+  return rowsOf<T>(await post<Page>("/api/v1/query", { sql }, signal));
+}
+
+/** Leaves a place for whoever else asks under the same user. */
+const AT_ONCE = 3;

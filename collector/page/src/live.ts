@@ -1,0 +1,119 @@
+// The live trail: what was, then what comes.
+//
+// Owns the connection, the order of events, and that a busy database does not keep the browser busy: events are taken in as they come and
+// shown a few times a second, and only so many are kept.
+
+import { tokenWanted } from "./access.ts";
+import { get, query, Refused } from "./api.ts";
+import type { Event } from "./answers.ts";
+import { asked, type Filters, fits, isBeyond, where } from "./filters.ts";
+import { follow } from "./stream.ts";
+import { sinceText } from "./time.ts";
+
+export interface Trail {
+  events: Event[];
+  state: "connecting" | "live" | "not connected" | "a time that is over";
+  /** Came and could not be shown in time; they are in the record. */
+  missed: number;
+  /** What the list does not have. */
+  note: string;
+  refused: Refused | null;
+  loaded: boolean;
+  /** Goes up with each change. */
+  version: number;
+}
+
+export const KEPT = 2000;
+const BACKLOG = 300;
+const LOOKED_AT = 1000;
+const RECONNECT_MS = 3000;
+
+/** Follows until it is aborted. `show` is called when something has changed. */
+export function watch(filters: Filters, since: string, show: (trail: Trail) => void, signal: AbortSignal): void {
+  const trail: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, version: 0 };
+  const seen = new Set<string>();
+  let changed = true;
+  const painter = setInterval(() => {
+    if (!changed) return;
+    changed = false;
+    trail.version += 1;
+    show({ ...trail, events: trail.events.slice() });
+  }, PAINT_MS);
+  signal.addEventListener("abort", () => clearInterval(painter));
+
+  const take = (events: Event[], front: boolean): void => {
+    const fresh = events.filter((event) => !seen.has(event.event_id) && fits(event, filters));
+    for (const event of fresh) seen.add(event.event_id);
+    if (front) trail.events.unshift(...fresh);
+    else trail.events.push(...fresh);
+    for (const gone of trail.events.splice(KEPT)) seen.delete(gone.event_id);
+    changed = true;
+  };
+
+  const backlog = async (): Promise<void> => {
+    try {
+      const { events, note } = await earlier(filters, since, signal);
+      if (signal.aborted) return;
+      take(events, false);
+      trail.note = note;
+      trail.refused = null;
+    } catch (error) {
+      if (signal.aborted) return;
+      trail.refused = error instanceof Refused ? error : new Refused(String(error), 0);
+    }
+    trail.loaded = true;
+    changed = true;
+  };
+
+  const live = async (): Promise<void> => {
+    while (!signal.aborted) {
+      try {
+        await follow(`/api/v1/live?${asked(filters)}`, signal, () => {
+          trail.state = "live";
+          changed = true;
+        }, (name, what) => {
+          if (name === "lagged") trail.missed += (what as { missed: number }).missed;
+          else if (name === "sighting") take([what as Event], true);
+        });
+      } catch {
+        /* said by the state, and tried again */
+      }
+      if (signal.aborted) return;
+      trail.state = "not connected";
+      changed = true;
+      if (tokenWanted.value != null) return;
+      await new Promise((again) => setTimeout(again, RECONNECT_MS));
+    }
+  };
+
+  void backlog();
+  if (filters.until) trail.state = "a time that is over";
+  else void live();
+}
+
+/** The newest events before now: by SQL where that can say it all, else from the newest that the place for viewers shows. */
+async function earlier(filters: Filters, since: string, signal: AbortSignal): Promise<{ events: Event[]; note: string }> {
+  const beyond = isBeyond(filters);
+  if (beyond) {
+    try {
+      const { rows } = await query<{ event: string }>(sqlOf(filters, since, BACKLOG), signal);
+      return { events: rows.map((row) => JSON.parse(row.event) as Event), note: rows.length === BACKLOG ? `the newest ${BACKLOG} of that time` : "" };
+    } catch (error) {
+      if (!(error instanceof Refused) || error.status !== 403) throw error;
+    }
+  }
+  const query_ = asked(filters);
+  const limit = beyond ? LOOKED_AT : BACKLOG;
+  query_.set("limit", String(limit));
+  if (!filters.from) query_.set("since", sinceText(since));
+  else query_.set("since", filters.from);
+  const { events } = await get<{ events: Event[] }>(`/api/v1/events?${query_}`, signal);
+  if (events.length < limit) return { events, note: "" };
+  return { events, note: beyond ? `those that fit among the newest ${limit} events: to look further takes the role analyst` : `the newest ${limit} of that time` };
+}
+
+/** The same list, as SQL. */
+export const sqlOf = (filters: Filters, since: string, limit = 1000): string =>
+  `SELECT event FROM events WHERE ${where(filters, since) || "TRUE"} ORDER BY ts_start DESC, log_index DESC, seq DESC LIMIT ${limit}`;
+
+const PAINT_MS = 250;

@@ -1,0 +1,45 @@
+// The page's beginning: which view stands for which address.
+
+import { render } from "preact";
+import type { JSX } from "preact";
+import { actions } from "./keys.ts";
+import { Dialogs } from "./parts/dialogs.tsx";
+import { Shell } from "./parts/shell.tsx";
+import { route } from "./route.ts";
+import { choose, next, show } from "./theme.ts";
+import { EventView } from "./views/event.tsx";
+import { Overview } from "./views/overview/index.tsx";
+import { LiveTrail } from "./views/trail.tsx";
+
+const VIEWS: Record<string, [string, () => JSX.Element]> = {
+  overview: ["Overview", Overview],
+  trail: ["Live trail", LiveTrail],
+  event: ["Event", EventView],
+};
+
+function App(): JSX.Element {
+  const view = route.value.view;
+  const [title, View] = VIEWS[view] ?? ["No such view", Nowhere];
+  document.title = `${title} · pgwitness`;
+  return (
+    <>
+      <Shell title={title}>
+        <View key={view} />
+      </Shell>
+      <Dialogs />
+    </>
+  );
+}
+
+function Nowhere(): JSX.Element {
+  return <p class="state">This address leads nowhere: it may be of another version of the page. Press g, then o, for the overview.</p>;
+}
+
+show();
+actions.set("d", () => choose(next()));
+const root = document.querySelector("#app");
+if (root) {
+  // The shell that came with the page made way for the first paint.
+  root.textContent = "";
+  render(<App />, root);
+}

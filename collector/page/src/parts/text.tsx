@@ -1,0 +1,136 @@
+// The small things that views are made of: names, chips, times, figures, pieces of SQL.
+//
+// Owns that a principal never stands without how sure it is, and that text from events is shown through `visible`.
+
+import type { ComponentChildren, JSX } from "preact";
+import type { Attribution, Hop } from "../answers.ts";
+import { level, LEVELS, MEANS, named, UNKNOWN } from "../principal.ts";
+import { link } from "../route.ts";
+import { ago, clock, local, utc } from "../time.ts";
+import { seconds } from "../numbers.ts";
+import { inOneLine, visible } from "../visible.ts";
+
+export function Chip({ of }: { of: string | null | undefined }): JSX.Element {
+  const known = level(of);
+  return (
+    <span class={`chip c-${known}`} title={MEANS[known]}>
+      {known}
+    </span>
+  );
+}
+
+/** Each level once, the surest first. */
+export function Chips({ of }: { of: (string | null)[] | string | null | undefined }): JSX.Element {
+  const given = (Array.isArray(of) ? of : [of]).map(level);
+  const shown = LEVELS.filter((one) => given.includes(one));
+  return (
+    <span class="chips">
+      {shown.map((one) => (
+        <Chip key={one} of={one} />
+      ))}
+    </span>
+  );
+}
+
+interface WhoProps {
+  principal: string | null | undefined;
+  confidence?: (string | null)[] | string | null;
+  /** What stands below it; the host, where nothing else does. */
+  sub?: ComponentChildren;
+  hops?: Hop[];
+  chips?: boolean;
+}
+
+/** A principal, linked to its page. */
+export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps): JSX.Element {
+  const { name, host } = named(principal);
+  return (
+    <>
+      <span class="wholine">
+        <a class="who" href={link("principal", { name: principal || UNKNOWN })} title={visible(principal ?? UNKNOWN)}>
+          {inOneLine(name)}
+        </a>
+        {chips && <Chips of={principal && principal !== UNKNOWN ? confidence : "none"} />}
+      </span>
+      {hops?.map((hop, n) => (
+        <span key={n} class="hop" title={`passed on by ${visible(hop.role ?? "")} ${visible(hop.name ?? "")}`}>
+          {inOneLine(named(hop.name).name)}
+        </span>
+      ))}
+      {(sub ?? host) ? <div class="sub clamp">{sub ?? `on ${inOneLine(host)}`}</div> : null}
+    </>
+  );
+}
+
+/** Who an event's attribution names. */
+export function WhoOf({ of, sub }: { of: Attribution | undefined; sub?: ComponentChildren }): JSX.Element {
+  if (!of) return <span class="sub">nobody: the agent's own</span>;
+  return <Who principal={of.principal} confidence={of.confidence ?? "none"} hops={of.hops} sub={sub ?? ""} />;
+}
+
+export function Time({ at, form = "utc" }: { at: string | null | undefined; form?: "utc" | "clock" | "ago" }): JSX.Element {
+  if (!at) return <span class="sub">not known</span>;
+  const text = form === "clock" ? clock(at) : form === "ago" ? `${seconds(ago(at))} ago` : utc(at);
+  return (
+    <time dateTime={at} title={local(at)}>
+      {text}
+    </time>
+  );
+}
+
+const CLASSES = ["READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC", "MISC_SET"];
+
+export function Class({ of }: { of: string | null | undefined }): JSX.Element {
+  const known = of && CLASSES.includes(of) ? of : "MISC";
+  return <span class={`cls ${known}`}>{of ? visible(of) : "–"}</span>;
+}
+
+export function Sql({ text }: { text: string | null | undefined }): JSX.Element {
+  if (text == null) return <span class="sub">text not known</span>;
+  return (
+    <code class="sql" title={visible(text)}>
+      {inOneLine(text)}
+    </code>
+  );
+}
+
+/** Names in a row, the first few of many. */
+export function Names({ of, most = 6 }: { of: (string | null)[] | null | undefined; most?: number }): JSX.Element {
+  const names = (of ?? []).filter((one): one is string => one != null && one !== "");
+  if (names.length === 0) return <span class="sub">–</span>;
+  const rest = names.length - most;
+  return (
+    <span title={names.map(visible).join("\n")}>
+      {names.slice(0, most).map(inOneLine).join(", ")}
+      {rest > 0 ? ` and ${rest} more` : ""}
+    </span>
+  );
+}
+
+export function Obj({ name }: { name: string | null | undefined }): JSX.Element {
+  if (!name) return <span class="sub">none named</span>;
+  return (
+    <a href={link("object", { name })} title={visible(name)}>
+      <code>{inOneLine(name)}</code>
+    </a>
+  );
+}
+
+export function EventLink({ id, children }: { id: string | null | undefined; children?: ComponentChildren }): JSX.Element | null {
+  if (!id) return null;
+  return <a href={link("event", { id })}>{children ?? inOneLine(id)}</a>;
+}
+
+export function SessionLink({ id }: { id: string | null | undefined }): JSX.Element {
+  if (!id) return <span class="sub">–</span>;
+  return (
+    <a href={link("session", { id })}>
+      <code>{inOneLine(id)}</code>
+    </a>
+  );
+}
+
+export function Outcome({ of, sqlstate }: { of: string | null | undefined; sqlstate?: string | null }): JSX.Element | null {
+  if (!of || of === "ok") return null;
+  return <span class={of === "error" ? "bad" : "warn"}>{[of, sqlstate].filter(Boolean).map(visible).join(" ")}</span>;
+}

@@ -1,0 +1,16 @@
+// What strangers wrote, as it is shown.
+//
+// Owns which characters are shown and not obeyed: control characters, and those that are invisible or turn the reading direction. Everything
+// that comes from events passes through here and becomes a text node; nothing becomes markup.
+
+const HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+
+/** `text` with hidden characters as `\u{…}`. */
+export function visible(text: unknown): string {
+  return String(text ?? "").replace(HIDDEN, (c) => `\\u{${c.charCodeAt(0).toString(16)}}`);
+}
+
+/** The same in one line, for tables. */
+export function inOneLine(text: unknown): string {
+  return visible(String(text ?? "").replace(/[\r\n\t]+ */g, " "));
+}
