@@ -17,6 +17,10 @@ export function filtersOf(params: Params): Filters {
   return kept;
 }
 
+/** Not shown unless they are asked for: agents' heartbeats, and questions to this record, which the page asks itself. */
+export const NOISE = ["heartbeat", "access"];
+const LEFT_OUT = `kind NOT IN (${NOISE.map((kind) => `'${kind}'`).join(", ")})`;
+
 export const text = (value: string): string => `'${value.replaceAll("'", "''")}'`;
 
 /** An object as people call it: with a schema also the bare name, without one in any schema. */
@@ -31,7 +35,7 @@ export const isPrincipal = (name: string): string => (name === "unknown" ? "(pri
 
 /** As a condition over the columns of events. */
 export function where(filters: Filters, since: string): string {
-  const all = [filters.from ? "TRUE" : within(since), "kind <> 'heartbeat'"];
+  const all = [filters.from ? "TRUE" : within(since), filters.kind ? "TRUE" : LEFT_OUT];
   if (filters.from) all.push(`ts_start >= to_timestamp_nanos(${nanos(filters.from)})`);
   if (filters.until) all.push(`ts_start < to_timestamp_nanos(${nanos(filters.until)})`);
   if (filters.principal) all.push(filters.principal === "unknown" ? isPrincipal("unknown") : `strpos(principal, ${text(filters.principal)}) > 0`);
@@ -48,7 +52,7 @@ export function where(filters: Filters, since: string): string {
 
 export function fits(event: Event, filters: Filters): boolean {
   const { attribution, session, meaning, result } = event;
-  if (event.kind === "heartbeat") return false;
+  if (!filters.kind && NOISE.includes(event.kind)) return false;
   if (filters.until && (event.ts_start ?? "") >= filters.until) return false;
   if (filters.from && (event.ts_start ?? "") < filters.from) return false;
   if (filters.principal === "unknown") {

@@ -91,25 +91,27 @@ export function watch(filters: Filters, since: string, show: (trail: Trail) => v
   else void live();
 }
 
-/** The newest events before now: by SQL where that can say it all, else from the newest that the place for viewers shows. */
+/** The newest events before now: by SQL, or, for viewers, from what the place for them shows. */
 async function earlier(filters: Filters, since: string, signal: AbortSignal): Promise<{ events: Event[]; note: string }> {
-  const beyond = isBeyond(filters);
-  if (beyond) {
-    try {
-      const { rows } = await query<{ event: string }>(sqlOf(filters, since, BACKLOG), signal);
-      return { events: rows.map((row) => JSON.parse(row.event) as Event), note: rows.length === BACKLOG ? `the newest ${BACKLOG} of that time` : "" };
-    } catch (error) {
-      if (!(error instanceof Refused) || error.status !== 403) throw error;
-    }
+  try {
+    const { rows } = await query<{ event: string }>(sqlOf(filters, since, BACKLOG), signal);
+    return { events: rows.map((row) => JSON.parse(row.event) as Event), note: rows.length === BACKLOG ? `the newest ${BACKLOG} of that time` : "" };
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status !== 403) throw error;
   }
-  const query_ = asked(filters);
-  const limit = beyond ? LOOKED_AT : BACKLOG;
-  query_.set("limit", String(limit));
-  if (!filters.from) query_.set("since", sinceText(since));
-  else query_.set("since", filters.from);
-  const { events } = await get<{ events: Event[] }>(`/api/v1/events?${query_}`, signal);
-  if (events.length < limit) return { events, note: "" };
-  return { events, note: beyond ? `those that fit among the newest ${limit} events: to look further takes the role analyst` : `the newest ${limit} of that time` };
+  const newest = async (kind: string | null): Promise<Event[]> => {
+    const named = asked(filters);
+    if (kind) named.set("kind", kind);
+    named.set("limit", String(LOOKED_AT));
+    named.set("since", filters.from ?? sinceText(since));
+    return (await get<{ events: Event[] }>(`/api/v1/events?${named}`, signal)).events;
+  };
+  // Statements apart, or questions to this record could stand before all of them.
+  const lists = filters.kind ? [await newest(null)] : [await newest(null), await newest("query")];
+  const events = lists.flat().sort((a, b) => (b.ts_start ?? "").localeCompare(a.ts_start ?? ""));
+  const more = lists.some((list) => list.length >= LOOKED_AT);
+  const note = isBeyond(filters) ? `those that fit among the newest ${LOOKED_AT} events: to look further takes the role analyst` : `the newest ${LOOKED_AT} of that time`;
+  return { events, note: more ? note : "" };
 }
 
 /** The same list, as SQL. */

@@ -7,14 +7,29 @@ import { Dialogs } from "./parts/dialogs.tsx";
 import { Shell } from "./parts/shell.tsx";
 import { route } from "./route.ts";
 import { choose, next, show } from "./theme.ts";
+import { Coverage } from "./views/coverage.tsx";
 import { EventView } from "./views/event.tsx";
+import { EvidenceView } from "./views/evidence.tsx";
+import { ObjectView, Objects } from "./views/objects.tsx";
 import { Overview } from "./views/overview/index.tsx";
+import { PrincipalView } from "./views/principal.tsx";
+import { Principals } from "./views/principals.tsx";
+import { Records } from "./views/records.tsx";
+import { SessionView } from "./views/session.tsx";
 import { LiveTrail } from "./views/trail.tsx";
 
 const VIEWS: Record<string, [string, () => JSX.Element]> = {
   overview: ["Overview", Overview],
   trail: ["Live trail", LiveTrail],
+  principals: ["Principals", Principals],
+  principal: ["Principal", PrincipalView],
+  objects: ["Objects", Objects],
+  object: ["Object", ObjectView],
+  session: ["Session", SessionView],
   event: ["Event", EventView],
+  records: ["Records", Records],
+  evidence: ["Evidence", EvidenceView],
+  coverage: ["Coverage", Coverage],
 };
 
 function App(): JSX.Element {

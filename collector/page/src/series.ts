@@ -73,8 +73,9 @@ export async function series(since: string, of: string, signal?: AbortSignal): P
     const known = CLASSES.includes(row.class) ? row.class : "unknown";
     (counts[known] ??= x.map(() => 0))[place]! += row.n ?? 0;
   }
-  // Heartbeats come every few seconds: shorter steps may well have none.
-  const silent = x.map((_, n) => (step >= 60 ? !heard.has(n) : false));
+  // Heartbeats come every few seconds: between two of them nothing need be heard.
+  const near = step >= HEARD_S ? 0 : Math.ceil(HEARD_S / step);
+  const silent = x.map((_, place) => !Array.from({ length: 2 * near + 1 }, (__, n) => place - near + n).some((one) => heard.has(one)));
   const begins = asked == null || first > Number(asked / 1_000_000n) / 1000 + step ? first : null;
   return { x, step, counts, silent, begins };
 }
@@ -112,6 +113,8 @@ export function gaps(since: string, signal?: AbortSignal): Promise<{ rows: Gap[]
 /** Whether a day-long comparison makes sense: steps of a week do not repeat in a day. */
 export const isComparable = (since: string, of: Series): boolean => since !== ALL && of.step < DAY;
 
+/** Without a word for so long, an agent is taken to be silent. */
+const HEARD_S = 30;
 export const MOST_GAPS = 1000;
 const EARLIER_DAYS = 7;
 const DAY = 86_400;

@@ -33,6 +33,10 @@ export const rfc3339 = (ms: number): string => new Date(ms).toISOString();
 /** Day and time in UTC, to the second. */
 export const utc = (time: string): string => `${time.slice(0, 10)} ${time.slice(11, 19)}`;
 
+/** In UTC: of today the time, else the day and the minute. */
+export const short = (time: string, now = Date.now()): string =>
+  time.slice(0, 10) === new Date(now).toISOString().slice(0, 10) ? time.slice(11, 19) : `${time.slice(5, 10)} ${time.slice(11, 16)}`;
+
 /** Time of day in UTC, to the millisecond. */
 export const clock = (time: string): string => time.slice(11, 23).replace("Z", "");
 

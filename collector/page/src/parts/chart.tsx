@@ -110,7 +110,7 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
       x: { time: true, range: [series.x[0]!, series.x.at(-1)! + series.step] },
       y: { range: (_, __, most) => [0, Math.max(1, most * 1.06)] },
     },
-    axes: [axis, { ...axis, size: 52, values: (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? compact(n) : "")) }],
+    axes: [{ ...axis, values: (_, ticks, __, ___, apart) => ticks.map((at) => tick(at, apart)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? compact(n) : "")) }],
     series: [
       {},
       ...classes.map((one) => ({ label: one, fill: colour(COLOURS[one]!), width: 0, paths: bars, points: { show: false } })),
@@ -128,6 +128,13 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
   };
   const data = [series.x, ...sums, ...(usual && usual.days > 0 ? [usual.low, usual.high] : [])] as uPlot.AlignedData;
   return new uPlot(options, data, at);
+}
+
+/** Twenty-four hours, UTC; the day where it begins. */
+function tick(at: number, apart: number): string {
+  const text = new Date(at * 1000).toISOString();
+  if (apart >= 86_400 || at % 86_400 === 0) return text.slice(5, 10);
+  return apart >= 60 ? text.slice(11, 16) : text.slice(11, 19);
 }
 
 /** Behind everything else: what was not seen. */

@@ -6,7 +6,7 @@ import type { ComponentChildren, JSX } from "preact";
 import type { Attribution, Hop } from "../answers.ts";
 import { level, LEVELS, MEANS, named, UNKNOWN } from "../principal.ts";
 import { link } from "../route.ts";
-import { ago, clock, local, utc } from "../time.ts";
+import { ago, clock, local, short, utc } from "../time.ts";
 import { seconds } from "../numbers.ts";
 import { inOneLine, visible } from "../visible.ts";
 
@@ -64,13 +64,13 @@ export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps
 
 /** Who an event's attribution names. */
 export function WhoOf({ of, sub }: { of: Attribution | undefined; sub?: ComponentChildren }): JSX.Element {
-  if (!of) return <span class="sub">nobody: the agent's own</span>;
+  if (!of) return <span class="sub">of pgwitness itself</span>;
   return <Who principal={of.principal} confidence={of.confidence ?? "none"} hops={of.hops} sub={sub ?? ""} />;
 }
 
-export function Time({ at, form = "utc" }: { at: string | null | undefined; form?: "utc" | "clock" | "ago" }): JSX.Element {
+export function Time({ at, form = "utc" }: { at: string | null | undefined; form?: "utc" | "short" | "clock" | "ago" }): JSX.Element {
   if (!at) return <span class="sub">not known</span>;
-  const text = form === "clock" ? clock(at) : form === "ago" ? `${seconds(ago(at))} ago` : utc(at);
+  const text = form === "clock" ? clock(at) : form === "short" ? short(at) : form === "ago" ? `${seconds(ago(at))} ago` : utc(at);
   return (
     <time dateTime={at} title={local(at)}>
       {text}

@@ -32,7 +32,7 @@ export function Activity({ title, of, trail = {}, every = 0 }: Props): JSX.Eleme
   const [dragging] = useState(() => (from: number, to: number) => go("trail", { ...trail, from: rfc3339(from * 1000), until: rfc3339(to * 1000) }));
   const sql = `SELECT date_bin(INTERVAL '${of_series?.step ?? 600} seconds', ts_start) AS t, class, sum(executions) AS n FROM queries WHERE ${within(window)} AND (${of}) GROUP BY 1, 2 ORDER BY 1`;
   return (
-    <Panel title={title} about="drag to see that time in the trail" tools={<Copy text={sql} label="copy SQL" />}>
+    <Panel class="first" title={title} about="drag to see that time in the trail" tools={<Copy text={sql} label="copy SQL" />}>
       <Answer asked={counted} lines={7}>
         {(shown) => (
           <>
@@ -67,12 +67,14 @@ function Comparison({ asked, days }: { asked: boolean; days: number | null }): J
 
 function NotSeen({ of, capped }: { of: Gap[]; capped: boolean }): JSX.Element {
   if (of.length === 0) return <>No gaps are known in this time.</>;
-  const unknown = of.filter((one) => one.bytes_missing == null).length;
+  const opaque = of.filter((one) => one.kind === "opaque_session").length;
+  const unknown = of.filter((one) => one.bytes_missing == null && one.kind === "gap").length;
   const sum = of.reduce((all, one) => all + (one.bytes_missing ?? 0), 0);
   return (
     <a href={link("coverage")}>
       {capped ? `more than ${MOST_GAPS} gaps; of the newest ` : ""}
-      {plural(of.length, "gap")}: {bytes(sum)} not seen{unknown ? `, ${unknown} of unknown size` : ""}.
+      {plural(of.length - opaque, "gap")}: {bytes(sum)} not seen{unknown ? `, ${unknown} of unknown size` : ""}
+      {opaque ? `; ${plural(opaque, "session that cannot be read", "sessions that cannot be read")}` : ""}.
     </a>
   );
 }

@@ -62,7 +62,7 @@ export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edge
                 id={(edge) => `${edge.principal} ${edge.object} ${edge.access}`}
                 open={(edge) => change({ event: edge.first_event })}
                 columns={[
-                  { title: "First", class: "nowrap sub", cell: (edge) => <Time at={edge.first_seen} /> },
+                  { title: "First", class: "nowrap sub", cell: (edge) => <Time at={edge.first_seen} form="short" /> },
                   {
                     title: "Principal and object",
                     class: "grow",
@@ -70,13 +70,12 @@ export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edge
                       <>
                         <Who principal={edge.principal} confidence={edge.confidence} sub="" />
                         <div class="sub">
-                          <b class={`access-${edge.access === "ddl" ? "ddl" : edge.access === "write" ? "write" : "read"}`}>{visible(edge.access)}</b> <Obj name={edge.object} />
+                          <b class={`access-${edge.access === "ddl" ? "ddl" : edge.access === "write" ? "write" : "read"}`}>{visible(edge.access)}</b> <Obj name={edge.object} /> <Names of={edge.commands} most={3} />
                           {edge.known_access?.length ? `, before: ${visible([edge.known_access].flat().join(", "))}` : ""}
                         </div>
                       </>
                     ),
                   },
-                  { title: "Commands", class: "hide-s sub", cell: (edge) => <Names of={edge.commands} most={3} /> },
                   { title: "Statements", class: "n", cell: (edge) => number(edge.statements) },
                   { title: "Rows", class: "n", cell: (edge) => number(edge.rows_affected ?? edge.rows) },
                 ]}
@@ -90,4 +89,4 @@ export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edge
   );
 }
 
-const SHOWN = 12;
+const SHOWN = 10;

@@ -58,7 +58,7 @@ export function Failures({ asked }: { asked: Asked<Rows<Failure>> }): JSX.Elemen
                 { title: "Principal", class: "grow", cell: (one) => <Who principal={one.principal} confidence={one.confidence} sub={`as ${inOneLine(one.login_role ?? "a role that is not known")}`} /> },
                 { title: "Code", class: "", cell: (one) => (<><code>{visible(one.sqlstate ?? "–")}</code><div class="sub">{SQLSTATES[one.sqlstate ?? ""] ?? ""}</div></>) },
                 { title: "Times", class: "n", cell: (one) => number(one.times) },
-                { title: "Last", class: "nowrap sub hide-s", cell: (one) => <Time at={one.last_seen} /> },
+                { title: "Last", class: "nowrap sub hide-s", cell: (one) => <Time at={one.last_seen} form="short" /> },
               ]}
             />
             <Capped when={answer.rows.length > SHOWN} what={`${SHOWN} of ${answer.rows.length >= 100 ? "100 or more" : answer.rows.length} sorts of failures; the trail has all.`} />

@@ -39,13 +39,17 @@ export function Overview(): JSX.Element {
   return (
     <>
       <Strip asked={figures} />
-      <div class="grid">
-        <Activity title="Statements by class" of="TRUE" every={SLOW_MS} />
-        <Look figures={figures.answer} edges={edges.answer} />
-        <SharedRoles asked={principals} />
-        <NewEdges asked={edges} />
-        <Failures asked={failures} />
-        <Privileged asked={acts} />
+      <div class="cols">
+        <div class="col">
+          <Activity title="Statements by class" of="TRUE" every={SLOW_MS} />
+          <SharedRoles asked={principals} />
+          <Failures asked={failures} />
+        </div>
+        <div class="col">
+          <Look figures={figures.answer} edges={edges.answer} />
+          <NewEdges asked={edges} />
+          <Privileged asked={acts} />
+        </div>
       </div>
     </>
   );

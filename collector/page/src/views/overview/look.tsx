@@ -58,7 +58,7 @@ export function Look({ figures, edges }: { figures: Overview | null; edges: Edge
   const asking = !figures || !status.answer || !told.answer;
   const refused = told.refused ?? status.refused ?? (marked.refused?.status === 403 ? null : marked.refused);
   return (
-    <Panel title="Needs a look" about={asking ? "" : plural(items.length, "open item")}>
+    <Panel class="first" title="Needs a look" about={asking ? "" : plural(items.length, "open item")}>
       {refused && <Problem of={refused instanceof Refused ? refused : new Refused(String(refused), 0)} />}
       {items.length === 0 && (asking ? <Skeleton lines={5} /> : <p class="state">Nothing stands out in this time.</p>)}
       <ul class="look">
@@ -67,7 +67,7 @@ export function Look({ figures, edges }: { figures: Overview | null; edges: Edge
             <a href={item.to} data-row="" class="item">
               <i class={`dot ${item.grave ? "bad" : "warn"}`} />
               <b>{item.what}</b>
-              <span class="sub at">{item.at && <Time at={item.at} />}</span>
+              <span class="sub at">{item.at && <Time at={item.at} form="short" />}</span>
             </a>
             <div class="sub">{item.sub}</div>
           </li>

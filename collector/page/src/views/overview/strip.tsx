@@ -69,7 +69,7 @@ export function Strip({ asked }: { asked: Asked<Overview> }): JSX.Element {
           )}
         </Kpi>
         <Kpi
-          label="Evidence: newest checkpoint"
+          label="Newest checkpoint"
           to={link("evidence")}
           state={o ? (o.evidence.checkpoint_age_seconds == null || o.evidence.checkpoint_age_seconds > STALE_S ? "warn" : "") : ""}
           value={o && (o.evidence.checkpoint_age_seconds == null ? "none" : `${seconds(o.evidence.checkpoint_age_seconds)} ago`)}

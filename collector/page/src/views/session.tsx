@@ -1,0 +1,163 @@
+// One session from its beginning to its end, with what was not seen meanwhile.
+//
+// Owns the pages of a timeline: each goes on exactly behind the last event of the one before.
+
+import type { JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { admitted } from "../access.ts";
+import { post, query, Refused, rowsOf } from "../api.ts";
+import type { Page } from "../answers.ts";
+import { useAsked } from "../ask.ts";
+import { text } from "../filters.ts";
+import { bytes, milliseconds, number } from "../numbers.ts";
+import { Copy, command, quoted } from "../parts/copy.tsx";
+import { Answer, Facts, Panel, Problem, Skeleton } from "../parts/panel.tsx";
+import { Table } from "../parts/table.tsx";
+import { Class, Names, Sql, Time, Who } from "../parts/text.tsx";
+import { change, link, route } from "../route.ts";
+import { visible } from "../visible.ts";
+
+interface Step {
+  ts_start: string;
+  kind: string;
+  mark: string | null;
+  principal: string | null;
+  confidence: string | null;
+  login_role: string | null;
+  class: string | null;
+  command: string | null;
+  objects: string[] | null;
+  executions: number | null;
+  rows: number | null;
+  rows_affected: number | null;
+  duration_ns: number | null;
+  bytes_missing: number | null;
+  statement: string | null;
+  event_id: string;
+}
+
+interface Head {
+  agent: string;
+  backend_pid: number | null;
+  login_role: string | null;
+  database: string | null;
+  application_name: string | null;
+  transport: string | null;
+  encryption: string | null;
+  client_addr: string | null;
+  client_port: number | null;
+  principals: (string | null)[] | null;
+  statements: number | null;
+  rows: number | null;
+  closed: boolean | null;
+  first_seen: string;
+  last_seen: string;
+}
+
+export function SessionView(): JSX.Element {
+  const id = route.value.params.id ?? "";
+  const head = useAsked(`session ${id}`, (signal) => query<Head>(`SELECT * FROM sessions WHERE session_id = ${text(id)}`, signal).then((answer) => answer.rows[0] ?? null));
+  const steps = useTimeline(id);
+  return (
+    <>
+      <Panel
+        title={`Session ${visible(id)}`}
+        tools={
+          <>
+            <a class="pill" href={link("trail", { session: id })}>
+              in the trail
+            </a>
+            <Copy text={command("timeline", `--session ${quoted(id)}`)} label="copy command" />
+            <Copy text={location.href} label="copy link" />
+          </>
+        }
+      >
+        <Answer asked={head} lines={4}>
+          {(one) =>
+            one ? (
+              <Facts
+                of={[
+                  ["who", <>{(one.principals ?? []).map((name, n) => <div key={n}><Who principal={name} chips={false} sub="" /></div>)}<span class="sub">how each is known stands with the statements</span></>],
+                  ["role, database", visible([one.login_role ?? "role not known", one.database ?? "database not known"].join(", "))],
+                  ["application name", one.application_name ? `${visible(one.application_name)} (the client's word)` : null],
+                  ["client", one.client_addr ? visible(`${one.client_addr} port ${one.client_port ?? "?"}`) : "Unix socket"],
+                  ["transport", visible([one.transport, `encryption ${one.encryption ?? "not known"}`].join(", "))],
+                  ["from, to", <><Time at={one.first_seen} /> – <Time at={one.last_seen} /> UTC{one.closed ? "" : ", not closed as far as is known"}</>],
+                  ["statements", `${number(one.statements)}, ${number(one.rows)} rows out`],
+                  ["backend", one.backend_pid == null ? null : `process ${one.backend_pid}, agent ${visible(one.agent)}`],
+                ]}
+              />
+            ) : (
+              <p class="state">No session to a server has this id; it may be one with a pooler: its statements are below.</p>
+            )
+          }
+        </Answer>
+      </Panel>
+      <Panel title="What happened, in order" about={steps.rows.length > 0 ? `${number(steps.rows.length)} events${steps.more ? ", and more" : ", all of them"}` : ""}>
+        {steps.refused && <Problem of={steps.refused} again={steps.next} />}
+        {steps.waiting && steps.rows.length === 0 && <Skeleton lines={10} />}
+        {!steps.waiting && !steps.refused && steps.rows.length === 0 && <p class="state">Nothing is on record of a session with this id.</p>}
+        {steps.rows.length > 0 && (
+          <Table
+            label="Timeline"
+            tall={steps.rows.length > 60}
+            rows={steps.rows}
+            id={(step) => step.event_id}
+            open={(step) => change({ event: step.event_id })}
+            mark={(step) => (step.event_id === route.value.params.event ? "chosen" : "")}
+            columns={[
+              { title: "Time (UTC)", class: "nowrap sub", cell: (step) => <Time at={step.ts_start} form="clock" /> },
+              { title: "Principal", class: "hide-s", cell: (step) => <Who principal={step.principal} confidence={step.confidence} sub="" /> },
+              { title: "Class", class: "nowrap", cell: (step) => (step.executions == null ? <span class="sub">{visible(step.kind.replaceAll("_", " "))}</span> : <Class of={step.class} />) },
+              {
+                title: "What",
+                class: "grow",
+                cell: (step) => (
+                  <>
+                    {step.executions == null ? <span class="sub">{visible(step.kind.replaceAll("_", " "))}</span> : <Sql text={step.statement} />}
+                    <div class="sub clamp">
+                      {step.mark && <b class={/^(privileged|rolled back)$/.test(step.mark) ? "warn" : "bad"}>{visible(step.mark)} </b>}
+                      {step.kind === "gap" && `${bytes(step.bytes_missing)} `}
+                      {step.objects?.length ? <Names of={step.objects} /> : null}
+                    </div>
+                  </>
+                ),
+              },
+              { title: "Rows", class: "n", cell: (step) => number(step.rows_affected ?? step.rows) },
+              { title: "ms", class: "n hide-s", cell: (step) => milliseconds(step.duration_ns) },
+            ]}
+          />
+        )}
+        {steps.more && (
+          <button type="button" class="pill" disabled={steps.waiting} onClick={steps.next}>
+            {steps.waiting ? "being asked…" : "more"}
+          </button>
+        )}
+      </Panel>
+    </>
+  );
+}
+
+function useTimeline(id: string): { rows: Step[]; more: boolean; waiting: boolean; refused: Refused | null; next: () => void } {
+  const [state, set] = useState<{ rows: Step[]; more: boolean; waiting: boolean; refused: Refused | null }>({ rows: [], more: false, waiting: true, refused: null });
+  const token = admitted.value;
+  const ask = async (rows: Step[], signal?: AbortSignal): Promise<void> => {
+    set({ rows, more: false, waiting: true, refused: null });
+    try {
+      const page = await post<Page>("/api/v1/timeline", { session: id, limit: PAGE, after: rows.at(-1)?.event_id }, signal);
+      const more = rowsOf<Step>(page);
+      set({ rows: [...rows, ...more.rows], more: more.truncated, waiting: false, refused: null });
+    } catch (error) {
+      if (signal?.aborted) return;
+      set({ rows, more: false, waiting: false, refused: error instanceof Refused ? error : new Refused(String(error), 0) });
+    }
+  };
+  useEffect(() => {
+    const stop = new AbortController();
+    void ask([], stop.signal);
+    return () => stop.abort();
+  }, [id, token]);
+  return { ...state, next: () => void ask(state.rows) };
+}
+
+const PAGE = 500;
