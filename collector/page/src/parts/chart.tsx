@@ -110,7 +110,7 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
       x: { time: true, range: [series.x[0]!, series.x.at(-1)! + series.step] },
       y: { range: (_, __, most) => [0, Math.max(1, most * 1.06)] },
     },
-    axes: [{ ...axis, values: (_, ticks, __, ___, apart) => ticks.map((at) => tick(at, apart)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? compact(n) : "")) }],
+    axes: [{ ...axis, size: 28, values: (_, ticks, __, ___, apart) => ticks.map((at) => tick(at, apart)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? compact(n) : "")) }],
     series: [
       {},
       ...classes.map((one) => ({ label: one, fill: colour(COLOURS[one]!), width: 0, paths: bars, points: { show: false } })),
@@ -118,6 +118,8 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
     ],
     hooks: {
       drawClear: [(plot) => shade(plot, series, gaps, colour("--gap"), colour("--silent"))],
+      // A gap of a moment would be lost behind the bars: its edge stands before them.
+      draw: [(plot) => shade(plot, NOTHING, gaps, colour("--bad"), "", EDGE_PX)],
       setSelect: [
         (plot) => {
           if (!chosen || plot.select.width < 4) return;
@@ -130,6 +132,9 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
   return new uPlot(options, data, at);
 }
 
+const NOTHING: Series = { x: [], step: 1, counts: {}, silent: [], begins: null };
+const EDGE_PX = 4;
+
 /** Twenty-four hours, UTC; the day where it begins. */
 function tick(at: number, apart: number): string {
   const text = new Date(at * 1000).toISOString();
@@ -138,14 +143,14 @@ function tick(at: number, apart: number): string {
 }
 
 /** Behind everything else: what was not seen. */
-function shade(plot: uPlot, series: Series, gaps: Gap[], gap: string, silent: string): void {
+function shade(plot: uPlot, series: Series, gaps: Gap[], gap: string, silent: string, high?: number): void {
   const { ctx, bbox } = plot;
   const bar = (from: number, to: number, fill: string): void => {
     const left = Math.max(bbox.left, plot.valToPos(from, "x", true));
     const right = Math.min(bbox.left + bbox.width, plot.valToPos(to, "x", true));
     if (right < bbox.left || left > bbox.left + bbox.width) return;
     ctx.fillStyle = fill;
-    ctx.fillRect(left, bbox.top, Math.max(2 * devicePixelRatio, right - left), bbox.height);
+    ctx.fillRect(left, bbox.top, Math.max(2 * devicePixelRatio, right - left), high ? high * devicePixelRatio : bbox.height);
   };
   ctx.save();
   series.silent.forEach((none, n) => none && bar(series.x[n]!, series.x[n]! + series.step, silent));

@@ -11,11 +11,14 @@ import { named } from "../principal.ts";
 import { go, since } from "../route.ts";
 import { sinceText } from "../time.ts";
 import { inOneLine } from "../visible.ts";
+import { Chips } from "./text.tsx";
 
 interface Found {
   what: string;
   name: string;
   more: string;
+  /** Of a principal: how it is known. */
+  confidence?: (string | null)[] | null;
   open: () => void;
 }
 
@@ -75,7 +78,7 @@ export function Search(): JSX.Element {
       <ul id="found" role="listbox" aria-label="Found" hidden={found.length === 0}>
         {found.map((one, n) => (
           <li key={`${one.what} ${one.name}`} id={`found-${n}`} role="option" aria-selected={n === at} onMouseDown={(down) => (down.preventDefault(), choose(one))}>
-            <span class="sub">{one.what}</span> {inOneLine(one.name)} <span class="sub">{inOneLine(one.more)}</span>
+            <span class="sub">{one.what}</span> {inOneLine(one.name)} {one.what === "principal" && <Chips of={one.confidence} />} <span class="sub">{inOneLine(one.more)}</span>
           </li>
         ))}
       </ul>
@@ -99,7 +102,7 @@ function find(text: string, principals: Principal[]): Found[] {
   const found: Found[] = principals
     .filter((p) => has(p.principal))
     .slice(0, MOST)
-    .map((p) => ({ what: "principal", name: named(p.principal).name, more: named(p.principal).host, open: () => go("principal", { name: p.principal, since: window }) }));
+    .map((p) => ({ what: "principal", name: named(p.principal).name, more: named(p.principal).host, confidence: p.confidence, open: () => go("principal", { name: p.principal, since: window }) }));
   const objects = unique(principals.flatMap((p) => p.objects ?? []));
   found.push(...objects.map((name) => ({ what: "object", name, more: "", open: () => go("object", { name, since: window }) })));
   const roles = unique(principals.flatMap((p) => p.roles ?? []));

@@ -120,8 +120,8 @@ export function Coverage(): JSX.Element {
                 { title: "From (UTC)", class: "nowrap sub", cell: (gap) => <Time at={gap.ts_start} /> },
                 { title: "Reason", class: "grow", cell: (gap) => <>{gap.kind === "opaque_session" ? "cannot be read: " : ""}{visible(gap.gap_reason ?? "not known")}</> },
                 { title: "Missing", class: "n", cell: (gap) => amount(gap) },
-                { title: "Session", class: "hide-s", cell: (gap) => <SessionLink id={gap.session_id} /> },
-                { title: "Agent", class: "hide-s sub", cell: (gap) => visible(gap.agent) },
+                { title: "Session", class: "hide-s nowrap", cell: (gap) => <SessionLink id={gap.session_id} /> },
+                { title: "Agent", class: "hide-s sub nowrap", cell: (gap) => visible(gap.agent) },
               ]}
             />
           )}

@@ -44,7 +44,7 @@ export function hasBefore(begins: string | null, window: string): boolean {
 export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edges>; title?: string; of?: (edge: Edge) => boolean }): JSX.Element {
   const window = since();
   return (
-    <Panel title={title} about="who used what in a way that they never did before" tools={<Copy text={command("new-edges", sinceFlag(window) ?? "--since 3650d")} label="copy command" />}>
+    <Panel title={title} about="used for the first time on record" tools={<Copy text={command("new-edges", sinceFlag(window) ?? "--since 3650d")} label="copy command" />}>
       <Answer asked={asked} lines={8} empty={(answer) => (answer.rows.filter(of ?? (() => true)).length === 0 ? "Nothing new: everybody used what they had used before." : null)}>
         {(answer) => {
           const rows = answer.rows.filter(of ?? (() => true));

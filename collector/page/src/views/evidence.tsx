@@ -15,7 +15,7 @@ import { Time } from "../parts/text.tsx";
 import { change, route } from "../route.ts";
 import { ago } from "../time.ts";
 import { visible } from "../visible.ts";
-import { STALE_S } from "./overview/strip.tsx";
+import { isBehind, STALE_S } from "./overview/strip.tsx";
 import { Proof } from "./proof.tsx";
 import { Verify } from "./verify.tsx";
 
@@ -72,7 +72,7 @@ export function EvidenceView(): JSX.Element {
 }
 
 function Log({ of, evidence }: { of: Overview["evidence"]; evidence: Evidence | null }): JSX.Element {
-  const old = of.checkpoint_age_seconds == null || of.checkpoint_age_seconds > STALE_S;
+  const old = isBehind(of);
   return (
     <>
       <Facts

@@ -46,7 +46,6 @@ interface Head {
   encryption: string | null;
   client_addr: string | null;
   client_port: number | null;
-  principals: (string | null)[] | null;
   statements: number | null;
   rows: number | null;
   closed: boolean | null;
@@ -57,6 +56,7 @@ interface Head {
 export function SessionView(): JSX.Element {
   const id = route.value.params.id ?? "";
   const head = useAsked(`session ${id}`, (signal) => query<Head>(`SELECT * FROM sessions WHERE session_id = ${text(id)}`, signal).then((answer) => answer.rows[0] ?? null));
+  const people = useAsked(`people ${id}`, (signal) => query<{ principal: string | null; confidence: (string | null)[] }>(PEOPLE(id), signal).then((answer) => answer.rows));
   const steps = useTimeline(id);
   return (
     <>
@@ -77,7 +77,7 @@ export function SessionView(): JSX.Element {
             one ? (
               <Facts
                 of={[
-                  ["who", <>{(one.principals ?? []).map((name, n) => <div key={n}><Who principal={name} chips={false} sub="" /></div>)}<span class="sub">how each is known stands with the statements</span></>],
+                  ["who", <>{(people.answer ?? []).map((who, n) => <div key={n}><Who principal={who.principal} confidence={who.confidence} sub="" /></div>)}</>],
                   ["role, database", visible([one.login_role ?? "role not known", one.database ?? "database not known"].join(", "))],
                   ["application name", one.application_name ? `${visible(one.application_name)} (the client's word)` : null],
                   ["client", one.client_addr ? visible(`${one.client_addr} port ${one.client_port ?? "?"}`) : "Unix socket"],
@@ -108,7 +108,7 @@ export function SessionView(): JSX.Element {
             columns={[
               { title: "Time (UTC)", class: "nowrap sub", cell: (step) => <Time at={step.ts_start} form="clock" /> },
               { title: "Principal", class: "hide-s", cell: (step) => <Who principal={step.principal} confidence={step.confidence} sub="" /> },
-              { title: "Class", class: "nowrap", cell: (step) => (step.executions == null ? <span class="sub">{visible(step.kind.replaceAll("_", " "))}</span> : <Class of={step.class} />) },
+              { title: "Class", class: "nowrap", cell: (step) => (step.executions == null ? <span class="sub">·</span> : <Class of={step.class} />) },
               {
                 title: "What",
                 class: "grow",
@@ -124,7 +124,7 @@ export function SessionView(): JSX.Element {
                 ),
               },
               { title: "Rows", class: "n", cell: (step) => number(step.rows_affected ?? step.rows) },
-              { title: "ms", class: "n hide-s", cell: (step) => milliseconds(step.duration_ns) },
+              { title: "ms", class: "n hide-s", cell: (step) => (step.executions == null ? "–" : milliseconds(step.duration_ns)) },
             ]}
           />
         )}
@@ -159,5 +159,8 @@ function useTimeline(id: string): { rows: Step[]; more: boolean; waiting: boolea
   }, [id, token]);
   return { ...state, next: () => void ask(state.rows) };
 }
+
+const PEOPLE = (id: string): string =>
+  `SELECT principal, array_agg(DISTINCT confidence) AS confidence FROM events WHERE (session_id = ${text(id)} OR client_session = ${text(id)}) AND confidence IS NOT NULL GROUP BY 1 ORDER BY 1`;
 
 const PAGE = 500;

@@ -56,7 +56,7 @@ export function Failures({ asked }: { asked: Asked<Rows<Failure>> }): JSX.Elemen
               columns={[
                 { title: "What", class: "nowrap", cell: (one) => <span class={one.kind === "auth_failure" ? "bad" : ""}>{WORDS[one.kind] ?? visible(one.kind)}</span> },
                 { title: "Principal", class: "grow", cell: (one) => <Who principal={one.principal} confidence={one.confidence} sub={`as ${inOneLine(one.login_role ?? "a role that is not known")}`} /> },
-                { title: "Code", class: "", cell: (one) => (<><code>{visible(one.sqlstate ?? "–")}</code><div class="sub">{SQLSTATES[one.sqlstate ?? ""] ?? ""}</div></>) },
+                { title: "Code", class: "nowrap", cell: (one) => (<><code>{visible(one.sqlstate ?? "–")}</code><div class="sub">{SQLSTATES[one.sqlstate ?? ""] ?? ""}</div></>) },
                 { title: "Times", class: "n", cell: (one) => number(one.times) },
                 { title: "Last", class: "nowrap sub hide-s", cell: (one) => <Time at={one.last_seen} form="short" /> },
               ]}

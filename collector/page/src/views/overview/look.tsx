@@ -14,7 +14,7 @@ import { within } from "../../series.ts";
 import { sinceText } from "../../time.ts";
 import { inOneLine, visible } from "../../visible.ts";
 import { type Edges, hasBefore } from "../edges.tsx";
-import { STALE_S } from "./strip.tsx";
+import { isBehind, STALE_S } from "./strip.tsx";
 
 interface Item {
   id: string;
@@ -86,8 +86,8 @@ function ofFigures(o: Overview | null): Item[] {
     items.push({ id: "behind", grave: true, what: "Answers are not complete", sub: "They have fallen behind the evidence log: restart the collector.", to: link("evidence") });
   if (o.evidence.aside)
     items.push({ id: "aside", grave: true, what: `${plural(o.evidence.aside, "batch", "batches")} did not verify`, sub: "They were kept aside, and are in no answer.", to: link("evidence") });
-  if (o.evidence.checkpoint_age_seconds == null || o.evidence.checkpoint_age_seconds > STALE_S)
-    items.push({ id: "checkpoint", grave: true, what: "The newest checkpoint is old", sub: o.evidence.checkpoint_age_seconds == null ? "There is none." : `It was made ${seconds(o.evidence.checkpoint_age_seconds)} ago.`, at: o.evidence.checkpoint, to: link("evidence") });
+  if (isBehind(o.evidence))
+    items.push({ id: "checkpoint", grave: true, what: "Batches wait for a checkpoint", sub: o.evidence.checkpoint_age_seconds == null ? "There is none yet." : `The newest was made ${seconds(o.evidence.checkpoint_age_seconds)} ago, and ${plural(o.evidence.batches - o.evidence.tree_size, "batch", "batches")} came since.`, at: o.evidence.checkpoint, to: link("evidence") });
   if (o.gaps)
     items.push({ id: "gaps", grave: false, what: "Not everything was seen", sub: `${plural(o.gaps, "gap")}: ${bytes(o.bytes_missing)}${o.gaps_of_unknown_size ? `, and ${number(o.gaps_of_unknown_size)} of unknown size` : ""}.`, to: link("coverage") });
   if (o.opaque_sessions)

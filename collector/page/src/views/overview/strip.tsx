@@ -3,7 +3,7 @@
 // Every figure is one of GET /api/v1/overview, and bears its name in data-figure, so that it can be held against that answer.
 
 import type { ComponentChildren, JSX } from "preact";
-import type { Overview } from "../../answers.ts";
+import type { EvidenceStatus, Overview } from "../../answers.ts";
 import type { Asked } from "../../ask.ts";
 import { bytes, compact, number, plural, seconds, share } from "../../numbers.ts";
 import { Problem } from "../../parts/panel.tsx";
@@ -71,7 +71,7 @@ export function Strip({ asked }: { asked: Asked<Overview> }): JSX.Element {
         <Kpi
           label="Newest checkpoint"
           to={link("evidence")}
-          state={o ? (o.evidence.checkpoint_age_seconds == null || o.evidence.checkpoint_age_seconds > STALE_S ? "warn" : "") : ""}
+          state={o && isBehind(o.evidence) ? "warn" : ""}
           value={o && (o.evidence.checkpoint_age_seconds == null ? "none" : `${seconds(o.evidence.checkpoint_age_seconds)} ago`)}
         >
           {o && (
@@ -127,5 +127,9 @@ function Levels({ of }: { of: Overview }): JSX.Element {
   );
 }
 
-/** Checkpoints are made every few seconds. */
+/** A checkpoint is made a few seconds after a batch came; where none comes, an old one is no fault. */
+export const isBehind = (of: EvidenceStatus): boolean =>
+  of.checkpoint_age_seconds == null || (of.batches > of.tree_size && of.checkpoint_age_seconds > STALE_S);
+
+/** Agents tell that they are there every few seconds. */
 export const STALE_S = 60;
