@@ -7,8 +7,10 @@ import { admitted, tokenWanted } from "./access.ts";
 import { Refused } from "./api.ts";
 
 export interface Asked<T> {
-  /** The newest answer. */
+  /** The newest answer; null also where there is none. */
   answer: T | null;
+  /** Whether there is one, which may be null itself. */
+  answered: boolean;
   /** Why there is none, or no newer one. */
   refused: Refused | null;
   /** Whether it is being asked. */
@@ -19,9 +21,10 @@ export interface Asked<T> {
 
 /** Asks whenever `key` changes, and every `every` milliseconds while the page is looked at. Null: nothing is asked. */
 export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>, every = 0): Asked<T> {
-  const [state, set] = useState<{ of: string | null; answer: T | null; refused: Refused | null; waiting: boolean }>({
+  const [state, set] = useState<State<T>>({
     of: null,
     answer: null,
+    answered: false,
     refused: null,
     waiting: key != null,
   });
@@ -31,16 +34,16 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
   const token = admitted.value;
   useEffect(() => {
     if (key == null) {
-      set({ of: null, answer: null, refused: null, waiting: false });
+      set({ of: null, answer: null, answered: false, refused: null, waiting: false });
       return;
     }
     const stop = new AbortController();
     const once = async (): Promise<void> => {
       if (tokenWanted.value != null) return;
-      set((old) => ({ ...old, answer: old.of === key ? old.answer : null, refused: old.of === key ? old.refused : null, of: key, waiting: true }));
+      set((old) => (old.of === key ? { ...old, waiting: true } : { of: key, answer: null, answered: false, refused: null, waiting: true }));
       try {
         const answer = await newest.current(stop.signal);
-        if (!stop.signal.aborted) set({ of: key, answer, refused: null, waiting: false });
+        if (!stop.signal.aborted) set({ of: key, answer, answered: true, refused: null, waiting: false });
       } catch (error) {
         if (stop.signal.aborted) return;
         const refused = error instanceof Refused ? error : new Refused(`the page failed: ${(error as Error).message}`, 0);
@@ -55,5 +58,15 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
     };
   }, [key, round, every, token]);
   const mine = state.of === key;
-  return { answer: mine ? state.answer : null, refused: mine ? state.refused : null, waiting: state.waiting || !mine, again: () => again((n) => n + 1) };
+  const shown = mine ? state : { answer: null, answered: false, refused: null };
+  return { answer: shown.answer, answered: shown.answered, refused: shown.refused, waiting: state.waiting || !mine, again: () => again((n) => n + 1) };
+}
+
+interface State<T> {
+  /** The key of what was asked. */
+  of: string | null;
+  answer: T | null;
+  answered: boolean;
+  refused: Refused | null;
+  waiting: boolean;
 }

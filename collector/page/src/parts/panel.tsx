@@ -4,7 +4,6 @@
 // role it takes. A view never leaves a reader before an empty box.
 
 import type { ComponentChildren, JSX } from "preact";
-import { tokenWanted } from "../access.ts";
 import type { Refused } from "../api.ts";
 import type { Asked } from "../ask.ts";
 import { visible } from "../visible.ts";
@@ -77,16 +76,13 @@ interface AnswerProps<T> {
 
 /** An answer, or its state. */
 export function Answer<T>({ asked, empty, lines = 3, children }: AnswerProps<T>): JSX.Element {
-  if (asked.answer == null) {
-    if (asked.refused) return <Problem of={asked.refused} again={asked.again} />;
-    if (tokenWanted.value != null) return <Skeleton lines={lines} />;
-    return <Skeleton lines={lines} />;
-  }
-  const nothing = empty?.(asked.answer);
+  if (!asked.answered) return asked.refused ? <Problem of={asked.refused} again={asked.again} /> : <Skeleton lines={lines} />;
+  const answer = asked.answer as T;
+  const nothing = empty?.(answer);
   return (
     <>
       {asked.refused && <Problem of={asked.refused} again={asked.again} />}
-      {nothing != null ? <p class="state">{nothing}</p> : children(asked.answer)}
+      {nothing != null ? <p class="state">{nothing}</p> : children(answer)}
     </>
   );
 }

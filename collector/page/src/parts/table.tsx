@@ -61,7 +61,7 @@ function Row<T>({ of, n, columns, open, mark, high }: { of: T; n: number; column
 
 function Short<T>({ label, columns, rows, id, open, mark }: Props<T>): JSX.Element {
   return (
-    <div class="scroll" role="region" aria-label={label} tabIndex={0}>
+    <div class="scroll" role="group" aria-label={label} tabIndex={0}>
       <table>
         <Head columns={columns} />
         <tbody>
@@ -89,7 +89,7 @@ function Long<T>({ label, columns, rows, id, open, mark }: Props<T>): JSX.Elemen
   const from = Math.min(at.from, Math.max(0, rows.length - 1));
   const to = Math.min(rows.length, from + Math.ceil(at.high / ROW_PX) + 2 * OVERSCAN);
   return (
-    <div class="scroll long" role="region" aria-label={label} tabIndex={0} ref={box} onScroll={look}>
+    <div class="scroll long" role="group" aria-label={label} tabIndex={0} ref={box} onScroll={look}>
       <table aria-rowcount={rows.length + 1}>
         <Head columns={columns} />
         <tbody>

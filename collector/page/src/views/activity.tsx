@@ -32,7 +32,7 @@ export function Activity({ title, of, trail = {}, every = 0 }: Props): JSX.Eleme
   const [dragging] = useState(() => (from: number, to: number) => go("trail", { ...trail, from: rfc3339(from * 1000), until: rfc3339(to * 1000) }));
   const sql = `SELECT date_bin(INTERVAL '${of_series?.step ?? 600} seconds', ts_start) AS t, class, sum(executions) AS n FROM queries WHERE ${within(window)} AND (${of}) GROUP BY 1, 2 ORDER BY 1`;
   return (
-    <Panel class="first" title={title} about="drag to see that time in the trail" tools={<Copy text={sql} label="copy SQL" />}>
+    <Panel class="first activity" title={title} about="drag to see that time in the trail" tools={<Copy text={sql} label="copy SQL" />}>
       <Answer asked={counted} lines={7}>
         {(shown) => (
           <>

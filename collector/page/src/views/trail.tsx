@@ -33,11 +33,14 @@ export function LiveTrail(): JSX.Element {
     const stop = new AbortController();
     set(EMPTY);
     hold(null);
+    read(false);
     watch(filters, window, set, stop.signal);
     return () => stop.abort();
   }, [key]);
   const held = paused || reading;
-  useEffect(() => hold(held ? trail : null), [held]);
+  const some = trail.events.length > 0;
+  // A list that is not there yet is not held: nobody reads it.
+  useEffect(() => hold(held && some ? trail : null), [held, some]);
   const newest = useRef({ pause, paused });
   newest.current = { pause, paused };
   useEffect(() => {

@@ -58,7 +58,7 @@ export function Look({ figures, edges }: { figures: Overview | null; edges: Edge
   const asking = !figures || !status.answer || !told.answer;
   const refused = told.refused ?? status.refused ?? (marked.refused?.status === 403 ? null : marked.refused);
   return (
-    <Panel class="first" title="Needs a look" about={asking ? "" : plural(items.length, "open item")}>
+    <Panel class="first looks" title="Needs a look" about={asking ? "" : plural(items.length, "open item")}>
       {refused && <Problem of={refused instanceof Refused ? refused : new Refused(String(refused), 0)} />}
       {items.length === 0 && (asking ? <Skeleton lines={5} /> : <p class="state">Nothing stands out in this time.</p>)}
       <ul class="look">
