@@ -5,7 +5,7 @@ use crate::{prove, verify::Options};
 
 #[tokio::test]
 async fn the_log_its_checkpoint_and_its_chains_are_told() {
-    let (router, ..) = app().await;
+    let (router, _store, _status) = app().await;
     let told = get_json(&router, "/api/v1/evidence").await;
     assert_eq!(told["origin"], "pgwitness/test");
     assert_eq!(told["checkpoint"]["size"], 9);
@@ -19,7 +19,7 @@ async fn the_log_its_checkpoint_and_its_chains_are_told() {
 
 #[tokio::test]
 async fn a_proof_can_be_taken_away() {
-    let (router, ..) = app().await;
+    let (router, _store, _status) = app().await;
     let response = get(&router, "/api/v1/proof?event=db1-17").await;
     assert_eq!(response.status(), StatusCode::OK);
     let name = &response.headers()[header::CONTENT_DISPOSITION];
@@ -57,7 +57,7 @@ async fn verified(router: &Router) -> Value {
 async fn the_whole_log_is_checked() {
     let folder = tempfile::tempdir().unwrap();
     let evidence = folder.path().join("evidence");
-    let (router, ..) = app_over(folder, Access::everybody(), Arc::default()).await;
+    let (router, _store, _status) = app_over(folder, Access::everybody(), Arc::default()).await;
     // One after the other: the first gives its turn back.
     for _ in 0..2 {
         let report = verified(&router).await;
