@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod kernels;
 mod oracle;
+mod page;
 mod poolers;
 mod proto;
 mod regress;
@@ -48,6 +49,8 @@ enum Command {
     Oracle(oracle::Args),
     /// Generate the protobuf code anew, behind a change of proto/pgwitness/v1
     Proto,
+    /// Build the collector's page anew, behind a change of collector/page (takes Node)
+    Page(page::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Oracle(args) => oracle::run(&args),
         Command::Proto => proto::run(),
+        Command::Page(args) => page::run(&args),
     };
     match result {
         Ok(code) => code,
