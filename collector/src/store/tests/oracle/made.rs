@@ -275,6 +275,7 @@ fn event(random: &mut StdRng) -> v1::Event {
     let gap = v1::Gap {
         reason: one_of(random, &["ring_full", "missed"]).to_owned(),
         bytes_missing: random.gen_bool(0.5).then_some(9),
+        events_missing: random.gen_bool(0.3).then_some(4),
         ..Default::default()
     };
     let (event, body) = match random.gen_range(0..100) {

@@ -242,7 +242,28 @@ impl Evidence {
                 ("times", json!(seen.len())),
             ])
         });
+        let privileged = seen.iter().copied().filter(|seen| seen.is_privileged());
+        let privileged = grouped(privileged, |seen| {
+            let meaning = seen.query().and_then(|query| query.meaning.clone());
+            let (class, command, objects) = meaning.map_or_else(<_>::default, |meaning| {
+                let objects = meaning.objects.into_iter();
+                let objects: Vec<_> = objects.map(|of| (of.schema, of.name)).collect();
+                (meaning.class, meaning.command, objects)
+            });
+            let who = json!([seen.principal(), seen.role(), seen.outcome().unwrap_or("unknown")]);
+            vec![who, json!((class, command, objects))]
+        });
+        let privileged = privileged.into_iter().map(|(key, seen)| {
+            let [who, _] = two(key);
+            Row::from([
+                ("principal", who[0].clone()),
+                ("role", who[1].clone()),
+                ("outcome", who[2].clone()),
+                ("statements", counted(&seen)["statements"].clone()),
+            ])
+        });
         vec![
+            ("What takes privileges", privileged.collect()),
             ("Roles and who used them", roles.collect()),
             ("Roles that several principals use", shared.collect()),
             ("What was touched", touched.collect()),
@@ -337,6 +358,23 @@ impl Seen {
             self.event.body,
             Some(Body::SessionOpen(_) | Body::Query(_) | Body::Rollup(_))
         )
+    }
+
+    /// It takes privileges, or reaches beyond the data.
+    fn is_privileged(&self) -> bool {
+        let beyond = [
+            "ALTER SYSTEM",
+            "SET ROLE",
+            "SET SESSION AUTHORIZATION",
+            "LOAD",
+            "CHECKPOINT",
+            "DO",
+        ];
+        let meaning = self.query().and_then(|query| query.meaning.as_ref());
+        meaning.is_some_and(|meaning| {
+            matches!(meaning.class(), v1::Class::Role | v1::Class::Ddl)
+                || beyond.contains(&meaning.command.as_str())
+        })
     }
 
     /// Who it is, if that is known.
