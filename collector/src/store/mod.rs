@@ -11,6 +11,7 @@ mod amendments;
 mod chunk;
 mod columns;
 mod compact;
+mod decoded;
 mod dictionary;
 pub mod edges;
 pub mod erase;

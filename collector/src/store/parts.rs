@@ -4,18 +4,15 @@
 //! Owns what a file has instead, and the way back to the columns that SQL sees. Refuses to know what the columns mean:
 //! that is `columns`', for files and tail alike.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, LazyLock};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, RecordBatch, RecordBatchOptions},
-        compute::{cast, take},
-        datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
+        array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBatchOptions},
+        compute::cast,
+        datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
     },
-    common::{DFSchema, DataFusionError, Result, exec_err},
+    common::{DFSchema, Result, exec_err},
     logical_expr::{ColumnarValue, Expr, Volatility, create_udf},
     prelude::{SessionContext, col},
 };
@@ -25,6 +22,7 @@ use proto::v1;
 use super::{
     amendments::{Stored, stripped},
     columns::{COLUMNS, Column, Get, NARROWING, SOUGHT},
+    decoded::{Decoded, Part, external},
     manner::{Amends, Manner},
 };
 
@@ -292,19 +290,6 @@ fn as_manner(column: &Column) -> Option<&Get<Manner>> {
     }
 }
 
-/// The parts of the row groups that one question is at: each is asked for many columns, of many batches of rows.
-#[derive(Default)]
-struct Decoded {
-    parties: Lately<v1::Party>,
-    templates: Lately<v1::Query>,
-    manners: Lately<Manner>,
-}
-
-/// A part in the form that a file holds it in.
-trait Part: Sized {
-    fn read(encoded: &[u8]) -> std::result::Result<Self, DecodeError>;
-}
-
 impl Part for v1::Party {
     fn read(encoded: &[u8]) -> std::result::Result<Self, DecodeError> {
         Self::decode(encoded)
@@ -323,99 +308,6 @@ impl Part for Manner {
     }
 }
 
-/// The parts of a few dictionaries, the newest first.
-struct Lately<T>(Mutex<VecDeque<Known<T>>>);
-
-/// A dictionary, its parts, and what was made of all of them.
-struct Known<T> {
-    dictionary: BinaryArray,
-    parts: Arc<Vec<T>>,
-    columns: HashMap<&'static str, ArrayRef>,
-}
-
-impl<T> Default for Lately<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<T> Known<T> {
-    /// What is kept keeps its buffers: another dictionary cannot lie where it does.
-    fn is_of(&self, dictionary: &BinaryArray) -> bool {
-        let own = &self.dictionary;
-        own.len() == dictionary.len()
-            && own.values().as_ptr() == dictionary.values().as_ptr()
-            && own.value_offsets().as_ptr() == dictionary.value_offsets().as_ptr()
-    }
-}
-
-impl<T: Part> Lately<T> {
-    /// A column of the rows that have these parts.
-    fn column(
-        &self,
-        name: &'static str,
-        parts: &ArrayRef,
-        make: impl Fn(&[&T]) -> Result<ArrayRef>,
-    ) -> Result<ArrayRef> {
-        let parts = parts.as_dictionary::<Int32Type>();
-        let dictionary = parts.values().as_binary::<i32>();
-        let kept = self.with(dictionary, |known| known.columns.get(name).cloned());
-        if let Some(values) = kept.flatten() {
-            return Ok(take(&values, parts.keys(), None)?);
-        }
-        let (used, keys) = used(parts.keys(), dictionary.len());
-        if used.len() * FEW < dictionary.len() {
-            let read = used.iter().map(|value| T::read(dictionary.value(*value)));
-            let read: Vec<T> = read.collect::<std::result::Result<_, _>>().map_err(external)?;
-            let values = make(&read.iter().collect::<Vec<_>>())?;
-            return Ok(take(&values, &keys, None)?);
-        }
-        let all = self.all(dictionary)?;
-        let values = make(&all.iter().collect::<Vec<_>>())?;
-        self.with(dictionary, |known| {
-            known.columns.insert(name, Arc::clone(&values))
-        });
-        Ok(take(&values, parts.keys(), None)?)
-    }
-
-    /// All parts of this dictionary.
-    fn all(&self, dictionary: &BinaryArray) -> Result<Arc<Vec<T>>> {
-        if let Some(parts) = self.with(dictionary, |known| Arc::clone(&known.parts)) {
-            return Ok(parts);
-        }
-        let read: std::result::Result<Vec<T>, DecodeError> = dictionary
-            .iter()
-            .map(|value| T::read(value.unwrap_or_default()))
-            .collect();
-        let parts = Arc::new(read.map_err(external)?);
-        let mut lately = self.lately();
-        lately.push_front(Known {
-            dictionary: dictionary.clone(),
-            parts: Arc::clone(&parts),
-            columns: HashMap::new(),
-        });
-        lately.truncate(KEPT);
-        Ok(parts)
-    }
-
-    fn with<R>(&self, dictionary: &BinaryArray, of: impl FnOnce(&mut Known<T>) -> R) -> Option<R> {
-        let mut lately = self.lately();
-        let known = lately.iter_mut().find(|known| known.is_of(dictionary));
-        known.map(of)
-    }
-
-    fn lately(&self) -> MutexGuard<'_, VecDeque<Known<T>>> {
-        // Nothing panics while it holds the lock with a change half made.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Dictionaries whose parts are kept: those of a row group for each thread that reads.
-const KEPT: usize = 4;
-
-/// Of how many values in a dictionary one has to be asked for, so that all are decoded and kept.
-const FEW: usize = 8;
-
 /// A column of the rows that have these parts.
 fn read(name: &'static str, column: &Column, decoded: &Decoded, parts: &ArrayRef) -> Result<ArrayRef> {
     match column {
@@ -426,27 +318,6 @@ fn read(name: &'static str, column: &Column, decoded: &Decoded, parts: &ArrayRef
         Column::Manner(get) => decoded.manners.column(name, parts, |parts| Ok(get.values(parts))),
         _ => exec_err!("a column of no part"),
     }
-}
-
-fn external(error: DecodeError) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
-}
-
-/// Which of `count` values the keys name, and the keys as places among those: a question that leaves few rows needs few
-/// parts, and a file's dictionary holds all.
-fn used(keys: &Int32Array, count: usize) -> (Vec<usize>, Int32Array) {
-    let mut places = vec![None; count];
-    let mut used = Vec::new();
-    let keys = keys.iter().map(|key| {
-        let value = usize::try_from(key?).ok()?;
-        let place = places.get_mut(value)?;
-        Some(*place.get_or_insert_with(|| {
-            used.push(value);
-            (used.len() - 1) as i32
-        }))
-    });
-    let keys = keys.collect();
-    (used, keys)
 }
 
 /// The amendments among rows of a file; columns: number, log entry, party, manner.
