@@ -18,7 +18,7 @@ use super::{
     said::{Named, Said},
 };
 use crate::{
-    access::{Asker, Refused, within},
+    access::{Asker, Refused, Role, within},
     expectations::Expectations,
     export::Export,
     live::Filter,
@@ -184,6 +184,12 @@ pub(super) async fn status(State(web): State<Web>) -> Json<Value> {
         "store": web.app.store.status(),
         "inventory": inventory,
     }))
+}
+
+/// `GET /api/v1/me`: as whom the record has what is asked, and the role: nothing has to be tried in vain.
+pub(super) async fn me(asker: Asker) -> Json<Value> {
+    let pass = asker.pass();
+    Json(json!({ "user": pass.who(), "role": pass.role().map(Role::name) }))
 }
 
 /// `GET /api/v1/openapi.json`: the API, as programs read it.

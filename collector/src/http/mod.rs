@@ -124,6 +124,7 @@ fn places() -> Vec<Place> {
         place("/api/v1/status", Viewer, get(api::status)),
         place("/api/v1/live", Viewer, get(live::stream)),
         place("/api/v1/evidence", Viewer, get(evidence::evidence)),
+        place("/api/v1/me", Viewer, get(api::me)),
         place("/api/v1/openapi.json", Viewer, get(api::description)),
         place("/metrics", Viewer, get(api::metrics)),
         question::<Sql>(Analyst),

@@ -87,6 +87,9 @@ async fn every_place_lets_in_the_roles_that_it_says_and_nobody_else() {
                 if path == "/api/v1/verify" {
                     // One at a time: the next waits for none.
                     response.into_body().collect().await.unwrap();
+                } else if path == "/api/v1/me" {
+                    let me = super::body(response).await;
+                    assert_eq!(me, json!({ "user": role.name(), "role": role.name() }));
                 }
                 continue;
             }
