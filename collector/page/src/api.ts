@@ -32,6 +32,8 @@ export function json(value: unknown): string {
 
 /** One request; the answer's body is not read yet. */
 export async function call(path: string, options: RequestInit = {}): Promise<Response> {
+  // Without the token that is wanted, each further request would be refused, and counted.
+  if (tokenWanted.value != null) throw new Refused("a token is wanted", 401);
   let response: Response;
   try {
     const headers = { ...authorization(), ...(options.headers as Record<string, string>) };

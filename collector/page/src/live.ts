@@ -42,8 +42,8 @@ export function watch(filters: Filters, since: string, show: (trail: Trail) => v
   signal.addEventListener("abort", () => clearInterval(painter));
 
   const take = (events: Event[], front: boolean): void => {
-    const fresh = events.filter((event) => !seen.has(event.event_id) && fits(event, filters));
-    for (const event of fresh) seen.add(event.event_id);
+    // Lists may overlap, and what comes live may be in them, too.
+    const fresh = events.filter((event) => !seen.has(event.event_id) && fits(event, filters) && seen.add(event.event_id));
     if (front) trail.events.unshift(...fresh);
     else trail.events.push(...fresh);
     for (const gone of trail.events.splice(KEPT)) seen.delete(gone.event_id);

@@ -35,7 +35,8 @@ export function Problem({ of, again }: { of: Refused; again?: () => void }): JSX
   const [what, how] = advice(of);
   return (
     <div class={`state ${of.status === 403 ? "" : "bad"}`} role={of.status === 403 ? "note" : "alert"}>
-      <b>{what}</b> <span>{visible(of.message)}</span>
+      <b>{what}</b> {of.status !== 403 && <span>{visible(of.message)}</span>}
+      {of.status === 403 && <div class="sub">{visible(of.message)}.</div>}
       {how && <div class="sub">{how}</div>}
       {again && of.status !== 403 && (
         <button type="button" class="pill" onClick={again}>

@@ -77,9 +77,10 @@ function Short<T>({ label, columns, rows, id, open, mark }: Props<T>): JSX.Eleme
 function Long<T>({ label, columns, rows, id, open, mark }: Props<T>): JSX.Element {
   const box = useRef<HTMLDivElement>(null);
   const [at, set] = useState({ from: 0, high: 600 });
+  const px = NARROW.matches ? NARROW_ROW_PX : ROW_PX;
   const look = (): void => {
     const one = box.current;
-    if (one) set({ from: Math.max(0, Math.floor(one.scrollTop / ROW_PX) - OVERSCAN), high: one.clientHeight });
+    if (one) set({ from: Math.max(0, Math.floor(one.scrollTop / (NARROW.matches ? NARROW_ROW_PX : ROW_PX)) - OVERSCAN), high: one.clientHeight });
   };
   useLayoutEffect(() => {
     look();
@@ -87,17 +88,17 @@ function Long<T>({ label, columns, rows, id, open, mark }: Props<T>): JSX.Elemen
     return () => removeEventListener("resize", look);
   }, []);
   const from = Math.min(at.from, Math.max(0, rows.length - 1));
-  const to = Math.min(rows.length, from + Math.ceil(at.high / ROW_PX) + 2 * OVERSCAN);
+  const to = Math.min(rows.length, from + Math.ceil(at.high / px) + 2 * OVERSCAN);
   return (
     <div class="scroll long" role="group" aria-label={label} tabIndex={0} ref={box} onScroll={look}>
       <table aria-rowcount={rows.length + 1}>
         <Head columns={columns} />
         <tbody>
-          <Space px={from * ROW_PX} span={columns.length} />
+          <Space px={from * px} span={columns.length} />
           {rows.slice(from, to).map((row, n) => (
             <Row key={id(row, from + n)} of={row} n={from + n} columns={columns} open={open} mark={mark} high />
           ))}
-          <Space px={(rows.length - to) * ROW_PX} span={columns.length} />
+          <Space px={(rows.length - to) * px} span={columns.length} />
         </tbody>
       </table>
     </div>
@@ -116,5 +117,7 @@ function Space({ px, span }: { px: number; span: number }): JSX.Element | null {
 
 /** As in the style sheet. */
 const ROW_PX = 46;
+const NARROW_ROW_PX = 70;
+const NARROW = matchMedia("(max-width: 860px)");
 const OVERSCAN = 8;
 const VIRTUAL_FROM = 60;

@@ -62,7 +62,7 @@ export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edge
                 id={(edge) => `${edge.principal} ${edge.object} ${edge.access}`}
                 open={(edge) => change({ event: edge.first_event })}
                 columns={[
-                  { title: "First", class: "nowrap sub", cell: (edge) => <Time at={edge.first_seen} form="short" /> },
+                  { title: "First", class: "nowrap sub hide-s", cell: (edge) => <Time at={edge.first_seen} form="short" /> },
                   {
                     title: "Principal and object",
                     class: "grow",
@@ -77,7 +77,7 @@ export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edge
                     ),
                   },
                   { title: "Statements", class: "n", cell: (edge) => number(edge.statements) },
-                  { title: "Rows", class: "n", cell: (edge) => number(edge.rows_affected ?? edge.rows) },
+                  { title: "Rows", class: "n hide-s", cell: (edge) => number(edge.rows_affected ?? edge.rows) },
                 ]}
               />
               <Capped when={rows.length > SHOWN} what={`The newest ${SHOWN} of ${number(rows.length)}${answer.truncated ? " or more" : ""}; all of them: ${command("new-edges")}`} />

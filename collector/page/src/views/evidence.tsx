@@ -33,7 +33,7 @@ export function EvidenceView(): JSX.Element {
             {(s) => <Log of={s.evidence} evidence={asked.answer} />}
           </Answer>
         </Panel>
-        <Panel title="Verify" about="signatures, chains and the whole tree, from the folder; takes the role auditor">
+        <Panel title="Verify" about="signatures, chains, the whole tree">
           <Verify />
         </Panel>
       </div>

@@ -93,25 +93,25 @@ export function SessionView(): JSX.Element {
           }
         </Answer>
       </Panel>
-      <Panel title="What happened, in order" about={steps.rows.length > 0 ? `${number(steps.rows.length)} events${steps.more ? ", and more" : ", all of them"}` : ""}>
+      <Panel class="fill" title="What happened, in order" about={steps.rows.length > 0 ? `${number(steps.rows.length)} events${steps.more ? ", and more" : ", all of them"}` : ""}>
         {steps.refused && <Problem of={steps.refused} again={steps.next} />}
         {steps.waiting && steps.rows.length === 0 && <Skeleton lines={10} />}
         {!steps.waiting && !steps.refused && steps.rows.length === 0 && <p class="state">Nothing is on record of a session with this id.</p>}
         {steps.rows.length > 0 && (
           <Table
             label="Timeline"
-            tall={steps.rows.length > 60}
+            tall
             rows={steps.rows}
             id={(step) => step.event_id}
             open={(step) => change({ event: step.event_id })}
             mark={(step) => (step.event_id === route.value.params.event ? "chosen" : "")}
             columns={[
-              { title: "Time (UTC)", class: "nowrap sub", cell: (step) => <Time at={step.ts_start} form="clock" /> },
-              { title: "Principal", class: "hide-s", cell: (step) => <Who principal={step.principal} confidence={step.confidence} sub="" /> },
-              { title: "Class", class: "nowrap", cell: (step) => (step.executions == null ? <span class="sub">·</span> : <Class of={step.class} />) },
+              { title: "Time (UTC)", class: "nowrap sub t", cell: (step) => <Time at={step.ts_start} form="clock" /> },
+              { title: "Principal", class: "w", cell: (step) => <Who principal={step.principal} confidence={step.confidence} sub="" /> },
+              { title: "Class", class: "nowrap c", cell: (step) => (step.executions == null ? <span class="sub">·</span> : <Class of={step.class} />) },
               {
                 title: "What",
-                class: "grow",
+                class: "s",
                 cell: (step) => (
                   <>
                     {step.executions == null ? <span class="sub">{visible(step.kind.replaceAll("_", " "))}</span> : <Sql text={step.statement} />}
@@ -123,7 +123,7 @@ export function SessionView(): JSX.Element {
                   </>
                 ),
               },
-              { title: "Rows", class: "n", cell: (step) => number(step.rows_affected ?? step.rows) },
+              { title: "Rows", class: "n hide-s", cell: (step) => number(step.rows_affected ?? step.rows) },
               { title: "ms", class: "n hide-s", cell: (step) => (step.executions == null ? "–" : milliseconds(step.duration_ns)) },
             ]}
           />

@@ -92,7 +92,11 @@ export function Touched({ asked, answer }: { asked: Asking; answer: WhoAnswer })
           <li key={line}>{visible(line)}</li>
         ))}
       </ul>
-      {answer.gaps + answer.opaque_sessions > 0 && <a href={link("coverage")}>what was not seen</a>}
+      {answer.gaps + answer.opaque_sessions > 0 && (
+        <p class="note">
+          <a href={link("coverage")}>what was not seen</a>
+        </p>
+      )}
     </>
   );
 }

@@ -34,7 +34,7 @@ export function Privileged({ asked }: { asked: Asked<Rows<Act>> }): JSX.Element 
               id={(one) => one.event_id}
               open={(one) => change({ event: one.event_id })}
               columns={[
-                { title: "Time", class: "nowrap sub", cell: (one) => <Time at={one.ts_start} form="short" /> },
+                { title: "Time", class: "nowrap sub hide-s", cell: (one) => <Time at={one.ts_start} form="short" /> },
                 { title: "Class", cell: (one) => (<><Class of={one.class} /><div><Outcome of={one.outcome} sqlstate={one.sqlstate} /></div></>) },
                 { title: "Principal and statement", class: "grow", cell: (one) => (<><Who principal={one.principal} confidence={one.confidence} sub="" /><Sql text={one.statement} /></>) },
                 { title: "Role", class: "hide-s", cell: (one) => <code>{visible(one.login_role ?? "–")}</code> },
