@@ -37,7 +37,7 @@ async function figures(page, seen, checks) {
   const answer = seen.overview;
   checks.that(shown.length >= 8, `${shown.length} figures are shown`);
   const group = (n) => n.toLocaleString("en-US");
-  const compact = (n) => (n < 100_000 ? group(n) : new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 }).format(n));
+  const compact = (n) => (n < 1e6 ? group(n) : n < 1e9 ? `${(Math.floor(n / 1e4) / 100).toFixed(2)} M` : `${(Math.floor(n / 1e7) / 100).toFixed(2)} bn`);
   const text = (name, n) => {
     if (name === "bytes_missing") {
       let unit = 0;

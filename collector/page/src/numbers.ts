@@ -3,12 +3,16 @@
 // Owns the rule that a share is never rounded up to a whole that it is not.
 
 const GROUPED = new Intl.NumberFormat("en-US");
-const COMPACT = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 });
 
 /** What has no value is a dash, never a zero. */
 export const number = (n: number | null | undefined): string => (n == null ? "–" : GROUPED.format(n));
 
-export const compact = (n: number | null | undefined): string => (n == null ? "–" : Math.abs(n) < 100_000 ? GROUPED.format(n) : COMPACT.format(n));
+/** From a million on with three or four digits: rounded down, as shares are. */
+export function compact(n: number | null | undefined): string {
+  if (n == null || n < 1e6) return number(n);
+  const [unit, of] = n < 1e9 ? ["M", 1e6] : ["bn", 1e9];
+  return `${(Math.floor((n / of) * 100) / 100).toFixed(2)} ${unit}`;
+}
 
 export function bytes(n: number | null | undefined): string {
   if (n == null) return "unknown size";

@@ -106,7 +106,7 @@ export async function usual(of: Series, where: string, signal?: AbortSignal): Pr
 export function gaps(since: string, signal?: AbortSignal): Promise<{ rows: Gap[]; truncated: boolean }> {
   const sql =
     "SELECT kind, ts_start, ts_end, gap_reason, bytes_missing, events_missing, agent, session_id, event_id FROM gaps " +
-    `WHERE ${within(since, "coalesce(ts_end, ts_start)")} ORDER BY ts_start DESC LIMIT ${MOST_GAPS + 1}`;
+    `WHERE (${within(since)} OR ${within(since, "ts_end")}) ORDER BY ts_start DESC LIMIT ${MOST_GAPS + 1}`;
   return query<Gap>(sql, signal).then(({ rows, truncated }) => ({ rows: rows.slice(0, MOST_GAPS), truncated: truncated || rows.length > MOST_GAPS }));
 }
 

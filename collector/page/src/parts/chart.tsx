@@ -98,7 +98,7 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
   const [soft, line] = [colour("--soft"), colour("--line")];
   const axis: uPlot.Axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 }, font: "11px system-ui, sans-serif" };
   const bars = uPlot.paths.bars!({ size: [1, 100], align: 1, gap: series.x.length > 90 ? 0 : 1 });
-  const range = { stroke: colour("--ink"), width: 1.25, dash: [3, 3], points: { show: false }, spanGaps: false };
+  const range = { stroke: colour("--ink"), width: 1, dash: [2, 3], points: { show: false }, spanGaps: false, paths: uPlot.paths.stepped!({ align: 1 }) };
   const options: uPlot.Options = {
     width: Math.max(120, at.clientWidth),
     height,

@@ -62,7 +62,7 @@ function Comparison({ asked, days }: { asked: boolean; days: number | null }): J
   if (!asked) return <>Not compared with earlier days: choose a shorter time.</>;
   if (days == null) return <>Looking at the days before…</>;
   if (days === 0) return <>No earlier day is on record: nothing to call usual yet.</>;
-  return <>Usual: the least and the most of the same time on {plural(days, "earlier day")} that is on record.</>;
+  return <>Usual: the least and the most of the same time on {plural(days, "earlier day")} of the record.</>;
 }
 
 function NotSeen({ of, capped }: { of: Gap[]; capped: boolean }): JSX.Element {

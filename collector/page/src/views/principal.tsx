@@ -13,7 +13,7 @@ import { Chips, EventLink, Names, Time, Who } from "../parts/text.tsx";
 import { named, NOTES, UNKNOWN } from "../principal.ts";
 import { go, link, route, since } from "../route.ts";
 import { within } from "../series.ts";
-import { sinceNs, sinceText } from "../time.ts";
+import { nanos, sinceNs, sinceText } from "../time.ts";
 import { visible } from "../visible.ts";
 import { Activity } from "./activity.tsx";
 import { Chain } from "./chain.tsx";
@@ -47,12 +47,12 @@ export function PrincipalView(): JSX.Element {
   const life = useAsked(`life ${name}`, (signal) => query<Life>(LIFE(name), signal).then((answer) => answer.rows[0] ?? null));
   const from = useAsked(`from ${name} ${window}`, (signal) => query<From>(FROM(name, window), signal));
   const what = useAsked(`what ${name} ${window}`, (signal) => post<Page>("/api/v1/what", { principal: name, since_ns: start ?? undefined }, signal).then((page) => rowsOf<Use>(page)));
-  const edges = useAsked(`edges ${window}`, async (signal) => {
-    const [page, record] = await Promise.all([
-      post<Page>("/api/v1/new-edges", { since_ns: start ?? 0n }, signal),
+  const edges = useAsked(`edges ${name} ${window}`, async (signal) => {
+    const [ever, record] = await Promise.all([
+      post<Page>("/api/v1/what", { principal: name }, signal).then((page) => rowsOf<Use>(page)),
       query<{ first: string | null }>("SELECT min(ts_start) AS first FROM events", signal),
     ]);
-    return { ...rowsOf<Edge>(page), begins: record.rows[0]?.first ?? null };
+    return { rows: newOf(ever.rows, start), truncated: ever.truncated, begins: record.rows[0]?.first ?? null };
   });
   const newest = useAsked(`newest ${name}`, (signal) =>
     get<{ events: Event[] }>(`/api/v1/events?kind=query&limit=20${name === UNKNOWN ? "" : `&principal=${encodeURIComponent(name)}`}`, signal).then(
@@ -124,7 +124,7 @@ export function PrincipalView(): JSX.Element {
               }
             </Answer>
           </Panel>
-          <NewEdges title="New in this time" asked={edges} of={(edge) => (edge.principal ?? UNKNOWN) === name} />
+          <NewEdges title="New in this time" asked={edges} />
           <Panel title="From where" about="by role, database and address">
             <Answer asked={from} lines={4} empty={(answer) => (answer.rows.length === 0 ? "No session in this time." : null)}>
               {(answer) => (
@@ -155,6 +155,22 @@ export function PrincipalView(): JSX.Element {
       )}
     </>
   );
+}
+
+/** Of all that it ever did, what began in this time. Cheaper than asking who is new to what, which looks at everybody. */
+function newOf(ever: Use[], start: bigint | null): Edge[] {
+  const isNew = (use: Use): boolean => start == null || nanos(use.first_seen) >= start;
+  return ever
+    .filter((use) => use.object && use.access && isNew(use))
+    .map((use) => ({
+      ...use,
+      object: use.object!,
+      access: use.access!,
+      confidence: [use.confidence].flat(),
+      known_access: ever.filter((other) => other.object === use.object && other.access && !isNew(other)).map((other) => other.access!),
+      first_event: use.last_event,
+    }))
+    .sort((a, b) => b.first_seen.localeCompare(a.first_seen));
 }
 
 const LIFE = (name: string): string =>

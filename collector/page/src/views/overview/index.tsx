@@ -23,8 +23,9 @@ export function Overview(): JSX.Element {
   const span = encodeURIComponent(sinceText(window));
   const figures = useAsked(`figures ${window}`, (signal) => get<Figures>(`/api/v1/overview?since=${span}`, signal), LIVE_MS);
   const principals = useAsked(`principals ${window}`, (signal) => get<{ principals: Principal[] }>(`/api/v1/principals?since=${span}`, signal), LIVE_MS * 3);
+  // It reads the whole record: what is quick comes first.
   const edges = useAsked(
-    `edges ${window}`,
+    figures.answered && principals.answered ? `edges ${window}` : null,
     async (signal) => {
       const [page, record] = await Promise.all([
         post<Page>("/api/v1/new-edges", { since_ns: start }, signal),
@@ -32,7 +33,7 @@ export function Overview(): JSX.Element {
       ]);
       return { ...rowsOf<Edge>(page), begins: record.rows[0]?.first ?? null };
     },
-    SLOW_MS,
+    HEAVY_MS,
   );
   const failures = useAsked(`failures ${window}`, (signal) => query<Failure>(FAILURES(window), signal), SLOW_MS);
   const acts = useAsked(`acts ${window}`, (signal) => query<Act>(PRIVILEGED(window), signal), SLOW_MS);
@@ -72,3 +73,4 @@ const PRIVILEGED = (window: string): string =>
 /** Key figures. Each question is on record, alike ones together. */
 const LIVE_MS = 10_000;
 const SLOW_MS = 60_000;
+const HEAVY_MS = 900_000;
