@@ -2,11 +2,12 @@
 //
 //   npm run browse -- --url http://127.0.0.1:7480 [--token-file FILE] [--token-key FILE] [--collector BIN] [--origin-key KEY]
 //                     [--object public.customers] [--key 42] [--role app_user] [--since 24h] [--new-since TIME] [--out DIR]
-//                     [--only tasks,views,hostile]
+//                     [--only tasks,views,hostile,roles] [--viewer-token-file FILE]
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { hostile } from "./hostile.js";
+import { roles } from "./roles.js";
 import { tasks } from "./tasks.js";
 import { browser, Checks } from "./tools.js";
 import { views } from "./views.js";
@@ -25,8 +26,9 @@ const { values } = parseArgs({
     role: { ...text, default: "app_user" },
     since: { ...text, default: "24h" },
     "new-since": text,
+    "viewer-token-file": text,
     out: text,
-    only: { ...text, default: "tasks,views,hostile" },
+    only: { ...text, default: "tasks,views,hostile,roles" },
   },
 });
 if (!values.url) {
@@ -38,11 +40,12 @@ const options = {
   ...values,
   url: values.url.replace(/\/$/, ""),
   token: values["token-file"] ? readFileSync(values["token-file"], "utf8").trim() : values.token,
+  viewer: values["viewer-token-file"] && readFileSync(values["viewer-token-file"], "utf8").trim(),
   keys: values["token-key"],
   originKey: values["origin-key"],
   newSince: values["new-since"] ?? new Date(Date.now() - 86_400_000).toISOString(),
 };
-const parts = { tasks, views, hostile };
+const parts = { tasks, views, hostile, roles };
 const checks = new Checks();
 const chrome = await browser();
 try {

@@ -35,7 +35,7 @@ export function Chips({ of }: { of: (string | null)[] | string | null | undefine
 interface WhoProps {
   principal: string | null | undefined;
   confidence?: (string | null)[] | string | null;
-  /** What stands below it; the host, where nothing else does. */
+  /** What stands below it. */
   sub?: ComponentChildren;
   hops?: Hop[];
   chips?: boolean;
@@ -49,6 +49,7 @@ export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps
       <span class="wholine">
         <a class="who" href={link("principal", { name: principal || UNKNOWN })} title={visible(principal ?? UNKNOWN)}>
           {inOneLine(name)}
+          {host && <small> {inOneLine(host)}</small>}
         </a>
         {chips && <Chips of={principal && principal !== UNKNOWN ? confidence : "none"} />}
       </span>
@@ -57,7 +58,7 @@ export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps
           {inOneLine(named(hop.name).name)}
         </span>
       ))}
-      {(sub ?? host) ? <div class="sub clamp">{sub ?? `on ${inOneLine(host)}`}</div> : null}
+      {sub ? <div class="sub clamp">{sub}</div> : null}
     </>
   );
 }
@@ -65,7 +66,7 @@ export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps
 /** Who an event's attribution names. */
 export function WhoOf({ of, sub }: { of: Attribution | undefined; sub?: ComponentChildren }): JSX.Element {
   if (!of) return <span class="sub">of pgwitness itself</span>;
-  return <Who principal={of.principal} confidence={of.confidence ?? "none"} hops={of.hops} sub={sub ?? ""} />;
+  return <Who principal={of.principal} confidence={of.confidence ?? "none"} hops={of.hops} sub={sub} />;
 }
 
 export function Time({ at, form = "utc" }: { at: string | null | undefined; form?: "utc" | "short" | "clock" | "ago" }): JSX.Element {

@@ -46,7 +46,7 @@ export function SharedRoles({ asked }: { asked: Asked<{ principals: Principal[] 
                 ]}
               />
               <Capped when={principals.length > SHOWN} what={`The busiest ${SHOWN} of ${principals.length >= 1000 ? "1,000 or more" : principals.length}.`} />
-              {principals.length > SHOWN && <a href={link("principals")}>all principals</a>}
+              {principals.length > SHOWN && <p class="note"><a href={link("principals")}>all principals</a></p>}
             </>
           );
         }}
