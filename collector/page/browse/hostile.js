@@ -51,10 +51,12 @@ export async function hostile(chrome, options, checks) {
       await picture(page, options, `hostile-${name}`);
       const made = await page.evaluate(() => ({
         ran: globalThis.__ran ?? null,
+        // What texts used as names could have put into every object.
+        polluted: Object.keys(Object.prototype).concat(Object.keys(Function.prototype), Object.keys(Array.prototype)),
         elements: [...document.querySelectorAll("iframe,object,embed,math,base,form[action],meta[http-equiv],link:not([href='/style.css']):not([href='/icon.svg']),script:not([src='/app.js']),style,[onload],[onerror],[onmouseover],[srcdoc]")].map((one) => one.outerHTML.slice(0, 80)),
         links: [...document.querySelectorAll("a[href]")].map((one) => one.getAttribute("href")).filter((href) => !href.startsWith("#") && href !== null),
       }));
-      checks.same(made, { ran: null, elements: [], links: [] }, "nothing ran, no element and no foreign link was made of a text");
+      checks.same(made, { ran: null, polluted: [], elements: [], links: [] }, "nothing ran, no element and no foreign link was made of a text");
     });
   }
   const told = (text) => text.replace(/[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, (c) => `\\u{${c.charCodeAt(0).toString(16)}}`);

@@ -22,6 +22,7 @@ export async function tasks(chrome, options, checks) {
   });
   await checks.step("one session, followed", () => follow(page, options, checks, session));
   await checks.step("failed logins, and the link to them", () => failedLogins(chrome, page, options, checks));
+  await checks.step("live, paused and resumed", () => live(page, options, checks));
   await checks.step("the evidence verifies", () => verify(page, options, checks));
   await checks.step("a proof, and its check", () => proof(page, options, checks));
   await checks.step("what was not seen", () => gap(page, options, checks));
@@ -165,6 +166,30 @@ async function failedLogins(chrome, page, options, checks) {
   await settled(other.page);
   checks.same(await ids(other.page), found, "whoever opens the link sees the same");
   await other.context.close();
+}
+
+/** Questions to the record are events of it, too: so something comes live whenever it is wanted. */
+async function live(page, options, checks) {
+  // Out of the field that the step before was in.
+  await page.keyboard.press("Escape");
+  await page.evaluate(() => (location.hash = "#/trail?kind=access&since=15m"));
+  await settled(page);
+  const newest = () => page.$eval("[aria-label=Events] tr[data-row] time", (one) => one.dateTime).catch(() => "");
+  const question = () => ask(options, "/api/v1/query", { sql: `SELECT ${Math.floor(Math.random() * 1e9)} AS n` });
+  await page.waitForFunction(() => document.querySelector("[role=status].state-ok") != null, null, { timeout: 10_000 });
+  const before = await newest();
+  await question();
+  await page.waitForFunction((old) => document.querySelector("[aria-label=Events] tr[data-row] time")?.dateTime > old, before, { timeout: 10_000 });
+  checks.that(true, "what happens comes by itself");
+  await page.keyboard.press(" ");
+  await page.waitForSelector("button[aria-pressed=true]");
+  const held = await newest();
+  await question();
+  await page.waitForFunction(() => /paused · \d+ new/.test(document.querySelector("[aria-label='Live trail'] small")?.textContent ?? ""), null, { timeout: 10_000 });
+  checks.same(await newest(), held, "paused, the list stays, and what came is counted");
+  await page.keyboard.press(" ");
+  await page.waitForFunction((old) => document.querySelector("[aria-label=Events] tr[data-row] time")?.dateTime > old, held, { timeout: 10_000 });
+  checks.that(true, "resumed, it is there");
 }
 
 async function verify(page, options, checks) {

@@ -74,7 +74,7 @@ export async function open(chrome, options, checks, { width = 1280, theme = "lig
     const to = new URL(request.url());
     if (to.origin !== origin && !["blob:", "data:"].includes(to.protocol)) seen.foreign.push(request.url());
   });
-  page.on("pageerror", (error) => seen.errors.push(error.message));
+  page.on("pageerror", (error) => seen.errors.push(`${error.message} ${process.env.STACKS ? error.stack : ""}`.trim()));
   page.on("dialog", (dialog) => {
     seen.dialogs.push(dialog.message());
     void dialog.dismiss();

@@ -35,6 +35,7 @@ export async function addresses(options) {
     evidence: of("evidence"),
     coverage: of("coverage"),
     nowhere: of("no-such-view"),
+    "nowhere-either": "#/__proto__?since=__proto__&event=constructor",
   };
 }
 

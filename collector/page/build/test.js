@@ -13,7 +13,7 @@ const load = async (path) => {
 
 const { canonical } = await load("subjects/canonical.ts");
 const { parseKeys, token } = await load("subjects/keys.ts");
-const { visible } = await load("visible.ts");
+const { entry, visible } = await load("visible.ts");
 const { share } = await load("numbers.ts");
 const { nanos } = await load("time.ts");
 
@@ -85,6 +85,9 @@ for (const wrong of ["", "# none", `k ${FIRST.slice(2)}`, FIRST, `k ${FIRST} x`,
 }
 
 assert.equal(visible("a\u202egnp\u0000\u001b[31m"), "a\\u{202e}gnp\\u{0}\\u{1b}[31m");
+// Once, a code `__proto__` brought what is in every object into the page, which then wrote into it.
+for (const name of ["__proto__", "constructor", "toString", null]) assert.equal(entry({ a: 1 }, name), undefined);
+assert.equal(entry({ a: 1 }, "a"), 1);
 assert.equal(share(999_999, 1_000_000), "99.99 %");
 assert.equal(share(0, 0), "–");
 assert.equal(nanos("2026-11-22T19:50:49.911233599Z"), 1795377049911233599n);

@@ -17,6 +17,7 @@ import { Principals } from "./views/principals.tsx";
 import { Records } from "./views/records.tsx";
 import { SessionView } from "./views/session.tsx";
 import { LiveTrail } from "./views/trail.tsx";
+import { entry } from "./visible.ts";
 
 const VIEWS: Record<string, [string, () => JSX.Element]> = {
   overview: ["Overview", Overview],
@@ -34,7 +35,7 @@ const VIEWS: Record<string, [string, () => JSX.Element]> = {
 
 function App(): JSX.Element {
   const view = route.value.view;
-  const [title, View] = VIEWS[view] ?? ["No such view", Nowhere];
+  const [title, View] = entry(VIEWS, view) ?? ["No such view", Nowhere];
   document.title = `${title} · pgwitness`;
   return (
     <>

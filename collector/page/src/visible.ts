@@ -10,6 +10,11 @@ export function visible(text: unknown): string {
   return String(text ?? "").replace(HIDDEN, (c) => `\\u{${c.charCodeAt(0).toString(16)}}`);
 }
 
+/** What a table has under a name that a stranger chose: `__proto__` and `constructor` are in every object, and not in the table. */
+export function entry<T>(table: Record<string, T>, name: string | null | undefined): T | undefined {
+  return name != null && Object.hasOwn(table, name) ? table[name] : undefined;
+}
+
 /** The same in one line, for tables. */
 export function inOneLine(text: unknown): string {
   return visible(String(text ?? "").replace(/[\r\n\t]+ */g, " "));

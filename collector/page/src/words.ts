@@ -9,7 +9,7 @@ export const isStatement = (event: Event): boolean => event.kind === "query" || 
 /** The statement, or what else it is and what is told of it. */
 export function words(event: Event): string {
   if (isStatement(event)) return event.statement?.text == null ? "(text not known)" : event.statement.text + (event.statement.truncated ? " …" : "");
-  const detail = (event.loss ?? event.amends ?? event[event.kind]) as Record<string, unknown> | undefined;
+  const detail = (event.loss ?? event.amends ?? (Object.hasOwn(event, event.kind) ? event[event.kind] : undefined)) as Record<string, unknown> | undefined;
   return [event.kind.replaceAll("_", " "), detail && told(detail)].filter(Boolean).join(": ");
 }
 

@@ -1,18 +1,25 @@
 // What stands around every view: the ways between them, the search, the time, the theme, and who is asking.
 
 import type { ComponentChildren, JSX } from "preact";
+import { useEffect } from "preact/hooks";
 import { lowRole, purpose, setPurpose } from "../access.ts";
 import { help, VIEWS } from "../keys.ts";
 import { change, link, route, since } from "../route.ts";
 import { choose, isDark, next, painted } from "../theme.ts";
 import { WINDOWS } from "../time.ts";
+import { entry } from "../visible.ts";
 import { Search } from "./search.tsx";
 
 const OF: Record<string, string> = { principal: "principals", object: "objects", session: "trail", event: "trail" };
 
 export function Shell({ title, children }: { title: string; children: ComponentChildren }): JSX.Element {
   const view = route.value.view;
-  const current = OF[view] ?? view;
+  const current = entry(OF, view) ?? view;
+  useEffect(() => {
+    scrollTo(0, 0);
+    // On a phone the ways stand in a line that is longer than the screen.
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [view]);
   return (
     <div class="app">
       <a class="skip" href="#main" onClick={skip}>

@@ -57,7 +57,7 @@ export function Coverage(): JSX.Element {
                   columns={[
                     { title: "Certainty", class: "nowrap", cell: (row) => <Chip of={row.confidence} /> },
                     { title: "Method", class: "grow", cell: (row) => visible(row.method ?? "–") },
-                    { title: "Principals", class: "n", cell: (row) => number(row.principals) },
+                    { title: "Principals", class: "n hide-s", cell: (row) => number(row.principals) },
                     { title: "Statements", class: "n", cell: (row) => number(row.statements) },
                     { title: "Share", class: "n", cell: (row) => share(row.statements, all) },
                   ]}

@@ -13,7 +13,7 @@ import { Answer, Facts, Panel } from "../parts/panel.tsx";
 import { Chip, Class, EventLink, Names, Obj, Outcome, SessionLink, Time, Who } from "../parts/text.tsx";
 import { NOTES } from "../principal.ts";
 import { link, route } from "../route.ts";
-import { visible } from "../visible.ts";
+import { entry, visible } from "../visible.ts";
 import { isStatement, records, took, words } from "../words.ts";
 import { Chain } from "./chain.tsx";
 import { Proof } from "./proof.tsx";
@@ -69,7 +69,7 @@ function Detail({ of: event }: { of: Event }): JSX.Element {
       )}
       <h3>Who, from the client to the server</h3>
       <Chain of={event} />
-      {a?.kind && NOTES[a.kind] && <p class="note">{NOTES[a.kind]}</p>}
+      {entry(NOTES, a?.kind) && <p class="note">{entry(NOTES, a?.kind)}</p>}
       <Named of={a} />
       {isStatement(event) && (
         <>
@@ -156,7 +156,7 @@ function Named({ of: a }: { of: Attribution | undefined }): JSX.Element | null {
           ["why not known", a.reason ? visible(a.reason) : null],
           ["name came later, by", a.amended_by ? <EventLink id={a.amended_by} /> : null],
           ["recorded as", a.recorded ? <><Who principal={a.recorded.principal} confidence={a.recorded.confidence ?? "none"} sub={visible(a.recorded.method)} /></> : null],
-          ["the client says", a.asserted ? <><Chip of="asserted" /> {visible(JSON.stringify(a.asserted))}</> : null],
+          ["the client says", a.asserted ? <Asserted of={a.asserted} /> : null],
           ["put in from outside", a.put_in ? "yes (exec into the container)" : null],
           ["container", a.container ? visible([a.container.name, a.container.image, a.container.runtime, a.container.id].filter(Boolean).join(", ")) : null],
           ["pod", a.pod ? visible([a.pod.namespace, a.pod.name, a.pod.uid].filter(Boolean).join(", ")) : null],
@@ -168,6 +168,18 @@ function Named({ of: a }: { of: Attribution | undefined }): JSX.Element | null {
           <ProcessFacts of={a.process} />
         </>
       )}
+    </>
+  );
+}
+
+/** Who the client says is behind it: its word, beside what was observed. */
+function Asserted({ of }: { of: Record<string, unknown> }): JSX.Element {
+  const { end_user: user, source, unknown, set_by: _, ...more } = of;
+  const rest = Object.entries(more).map(([name, value]) => `${name.replaceAll("_", " ")} ${[value].flat().join(", ")}`);
+  return (
+    <>
+      <Chip of={user ? "asserted" : "none"} /> {user ? `${visible(user)}, by ${visible(source)}` : `nobody that is known${unknown ? `: ${visible(String(unknown).replaceAll("_", " "))}` : ""}`}
+      {rest.length > 0 && <div class="sub">{visible(rest.join("; "))}</div>}
     </>
   );
 }

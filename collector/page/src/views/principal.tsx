@@ -9,12 +9,12 @@ import { number, plural } from "../numbers.ts";
 import { Copy, command, quoted, sinceFlag } from "../parts/copy.tsx";
 import { Answer, Capped, Facts, Panel } from "../parts/panel.tsx";
 import { Table } from "../parts/table.tsx";
-import { Chips, EventLink, Names, Time, Who } from "../parts/text.tsx";
+import { Chips, EventLink, Names, Time } from "../parts/text.tsx";
 import { named, NOTES, UNKNOWN } from "../principal.ts";
 import { go, link, route, since } from "../route.ts";
 import { within } from "../series.ts";
 import { nanos, sinceNs, sinceText } from "../time.ts";
-import { visible } from "../visible.ts";
+import { entry, visible } from "../visible.ts";
 import { Activity } from "./activity.tsx";
 import { Chain } from "./chain.tsx";
 import { type Edge, NewEdges } from "./edges.tsx";
@@ -112,7 +112,7 @@ export function PrincipalView(): JSX.Element {
                   <>
                     <Chain of={event} />
                     {event.attribution?.reason && <p class="note warn">{visible(event.attribution.reason)}</p>}
-                    {event.attribution?.kind && NOTES[event.attribution.kind] && <p class="note">{NOTES[event.attribution.kind]}</p>}
+                    {entry(NOTES, event.attribution?.kind) && <p class="note">{entry(NOTES, event.attribution?.kind)}</p>}
                     <ol class="evidence">
                       {event.attribution?.evidence?.map((fact, n) => (
                         <li key={n}>{visible(fact)}</li>
@@ -150,7 +150,7 @@ export function PrincipalView(): JSX.Element {
       </div>
       {name === UNKNOWN && (
         <p class="note">
-          <Who principal={UNKNOWN} sub="" /> stands for everybody who has no name: <a href={link("coverage")}>the reasons</a>.
+          “unknown” stands for everybody who has no name: <a href={link("coverage")}>the reasons</a>.
         </p>
       )}
     </>

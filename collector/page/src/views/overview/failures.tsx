@@ -8,7 +8,7 @@ import { Answer, Capped, Panel } from "../../parts/panel.tsx";
 import { Table } from "../../parts/table.tsx";
 import { Time, Who } from "../../parts/text.tsx";
 import { go, link, since } from "../../route.ts";
-import { inOneLine, visible } from "../../visible.ts";
+import { entry, inOneLine, visible } from "../../visible.ts";
 
 export interface Failure {
   kind: string;
@@ -54,9 +54,9 @@ export function Failures({ asked }: { asked: Asked<Rows<Failure>> }): JSX.Elemen
               id={(one, n) => `${one.kind} ${one.principal} ${one.login_role} ${one.sqlstate} ${n}`}
               open={(one) => go("trail", { since: since(), principal: one.principal, role: one.login_role, ...(one.kind === "query" ? { outcome: "failed" } : { kind: one.kind }) })}
               columns={[
-                { title: "What", class: "nowrap hide-s", cell: (one) => <span class={one.kind === "auth_failure" ? "bad" : ""}>{WORDS[one.kind] ?? visible(one.kind)}</span> },
+                { title: "What", class: "nowrap hide-s", cell: (one) => <span class={one.kind === "auth_failure" ? "bad" : ""}>{entry(WORDS, one.kind) ?? visible(one.kind)}</span> },
                 { title: "Principal", class: "grow", cell: (one) => <Who principal={one.principal} confidence={one.confidence} sub={`as ${inOneLine(one.login_role ?? "a role that is not known")}`} /> },
-                { title: "Code", class: "nowrap", cell: (one) => (<><code>{visible(one.sqlstate ?? "–")}</code><div class="sub">{SQLSTATES[one.sqlstate ?? ""] ?? ""}</div></>) },
+                { title: "Code", class: "nowrap", cell: (one) => (<><code>{visible(one.sqlstate ?? "–")}</code><div class="sub">{entry(SQLSTATES, one.sqlstate) ?? ""}</div></>) },
                 { title: "Times", class: "n", cell: (one) => number(one.times) },
                 { title: "Last", class: "nowrap sub hide-s", cell: (one) => <Time at={one.last_seen} form="short" /> },
               ]}

@@ -12,7 +12,7 @@ import { Obj, Time, Who } from "../../parts/text.tsx";
 import { link, since } from "../../route.ts";
 import { within } from "../../series.ts";
 import { sinceText } from "../../time.ts";
-import { inOneLine, visible } from "../../visible.ts";
+import { entry, inOneLine, visible } from "../../visible.ts";
 import { type Edges, hasBefore } from "../edges.tsx";
 import { isBehind, STALE_S } from "./strip.tsx";
 
@@ -113,7 +113,7 @@ function ofAgents(status: Status | null): Item[] {
 
 function ofEvents({ alarms, pauses, erasures }: { alarms: Event[]; pauses: Event[]; erasures: Event[] }): Item[] {
   const detail = (event: Event, ...names: string[]): string => {
-    const of = (event[event.kind] ?? {}) as Record<string, unknown>;
+    const of = (entry(event, event.kind) ?? {}) as Record<string, unknown>;
     return names.map((name) => of[name]).filter((one) => one != null && one !== "").map(visible).join(" · ");
   };
   const item = (event: Event, grave: boolean, what: string, sub: string): Item => ({ id: event.event_id, grave, what, sub, at: event.ts_start, to: link("event", { id: event.event_id }) });
