@@ -15,7 +15,7 @@ const IS_TIME = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/;
 
 export async function hostile(chrome, options, checks) {
   const all = await addresses(options);
-  const { page, context, seen } = await open(chrome, options, checks, { hash: "#/no-such-view" });
+  const { page, context, seen } = await open(chrome, options, checks, { hash: "#/evidence" });
   let turn = 0;
   const swap = (value, name = "") => {
     if (typeof value === "string") {

@@ -204,7 +204,7 @@ export interface Evidence {
   verifier_key: string | null;
   checkpoint: { size: number | null; root: string | null; time: string | null; note: string | null } | null;
   cosigned: { size: number | null; by: string[] | null } | null;
-  chains: { agent: string; batches: number | null; events: number | null; last_seen: string | null; key: string | null }[] | null;
+  chains: { agent: string; batches: number | null; last_seen: string | null; key: string | null; keys_before?: number }[] | null;
   aside: number | null;
 }
 

@@ -7,7 +7,7 @@ import { useState } from "preact/hooks";
 import { get } from "../api.ts";
 import type { Evidence, Overview, Status } from "../answers.ts";
 import { useAsked } from "../ask.ts";
-import { number, seconds } from "../numbers.ts";
+import { number, plural, seconds } from "../numbers.ts";
 import { Copy, command } from "../parts/copy.tsx";
 import { Answer, Facts, Panel } from "../parts/panel.tsx";
 import { Table } from "../parts/table.tsx";
@@ -46,9 +46,8 @@ export function EvidenceView(): JSX.Element {
                 rows={answer.chains}
                 id={(chain) => chain.agent}
                 columns={[
-                  { title: "Agent", class: "grow", cell: (chain) => <><span class="who">{visible(chain.agent)}</span><div class="key sub">{chain.key ? visible(chain.key) : "key not known"}</div></> },
+                  { title: "Agent", class: "grow", cell: (chain) => <><span class="who">{visible(chain.agent)}</span><div class="key sub">{chain.key ? visible(chain.key) : "key not known"}{chain.keys_before ? `, and ${plural(chain.keys_before, "key")} before it` : ""}</div></> },
                   { title: "Batches", class: "n", cell: (chain) => number(chain.batches) },
-                  { title: "Events", class: "n", cell: (chain) => number(chain.events) },
                   { title: "Last", class: "nowrap", cell: (chain) => <Last at={chain.last_seen} /> },
                 ]}
               />

@@ -5,7 +5,7 @@
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Refused } from "../api.ts";
-import { number, plural } from "../numbers.ts";
+import { bytes, number, plural } from "../numbers.ts";
 import { Copy, command } from "../parts/copy.tsx";
 import { Facts, Problem } from "../parts/panel.tsx";
 import { follow } from "../stream.ts";
@@ -18,6 +18,13 @@ interface Wrong {
   offset: number | null;
   entry: number | null;
   what: string;
+}
+
+interface Progress {
+  batches: number;
+  events: number;
+  bytes: number;
+  of_bytes: number;
 }
 
 interface Report {
@@ -46,7 +53,7 @@ interface Report {
 }
 
 export function Verify(): JSX.Element {
-  const [at, progress] = useState<{ entries: number; of: number } | null>(null);
+  const [at, progress] = useState<Progress | null>(null);
   const [report, tell] = useState<{ report: Report; when: string } | null>(null);
   const [refused, refuse] = useState<Refused | null>(null);
   const [busy, be] = useState(false);
@@ -61,7 +68,7 @@ export function Verify(): JSX.Element {
     let ended = false;
     try {
       await follow("/api/v1/verify", stop.current.signal, () => undefined, (name, data) => {
-        if (name === "progress") progress(data as { entries: number; of: number });
+        if (name === "progress") progress(data as Progress);
         if (name === "report") tell({ report: data as Report, when: rfc3339(Date.now()) });
         if (name === "error") refuse(new Refused((data as { error: string }).error, 500));
         ended ||= name !== "progress";
@@ -84,7 +91,8 @@ export function Verify(): JSX.Element {
       </p>
       {busy && (
         <p class="note" role="status">
-          <progress aria-label="Entries checked" value={at?.entries ?? undefined} max={Math.max(1, at?.of ?? 1)} /> {at ? `${number(at.entries)} of ${number(at.of)} entries` : "reading the folder"}
+          <progress aria-label="Bytes checked" value={at?.bytes ?? undefined} max={Math.max(1, at?.of_bytes ?? 1)} />{" "}
+          {at ? `${bytes(at.bytes)} of ${bytes(at.of_bytes)}: ${number(at.events)} events in ${plural(at.batches, "batch", "batches")}` : "reading the folder"}
         </p>
       )}
       {refused && <Problem of={refused} />}
