@@ -179,16 +179,16 @@ async function live(page, options, checks) {
   await page.waitForFunction(() => document.querySelector("[role=status].state-ok") != null, null, { timeout: 10_000 });
   const before = await newest();
   await question();
-  await page.waitForFunction((old) => document.querySelector("[aria-label=Events] tr[data-row] time")?.dateTime > old, before, { timeout: 10_000 });
+  await page.waitForFunction((old) => document.querySelector("[aria-label=Events] tr[data-row] time")?.dateTime > old, before, { timeout: LIVE_MS });
   checks.that(true, "what happens comes by itself");
   await page.keyboard.press(" ");
   await page.waitForSelector("button[aria-pressed=true]");
   const held = await newest();
   await question();
-  await page.waitForFunction(() => /paused · \d+ new/.test(document.querySelector("[aria-label='Live trail'] small")?.textContent ?? ""), null, { timeout: 10_000 });
+  await page.waitForFunction(() => /paused · \d+ new/.test(document.querySelector("[aria-label='Live trail'] small")?.textContent ?? ""), null, { timeout: LIVE_MS });
   checks.same(await newest(), held, "paused, the list stays, and what came is counted");
   await page.keyboard.press(" ");
-  await page.waitForFunction((old) => document.querySelector("[aria-label=Events] tr[data-row] time")?.dateTime > old, held, { timeout: 10_000 });
+  await page.waitForFunction((old) => document.querySelector("[aria-label=Events] tr[data-row] time")?.dateTime > old, held, { timeout: LIVE_MS });
   checks.that(true, "resumed, it is there");
 }
 
@@ -255,3 +255,6 @@ async function themes(page, checks) {
   checks.that(await page.$eval("dialog[open]", (one) => one.innerText.includes("next and previous row")), "? shows the keys");
   await page.keyboard.press("Escape");
 }
+
+/** Questions that are alike are told together, once in a while. */
+const LIVE_MS = 40_000;

@@ -34,6 +34,16 @@ export const purpose = signal(kept("purpose"));
 /** What the collector answered when the role was too low. */
 export const lowRole = signal<string | null>(null);
 
+/** Roles that were refused under this token: each question in vain is an event of the record. */
+const refusedRoles = new Map<string, string>();
+
+export const refusedBefore = (role: string): string | undefined => refusedRoles.get(role);
+
+export function wasRefused(role: string | null, why: string): void {
+  if (role) refusedRoles.set(role, why);
+  lowRole.value = why;
+}
+
 export function authorization(): Record<string, string> {
   const headers: Record<string, string> = token ? { Authorization: `Bearer ${token}` } : {};
   // A header takes no other characters; the collector reads bytes.
@@ -48,6 +58,7 @@ export function useToken(given: string): void {
   keep("token", token);
   tokenWanted.value = null;
   lowRole.value = null;
+  refusedRoles.clear();
   admitted.value += 1;
 }
 

@@ -3,7 +3,7 @@
 // Owns how many questions are open at once (it answers four of everybody, and eight of one user), and what a refusal means: a wrong token, a
 // role that is too low, too much at once, or a mistake. Events come back as they are; nothing here looks into them.
 
-import { authorization, hasToken, lowRole, tokenWanted } from "./access.ts";
+import { authorization, hasToken, refusedBefore, tokenWanted, wasRefused } from "./access.ts";
 import type { Page } from "./answers.ts";
 
 /** Why there is no answer. */
@@ -34,6 +34,9 @@ export function json(value: unknown): string {
 export async function call(path: string, options: RequestInit = {}): Promise<Response> {
   // Without the token that is wanted, each further request would be refused, and counted.
   if (tokenWanted.value != null) throw new Refused("a token is wanted", 401);
+  const role = needs(path);
+  const refused = role && refusedBefore(role);
+  if (refused) throw new Refused(refused, 403, role);
   let response: Response;
   try {
     const headers = { ...authorization(), ...(options.headers as Record<string, string>) };
@@ -46,7 +49,7 @@ export async function call(path: string, options: RequestInit = {}): Promise<Res
   const said = (await response.json().catch(() => ({}))) as { error?: string; role?: string };
   const why = said.error ?? `the collector answered ${response.status} to ${path}`;
   if (response.status === 401) tokenWanted.value = hasToken() ? why : "";
-  if (response.status === 403) lowRole.value = why;
+  if (response.status === 403) wasRefused(said.role ?? null, why);
   throw new Refused(why, response.status, said.role ?? null);
 }
 
@@ -87,6 +90,13 @@ export function rowsOf<T>(page: Page): Rows<T> {
 
 export async function query<T>(sql: string, signal?: AbortSignal): Promise<Rows<T>> {
   return rowsOf<T>(await post<Page>("/api/v1/query", { sql }, signal));
+}
+
+/** The role that a place takes, as far as the page asks it. */
+function needs(path: string): string | null {
+  const place = path.split("?")[0] ?? "";
+  if (["/api/v1/proof", "/api/v1/verify"].includes(place)) return "auditor";
+  return ["query", "what", "timeline", "new-edges", "unattributed", "subjects", "who"].some((name) => place === `/api/v1/${name}`) ? "analyst" : null;
 }
 
 /** Leaves a place for whoever else asks under the same user. */

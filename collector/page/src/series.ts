@@ -21,8 +21,9 @@ export interface Series {
 export interface Usual {
   low: (number | null)[];
   high: (number | null)[];
-  /** Earlier days that there is a record of. */
-  days: number;
+  of: "day" | "week";
+  /** Earlier days, or weeks, that have this time on record. */
+  times: number;
 }
 
 export interface Gap {
@@ -80,26 +81,29 @@ export async function series(since: string, of: string, signal?: AbortSignal): P
   return { x, step, counts, silent, begins };
 }
 
-/** The least and the most of the same time on days before. */
+/** The least and the most of the same time on days before; of a longer window, of weeks before. */
 export async function usual(of: Series, where: string, signal?: AbortSignal): Promise<Usual> {
   const start = of.x[0]!;
+  const { unit, times } = period(of);
   const sql =
     `SELECT date_bin(INTERVAL '${of.step} seconds', ts_start) AS t, sum(executions) FILTER (WHERE ${where}) AS n FROM events ` +
-    `WHERE ts_start >= ${moment(BigInt(start - EARLIER_DAYS * DAY) * 1_000_000_000n)} AND ts_start < ${moment(BigInt(start) * 1_000_000_000n)} ` +
+    `WHERE ts_start >= ${moment(BigInt(start - times * unit) * 1_000_000_000n)} AND ts_start < ${moment(BigInt(start) * 1_000_000_000n)} ` +
     `AND agent NOT LIKE 'collector-%' GROUP BY 1`;
   const { rows } = await query<{ t: string; n: number | null }>(sql, signal);
   const known = new Map(rows.map((row) => [Math.round(millis(row.t) / 1000), row.n ?? 0]));
-  const days = new Set([...known.keys()].map((at) => Math.floor((start - at - 1) / DAY))).size;
-  const of_step = (x: number): number[] => {
-    const counts: number[] = [];
-    for (let day = 1; day <= EARLIER_DAYS; day += 1) {
-      const n = known.get(x - day * DAY);
-      if (n != null) counts.push(n);
-    }
-    return counts;
+  const back = Array.from({ length: times }, (_, n) => (n + 1) * unit);
+  // A time of which nothing at all is on record says nothing of what is usual.
+  const all = of.x.map((x) => back.map((by) => known.get(x - by)).filter((n): n is number => n != null));
+  return {
+    of: unit === DAY ? "day" : "week",
+    times: back.filter((by) => of.x.some((x) => known.has(x - by))).length,
+    low: all.map((n) => (n.length ? Math.min(...n) : null)),
+    high: all.map((n) => (n.length ? Math.max(...n) : null)),
   };
-  const all = of.x.map(of_step);
-  return { days, low: all.map((n) => (n.length ? Math.min(...n) : null)), high: all.map((n) => (n.length ? Math.max(...n) : null)) };
+}
+
+function period(of: Series): { unit: number; times: number } {
+  return of.x.length * of.step <= DAY + of.step ? { unit: DAY, times: 7 } : { unit: 7 * DAY, times: 4 };
 }
 
 /** What was not seen, the newest first. */
@@ -110,11 +114,10 @@ export function gaps(since: string, signal?: AbortSignal): Promise<{ rows: Gap[]
   return query<Gap>(sql, signal).then(({ rows, truncated }) => ({ rows: rows.slice(0, MOST_GAPS), truncated: truncated || rows.length > MOST_GAPS }));
 }
 
-/** Whether a day-long comparison makes sense: steps of a week do not repeat in a day. */
-export const isComparable = (since: string, of: Series): boolean => since !== ALL && of.step < DAY;
+/** Longer than a week nothing repeats that would be called usual. */
+export const isComparable = (since: string, of: Series): boolean => since !== ALL && of.x.length * of.step <= 7 * DAY + of.step;
 
 /** Without a word for so long, an agent is taken to be silent. */
 const HEARD_S = 30;
 export const MOST_GAPS = 1000;
-const EARLIER_DAYS = 7;
 const DAY = 86_400;

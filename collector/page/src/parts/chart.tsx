@@ -58,9 +58,9 @@ export function Chart({ series, usual, gaps, label, height = 190, chosen }: Prop
             <i /> {one} {compact(series.counts[one]!.reduce((a, b) => a + b, 0))}
           </span>
         ))}
-        {usual && usual.days > 0 && (
+        {usual && usual.times > 0 && (
           <span class="of-usual">
-            <i /> least and most of the same time, {plural(usual.days, "earlier day")}
+            <i /> least and most of the same time, {plural(usual.times, `earlier ${usual.of}`)}
           </span>
         )}
         {gaps.length > 0 && (
@@ -114,7 +114,7 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
     series: [
       {},
       ...classes.map((one) => ({ label: one, fill: colour(COLOURS[one]!), width: 0, paths: bars, points: { show: false } })),
-      ...(usual && usual.days > 0 ? [{ label: "least", ...range }, { label: "most", ...range }] : []),
+      ...(usual && usual.times > 0 ? [{ label: "least", ...range }, { label: "most", ...range }] : []),
     ],
     hooks: {
       drawClear: [(plot) => shade(plot, series, gaps, colour("--gap"), colour("--silent"))],
@@ -128,7 +128,7 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
       ],
     },
   };
-  const data = [series.x, ...sums, ...(usual && usual.days > 0 ? [usual.low, usual.high] : [])] as uPlot.AlignedData;
+  const data = [series.x, ...sums, ...(usual && usual.times > 0 ? [usual.low, usual.high] : [])] as uPlot.AlignedData;
   return new uPlot(options, data, at);
 }
 

@@ -39,10 +39,12 @@ interface WhoProps {
   sub?: ComponentChildren;
   hops?: Hop[];
   chips?: boolean;
+  /** Since when it is new. */
+  fresh?: string | undefined;
 }
 
 /** A principal, linked to its page. */
-export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps): JSX.Element {
+export function Who({ principal, confidence, sub, hops, chips = true, fresh }: WhoProps): JSX.Element {
   const { name, host } = named(principal);
   return (
     <>
@@ -52,6 +54,7 @@ export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps
           {host && <small> {inOneLine(host)}</small>}
         </a>
         {chips && <Chips of={principal && principal !== UNKNOWN ? confidence : "none"} />}
+        <New since={fresh} />
       </span>
       {hops?.map((hop, n) => (
         <span key={n} class="hop" title={`passed on by ${visible(hop.role ?? "")} ${visible(hop.name ?? "")}`}>
@@ -67,6 +70,16 @@ export function Who({ principal, confidence, sub, hops, chips = true }: WhoProps
 export function WhoOf({ of, sub }: { of: Attribution | undefined; sub?: ComponentChildren }): JSX.Element {
   if (!of) return <span class="sub">of pgwitness itself</span>;
   return <Who principal={of.principal} confidence={of.confidence ?? "none"} hops={of.hops} sub={sub} />;
+}
+
+/** Whoever is in the record for the first time. */
+export function New({ since }: { since: string | undefined }): JSX.Element | null {
+  if (!since) return null;
+  return (
+    <span class="chip c-new" title={`never on record before ${utc(since)} UTC`}>
+      new
+    </span>
+  );
 }
 
 export function Time({ at, form = "utc" }: { at: string | null | undefined; form?: "utc" | "short" | "clock" | "ago" }): JSX.Element {

@@ -9,7 +9,7 @@ import { Answer, Panel, Problem } from "../parts/panel.tsx";
 import { Time } from "../parts/text.tsx";
 import { bytes, plural } from "../numbers.ts";
 import { go, link, since } from "../route.ts";
-import { type Gap, gaps, isComparable, MOST_GAPS, series, usual, within } from "../series.ts";
+import { type Gap, gaps, isComparable, MOST_GAPS, series, type Usual, usual, within } from "../series.ts";
 import { rfc3339 } from "../time.ts";
 
 interface Props {
@@ -38,7 +38,7 @@ export function Activity({ title, of, trail = {}, every = 0 }: Props): JSX.Eleme
           <>
             <Chart series={shown} usual={compared.answer} gaps={missed.answer?.rows ?? NONE} label={title} chosen={dragging} />
             <p class="note">
-              <Comparison asked={comparing != null} days={compared.answer?.days ?? null} />
+              <Comparison asked={comparing != null} found={compared.answer} />
               {shown.begins != null && (
                 <>
                   {" "}
@@ -58,11 +58,11 @@ export function Activity({ title, of, trail = {}, every = 0 }: Props): JSX.Eleme
 
 const NONE: Gap[] = [];
 
-function Comparison({ asked, days }: { asked: boolean; days: number | null }): JSX.Element {
+function Comparison({ asked, found }: { asked: boolean; found: Usual | null }): JSX.Element {
   if (!asked) return <>Not compared with earlier days: choose a shorter time.</>;
-  if (days == null) return <>Looking at the days before…</>;
-  if (days === 0) return <>No earlier day is on record: nothing to call usual yet.</>;
-  return <>Usual: the least and the most of the same time on {plural(days, "earlier day")} of the record.</>;
+  if (found == null) return <>Looking at the time before…</>;
+  if (found.times === 0) return <>No earlier {found.of} has this time on record: nothing to call usual yet.</>;
+  return <>Usual: the least and the most of the same time on {plural(found.times, `earlier ${found.of}`)} of the record.</>;
 }
 
 function NotSeen({ of, capped }: { of: Gap[]; capped: boolean }): JSX.Element {

@@ -4,6 +4,7 @@ import type { JSX } from "preact";
 import { get } from "../api.ts";
 import type { Principal } from "../answers.ts";
 import { useAsked } from "../ask.ts";
+import { useNewcomers } from "../newcomers.ts";
 import { number, plural } from "../numbers.ts";
 import { Copy } from "../parts/copy.tsx";
 import { Answer, Capped, Panel } from "../parts/panel.tsx";
@@ -18,6 +19,7 @@ export function Principals(): JSX.Element {
   const window = since();
   const role = route.value.params.role ?? "";
   const asked = useAsked(`principals ${window}`, (signal) => get<{ principals: Principal[] }>(`/api/v1/principals?since=${encodeURIComponent(sinceText(window))}`, signal), 30_000);
+  const newcomers = useNewcomers(window);
   const sql = `SELECT principal, confidence, roles, statements, rows, objects FROM principals`;
   return (
     <Panel title={role ? `Principals behind the role ${visible(role)}` : "Principals"} about="the busiest first" tools={<Copy text={sql} label="copy SQL" />} class="tall">
@@ -51,7 +53,7 @@ export function Principals(): JSX.Element {
                 id={(p) => p.principal ?? "unknown"}
                 open={(p) => go("principal", { name: p.principal ?? "unknown", since: route.value.params.since })}
                 columns={[
-                  { title: "Principal", class: "grow", cell: (p) => <Who principal={p.principal} confidence={p.confidence} sub={principalNote(p)} /> },
+                  { title: "Principal", class: "grow", cell: (p) => <Who principal={p.principal} confidence={p.confidence} fresh={newcomers.answer?.first.get(p.principal ?? "")} sub={principalNote(p)} /> },
                   { title: "Roles", class: "hide-s", cell: (p) => <Names of={p.roles} most={3} /> },
                   { title: "Objects", class: "hide-s", cell: (p) => <Names of={p.objects} most={3} /> },
                   { title: "Statements", class: "n", cell: (p) => number(p.statements) },

@@ -6,6 +6,7 @@ import type { JSX } from "preact";
 import { get, post, query, rowsOf } from "../../api.ts";
 import type { Overview as Figures, Page, Principal } from "../../answers.ts";
 import { useAsked } from "../../ask.ts";
+import { useNewcomers } from "../../newcomers.ts";
 import { since } from "../../route.ts";
 import { within } from "../../series.ts";
 import { sinceNs, sinceText } from "../../time.ts";
@@ -23,6 +24,7 @@ export function Overview(): JSX.Element {
   const span = encodeURIComponent(sinceText(window));
   const figures = useAsked(`figures ${window}`, (signal) => get<Figures>(`/api/v1/overview?since=${span}`, signal), LIVE_MS);
   const principals = useAsked(`principals ${window}`, (signal) => get<{ principals: Principal[] }>(`/api/v1/principals?since=${span}`, signal), LIVE_MS * 3);
+  const newcomers = useNewcomers(window);
   // It reads the whole record: what is quick comes first.
   const edges = useAsked(
     figures.answered && principals.answered ? `edges ${window}` : null,
@@ -43,11 +45,11 @@ export function Overview(): JSX.Element {
       <div class="cols">
         <div class="col">
           <Activity title="Statements by class" of="TRUE" every={SLOW_MS} />
-          <SharedRoles asked={principals} />
+          <SharedRoles asked={principals} newcomers={newcomers.answer} />
           <Failures asked={failures} />
         </div>
         <div class="col">
-          <Look figures={figures.answer} edges={edges.answer} />
+          <Look figures={figures.answer} edges={edges.answer} newcomers={newcomers.answer} principals={principals.answer?.principals ?? []} />
           <NewEdges asked={edges} />
           <Privileged asked={acts} />
         </div>

@@ -4,8 +4,9 @@
 
 import type { ComponentChildren, JSX } from "preact";
 import { get, query, Refused } from "../../api.ts";
-import type { Event, Overview, Status } from "../../answers.ts";
+import type { Event, Overview, Principal, Status } from "../../answers.ts";
 import { useAsked } from "../../ask.ts";
+import type { Newcomers } from "../../newcomers.ts";
 import { bytes, number, plural, seconds, share } from "../../numbers.ts";
 import { Panel, Problem, Skeleton } from "../../parts/panel.tsx";
 import { Obj, Time, Who } from "../../parts/text.tsx";
@@ -34,7 +35,14 @@ interface Marked {
   last_seen: string;
 }
 
-export function Look({ figures, edges }: { figures: Overview | null; edges: Edges | null }): JSX.Element {
+interface LookProps {
+  figures: Overview | null;
+  edges: Edges | null;
+  newcomers: Newcomers | null;
+  principals: Principal[];
+}
+
+export function Look({ figures, edges, newcomers, principals }: LookProps): JSX.Element {
   const window = since();
   const span = encodeURIComponent(sinceText(window));
   const status = useAsked("status", (signal) => get<Status>("/api/v1/status", signal), 15_000);
@@ -53,7 +61,8 @@ export function Look({ figures, edges }: { figures: Overview | null; edges: Edge
     ...ofAgents(status.answer),
     ...(told.answer ? ofEvents(told.answer) : []),
     ...(marked.answer ?? []).map(ofMark),
-    ...ofEdges(edges, window),
+    ...ofNewcomers(newcomers, principals),
+    ...ofEdges(edges, newcomers, window),
   ].sort((a, b) => Number(b.grave) - Number(a.grave));
   const asking = !figures || !status.answer || !told.answer;
   const refused = told.refused ?? status.refused ?? (marked.refused?.status === 403 ? null : marked.refused);
@@ -137,10 +146,26 @@ const ofMark = (one: Marked): Item => ({
   to: link("principal", { name: one.principal }),
 });
 
-function ofEdges(edges: Edges | null, window: string): Item[] {
+function ofNewcomers(newcomers: Newcomers | null, principals: Principal[]): Item[] {
+  return [...(newcomers?.first ?? [])].slice(0, SHOWN).map(([name, first]) => {
+    const p = principals.find((one) => one.principal === name);
+    const roles = (p?.roles ?? []).filter(Boolean).map((role) => inOneLine(role));
+    return {
+      id: `new ${name}`,
+      grave: true,
+      what: "A principal that was never seen before",
+      sub: <Who principal={name} confidence={p?.confidence ?? "none"} sub={roles.length ? `as ${roles.join(", ")} · ${plural(p?.statements ?? 0, "statement")}` : ""} />,
+      at: first,
+      to: link("principal", { name }),
+    };
+  });
+}
+
+function ofEdges(edges: Edges | null, newcomers: Newcomers | null, window: string): Item[] {
   // In a record that has just begun everybody is new: that is no news.
   if (!edges || !hasBefore(edges.begins, window)) return [];
-  return edges.rows.slice(0, SHOWN).map((edge) => ({
+  const others = edges.rows.filter((edge) => !newcomers?.first.has(edge.principal ?? ""));
+  return others.slice(0, SHOWN).map((edge) => ({
     id: `edge ${edge.principal} ${edge.object} ${edge.access}`,
     grave: false,
     what: `First ${edge.access === "ddl" ? "change of the form" : edge.access} of this object by this principal`,

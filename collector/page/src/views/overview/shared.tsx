@@ -3,6 +3,7 @@
 import type { JSX } from "preact";
 import type { Principal } from "../../answers.ts";
 import type { Asked } from "../../ask.ts";
+import type { Newcomers } from "../../newcomers.ts";
 import { number, plural } from "../../numbers.ts";
 import { Copy, command } from "../../parts/copy.tsx";
 import { Answer, Capped, Panel } from "../../parts/panel.tsx";
@@ -11,7 +12,7 @@ import { Names, Who } from "../../parts/text.tsx";
 import { go, link, since } from "../../route.ts";
 import { inOneLine } from "../../visible.ts";
 
-export function SharedRoles({ asked }: { asked: Asked<{ principals: Principal[] }> }): JSX.Element {
+export function SharedRoles({ asked, newcomers }: { asked: Asked<{ principals: Principal[] }>; newcomers: Newcomers | null }): JSX.Element {
   return (
     <Panel title="Principals" about="what the role hides" tools={<Copy text={command("ask", "shared-roles")} label="copy command" />}>
       <Answer asked={asked} lines={8} empty={(answer) => (answer.principals.length === 0 ? "No statement was recorded in this time. Choose a longer one (w)." : null)}>
@@ -38,7 +39,7 @@ export function SharedRoles({ asked }: { asked: Asked<{ principals: Principal[] 
                 id={(p) => p.principal ?? "unknown"}
                 open={(p) => go("principal", { name: p.principal ?? "unknown", since: since() })}
                 columns={[
-                  { title: "Principal", class: "grow", cell: (p) => <Who principal={p.principal} confidence={p.confidence} sub={principalNote(p)} /> },
+                  { title: "Principal", class: "grow", cell: (p) => <Who principal={p.principal} confidence={p.confidence} fresh={newcomers?.first.get(p.principal ?? "")} sub={principalNote(p)} /> },
                   { title: "Role", class: "hide-s", cell: (p) => <code>{<Names of={p.roles} most={3} />}</code> },
                   { title: "Statements", class: "n", cell: (p) => number(p.statements) },
                   { title: "Rows out", class: "n", cell: (p) => number(p.rows) },
