@@ -5,6 +5,8 @@ import { open, picture, settled, watchedAll } from "./tools.js";
 export async function roles(chrome, options, checks) {
   if (!options.viewer) return checks.note("no --viewer-token-file: the page is not looked at as a viewer");
   const { page, context, seen } = await open(chrome, { ...options, token: options.viewer }, checks, { hash: `#/overview?since=${encodeURIComponent(options.since)}` });
+  const vain = [];
+  page.on("response", (response) => response.status() === 403 && vain.push(response.url()));
   await checks.step("the overview, for a viewer", async () => {
     await settled(page);
     checks.that((await page.$$("[data-figure]")).length >= 8, "figures are there");
@@ -34,6 +36,9 @@ export async function roles(chrome, options, checks) {
       await picture(page, options, `viewer-${hash.slice(2)}`);
     });
   }
+  const tells = await page.evaluate(async () => (await fetch("/api/v1/me", { headers: { Authorization: `Bearer ${sessionStorage.getItem("token")}` } })).ok);
+  if (tells) checks.same(vain, [], "nothing was asked in vain");
+  else checks.note("this collector does not tell the role: what is refused is tried once");
   watchedAll(checks, seen, await page.evaluate(() => globalThis.__violations), "as a viewer");
   await context.close();
 }

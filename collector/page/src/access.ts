@@ -31,17 +31,24 @@ export const admitted = signal(0);
 /** Kept in the record with each question. */
 export const purpose = signal(kept("purpose"));
 
-/** What the collector answered when the role was too low. */
-export const lowRole = signal<string | null>(null);
+
+/** As whom the record has what is asked; null: not known (yet). */
+export const me = signal<{ user: string; role: string | null } | null>(null);
+
+const ROLES = ["viewer", "analyst", "auditor", "admin"];
+
+/** Why a place that needs `role` would be refused; null: it would not, as far as is known. */
+export function tooLow(role: string): string | null {
+  const known = me.value;
+  if (!known?.role || !ROLES.includes(known.role)) return refusedRoles.get(role) ?? null;
+  return ROLES.indexOf(known.role) < ROLES.indexOf(role) ? `this needs the role ${role}, and the role of ${known.user} is ${known.role}` : null;
+}
 
 /** Roles that were refused under this token: each question in vain is an event of the record. */
 const refusedRoles = new Map<string, string>();
 
-export const refusedBefore = (role: string): string | undefined => refusedRoles.get(role);
-
 export function wasRefused(role: string | null, why: string): void {
   if (role) refusedRoles.set(role, why);
-  lowRole.value = why;
 }
 
 export function authorization(): Record<string, string> {
@@ -57,8 +64,8 @@ export function useToken(given: string): void {
   token = given.trim();
   keep("token", token);
   tokenWanted.value = null;
-  lowRole.value = null;
   refusedRoles.clear();
+  me.value = null;
   admitted.value += 1;
 }
 

@@ -3,7 +3,7 @@
 // Owns how many questions are open at once (it answers four of everybody, and eight of one user), and what a refusal means: a wrong token, a
 // role that is too low, too much at once, or a mistake. Events come back as they are; nothing here looks into them.
 
-import { authorization, hasToken, refusedBefore, tokenWanted, wasRefused } from "./access.ts";
+import { admitted, authorization, hasToken, me, tokenWanted, tooLow, wasRefused } from "./access.ts";
 import type { Page } from "./answers.ts";
 
 /** Why there is no answer. */
@@ -35,8 +35,11 @@ export async function call(path: string, options: RequestInit = {}): Promise<Res
   // Without the token that is wanted, each further request would be refused, and counted.
   if (tokenWanted.value != null) throw new Refused("a token is wanted", 401);
   const role = needs(path);
-  const refused = role && refusedBefore(role);
-  if (refused) throw new Refused(refused, 403, role);
+  if (role) {
+    await introduction();
+    const refused = tooLow(role);
+    if (refused) throw new Refused(refused, 403, role);
+  }
   let response: Response;
   try {
     const headers = { ...authorization(), ...(options.headers as Record<string, string>) };
@@ -90,6 +93,19 @@ export function rowsOf<T>(page: Page): Rows<T> {
 
 export async function query<T>(sql: string, signal?: AbortSignal): Promise<Rows<T>> {
   return rowsOf<T>(await post<Page>("/api/v1/query", { sql }, signal));
+}
+
+let introduced: { with: number; done: Promise<void> } | null = null;
+
+/** Asks once for each token who one is: what is asked in vain is an event of the record. A collector that cannot tell is tried. */
+export function introduction(): Promise<void> {
+  if (introduced?.with !== admitted.value) {
+    const ask = async (): Promise<void> => {
+      me.value = (await (await call("/api/v1/me")).json()) as { user: string; role: string | null };
+    };
+    introduced = { with: admitted.value, done: ask().catch(() => undefined) };
+  }
+  return introduced.done;
 }
 
 /** The role that a place takes, as far as the page asks it. */

@@ -2,12 +2,13 @@
 
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect } from "preact/hooks";
-import { lowRole, purpose, setPurpose } from "../access.ts";
+import { admitted, me, purpose, setPurpose } from "../access.ts";
+import { introduction } from "../api.ts";
 import { help, VIEWS } from "../keys.ts";
 import { change, link, route, since } from "../route.ts";
 import { choose, isDark, next, painted } from "../theme.ts";
 import { WINDOWS } from "../time.ts";
-import { entry } from "../visible.ts";
+import { entry, visible } from "../visible.ts";
 import { Search } from "./search.tsx";
 
 const OF: Record<string, string> = { principal: "principals", object: "objects", session: "trail", event: "trail" };
@@ -20,6 +21,7 @@ export function Shell({ title, children }: { title: string; children: ComponentC
     // On a phone the ways stand in a line that is longer than the screen.
     document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   }, [view]);
+  useEffect(() => void introduction(), [admitted.value]);
   return (
     <div class="app">
       <a class="skip" href="#main" onClick={skip}>
@@ -40,7 +42,12 @@ export function Shell({ title, children }: { title: string; children: ComponentC
             <input type="text" value={purpose.value} placeholder="ticket, incident" maxLength={200} onChange={(at) => setPurpose(at.currentTarget.value)} />
           </label>
           <p>Your questions are recorded, too.</p>
-          {lowRole.value && <p>Some of this page needs a higher role than yours.</p>}
+          {me.value && (
+            <p>
+              As <b>{visible(me.value.user)}</b>
+              {me.value.role ? `, ${visible(me.value.role)}` : ""}
+            </p>
+          )}
         </div>
       </nav>
       <main id="main" tabIndex={-1}>
