@@ -19,8 +19,8 @@ export interface Trail {
   note: string;
   refused: Refused | null;
   loaded: boolean;
-  /** Goes up with each change. */
-  version: number;
+  /** How many came live. */
+  came: number;
 }
 
 export const KEPT = 2000;
@@ -30,31 +30,32 @@ const RECONNECT_MS = 3000;
 
 /** Follows until it is aborted. `show` is called when something has changed. */
 export function watch(filters: Filters, since: string, show: (trail: Trail) => void, signal: AbortSignal): void {
-  const trail: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, version: 0 };
+  const trail: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, came: 0 };
   const seen = new Set<string>();
   let changed = true;
   const painter = setInterval(() => {
     if (!changed) return;
     changed = false;
-    trail.version += 1;
+    // Agents tell in their own order, and of several agents one is always late: the list is by time.
+    trail.events.sort((a, b) => byTime(b, a));
+    for (const gone of trail.events.splice(KEPT)) seen.delete(gone.event_id);
     show({ ...trail, events: trail.events.slice() });
   }, PAINT_MS);
   signal.addEventListener("abort", () => clearInterval(painter));
 
-  const take = (events: Event[], front: boolean): void => {
+  const take = (events: Event[]): number => {
     // Lists may overlap, and what comes live may be in them, too.
     const fresh = events.filter((event) => !seen.has(event.event_id) && fits(event, filters) && seen.add(event.event_id));
-    if (front) trail.events.unshift(...fresh);
-    else trail.events.push(...fresh);
-    for (const gone of trail.events.splice(KEPT)) seen.delete(gone.event_id);
+    trail.events.push(...fresh);
     changed = true;
+    return fresh.length;
   };
 
   const backlog = async (): Promise<void> => {
     try {
       const { events, note } = await earlier(filters, since, signal);
       if (signal.aborted) return;
-      take(events, false);
+      take(events);
       trail.note = note;
       trail.refused = null;
     } catch (error) {
@@ -73,7 +74,7 @@ export function watch(filters: Filters, since: string, show: (trail: Trail) => v
           changed = true;
         }, (name, what) => {
           if (name === "lagged") trail.missed += (what as { missed: number }).missed;
-          else if (name === "sighting") take([what as Event], true);
+          else if (name === "sighting") trail.came += take([what as Event]);
         });
       } catch {
         /* said by the state, and tried again */
@@ -95,7 +96,7 @@ export function watch(filters: Filters, since: string, show: (trail: Trail) => v
 async function earlier(filters: Filters, since: string, signal: AbortSignal): Promise<{ events: Event[]; note: string }> {
   try {
     const { rows } = await query<{ event: string }>(sqlOf(filters, since, BACKLOG), signal);
-    return { events: rows.map((row) => JSON.parse(row.event) as Event), note: rows.length === BACKLOG ? `the newest ${BACKLOG} of that time` : "" };
+    return { events: rows.map((row) => JSON.parse(row.event) as Event), note: rows.length === BACKLOG ? `from the newest ${BACKLOG} of that time on` : "" };
   } catch (error) {
     if (!(error instanceof Refused) || error.status !== 403) throw error;
   }
@@ -108,14 +109,21 @@ async function earlier(filters: Filters, since: string, signal: AbortSignal): Pr
   };
   // Statements apart, or questions to this record could stand before all of them.
   const lists = filters.kind ? [await newest(null)] : [await newest(null), await newest("query")];
-  const events = lists.flat().sort((a, b) => (b.ts_start ?? "").localeCompare(a.ts_start ?? ""));
+  const events = lists.flat();
   const more = lists.some((list) => list.length >= LOOKED_AT);
   const note = isBeyond(filters) ? `those that fit among the newest ${LOOKED_AT} events: to look further takes the role analyst` : `the newest ${LOOKED_AT} of that time`;
   return { events, note: more ? note : "" };
+}
+
+/** Times of one form, so that they can be compared as they are. */
+function byTime(a: Event, b: Event): number {
+  const [one, other] = [a.ts_start ?? "", b.ts_start ?? ""];
+  if (one !== other) return one < other ? -1 : 1;
+  return a.agent === b.agent ? a.seq - b.seq : a.agent < b.agent ? -1 : 1;
 }
 
 /** The same list, as SQL. */
 export const sqlOf = (filters: Filters, since: string, limit = 1000): string =>
   `SELECT event FROM events WHERE ${where(filters, since) || "TRUE"} ORDER BY ts_start DESC, log_index DESC, seq DESC LIMIT ${limit}`;
 
-const PAINT_MS = 250;
+const PAINT_MS = 400;

@@ -18,7 +18,7 @@ import { change, route, since } from "../route.ts";
 import { inOneLine, visible } from "../visible.ts";
 import { isStatement, records, rowsOf, took, words } from "../words.ts";
 
-const EMPTY: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, version: 0 };
+const EMPTY: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, came: 0 };
 
 export function LiveTrail(): JSX.Element {
   const params = route.value.params;
@@ -48,7 +48,7 @@ export function LiveTrail(): JSX.Element {
     return () => void actions.delete(" ");
   }, []);
   const shown = still ?? trail;
-  const waiting = still ? trail.events.filter((event) => event.event_id !== still.events[0]?.event_id).length - Math.max(0, still.events.length - 1) : 0;
+  const waiting = still ? trail.came - still.came : 0;
   const told = [
     paused ? "paused" : held ? "held while you read" : "",
     held && waiting > 0 ? `${number(waiting)} new` : "",
