@@ -105,7 +105,7 @@ function paint(at: HTMLElement, series: Series, usual: Usual | null, gaps: Gap[]
     tzDate: (ts) => uPlot.tzDate(new Date(ts * 1000), "Etc/UTC"),
     legend: { show: false },
     cursor: { drag: { x: chosen != null, y: false }, points: { show: false }, y: false },
-    padding: [8, 6, 0, 0],
+    padding: [8, 18, 0, 0],
     scales: {
       x: { time: true, range: [series.x[0]!, series.x.at(-1)! + series.step] },
       y: { range: (_, __, most) => [0, Math.max(1, most * 1.06)] },

@@ -11,7 +11,7 @@ import { Answer, Capped, Panel } from "../parts/panel.tsx";
 import { Table } from "../parts/table.tsx";
 import { Names, Obj, Time, Who } from "../parts/text.tsx";
 import { change, since } from "../route.ts";
-import { nanos, sinceNs } from "../time.ts";
+import { ALL, nanos, sinceNs } from "../time.ts";
 import { visible } from "../visible.ts";
 
 export interface Edge {
@@ -45,46 +45,50 @@ export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edge
   const window = since();
   return (
     <Panel title={title} about="used for the first time on record" tools={<Copy text={command("new-edges", sinceFlag(window) ?? "--since 3650d")} label="copy command" />}>
-      <Answer asked={asked} lines={8} empty={(answer) => (answer.rows.filter(of ?? (() => true)).length === 0 ? "Nothing new: everybody used what they had used before." : null)}>
-        {(answer) => {
-          const rows = answer.rows.filter(of ?? (() => true));
-          return (
-            <>
-              {!hasBefore(answer.begins, window) && answer.begins && (
-                <p class="note warn">
-                  The record begins at <Time at={answer.begins} /> UTC, within this time: who was there before is not known, so everybody is new. Choose a
-                  shorter time to compare with what is on record.
-                </p>
-              )}
-              <Table
-                label={title}
-                rows={rows.slice(0, SHOWN)}
-                id={(edge) => `${edge.principal} ${edge.object} ${edge.access}`}
-                open={(edge) => change({ event: edge.first_event })}
-                columns={[
-                  { title: "First", class: "nowrap sub hide-s", cell: (edge) => <Time at={edge.first_seen} form="short" /> },
-                  {
-                    title: "Principal and object",
-                    class: "grow",
-                    cell: (edge) => (
-                      <>
-                        <Who principal={edge.principal} confidence={edge.confidence} sub="" />
-                        <div class="sub">
-                          <b class={`access-${edge.access === "ddl" ? "ddl" : edge.access === "write" ? "write" : "read"}`}>{visible(edge.access)}</b> <Obj name={edge.object} /> <Names of={edge.commands} most={3} />
-                          {edge.known_access?.length ? `, before: ${visible([edge.known_access].flat().join(", "))}` : ""}
-                        </div>
-                      </>
-                    ),
-                  },
-                  { title: "Statements", class: "n", cell: (edge) => number(edge.statements) },
-                  { title: "Rows", class: "n hide-s", cell: (edge) => number(edge.rows_affected ?? edge.rows) },
-                ]}
-              />
-              <Capped when={rows.length > SHOWN} what={`The newest ${SHOWN} of ${number(rows.length)}${answer.truncated ? " or more" : ""}; all of them: ${command("new-edges")}`} />
-            </>
-          );
-        }}
-      </Answer>
+      {window === ALL && !asked.answered ? (
+        <p class="state">There is no time before all of the record: choose a shorter time (w), and see what is new in it.</p>
+      ) : (
+        <Answer asked={asked} lines={8} empty={(answer) => (answer.rows.filter(of ?? (() => true)).length === 0 ? "Nothing new: everybody used what they had used before." : null)}>
+          {(answer) => {
+            const rows = answer.rows.filter(of ?? (() => true));
+            return (
+              <>
+                {!hasBefore(answer.begins, window) && answer.begins && (
+                  <p class="note warn">
+                    The record begins at <Time at={answer.begins} /> UTC, within this time: who was there before is not known, so everybody is new. Choose a
+                    shorter time to compare with what is on record.
+                  </p>
+                )}
+                <Table
+                  label={title}
+                  rows={rows.slice(0, SHOWN)}
+                  id={(edge) => `${edge.principal} ${edge.object} ${edge.access}`}
+                  open={(edge) => change({ event: edge.first_event })}
+                  columns={[
+                    { title: "First", class: "nowrap sub hide-s", cell: (edge) => <Time at={edge.first_seen} form="short" /> },
+                    {
+                      title: "Principal and object",
+                      class: "grow",
+                      cell: (edge) => (
+                        <>
+                          <Who principal={edge.principal} confidence={edge.confidence} sub="" />
+                          <div class="sub">
+                            <b class={`access-${edge.access === "ddl" ? "ddl" : edge.access === "write" ? "write" : "read"}`}>{visible(edge.access)}</b> <Obj name={edge.object} /> <Names of={edge.commands} most={3} />
+                            {edge.known_access?.length ? `, before: ${visible([edge.known_access].flat().join(", "))}` : ""}
+                          </div>
+                        </>
+                      ),
+                    },
+                    { title: "Statements", class: "n", cell: (edge) => number(edge.statements) },
+                    { title: "Rows", class: "n hide-s", cell: (edge) => number(edge.rows_affected ?? edge.rows) },
+                  ]}
+                />
+                <Capped when={rows.length > SHOWN} what={`The newest ${SHOWN} of ${number(rows.length)}${answer.truncated ? " or more" : ""}; all of them: ${command("new-edges")}`} />
+              </>
+            );
+          }}
+        </Answer>
+      )}
     </Panel>
   );
 }

@@ -64,7 +64,8 @@ export function ObjectView(): JSX.Element {
   const name = route.value.params.name ?? "";
   const window = since();
   const asked = useAsked(`what ${name} ${window}`, (signal) => post<Page>("/api/v1/what", { object: name, since_ns: sinceNs(window) ?? undefined }, signal).then((page) => rowsOf<Use>(page)));
-  const ever = useAsked(`ever ${name}`, (signal) => post<Page>("/api/v1/what", { object: name }, signal).then((page) => rowsOf<Use>(page)));
+  // Of the whole record, so behind what is asked of this time.
+  const ever = useAsked(asked.answered || asked.refused ? `ever ${name}` : null, (signal) => post<Page>("/api/v1/what", { object: name }, signal).then((page) => rowsOf<Use>(page)));
   return (
     <>
       <Panel

@@ -9,7 +9,7 @@ import { useAsked } from "../../ask.ts";
 import { useNewcomers } from "../../newcomers.ts";
 import { since } from "../../route.ts";
 import { within } from "../../series.ts";
-import { sinceNs, sinceText } from "../../time.ts";
+import { ALL, sinceNs, sinceText } from "../../time.ts";
 import { Activity } from "../activity.tsx";
 import { NewEdges, type Edge } from "../edges.tsx";
 import { Failures, type Failure } from "./failures.tsx";
@@ -27,7 +27,7 @@ export function Overview(): JSX.Element {
   const newcomers = useNewcomers(window);
   // It reads the whole record: what is quick comes first.
   const edges = useAsked(
-    figures.answered && principals.answered ? `edges ${window}` : null,
+    window !== ALL && figures.answered && principals.answered ? `edges ${window}` : null,
     async (signal) => {
       const [page, record] = await Promise.all([
         post<Page>("/api/v1/new-edges", { since_ns: start }, signal),
