@@ -50,6 +50,8 @@ export async function views(chrome, options, checks) {
         await picture(page, options, `${name}-${width}-${theme}`);
         const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
         checks.that(wide <= room, `${name}: fits ${width} px`, `${wide} px in ${room}`);
+        const bare = await page.evaluate(() => [...document.querySelectorAll("main .who, dialog .who")].filter((one) => one.matches("a") && !one.parentElement.querySelector(".chip")).map((one) => one.textContent));
+        checks.same(bare, [], `${name}: no principal without how sure it is`);
         if (width === 1280 || theme === "light") await axe(page, checks, name);
       }
       watchedAll(checks, seen, await page.evaluate(() => globalThis.__violations), `${width} px, ${theme}`);

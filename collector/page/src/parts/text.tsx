@@ -57,8 +57,11 @@ export function Who({ principal, confidence, sub, hops, chips = true, fresh }: W
         <New since={fresh} />
       </span>
       {hops?.map((hop, n) => (
-        <span key={n} class="hop" title={`passed on by ${visible(hop.role ?? "")} ${visible(hop.name ?? "")}`}>
-          {inOneLine(named(hop.name).name)}
+        <span key={n} class="hopline">
+          <span class="hop" title={`passed on by ${visible(hop.role ?? "")} ${visible(hop.name ?? "")}`}>
+            {inOneLine(named(hop.name).name)}
+          </span>
+          <Chip of={hop.confidence} />
         </span>
       ))}
       {sub ? <div class="sub clamp">{sub}</div> : null}
