@@ -1,16 +1,18 @@
 //! What a statement touched, one thing a row: the way from an event's lists to rows that can be counted.
 //!
-//! Owns two functions that SQL sees. `touched(objects, object_access)` is a list of what the statement named, each thing and
+//! Owns functions that SQL sees. `touched(objects, object_access)` is a list of what the statement named, each thing and
 //! way once, as `read public.customers`; of a statement that named nothing, one NULL, so that `unnest` loses no statement.
-//! `columns_of(thing, objects, columns)` are the names of those of `columns` that are that object's. Refuses to say that a statement
+//! `columns_of(thing, objects, columns)` are the names of those of `columns` that are that object's. `in_order(ts_start, log_index, seq, event_id)` is a text
+//! that sorts as events do, those without a time first, and ends in the event's id, which `event_of` takes out again: the least or
+//! the greatest of texts is found without keeping events. Refuses to say that a statement
 //! touched nothing else: that is [`HIDDEN`]'s.
 
-use std::sync::Arc;
+use std::{fmt::Write, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, ListBuilder, StringBuilder},
-        datatypes::DataType,
+        array::{Array, ArrayRef, AsArray, ListBuilder, StringArray, StringBuilder},
+        datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType},
     },
     common::exec_err,
     functions::expr_fn::ends_with,
@@ -31,6 +33,8 @@ pub(super) const PRIVILEGED: &str = "coalesce(class IN ('ROLE', 'DDL') OR comman
 pub(super) fn register(session: &SessionContext) {
     session.register_udf(touched());
     session.register_udf(columns_of());
+    session.register_udf(in_order());
+    session.register_udf(event_of());
 }
 
 /// Whether `object`, a column, is the object that is asked for: under its whole name, without its schema, or, where no schema is
@@ -108,6 +112,67 @@ fn columns_of() -> ScalarUDF {
     )
 }
 
+fn in_order() -> ScalarUDF {
+    let time = DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()));
+    create_udf(
+        "in_order",
+        vec![time, DataType::Int64, DataType::Int64, DataType::Utf8],
+        DataType::Utf8,
+        Volatility::Immutable,
+        Arc::new(|arguments: &[ColumnarValue]| {
+            let columns = ColumnarValue::values_to_arrays(arguments)?;
+            let [times, entries, seqs, ids] = columns.as_slice() else {
+                return exec_err!("in_order takes a time, a log entry, a number and an event's id");
+            };
+            let times = times.as_primitive::<TimestampNanosecondType>();
+            let (entries, seqs) = (
+                entries.as_primitive::<Int64Type>(),
+                seqs.as_primitive::<Int64Type>(),
+            );
+            let ids = ids.as_string::<i32>();
+            let mut texts = StringBuilder::with_capacity(ids.len(), ids.len() * (3 * DIGITS + 24));
+            for row in 0..ids.len() {
+                // None of them is negative; what is not there comes before what is.
+                for number in [
+                    times.is_valid(row).then(|| times.value(row)),
+                    Some(entries.value(row)),
+                    Some(seqs.value(row)),
+                ] {
+                    let _ = match number {
+                        Some(number) => write!(texts, "{:0DIGITS$}", number.max(0)),
+                        None => write!(texts, "{:DIGITS$}", ""),
+                    };
+                }
+                texts.append_value(ids.value(row));
+            }
+            Ok(ColumnarValue::Array(Arc::new(texts.finish())))
+        }),
+    )
+}
+
+fn event_of() -> ScalarUDF {
+    create_udf(
+        "event_of",
+        vec![DataType::Utf8],
+        DataType::Utf8,
+        Volatility::Immutable,
+        Arc::new(|arguments: &[ColumnarValue]| {
+            let columns = ColumnarValue::values_to_arrays(arguments)?;
+            let [texts] = columns.as_slice() else {
+                return exec_err!("event_of takes what in_order gives");
+            };
+            let ids = texts
+                .as_string::<i32>()
+                .iter()
+                .map(|text| text?.get(3 * DIGITS..));
+            Ok(ColumnarValue::Array(Arc::new(ids.collect::<StringArray>())))
+        }),
+    )
+}
+
+/// Of the largest 64-bit number.
+const DIGITS: usize = 20;
+
 /// What `column` is called in `object`, if it is one of it and of no object with a longer name: `a.b.c` is `c` of `a.b`, and not
 /// `b.c` of `a`.
 fn name_in<'a>(object: &str, objects: &[String], column: &'a str) -> Option<&'a str> {
@@ -131,6 +196,18 @@ fn texts_of(lists: &ArrayRef, row: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn events_are_in_order_as_texts_are() {
+        let session = SessionContext::new();
+        register(&session);
+        let sql = "SELECT event_of(max(o)) AS last, event_of(min(o)) AS first FROM (SELECT in_order(arrow_cast(ts, 'Timestamp(Nanosecond, Some(\"+00:00\"))'), \
+            arrow_cast(e, 'Int64'), arrow_cast(s, 'Int64'), id) AS o FROM (VALUES (9, 3, 1, 'a-1'), (10, 2, 10, 'b-10'), (10, 2, 9, 'b-9'), \
+            (NULL, 99, 99, 'c-99')) AS t (ts, e, s, id))";
+        let found = session.sql(sql).await.unwrap().collect().await.unwrap();
+        let text = |n: usize| found[0].column(n).as_string::<i32>().value(0).to_owned();
+        assert_eq!((text(0), text(1)), ("b-10".to_owned(), "c-99".to_owned()));
+    }
 
     #[test]
     fn a_column_is_of_the_longest_object_that_its_name_begins_with() {
