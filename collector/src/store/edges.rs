@@ -47,8 +47,8 @@ impl Question for NewEdges {
 
 /// What was done to the object by the same principal before, in other ways, tells a new way from a new object. Lists are made of few rows: so of all that was
 /// before, what repeats is left out first.
-const NEW: &str = "WITH known AS (SELECT DISTINCT principal, thing FROM \
-        (SELECT coalesce(principal, 'unknown') AS principal, unnest(touched(objects, object_access)) AS thing FROM former) \
+const NEW: &str = "WITH known AS (SELECT DISTINCT principal, thing FROM (SELECT principal, unnest(things) AS thing FROM \
+        (SELECT DISTINCT coalesce(principal, 'unknown') AS principal, touched(objects, object_access) AS things FROM former)) \
       WHERE thing IS NOT NULL), \
     before AS (SELECT principal, object, array_sort(array_agg(access)) AS known_access FROM \
         (SELECT principal, split_part(thing, ' ', 1) AS access, substr(thing, strpos(thing, ' ') + 1) AS object FROM known) \
