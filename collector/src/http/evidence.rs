@@ -2,7 +2,7 @@
 //!
 //! Owns the form of these answers. What is proven and checked is read from the evidence folder by the same code as on the command line.
 //! A check of the whole log is a stream of server-sent events, because it may take long: `progress` with `{"batches", "events", "bytes",
-//! "of_bytes"}`, and at the end `report` as `verify --json` has it. Whoever goes away ends it.
+//! "of_bytes"}`, and at the end `report` as `verify --json` has it, or `error` where that cannot be said. Whoever goes away ends it.
 
 use std::{convert::Infallible, ops::ControlFlow, path::Path};
 
@@ -110,9 +110,12 @@ pub(super) async fn verify(State(web): State<Web>, asker: Asker) -> Response {
     let folder = web.app.evidence.clone();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        let report = checked(&folder, &told);
+        let said = match checked(&folder, &told) {
+            Some(report) => event("report", &json!(report)),
+            None => event("error", &json!({ "error": IN_MOTION })),
+        };
         // Nobody may be there any more to hear it.
-        _ = told.blocking_send(event("report", &json!(report)));
+        _ = told.blocking_send(said);
     });
     // Held for as long as the collector runs, so that a stopping one waits for no check.
     let mut status = web.app.status;
@@ -132,8 +135,9 @@ pub(super) async fn verify(State(web): State<Web>, asker: Asker) -> Response {
         .into_response()
 }
 
-/// The log is being written meanwhile: what is wrong is looked at again, and said if it still is.
-fn checked(folder: &Path, told: &mpsc::Sender<Event>) -> Report {
+/// The log is being written meanwhile, and a file may be replaced while it is looked at: that says nothing of the log, so that what is wrong is looked at
+/// again, and said if it is still the same.
+fn checked(folder: &Path, told: &mpsc::Sender<Event>) -> Option<Report> {
     let options = verify::Options {
         // Half of them are for those who deliver and ask.
         threads: (processors() / 2).max(1),
@@ -153,14 +157,23 @@ fn checked(folder: &Path, told: &mpsc::Sender<Event>) -> Report {
             false => ControlFlow::Continue(()),
         }
     };
-    let mut report = verify::verify_telling(folder, &options, &mut tell);
+    alike(|| verify::verify_telling(folder, &options, &mut tell))
+}
+
+/// What holds, or what two looks find wrong alike.
+fn alike(mut look: impl FnMut() -> Report) -> Option<Report> {
+    let mut report = look();
     for _ in 1..TRIES {
-        if report.ok || told.is_closed() {
-            break;
+        if report.ok {
+            return Some(report);
         }
-        report = verify::verify_telling(folder, &options, &mut tell);
+        let again = look();
+        if again.wrong == report.wrong {
+            return Some(again);
+        }
+        report = again;
     }
-    report
+    report.ok.then_some(report)
 }
 
 fn event(name: &str, data: &Value) -> Event {
@@ -170,5 +183,42 @@ fn event(name: &str, data: &Value) -> Event {
 /// Events of a check that wait for their reader.
 const TOLD_AHEAD: usize = 4;
 
-/// A checkpoint that is written while files are listed may look like damage. Damage stays.
-const TRIES: usize = 3;
+/// Looks, at the most.
+const TRIES: usize = 6;
+
+const IN_MOTION: &str = "the log was written to while it was looked at, and no two looks found the same: ask again when less is delivered, or verify \
+    a backup (pgwitness-collector backup)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Wrong;
+
+    /// What comes of these looks, and how many were taken; `None`: all is well.
+    fn of(looks: &[Option<&str>]) -> (Option<Option<String>>, usize) {
+        let mut taken = 0;
+        let found = alike(|| {
+            let wrong = looks.get(taken).copied().flatten();
+            taken += 1;
+            Report {
+                ok: wrong.is_none(),
+                wrong: wrong.map(|file| Wrong::new(file, None, "gone")),
+                ..Report::default()
+            }
+        });
+        (found.map(|report| report.wrong.map(|wrong| wrong.file)), taken)
+    }
+
+    #[test]
+    fn damage_is_what_two_looks_find_alike() {
+        assert_eq!(of(&[None]), (Some(None), 1));
+        assert_eq!(of(&[Some("a"), None]), (Some(None), 2));
+        assert_eq!(of(&[Some("a"), Some("a")]), (Some(Some("a".to_owned())), 2));
+        assert_eq!(
+            of(&[Some("a"), Some("b"), Some("b")]),
+            (Some(Some("b".to_owned())), 3)
+        );
+        let moving = ["a", "b", "c", "d", "e", "f", "g"].map(Some);
+        assert_eq!(of(&moving), (None, TRIES));
+    }
+}
