@@ -19,9 +19,13 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
-    // Set by the cargo that runs xtask, and not meant for what xtask runs.
-    for variable in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        command.env_remove(variable);
+    // Set by the cargo that runs xtask, and not meant for what xtask runs: build scripts that look at them would run anew, and what depends on them be
+    // built anew, each time that a build from here follows one from a shell.
+    let of_xtask = |name: &str| name == "CARGO_MANIFEST_DIR" || name.starts_with("CARGO_PKG_");
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_str().is_some_and(of_xtask) {
+            command.env_remove(variable);
+        }
     }
     command
 }
