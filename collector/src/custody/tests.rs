@@ -99,6 +99,8 @@ impl Scene {
                 subjects: vec![v1::Subject {
                     object: "public.customers".to_owned(),
                     column: "id".to_owned(),
+                    family: "text".to_owned(),
+                    key: "k".to_owned(),
                     tokens: vec![token(value)],
                     ..v1::Subject::default()
                 }],

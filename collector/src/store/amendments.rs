@@ -25,6 +25,7 @@ use prost::Message;
 use proto::v1::{self, event};
 
 use self::statements::Statements;
+use super::uses;
 use record::{Body, Records};
 
 /// All amendments, the newest of each session in front.
@@ -83,6 +84,22 @@ impl Amendments {
     /// From now on, `originator`'s amendments count.
     pub(crate) fn believe(&self, originator: &str) {
         self.write(|inner| inner.originator = Some(originator.into()));
+    }
+
+    /// What the collector itself names anew in this entry of the log, as uses know it.
+    pub(super) fn named_in(&self, records: &Records) -> Vec<uses::Named> {
+        if self.read().originator.as_deref() != Some(&*records.agent) {
+            return Vec::new();
+        }
+        let bodies = records.records.iter().filter_map(|record| match &record.body {
+            Body::Other(body) => Some(body.as_ref()),
+            _ => None,
+        });
+        let named = bodies.filter_map(|body| match body {
+            event::Body::Amendment(of) => Some(uses::Named::new(&of.agent_id, &of.session, &of.events)),
+            _ => None,
+        });
+        named.collect()
     }
 
     /// Takes in what the collector itself said in this entry of the log; what is here already changes nothing.

@@ -5,6 +5,7 @@
 //! number of them counts for nothing.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -12,13 +13,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 use object_store::{ObjectStoreExt, path::Path};
+use sha2::{Digest, Sha256};
 
 use super::{
     Store,
     erase::entries_of,
     manifest::{Manifest, SealedFile},
     merge::{Table, merge},
-    seal,
+    seal::{self, ALL_HOURS},
 };
 
 /// Held by whoever reads files, for as long as it does.
@@ -38,7 +40,7 @@ struct Old {
 }
 
 impl Retired {
-    fn add(&mut self, files: Vec<SealedFile>, readers: &Arc<Reading>) {
+    pub(super) fn add(&mut self, files: Vec<SealedFile>, readers: &Arc<Reading>) {
         self.0.push_back(Old {
             files,
             readers: Arc::downgrade(readers),
@@ -130,15 +132,12 @@ impl Store {
         files.retain(|file| !due.files.contains(file));
         files.push(merged);
         manifest.write(&self.objects).await?;
-        let mut state = self.state();
-        state.manifest = manifest;
-        let readers = std::mem::take(&mut state.reading);
-        state.retired.add(due.files, &readers);
+        self.state().replaced(manifest, due.files);
         Ok(())
     }
 }
 
-/// Compacts and sweeps beside everything else, and ends with the store.
+/// Compacts, puts together by the day, and sweeps beside everything else, and ends with the store.
 pub(super) async fn when_due(store: Weak<Store>) {
     loop {
         let Some(pause) = store.upgrade().map(|here| here.options.compact_every) else {
@@ -146,10 +145,12 @@ pub(super) async fn when_due(store: Weak<Store>) {
         };
         tokio::time::sleep(pause).await;
         let Some(here) = store.upgrade() else { return };
-        let done = match here.compact().await {
-            Ok(()) => here.sweep().await,
-            failed => failed,
-        };
+        let done = async {
+            here.compact().await?;
+            here.put_uses_together().await?;
+            here.sweep().await
+        }
+        .await;
         if let Err(error) = done {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -160,21 +161,21 @@ pub(super) async fn when_due(store: Weak<Store>) {
 }
 
 /// The folder of the hour before this one: events of it may still come, and of later ones.
-fn open_hours() -> String {
+pub(super) fn open_hours() -> String {
     let now = jiff::Timestamp::now().as_second();
     seal::folder(Some(now.div_euclid(3600) - 1))
 }
 
-/// The first files that should be one. Of an hour that is over, two are enough; of one to which more is added, `many`.
+/// The first files that should be one. Of an hour or a day that is over, two are enough; of one to which more is added, `many`.
 fn due(manifest: &Manifest, open_from: &str, many: usize) -> Option<Due> {
     for (table, files) in [
         (Table::Events, &manifest.files),
         (Table::Subjects, &manifest.subjects),
     ] {
-        let mut folders: BTreeMap<&str, Vec<&SealedFile>> = BTreeMap::new();
+        let mut folders: BTreeMap<Cow<'_, str>, Vec<&SealedFile>> = BTreeMap::new();
         for file in files {
             let (folder, _) = file.path.rsplit_once('/')?;
-            folders.entry(folder).or_default().push(file);
+            folders.entry(of_day(folder, open_from)).or_default().push(file);
         }
         for (folder, mut files) in folders {
             let hour = folder.split_once('/').map(|(_, hour)| hour);
@@ -186,13 +187,26 @@ fn due(manifest: &Manifest, open_from: &str, many: usize) -> Option<Due> {
             if let Some(run) = run {
                 return Some(Due {
                     table,
-                    folder: folder.to_owned(),
+                    folder: folder.into_owned(),
                     files: run.iter().copied().cloned().collect(),
                 });
             }
         }
     }
     None
+}
+
+/// The folder that a file of this one may go to: when a day is over, that of all of its hours. Questions over months open days.
+fn of_day<'a>(folder: &'a str, open_from: &str) -> Cow<'a, str> {
+    let day_is_over = |(day, _): &(&str, &str)| {
+        let date = day.split_once('/').map(|(_, date)| date);
+        date.zip(open_from.split('/').next())
+            .is_some_and(|(date, open)| date < open)
+    };
+    match folder.rsplit_once('/').filter(day_is_over) {
+        Some((day, _)) => Cow::Owned(format!("{day}/hour={ALL_HOURS}")),
+        None => Cow::Borrowed(folder),
+    }
 }
 
 /// Of files in order of their rows, the first ones that belong together: not more than one file holds, and none that would be written
@@ -208,17 +222,24 @@ fn run<'a, 'b>(files: &'b [&'a SealedFile]) -> &'b [&'a SealedFile] {
     files.get(..count).unwrap_or_default()
 }
 
-/// Where it will lie. Its first entry is that of one of its files, and it has more rows than any of them: no other is called so.
+/// Where it will lie. Made of the same files it is called the same, and of others otherwise: those of a day may be of the same
+/// log entries.
 fn name(due: &Due) -> anyhow::Result<String> {
     let mut entries = Vec::with_capacity(due.files.len());
+    let mut made_of = Sha256::new();
     for file in &due.files {
         let of = entries_of(&file.path);
         entries.push(of.with_context(|| format!("{} is no name of a file of the store", file.path))?);
+        made_of.update(&file.path);
+        made_of.update([0]);
     }
     let first = entries.iter().map(|(first, _)| *first).min().unwrap_or_default();
     let last = entries.iter().map(|(_, last)| *last).max().unwrap_or_default();
-    let rows: u64 = due.files.iter().map(|file| file.rows).sum();
-    Ok(format!("{}/{first:012}-{last:012}.m{rows}.parquet", due.folder))
+    let made_of = hex::encode(made_of.finalize().get(..8).unwrap_or_default());
+    Ok(format!(
+        "{}/{first:012}-{last:012}.m{made_of}.parquet",
+        due.folder
+    ))
 }
 
 /// Rows of a file, at the most: some 30 MB.
@@ -260,6 +281,13 @@ mod tests {
             ("events/date=2026-05-10/hour=06/4-5.parquet", 30),
         ];
         assert_eq!(paths(due(&manifest(&old), NOW, 8)), [old[0].0, old[1].0]);
+        let next_day = due(&manifest(&old), "date=2026-05-11/hour=00", 8).unwrap();
+        assert_eq!(next_day.folder, "events/date=2026-05-10/hour=all");
+        assert_eq!(
+            next_day.files.len(),
+            3,
+            "and when the day is over, all of its hours"
+        );
         let new: Vec<String> = (0..8).map(|n| format!("events/{NOW}/{n}-{n}.parquet")).collect();
         let new: Vec<(&str, u64)> = new.iter().map(|path| (path.as_str(), 10)).collect();
         assert_eq!(due(&manifest(&new[..7]), NOW, 8), None);
@@ -290,6 +318,27 @@ mod tests {
             of(&[MAX_ROWS, MAX_ROWS / 2]).is_empty(),
             "no file grows without end"
         );
+    }
+
+    #[test]
+    fn what_is_made_of_other_files_is_called_otherwise() {
+        let of = |hours: [u64; 2]| {
+            let files =
+                hours.map(|hour| file(&format!("events/date=2026-05-10/hour={hour:02}/0-1.parquet"), 10));
+            let folder = "events/date=2026-05-10/hour=all".to_owned();
+            name(&Due {
+                table: Table::Events,
+                folder,
+                files: files.to_vec(),
+            })
+            .unwrap()
+        };
+        assert_ne!(
+            of([7, 8]),
+            of([9, 10]),
+            "of the same log entries, and of as many rows"
+        );
+        assert_eq!(entries_of(&of([7, 8])), Some((0, 1)));
     }
 
     #[test]

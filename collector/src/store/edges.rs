@@ -2,15 +2,26 @@
 //!
 //! Owns what an edge is: a principal, an object as statements name it, and how it was used. Reading and writing are two.
 
-use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use anyhow::Context as _;
-use datafusion::prelude::col;
+use datafusion::{
+    arrow::array::{ArrayRef, AsArray, RecordBatch, StringBuilder},
+    common::Result,
+    prelude::{DataFrame, col},
+};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Store,
     page::{MAX_ROWS, Page},
-    question::{Question, in_words, time},
+    question::{Question, Span, in_words, time},
+    session::uses_of,
+    touching,
+    uses::table,
     what::things,
 };
 
@@ -32,42 +43,138 @@ impl Question for NewEdges {
     }
 
     async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
-        let session = store.session().await.context("cannot open the store")?;
-        let queries = session.table("queries").await?;
-        let before = col("ts_start").lt(time(self.since_ns));
+        // Before the files are chosen: none of those is put together from names that this does not have.
+        let view = store.amendments.view();
+        let now = store.snapshot();
+        let session = store.reading(&now);
+        touching::register(&session);
+        session.register_udf(table::things_in());
+        let (before, since) = (
+            Span {
+                since_ns: None,
+                until_ns: Some(self.since_ns),
+            },
+            Span {
+                since_ns: Some(self.since_ns),
+                until_ns: None,
+            },
+        );
+        let is_before = col("ts_start").lt(time(self.since_ns));
+        let statements = |files: &[String]| -> Result<DataFrame> {
+            let events = store.events(&session, files, &now.chunks, &[], view.clone())?;
+            events.filter(col("executions").is_not_null())
+        };
         // What is new is in statements from then on, all of it.
-        let rest = queries.clone().filter(before.clone().is_not_true())?;
+        let rest = statements(&now.files_in(since, &[]))?.filter(is_before.clone().is_not_true())?;
         session.register_table("rest", rest.into_view())?;
         let one = session.sql(&things("rest")).await?;
         session.register_table("one", one.filter(col("thing").is_not_null())?.into_view())?;
-        session.register_table("former", queries.filter(before)?.into_view())?;
+        let fresh = session.sql(FRESH).await?.cache().await?;
+        let mut known = Known::of(
+            &fresh
+                .clone()
+                .select_columns(&["principal", "object"])?
+                .collect()
+                .await?,
+        );
+        session.register_table("fresh", fresh.into_view())?;
+
+        let uses = now.uses_in(before);
+        let former = statements(&now.files_in(before, &uses))?.filter(is_before)?;
+        session.register_table("former", former.into_view())?;
+        session.register_table("uses", uses_of(&session, &uses)?.into_view())?;
+        let mut rows = session.sql(FORMER).await?.execute_stream().await?;
+        while let Some(batch) = rows.next().await {
+            known.take(&batch?);
+        }
+        session.register_batch("known", known.batch()?)?;
         store.collect(session.sql(NEW).await?, MAX_ROWS).await
     }
 }
 
-/// What was done to the object by the same principal before, in other ways, tells a new way from a new object. Lists are made of few rows: so of all that was
-/// before, what repeats is left out first.
-const NEW: &str = "WITH known AS (SELECT DISTINCT principal, thing FROM (SELECT principal, unnest(things) AS thing FROM \
-        (SELECT DISTINCT coalesce(principal, 'unknown') AS principal, touched(objects, object_access) AS things FROM former)) \
-      WHERE thing IS NOT NULL), \
-    before AS (SELECT principal, object, array_sort(array_agg(access)) AS known_access FROM \
-        (SELECT principal, split_part(thing, ' ', 1) AS access, substr(thing, strpos(thing, ' ') + 1) AS object FROM known) \
-      GROUP BY principal, object), \
-    alike AS (\
+/// Of principals and objects that are asked about, in which ways each was used before.
+#[derive(Default)]
+struct Known(HashMap<String, HashMap<String, BTreeSet<String>>>);
+
+impl Known {
+    /// Of these, nothing yet.
+    fn of(asked: &[RecordBatch]) -> Self {
+        let mut known = Self::default();
+        for (principal, object) in asked.iter().flat_map(pairs) {
+            let objects = known.0.entry(principal.to_owned()).or_default();
+            objects.entry(object.to_owned()).or_default();
+        }
+        known
+    }
+
+    fn take(&mut self, rows: &RecordBatch) {
+        for (principal, thing) in pairs(rows) {
+            if let Some((access, object)) = thing.split_once(' ')
+                && let Some(objects) = self.0.get_mut(principal)
+                && let Some(ways) = objects.get_mut(object)
+                && !ways.contains(access)
+            {
+                ways.insert(access.to_owned());
+            }
+        }
+    }
+
+    fn batch(&self) -> Result<RecordBatch> {
+        let mut columns: [StringBuilder; 3] = Default::default();
+        for (principal, objects) in &self.0 {
+            for (object, access) in objects
+                .iter()
+                .flat_map(|(object, ways)| ways.iter().map(move |way| (object, way)))
+            {
+                for (column, text) in columns.iter_mut().zip([principal, object, access]) {
+                    column.append_value(text);
+                }
+            }
+        }
+        let [principals, objects, ways] = columns.map(|mut column| Arc::new(column.finish()) as ArrayRef);
+        let columns = [("principal", principals), ("object", objects), ("access", ways)];
+        Ok(RecordBatch::try_from_iter(columns)?)
+    }
+}
+
+/// The texts of two columns, where both are there.
+fn pairs(rows: &RecordBatch) -> impl Iterator<Item = (&str, &str)> {
+    let column = |n: usize| {
+        rows.columns()
+            .get(n)
+            .and_then(|column| column.as_string_opt::<i32>())
+    };
+    let rows = column(0)
+        .zip(column(1))
+        .map(|(first, second)| first.iter().zip(second));
+    rows.into_iter()
+        .flatten()
+        .filter_map(|(first, second)| first.zip(second))
+}
+
+/// What principals did to objects, a thing a row. Statements alike come together first: what makes lists is slow for each.
+const FRESH: &str = "WITH alike AS (\
       SELECT principal, thing, object, access, confidence, command, sum(executions) AS statements, \
         sum(executions) FILTER (WHERE outcome = 'error') AS failed, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
         min(ts_start) AS first_seen, max(ts_start) AS last_seen, \
         min(in_order(ts_start, log_index, seq, event_id)) FILTER (WHERE ts_start IS NOT NULL) AS first \
-      FROM one GROUP BY principal, thing, object, access, confidence, command), \
-    new AS (\
-      SELECT principal, thing, object, access, \
-        array_sort(array_agg(DISTINCT confidence) FILTER (WHERE confidence IS NOT NULL)) AS confidence, \
-        array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
-        sum(statements) AS statements, coalesce(sum(failed), 0) AS failed, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
-        min(first_seen) AS first_seen, max(last_seen) AS last_seen, event_of(min(first)) AS first_event \
-      FROM alike GROUP BY principal, thing, object, access) \
+      FROM one GROUP BY principal, thing, object, access, confidence, command) \
+    SELECT principal, object, access, \
+      array_sort(array_agg(DISTINCT confidence) FILTER (WHERE confidence IS NOT NULL)) AS confidence, \
+      array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
+      sum(statements) AS statements, coalesce(sum(failed), 0) AS failed, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
+      min(first_seen) AS first_seen, max(last_seen) AS last_seen, event_of(min(first)) AS first_event \
+    FROM alike GROUP BY principal, thing, object, access HAVING min(first_seen) IS NOT NULL";
+
+/// Who used what before, as often as it was: what repeats is not worth finding, as only what is asked about is kept.
+const FORMER: &str = "SELECT who, unnest(things) AS thing FROM (\
+      SELECT coalesce(principal, 'unknown') AS who, touched(objects, object_access) AS things FROM former \
+      UNION ALL SELECT coalesce(principal, 'unknown'), things_in(things) FROM uses WHERE name IS NOT NULL)";
+
+/// What was done to the object by the same principal before, in other ways, tells a new way from a new object.
+const NEW: &str = "WITH before AS (SELECT principal, object, array_sort(array_agg(access)) AS known_access FROM known GROUP BY principal, object) \
     SELECT n.principal, n.confidence, n.object, n.access, b.known_access, n.commands, n.statements, n.failed, n.rows, n.rows_affected, \
       n.first_seen, n.last_seen, n.first_event \
-    FROM new n LEFT JOIN before b ON n.principal = b.principal AND n.object = b.object \
-    WHERE n.first_seen IS NOT NULL AND NOT EXISTS (SELECT 1 FROM known k WHERE k.principal = n.principal AND k.thing = n.thing) \
+    FROM fresh n LEFT JOIN before b ON n.principal = b.principal AND n.object = b.object \
+    WHERE NOT EXISTS (SELECT 1 FROM known k WHERE k.principal = n.principal AND k.object = n.object AND k.access = n.access) \
     ORDER BY n.first_seen DESC, n.principal, n.object, n.access";

@@ -135,8 +135,15 @@ impl Store {
             }
             *files = kept;
         }
+        // What they are called depends on amendments, of which some may be gone.
+        let files: BTreeSet<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+        let amended = self.amendments.has_one_of(gone);
+        manifest
+            .uses
+            .retain(|uses| !amended && uses.of.iter().all(|of| files.contains(of.as_str())));
         manifest.erased_to = act + 1;
         manifest.write(&self.objects).await?;
+        self.uses().retain(&manifest);
         let stay: BTreeSet<String> = manifest.all().map(|file| file.path.clone()).collect();
         let retired = {
             let mut state = self.state();
@@ -195,10 +202,7 @@ impl Store {
         if rows == 0 {
             return Ok(None);
         }
-        let stem = file.path.strip_suffix(".parquet").unwrap_or(&file.path);
-        // One that was written anew before has such an ending already.
-        let stem = stem.split_once('.').map_or(stem, |(stem, _)| stem);
-        let path = format!("{stem}.{suffix}.parquet");
+        let path = without_rows(&file.path, suffix);
         Ok(Some(seal::put(&self.objects, path, bytes, rows).await?))
     }
 }
@@ -266,6 +270,16 @@ fn rest(file: Bytes, gone: &Gone, of_events: bool) -> anyhow::Result<Option<(Vec
     Ok(Some((bytes, rows)))
 }
 
+/// Where a file lies that was written anew without some rows. One that was before has such an ending already.
+fn without_rows(path: &str, suffix: &str) -> String {
+    let stem = path.strip_suffix(".parquet").unwrap_or(path);
+    let stem = match stem.rsplit_once(".e") {
+        Some((stem, act)) if act.bytes().all(|byte| byte.is_ascii_digit()) => stem,
+        _ => stem,
+    };
+    format!("{stem}.{suffix}.parquet")
+}
+
 /// The first and the last log entry of a file, by its name.
 pub(super) fn entries_of(path: &str) -> Option<(u64, u64)> {
     let name = path.rsplit('/').next()?;
@@ -276,3 +290,18 @@ pub(super) fn entries_of(path: &str) -> Option<(u64, u64)> {
 
 /// Events of one act: each takes some tens of bytes in memory. More take another act.
 const MAX_SELECTED: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_written_anew_is_called_as_no_other_of_its_folder() {
+        let folder = "events/date=2026-05-10/hour=all";
+        let anew = |name: &str| without_rows(&format!("{folder}/{name}.parquet"), "e7");
+        assert_eq!(anew("0-1"), format!("{folder}/0-1.e7.parquet"));
+        assert_eq!(anew("0-1.e3"), format!("{folder}/0-1.e7.parquet"));
+        assert_eq!(anew("0-1.mea12"), format!("{folder}/0-1.mea12.e7.parquet"));
+        assert_eq!(anew("0-1.mea12.e3"), format!("{folder}/0-1.mea12.e7.parquet"));
+    }
+}

@@ -23,6 +23,8 @@ pub(crate) struct Manifest {
     pub(crate) files: Vec<SealedFile>,
     /// The same of the table `subjects`; a seal without any has none.
     pub(crate) subjects: Vec<SealedFile>,
+    /// What is put together of `files`, at most one of a day.
+    pub(crate) uses: Vec<UsesFile>,
     /// What the log's entries below this one say to be erased is in no file.
     pub(crate) erased_to: u64,
 }
@@ -34,6 +36,20 @@ pub(crate) struct SealedFile {
     pub(crate) path: String,
     pub(crate) bytes: u64,
     pub(crate) rows: u64,
+}
+
+/// The uses of a day, which are made of other files.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct UsesFile {
+    /// `date=2026-05-10`.
+    pub(crate) date: String,
+    pub(crate) file: SealedFile,
+    /// What of it could be called something else.
+    pub(crate) nameable: SealedFile,
+    /// Paths of the events' files that it covers, all of their rows.
+    pub(crate) of: Vec<String>,
+    /// Amendments of log entries before this one are in it.
+    pub(crate) built_to: u64,
 }
 
 impl Manifest {
@@ -48,15 +64,20 @@ impl Manifest {
     pub(crate) async fn open(store: &dyn ObjectStore) -> anyhow::Result<Self> {
         let mut manifest = Self::read(store).await?;
         let mut found = HashMap::new();
-        for folder in [EVENTS, SUBJECTS] {
+        for folder in [EVENTS, SUBJECTS, USES] {
             let mut list = store.list(Some(&Path::from(folder)));
             while let Some(meta) = list.try_next().await.context("cannot list the store's files")? {
                 found.insert(meta.location.to_string(), meta.size);
             }
         }
+        // These can be made again of the others.
+        let is_there = |file: &SealedFile| found.get(&file.path) == Some(&file.bytes);
+        manifest
+            .uses
+            .retain(|uses| is_there(&uses.file) && is_there(&uses.nameable));
         let damaged = manifest
             .all()
-            .find(|file| found.get(&file.path) != Some(&file.bytes))
+            .find(|file| !is_there(file))
             .map(|file| file.path.clone());
         if let Some(file) = damaged {
             tracing::warn!(
@@ -80,7 +101,8 @@ impl Manifest {
 
     /// All files that count.
     pub(crate) fn all(&self) -> impl Iterator<Item = &SealedFile> {
-        self.files.iter().chain(&self.subjects)
+        let uses = self.uses.iter().flat_map(|uses| [&uses.file, &uses.nameable]);
+        self.files.iter().chain(&self.subjects).chain(uses)
     }
 
     /// Replaces the stored manifest: from here on, the files that it names count.
@@ -113,7 +135,7 @@ impl Manifest {
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
-const FORMAT: u32 = 9;
+const FORMAT: u32 = 10;
 
 /// The manifest's name below the store's root.
 pub(crate) const NAME: &str = "sealed.json";
@@ -123,3 +145,6 @@ pub(crate) const EVENTS: &str = "events";
 
 /// The same of the table `subjects`.
 pub(crate) const SUBJECTS: &str = "subjects";
+
+/// And of what is put together.
+pub(crate) const USES: &str = "uses";

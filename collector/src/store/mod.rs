@@ -26,6 +26,7 @@ pub mod page;
 mod parts;
 pub mod question;
 mod seal;
+mod sealed;
 pub mod selection;
 pub(crate) mod session;
 mod subjects;
@@ -33,11 +34,13 @@ pub mod timeline;
 mod touching;
 pub mod unattributed;
 mod unsealed;
+mod uses;
 mod ways;
 pub mod what;
 pub mod who;
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
@@ -61,8 +64,9 @@ use chunk::{Chunk, Entry};
 use compact::{Reading, Retired};
 pub use events::Batches;
 pub(crate) use events::{Amends, Shown, schema_in_json};
-use manifest::{Manifest, SealedFile};
+use manifest::{Manifest, SealedFile, UsesFile};
 use record::Records;
+use uses::Uses;
 
 /// When the tail becomes a file, and small files become large ones.
 #[derive(Clone, Debug)]
@@ -79,6 +83,8 @@ pub struct StoreOptions {
     pub compact_every: Duration,
     /// How long files that became others are kept for who reads the folder beside this process.
     pub keep_retired: Duration,
+    /// How long nothing was added to a day before its statements are put together.
+    pub uses_after: Duration,
 }
 
 impl Default for StoreOptions {
@@ -90,6 +96,7 @@ impl Default for StoreOptions {
             compact_files: 8,
             compact_every: Duration::from_secs(5),
             keep_retired: Duration::from_secs(180),
+            uses_after: Duration::from_secs(60),
         }
     }
 }
@@ -107,6 +114,7 @@ pub struct Store {
     /// What events are judged by.
     expectations: OnceLock<Arc<Expectations>>,
     state: Mutex<State>,
+    uses: Mutex<Uses>,
     /// One seal, or other change of the manifest, at a time.
     sealing: tokio::sync::Mutex<()>,
     /// One compaction at a time, and no erasure beside it. Taken before `sealing`.
@@ -134,6 +142,8 @@ pub struct StoreStatus {
     pub sealed_rows: u64,
     /// Rows of the table `subjects` in Parquet files.
     pub sealed_subjects: u64,
+    /// Events in Parquet files that are put together by the day.
+    pub rows_in_uses: u64,
     /// Rows in memory.
     pub tail_rows: usize,
     /// The first log entry that was not taken in, where the store fell behind: a restart refills it.
@@ -181,7 +191,8 @@ impl Store {
     /// The same over any object store.
     pub async fn over(objects: Arc<dyn ObjectStore>, options: StoreOptions) -> anyhow::Result<Arc<Self>> {
         let manifest = Manifest::open(&objects).await?;
-        let store = Self::with(objects, manifest, options, true)?;
+        let uses = Uses::open(&objects, &manifest).await;
+        let store = Self::with(objects, manifest, uses, options, true)?;
         tokio::spawn(seal_when_due(Arc::downgrade(&store)));
         tokio::spawn(compact::when_due(Arc::downgrade(&store)));
         Ok(store)
@@ -194,18 +205,20 @@ impl Store {
             Err(_) => Arc::new(InMemory::new()),
         };
         let manifest = Manifest::read(&objects).await?;
-        Self::with(objects, manifest, StoreOptions::default(), false)
+        let uses = Uses::open(&objects, &manifest).await;
+        Self::with(objects, manifest, uses, StoreOptions::default(), false)
     }
 
     fn with(
         objects: Arc<dyn ObjectStore>,
         manifest: Manifest,
+        uses: Uses,
         options: StoreOptions,
         writable: bool,
     ) -> anyhow::Result<Arc<Self>> {
         let pool = Arc::new(FairSpillPool::new(MAX_QUERY_MEMORY));
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
-        runtime.register_object_store(ObjectStoreUrl::parse(session::ROOT)?.as_ref(), objects.clone());
+        runtime.register_object_store(ObjectStoreUrl::parse(sealed::ROOT)?.as_ref(), objects.clone());
         let state = State {
             next: manifest.entries,
             manifest,
@@ -230,6 +243,7 @@ impl Store {
             batches: OnceLock::new(),
             expectations: OnceLock::new(),
             state: Mutex::new(state),
+            uses: Mutex::new(uses),
             sealing: tokio::sync::Mutex::new(()),
             compacting: tokio::sync::Mutex::new(()),
             full: Notify::new(),
@@ -286,6 +300,8 @@ impl Store {
                 return;
             }
         }
+        // First, so that no answer has a new name beside sums with the old one.
+        self.uses().named(log_index, &self.amendments.named_in(&records));
         self.amendments.take(log_index, &records);
         self.live.publish(&records, || self.shown());
         let full = {
@@ -331,6 +347,9 @@ impl Store {
         }
         .await;
         if written.is_ok() {
+            let before = self.state().manifest.files.len();
+            self.uses()
+                .changed(manifest.files.get(before..).unwrap_or_default());
             self.state().sealed(manifest, count);
         }
         self.seals.send_replace(written.is_ok());
@@ -355,7 +374,18 @@ impl Store {
     /// What the store holds now.
     pub fn status(&self) -> StoreStatus {
         let state = self.state();
+        let holding = self.uses().holding(&state.manifest);
+        let covered: HashSet<&str> = holding
+            .iter()
+            .flat_map(|uses| &uses.of)
+            .map(String::as_str)
+            .collect();
+        let files = state.manifest.files.iter();
         StoreStatus {
+            rows_in_uses: files
+                .filter(|file| covered.contains(file.path.as_str()))
+                .map(|file| file.rows)
+                .sum(),
             entries: state.next,
             sealed_entries: state.manifest.entries,
             sealed_files: state.manifest.all().count(),
@@ -375,6 +405,7 @@ impl Store {
         Snapshot {
             files: paths(&state.manifest.files),
             subjects: paths(&state.manifest.subjects),
+            uses: self.uses().holding(&state.manifest),
             reading: Arc::clone(&state.reading),
             chunks: state.chunks.iter().cloned().chain(open).collect(),
         }
@@ -384,6 +415,11 @@ impl Store {
         // No code panics while it holds the lock with the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// To be locked behind the state, where both are.
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the store holds at one moment.
@@ -392,6 +428,8 @@ struct Snapshot {
     files: Vec<String>,
     /// Of the subjects'.
     subjects: Vec<String>,
+    /// What is put together of some of the events' files.
+    uses: Vec<UsesFile>,
     /// Keeps them there.
     reading: Arc<Reading>,
     chunks: Vec<Arc<Chunk>>,
@@ -449,6 +487,13 @@ impl State {
         self.rows = self.open_rows + self.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
         self.bytes = self.chunks.iter().map(|chunk| chunk.bytes()).sum();
         self.since = (self.rows > 0).then(Instant::now);
+    }
+
+    /// These files count no more, and the manifest is another one.
+    fn replaced(&mut self, manifest: Manifest, files: Vec<SealedFile>) {
+        self.manifest = manifest;
+        let readers = std::mem::take(&mut self.reading);
+        self.retired.add(files, &readers);
     }
 
     fn fall_behind(&mut self, log_index: u64) {

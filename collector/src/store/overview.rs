@@ -10,15 +10,41 @@ use datafusion::{
 };
 use serde_json::{Map, Value};
 
-use super::{Store, page::Page, question::time, session};
+use super::{
+    Store,
+    page::Page,
+    question::time,
+    seal::{HOUR_NS, hours_in},
+    session,
+};
 use crate::live::Filter;
 
 impl Store {
     /// Key figures of the queries and gaps since `since_ns` (Unix nanoseconds), as one JSON object.
     pub async fn overview(&self, since_ns: i64) -> anyhow::Result<Map<String, Value>> {
-        self.ask(async |session| session.sql(&overview_sql(since_ns)).await, 1)
+        let sql = overview_sql(since_ns);
+        self.ask(async |session| session.sql(&sql).await, 1)
             .await
             .map(first_row)
+    }
+
+    /// When the first event of the record began, RFC 3339.
+    pub async fn begins(&self) -> anyhow::Result<Option<String>> {
+        let first = self
+            .snapshot()
+            .files
+            .iter()
+            .filter_map(|file| Some(hours_in(file)?.end))
+            .min();
+        // Whatever else there is, it cannot be later than all of this hour.
+        let within = first.map_or("true".to_owned(), |end| {
+            let end = end.saturating_mul(HOUR_NS);
+            format!("ts_start < to_timestamp_nanos({end})")
+        });
+        let sql = format!("SELECT min(ts_start) FROM events WHERE {within}");
+        let page = self.ask(async |session| session.sql(&sql).await, 1).await?;
+        let begins = page.rows.first().and_then(|row| row.first()?.as_str());
+        Ok(begins.map(str::to_owned))
     }
 
     /// What each principal did since `since_ns`, the busiest first.
@@ -39,12 +65,27 @@ impl Store {
         since_ns: Option<i64>,
         limit: usize,
     ) -> anyhow::Result<Vec<Value>> {
-        let page = self
-            .ask(
-                async |session| newest(session, filter, since_ns, limit).await,
-                limit,
-            )
-            .await?;
+        let hours = self
+            .snapshot()
+            .files
+            .iter()
+            .filter_map(|file| Some(hours_in(file)?.start))
+            .max();
+        // From the end on backwards, until there are enough.
+        let back = |hours_back: &i64| {
+            let ns = hours?.saturating_sub(*hours_back).saturating_mul(HOUR_NS);
+            (since_ns.is_none_or(|since| since < ns)).then_some(Some(ns))
+        };
+        let mut tries: Vec<Option<i64>> = BACKWARDS.iter().filter_map(back).collect();
+        tries.push(since_ns);
+        let mut page = Page::default();
+        for since_ns in tries {
+            let ask = async |session: &SessionContext| newest(session, filter, since_ns, limit).await;
+            page = self.ask(ask, limit).await?;
+            if page.rows.len() >= limit {
+                break;
+            }
+        }
         page.rows
             .into_iter()
             .flatten()
@@ -138,3 +179,6 @@ const NAMED: &str = "principal IS NOT NULL AND principal <> 'unknown' AND confid
 
 /// Principals in one answer: more than any page shows.
 const MAX_PRINCIPALS: usize = 1000;
+
+/// How many hours before the newest one the newest events are looked for in, one after the other, before all are looked at.
+const BACKWARDS: &[i64] = &[0, 24, 24 * 30];

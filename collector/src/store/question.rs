@@ -3,7 +3,7 @@
 //! Owns what they share: where the API has them, the time that they are about, whom they are about. Text from outside
 //! stands in expressions, never in SQL.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use datafusion::{
     common::Result,
@@ -14,7 +14,7 @@ use datafusion::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::Store;
+use super::{Store, seal::HOUR_NS};
 
 /// A question, and its answer.
 pub trait Question: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -82,6 +82,18 @@ impl Span {
             Some(ns) => rows.filter(col("ts_start").lt(time(ns))),
             None => Ok(rows),
         }
+    }
+
+    /// Whether all of these hours since the epoch are in it.
+    pub(super) fn has_all_of(self, hours: &Range<i64>) -> bool {
+        self.since_ns.is_none_or(|since| since <= hours.start * HOUR_NS)
+            && self.until_ns.is_none_or(|until| hours.end * HOUR_NS <= until)
+    }
+
+    /// Whether a moment of these hours is.
+    pub(super) fn has_some_of(self, hours: &Range<i64>) -> bool {
+        self.since_ns.is_none_or(|since| since < hours.end * HOUR_NS)
+            && self.until_ns.is_none_or(|until| hours.start * HOUR_NS < until)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns partitioning, order within a file and the Parquet settings. Refuses to decide when: that is the store's.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use anyhow::Context;
 use datafusion::{
@@ -180,7 +180,7 @@ fn partitions(starts: &[Option<i64>]) -> BTreeMap<Option<i64>, Vec<u32>> {
             .or_default()
             .push(*row);
     }
-    if hours.len() > MAX_HOURS {
+    if hours.len() > MAX_HOURS && rows.len() < hours.len() * HOUR_ROWS {
         return BTreeMap::from([(None, rows.into_iter().map(|(_, row)| row).collect())]);
     }
     hours
@@ -193,6 +193,27 @@ pub(super) fn folder(hour: Option<i64>) -> String {
         None => "date=mixed/hour=mixed".to_owned(),
     }
 }
+
+/// The hours since the epoch in which the rows of a file began, by its path: one, or those of a day; none where that is not known.
+pub(super) fn hours_in(path: &str) -> Option<Range<i64>> {
+    let (_, path) = path.split_once("date=")?;
+    let (date, hour) = path.split_once("/hour=")?;
+    let (hour, _) = hour.split_once('/')?;
+    let date: jiff::civil::Date = date.parse().ok()?;
+    let days = date
+        .since(jiff::civil::Date::constant(1970, 1, 1))
+        .ok()?
+        .get_days();
+    let first = i64::from(days) * 24;
+    if hour == ALL_HOURS {
+        return Some(first..first + 24);
+    }
+    let hour = first + hour.parse::<i64>().ok()?;
+    Some(hour..hour + 1)
+}
+
+/// In place of the hour, where a file is of a whole day.
+pub(super) const ALL_HOURS: &str = "all";
 
 fn properties() -> anyhow::Result<WriterProperties> {
     let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(level()?));
@@ -212,11 +233,13 @@ fn level() -> anyhow::Result<ZstdLevel> {
     Ok(ZstdLevel::try_new(ZSTD_LEVEL)?)
 }
 
-const HOUR_NS: i64 = 3_600_000_000_000;
+pub(super) const HOUR_NS: i64 = 3_600_000_000_000;
 
-/// Hours of one seal that get a file of their own. Times come from agents: one that invents them must not be able to
-/// make a file for each event. Beyond it, the seal's rows lie in one file, which is slower to search and no less right.
+/// Hours of one seal that get a file of their own, and rows that an hour has on average where it is of more. Times come from
+/// agents: one that invents them must not be able to make a file for each event. Beyond it, the seal's rows lie in one file,
+/// which is slower to search and no less right.
 const MAX_HOURS: usize = 48;
+const HOUR_ROWS: usize = 256;
 
 /// Rows of a row group: small enough that a search by time or principal skips most of an hour.
 pub(super) const ROW_GROUP_ROWS: usize = 32 * 1024;
@@ -238,6 +261,15 @@ mod tests {
         );
         assert_eq!(folder(Some(494_000)), "date=2026-05-10/hour=08");
         assert_eq!(folder(None), "date=mixed/hour=mixed");
+        let path = |hour| format!("{EVENTS}/{}/0-1.parquet", folder(hour));
+        for hour in [-30, 0, 494_000 / 3600, 500_000] {
+            assert_eq!(hours_in(&path(Some(hour))), Some(hour..hour + 1));
+        }
+        assert_eq!(
+            hours_in("events/date=1970-01-02/hour=all/0-1.parquet"),
+            Some(24..48)
+        );
+        assert_eq!(hours_in(&path(None)), None);
     }
 
     #[test]
@@ -246,5 +278,10 @@ mod tests {
         let parts = partitions(&times);
         assert_eq!(parts.len(), 1);
         assert_eq!(parts.values().map(Vec::len).sum::<usize>(), 100);
+        // Those of a site that was not heard of for long, or of a log that is read anew, are not invented.
+        let times: Vec<_> = (0..100 * HOUR_ROWS as i64)
+            .map(|n| Some(n % 100 * HOUR_NS))
+            .collect();
+        assert_eq!(partitions(&times).len(), 100);
     }
 }

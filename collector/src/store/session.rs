@@ -17,12 +17,8 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::{DataType, SchemaRef},
+    arrow::{array::RecordBatch, datatypes::DataType},
     common::Result,
-    datasource::{
-        file_format::parquet::ParquetFormat,
-        listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
-    },
     functions::expr_fn::concat,
     logical_expr::Expr,
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, cast, col, lit},
@@ -33,28 +29,26 @@ use futures::StreamExt;
 use super::{
     Snapshot, Store,
     amended::Amended,
+    amendments::View,
+    chunk::Chunk,
     columns::COLUMNS,
     compact::Reading,
-    events, holding, marks,
+    events, holding,
+    manifest::UsesFile,
+    marks,
     parts::{self, Derived},
+    sealed::{ByHour, sealed},
     subjects, touching,
     unsealed::{Table, Unsealed},
+    uses::{self, table},
 };
 
 impl Store {
     /// A session over the store as it is now.
     pub(super) async fn session(&self) -> Result<SessionContext> {
-        self.session_with(|_| Ok(Vec::new())).await
-    }
-
-    /// The same, whose `events` have these columns, too.
-    pub(super) async fn session_with(
-        &self,
-        derived: impl FnOnce(&SessionContext) -> Result<Vec<Derived>>,
-    ) -> Result<SessionContext> {
         let now = self.snapshot();
         let session = self.reading(&now);
-        self.fill(&session, &now, derived).await?;
+        self.fill(&session, &now).await?;
         Ok(session)
     }
 
@@ -70,7 +64,7 @@ impl Store {
         let now = self.snapshot();
         let state = session.state_ref();
         state.write().config_mut().set_extension(Arc::clone(&now.reading));
-        self.fill(session, &now, |_| Ok(Vec::new())).await
+        self.fill(session, &now).await
     }
 
     /// Takes them again: what they hold can go, once the answers that read it have ended.
@@ -83,38 +77,15 @@ impl Store {
         Ok(())
     }
 
-    async fn fill(
-        &self,
-        session: &SessionContext,
-        now: &Snapshot,
-        derived: impl FnOnce(&SessionContext) -> Result<Vec<Derived>>,
-    ) -> Result<()> {
-        let unsealed = |table| {
-            let chunks = now.chunks.clone();
-            session.read_table(Arc::new(Unsealed { table, chunks }))
-        };
-        let derived = derived(session)?;
-        let stored = COLUMNS.iter().map(|(name, _)| col(*name));
-        let also = derived.iter().map(|one| one.of.clone().alias(one.name));
-        let mut events = unsealed(Table::Events)?.select(stored.chain(also).collect::<Vec<_>>())?;
-        if !now.files.is_empty() {
-            let sealed = session.read_table(sealed(&now.files, parts::file_schema())?)?;
-            let columns = parts::columns_of_files(session, &derived)?;
-            events = sealed.select(columns)?.union(events)?;
-        }
-        let mut subjects = unsealed(Table::Subjects)?;
-        if !now.subjects.is_empty() {
-            let sealed = sealed(&now.subjects, subjects::schema())?;
-            subjects = session.read_table(sealed)?.union(subjects)?;
-        }
+    async fn fill(&self, session: &SessionContext, now: &Snapshot) -> Result<()> {
+        let view = self.amendments.view();
+        let events = self.events(session, &now.files, &now.chunks, &[], view)?;
         session.register_udf(holding::may_hold());
         touching::register(session);
-        session.register_table("subjects", subjects.select(shown_subjects())?.into_view())?;
-        let amended = Amended::new(self.amendments.view());
+        let subjects = subjects_of(session, now)?;
+        session.register_table("subjects", subjects.into_view())?;
         let judge = self.judge();
-        let mut shown = shown_columns(&amended);
-        shown.extend(derived.iter().map(|one| col(one.name)));
-        let events = marks::marked(events.select(shown)?, judge.as_ref())?;
+        let events = marks::marked(events, judge.as_ref())?;
         session.register_table("events", events.into_view())?;
         session.register_batch("inventory", marks::entries(judge.as_ref())?)?;
         for (name, sql) in [
@@ -127,6 +98,35 @@ impl Store {
             session.register_table(name, view)?;
         }
         Ok(())
+    }
+
+    /// The events of these files and chunks, under the names that `view` has for them, with columns that follow from theirs.
+    pub(super) fn events(
+        &self,
+        session: &SessionContext,
+        files: &[String],
+        chunks: &[Arc<Chunk>],
+        derived: &[Derived],
+        view: View,
+    ) -> Result<DataFrame> {
+        let stored = COLUMNS.iter().map(|(name, _)| col(*name));
+        let also = derived.iter().map(|one| one.of.clone().alias(one.name));
+        let chunks = chunks.to_vec();
+        let unsealed = session.read_table(Arc::new(Unsealed {
+            table: Table::Events,
+            chunks,
+        }))?;
+        let mut events = unsealed.select(stored.chain(also).collect::<Vec<_>>())?;
+        if !files.is_empty() {
+            let files = files.to_vec();
+            let sealed = session.read_table(Arc::new(ByHour { files }))?;
+            events = sealed
+                .select(parts::columns_of_files(session, derived)?)?
+                .union(events)?;
+        }
+        let mut shown = shown_columns(&Amended::new(view));
+        shown.extend(derived.iter().map(|one| col(one.name)));
+        events.select(shown)
     }
 
     /// From now on, what `originator` said and says of sessions counts, and nobody else's word. To be called before
@@ -163,15 +163,44 @@ impl Store {
         while let Some(batch) = batches.next().await {
             parts::amendments(&batch?, &mut stored)?;
         }
+        for one in &stored {
+            self.uses().named(
+                one.log_index,
+                &[uses::Named::new(&one.agent, &one.session, &one.events)],
+            );
+        }
         self.amendments.take_stored(stored);
         Ok(())
     }
 
     /// A session that keeps the files which it reads, to the end of its last answer.
-    fn reading(&self, now: &Snapshot) -> SessionContext {
+    pub(super) fn reading(&self, now: &Snapshot) -> SessionContext {
         let config = config().with_extension(Arc::clone(&now.reading));
         SessionContext::new_with_config_rt(config, self.runtime.clone())
     }
+}
+
+/// The table `subjects`.
+pub(super) fn subjects_of(session: &SessionContext, now: &Snapshot) -> Result<DataFrame> {
+    let chunks = now.chunks.clone();
+    let mut subjects = session.read_table(Arc::new(Unsealed {
+        table: Table::Subjects,
+        chunks,
+    }))?;
+    if !now.subjects.is_empty() {
+        let sealed = sealed(&now.subjects, subjects::schema())?;
+        subjects = session.read_table(sealed)?.union(subjects)?;
+    }
+    subjects.select(shown_subjects())
+}
+
+/// What is put together in these files; none has none.
+pub(super) fn uses_of(session: &SessionContext, files: &[&UsesFile]) -> Result<DataFrame> {
+    if files.is_empty() {
+        return session.read_batch(RecordBatch::new_empty(table::schema()));
+    }
+    let paths: Vec<String> = files.iter().map(|uses| uses.file.path.clone()).collect();
+    session.read_table(sealed(&paths, table::schema())?)
 }
 
 /// The columns of a file that say which event an amendment is, in the order that [`parts::amendments`] takes them in.
@@ -262,26 +291,6 @@ const TABLES: &[&str] = &[
     "inventory",
     "gaps",
 ];
-
-/// Exactly these files, so that a seal in the meantime makes no row appear twice.
-fn sealed(files: &[String], schema: SchemaRef) -> Result<Arc<ListingTable>> {
-    let format = ParquetFormat::default().with_metadata_size_hint(Some(FOOTER_BYTES));
-    let paths = files
-        .iter()
-        .map(|file| ListingTableUrl::parse(format!("{ROOT}{file}")))
-        .collect::<Result<Vec<_>>>()?;
-    let options = ListingOptions::new(Arc::new(format)).with_file_extension(".parquet");
-    let config = ListingTableConfig::new_with_multi_paths(paths)
-        .with_listing_options(options)
-        .with_schema(schema);
-    Ok(Arc::new(ListingTable::try_new(config)?))
-}
-
-/// What is read of a file to begin with, from its end: most footers, and little where one page is all that is needed.
-const FOOTER_BYTES: usize = 64 * 1024;
-
-/// Where the session finds the object store; not an address of anything.
-pub(super) const ROOT: &str = "pgwitness://store/";
 
 const QUERIES: &str = "SELECT * FROM events WHERE kind IN ('query', 'rollup')";
 

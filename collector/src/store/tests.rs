@@ -29,6 +29,7 @@ fn by_hand() -> StoreOptions {
         compact_files: 2,
         compact_every: Duration::from_secs(100_000),
         keep_retired: Duration::ZERO,
+        uses_after: Duration::ZERO,
     }
 }
 

@@ -61,13 +61,7 @@ fn touched() -> ScalarUDF {
             };
             let mut lists = ListBuilder::new(StringBuilder::new());
             for row in 0..objects.len() {
-                let mut things: Vec<String> = texts_of(objects, row)
-                    .into_iter()
-                    .zip(texts_of(access, row))
-                    .map(|(object, access)| format!("{access} {object}"))
-                    .collect();
-                things.sort_unstable();
-                things.dedup();
+                let things = things(objects, access, row);
                 if things.is_empty() {
                     lists.values().append_null();
                 }
@@ -79,6 +73,18 @@ fn touched() -> ScalarUDF {
             Ok(ColumnarValue::Array(Arc::new(lists.finish())))
         }),
     )
+}
+
+/// Each thing and way of a row once, in order.
+pub(super) fn things(objects: &ArrayRef, access: &ArrayRef, row: usize) -> Vec<String> {
+    let mut things: Vec<String> = texts_of(objects, row)
+        .into_iter()
+        .zip(texts_of(access, row))
+        .map(|(object, access)| format!("{access} {object}"))
+        .collect();
+    things.sort_unstable();
+    things.dedup();
+    things
 }
 
 fn columns_of() -> ScalarUDF {

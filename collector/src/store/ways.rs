@@ -82,7 +82,7 @@ pub(super) fn told(asked: &Asked) -> ScalarUDF {
                 }
                 let start = ways.value_offsets().get(row).copied().unwrap_or_default() as usize;
                 let texts = (start..start + ways.value_length(row) as usize).map(|n| texts.value(n));
-                texts.map(|way| judged(way, &asked)).max().unwrap_or(NOTHING)
+                texts.map(|way| told_by(way, &asked)).max().unwrap_or(NOTHING)
             };
             let told: Int8Array = (0..ways.len()).map(|row| Some(of_row(row))).collect();
             Ok(ColumnarValue::Array(Arc::new(told)))
@@ -90,7 +90,8 @@ pub(super) fn told(asked: &Asked) -> ScalarUDF {
     )
 }
 
-fn judged(way: &str, asked: &Asked) -> i8 {
+/// What one way tells.
+pub(super) fn told_by(way: &str, asked: &Asked) -> i8 {
     let mut parts = way.split(BETWEEN);
     let mut next = || parts.next().unwrap_or_default();
     let (object, column, family, key, values, all) = (next(), next(), next(), next(), next(), next());
@@ -109,6 +110,18 @@ fn judged(way: &str, asked: &Asked) -> i8 {
     }
 }
 
+/// The object that a way is of.
+pub(super) fn object_of(way: &str) -> &str {
+    way.split(BETWEEN).next().unwrap_or_default()
+}
+
+/// Whether a way leaves open which values were touched, so that only the event itself can be judged.
+pub(super) fn is_in_part(way: &str) -> bool {
+    let mut parts = way.rsplit(BETWEEN);
+    let (all, values) = (parts.next(), parts.next());
+    all != Some("all") || values == Some("filter")
+}
+
 /// `is_one_of(log_index, seq)`: whether it is one of these events.
 pub(super) fn is_one_of(events: HashSet<Place>) -> ScalarUDF {
     create_udf(
@@ -121,9 +134,11 @@ pub(super) fn is_one_of(events: HashSet<Place>) -> ScalarUDF {
             let [entries, seqs] = columns.as_slice() else {
                 return exec_err!("is_one_of takes a log entry and a number");
             };
-            let entries = entries.as_primitive::<Int64Type>().values().iter();
-            let places = entries.zip(seqs.as_primitive::<Int64Type>().values());
-            let settled = places.map(|(entry, seq)| Some(events.contains(&(*entry, *seq))));
+            let places = entries
+                .as_primitive::<Int64Type>()
+                .iter()
+                .zip(seqs.as_primitive::<Int64Type>());
+            let settled = places.map(|(entry, seq)| Some(events.contains(&(entry?, seq?))));
             Ok(ColumnarValue::Array(Arc::new(settled.collect::<BooleanArray>())))
         }),
     )
@@ -161,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_told_is_all_only_where_it_can_be_looked_for_and_is_whole() {
-        let told = |subject: &v1::Subject| judged(&way(subject), &asked());
+        let told = |subject: &v1::Subject| told_by(&way(subject), &asked());
         assert_eq!(told(&subject("k1", 2, true)), ALL);
         assert_eq!(told(&subject("k1", 0, true)), ALL);
         assert_eq!(told(&subject("k1", 2, false)), SOME);
@@ -193,6 +208,6 @@ mod tests {
             column: format!("id{BETWEEN}integer{BETWEEN}k1{BETWEEN}tokens{BETWEEN}all"),
             ..subject("k2", 1, true)
         };
-        assert_eq!(judged(&way(&hostile), &asked()), NOTHING);
+        assert_eq!(told_by(&way(&hostile), &asked()), NOTHING);
     }
 }

@@ -16,8 +16,9 @@ use datafusion::{
         datatypes::Int64Type,
     },
     common::{DFSchema, Result},
+    functions_aggregate::expr_fn::{count, max, min},
     functions_nested::expr_fn::array_has,
-    logical_expr::{Expr, when},
+    logical_expr::{Expr, not, when},
     prelude::{DataFrame, SessionContext, col, lit},
     scalar::ScalarValue,
 };
@@ -26,11 +27,14 @@ use tokio::time::timeout;
 
 use super::{
     Store, columns,
+    erase::entries_of,
     holding::{may_hold, token},
     page::Page,
     parts::{Derived, MANNER, TEMPLATE},
     question::{self, Question, Span},
-    touching::HIDDEN,
+    session::{subjects_of, uses_of},
+    touching::{self, HIDDEN},
+    uses::table,
     ways::{self, ALL, ELSEWHERE, NOTHING, SOME},
 };
 
@@ -196,8 +200,16 @@ impl Store {
         counting: Option<Duration>,
     ) -> anyhow::Result<Answer> {
         asked.check()?;
-        let session = self.session_with(|session| asked.derived(session)).await;
-        let session = session.context("cannot open the store")?;
+        // Before the files are chosen: none of those is put together from names that this does not have.
+        let view = self.amendments.view();
+        let now = self.snapshot();
+        let session = self.reading(&now);
+        touching::register(&session);
+        session.register_udf(may_hold());
+        session.register_udf(ways::told(asked));
+        let subjects = subjects_of(&session, &now)?;
+        session.register_table("subjects", subjects.into_view())?;
+
         let (found, more) = asked.find(&session).await?;
         session.register_batch("found", batch(&found)?)?;
         let mut answer = Answer {
@@ -205,25 +217,40 @@ impl Store {
             ..Answer::default()
         };
         if !found.is_empty() {
-            let near = within(session.table("events").await?, &ranges(&found))?;
+            let ranges = ranges(&found);
+            let of_them = |file: &&String| {
+                let entries = entries_of(file).map(|(first, last)| first.cast_signed()..=last.cast_signed());
+                entries.is_none_or(|entries| {
+                    found
+                        .range((*entries.start(), i64::MIN)..=(*entries.end(), i64::MAX))
+                        .next()
+                        .is_some()
+                })
+            };
+            let files: Vec<String> = now.files.iter().filter(of_them).cloned().collect();
+            let near = within(
+                self.events(&session, &files, &now.chunks, &[], view.clone())?,
+                &ranges,
+            )?;
             // The engine would keep all of these in memory for a join: so only those that are meant come to it.
             let places = found.keys().copied().collect();
             let near = near.filter(ways::is_one_of(places).call(vec![col("log_index"), col("seq")]))?;
             session.register_table("near", near.into_view())?;
             answer.touched = self.collect(session.sql(TOUCHED).await?, MAX_ROWS).await?;
         }
-        let events = asked.span.of(session.table("events").await?)?;
         let denied = asked.denied(&session).await?;
         let settled = found.into_keys().chain(denied).collect();
-        let statements = events.clone().filter(col("executions").is_not_null())?;
-        // Of most statements nothing more has to be read.
-        let related = col("names_it").or(col("told").gt(lit(NOTHING)));
-        let statements = statements
-            .filter(col("told").not_eq(lit(ALL)))?
-            .filter(related.or(col("hidden").is_not_null()))?;
         let settled = ways::is_one_of(settled).call(vec![col("log_index"), col("seq")]);
-        let statements = statements.with_column("settled", settled)?;
-        session.register_table("statements", statements.into_view())?;
+
+        let of_span = now.uses_in(asked.span);
+        let uses = uses_of(&session, &of_span)?;
+        let files = now.files_in(asked.span, &of_span);
+        let derived = asked.derived(&session)?;
+        let events = self.events(&session, &files, &now.chunks, &derived, view.clone())?;
+        let events = asked.span.of(events)?;
+        let statements = asked.open_statements(events.clone(), settled.clone())?;
+        let in_uses = asked.open_uses(uses.clone(), settled)?;
+        session.register_table("statements", statements.union(in_uses)?.into_view())?;
         let not_excluded = session.sql(&not_excluded()).await?;
         let counted = self.collect(not_excluded, MAX_ROWS);
         match counting {
@@ -233,7 +260,21 @@ impl Store {
                 Err(_) => answer.not_counted = true,
             },
         }
-        session.register_table("seen", events.into_view())?;
+
+        // Some of it is of that time, some of all.
+        let all = now.uses_in(Span::default());
+        let rest = self.events(
+            &session,
+            &now.files_in(Span::default(), &all),
+            &now.chunks,
+            &[],
+            view,
+        )?;
+        for (name, events, uses) in [("seen", events, uses), ("ever", rest, uses_of(&session, &all)?)] {
+            let kinds = events.aggregate(vec![col("kind")], kinds_of_events())?;
+            let kinds = kinds.union(uses.filter(col("kind").is_not_null())?.select(kinds_of_uses())?)?;
+            session.register_table(name, kinds.into_view())?;
+        }
         let seen = self.collect(session.sql(SEEN).await?, 1).await?;
         let row = seen.rows.first().map(Vec::as_slice).unwrap_or_default();
         let count = |n: usize| row.get(n).and_then(serde_json::Value::as_u64).unwrap_or_default();
@@ -243,6 +284,22 @@ impl Store {
         answer.seen = [time(2), time(3)];
         Ok(answer)
     }
+}
+
+/// What is asked of the events of each kind, under the names of [`kinds_of_uses`].
+fn kinds_of_events() -> Vec<Expr> {
+    vec![
+        count(lit(1)).alias("executions"),
+        max(col("left_out")).alias("left_out"),
+        min(col("ts_start")).alias("first_seen"),
+        max(col("ts_start")).alias("last_seen"),
+    ]
+}
+
+fn kinds_of_uses() -> Vec<Expr> {
+    ["kind", "executions", "left_out", "first_seen", "last_seen"]
+        .map(col)
+        .to_vec()
 }
 
 impl Asked {
@@ -277,11 +334,16 @@ impl Asked {
             return Ok(<_>::default());
         }
         let tokens = self.tokens.iter().map(|sought| lit(sought.token.as_str()));
+        let under_its_key = |sought: &Sought| {
+            let token = col("token").eq(lit(sought.token.as_str()));
+            token.and(sought.is_of_row())
+        };
         // Two questions, because the index of pages answers what is asked of one column.
         let sure = self
             .entries(session)
             .await?
-            .filter(col("token").in_list(tokens.collect(), false))?;
+            .filter(col("token").in_list(tokens.collect(), false))?
+            .filter(any(self.tokens.iter().map(under_its_key)))?;
         let possible = self.entries(session).await?.filter(col("token").is_null())?;
         let possible = possible
             .filter(col("filter").is_not_null())?
@@ -330,16 +392,12 @@ impl Asked {
         if self.tokens.is_empty() {
             return Ok(Vec::new());
         }
-        let of = |sought: &Sought| {
-            let key = col("key_id").eq(lit(sought.key.as_str()));
-            key.and(col("family").eq(lit(sought.family.as_str())))
-        };
         let rows = self.entries(session).await?;
         // The first of these leaves out nearly all rows, by what pages say of their NULLs.
         let rows = rows
             .filter(col("token").is_null())?
             .filter(col("filter").is_not_null())?
-            .filter(col("complete").and(any(self.tokens.iter().map(of))))?
+            .filter(col("complete").and(any(self.tokens.iter().map(Sought::is_of_row))))?
             .filter(self.held().is_false())?
             .select_columns(&["log_index", "seq"])?
             .limit(0, Some(MAX_DENIED))?;
@@ -384,11 +442,72 @@ impl Asked {
         ])
     }
 
+    /// The statements that are not known to have nothing to do with the record, with what [`not_excluded`] judges them by.
+    fn open_statements(&self, events: DataFrame, settled: Expr) -> Result<DataFrame> {
+        // Of most statements nothing more has to be read.
+        let related = col("names_it").or(col("told").gt(lit(NOTHING)));
+        let statements = events
+            .filter(col("executions").is_not_null())?
+            .filter(col("told").not_eq(lit(ALL)))?
+            .filter(related.or(col("hidden").is_not_null()))?;
+        statements.select(vec![
+            col("principal"),
+            col("confidence"),
+            col("command"),
+            col("ts_start").alias("first_seen"),
+            col("ts_start").alias("last_seen"),
+            col("executions"),
+            settled.alias("settled"),
+            col("told"),
+            col("names_it"),
+            col("hidden"),
+        ])
+    }
+
+    /// The same of what is put together: what is of the object stands under its name, and what may have touched it
+    /// without naming it, under none.
+    fn open_uses(&self, uses: DataFrame, settled: Expr) -> Result<DataFrame> {
+        let name = table::name_of(&self.object);
+        let uses = uses
+            .filter(col("name").eq(lit(name)).or(col("name").is_null()))?
+            .filter(col("kind").is_null().and(col("refused").is_false()))?
+            .select(vec![
+                col("name"),
+                col("principal"),
+                col("confidence"),
+                col("command"),
+                col("first_seen"),
+                col("last_seen"),
+                col("executions"),
+                settled.alias("settled"),
+                table::told_of(self).call(vec![col("ways")]).alias("told"),
+                table::names_it(self).call(vec![col("things")]).alias("names_it"),
+                col("hidden"),
+            ])?;
+        let related = col("names_it").or(col("told").gt(lit(NOTHING)));
+        let hidden = col("name").is_null().and(col("hidden").is_not_null());
+        let uses = uses.filter(col("told").not_eq(lit(ALL)))?.filter(
+            col("name")
+                .is_not_null()
+                .and(related.clone())
+                .or(hidden.and(not(related))),
+        )?;
+        uses.drop_columns(&["name"])
+    }
+
     /// Whether a statement names the object: as the classification does, or without its schema.
     fn names_it(&self) -> Expr {
         let (_, bare) = self.object.rsplit_once('.').unwrap_or(("", &self.object));
         let named = |name: &str| array_has(col("objects"), lit(name));
         named(&self.object).or(named(bare))
+    }
+}
+
+impl Sought {
+    /// Whether a row of `subjects` is of its key and rule.
+    fn is_of_row(&self) -> Expr {
+        let key = col("key_id").eq(lit(self.key.as_str()));
+        key.and(col("family").eq(lit(self.family.as_str())))
     }
 }
 
@@ -484,7 +603,7 @@ const TOUCHED: &str = "SELECT coalesce(e.principal, 'unknown') AS principal, e.c
 /// something is never taken for what has nothing to do with it.
 fn not_excluded() -> String {
     format!(
-        "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.ts_start, s.executions, \
+        "WITH judged AS (SELECT s.principal, s.confidence, s.command, s.first_seen, s.last_seen, s.executions, \
       CASE WHEN s.settled THEN NULL \
            WHEN s.told = {SOME} THEN 'not all of its records are known' \
            WHEN s.told = {ELSEWHERE} THEN 'its records are of another key or type, or not known' \
@@ -493,7 +612,7 @@ fn not_excluded() -> String {
     FROM statements s), \
     counted AS (SELECT on_object, principal, confidence, because, sum(executions) AS statements, \
       array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
-      min(ts_start) AS first_seen, max(ts_start) AS last_seen \
+      min(first_seen) AS first_seen, max(last_seen) AS last_seen \
       FROM judged WHERE because IS NOT NULL GROUP BY on_object, principal, confidence, because) \
     SELECT coalesce(on_object, false) AS on_object, coalesce(principal, 'unknown') AS principal, confidence, because, \
     statements, commands, first_seen, last_seen FROM counted ORDER BY 1 DESC, statements DESC, 2, 4"
@@ -501,12 +620,12 @@ fn not_excluded() -> String {
 }
 
 /// What a collector says of itself is nothing that was seen.
-const SEEN: &str = "SELECT count(*) FILTER (WHERE kind = 'gap') AS gaps, \
-    count(*) FILTER (WHERE kind = 'opaque_session') AS opaque_sessions, \
-    min(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
-    max(ts_start) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
-    max(left_out), (SELECT count(*) FROM events WHERE kind = 'collector_change') AS moved, \
-    (SELECT count(*) FROM events WHERE kind IN ('erasure', 'retention')) AS removals FROM seen";
+const SEEN: &str = "SELECT coalesce(sum(executions) FILTER (WHERE kind = 'gap'), 0) AS gaps, \
+    coalesce(sum(executions) FILTER (WHERE kind = 'opaque_session'), 0) AS opaque_sessions, \
+    min(first_seen) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
+    max(last_seen) FILTER (WHERE kind NOT IN ('access', 'alarm', 'erasure', 'hold', 'retention', 'log_restored')), \
+    max(left_out), (SELECT coalesce(sum(executions), 0) FROM ever WHERE kind = 'collector_change') AS moved, \
+    (SELECT coalesce(sum(executions), 0) FROM ever WHERE kind IN ('erasure', 'retention')) AS removals FROM seen";
 
 /// Keys and rules at once; more keys than anybody keeps.
 const MAX_TOKENS: usize = 256;

@@ -44,6 +44,13 @@ impl Amendments {
         }
     }
 
+    /// Whether one of these is an amendment that stands.
+    pub(in crate::store) fn has_one_of(&self, gone: &Gone) -> bool {
+        let inner = self.read();
+        let mut all = inner.list.iter().filter(|entry| !entry.gone);
+        all.any(|entry| gone.takes(entry.log_index, entry.seq))
+    }
+
     /// Forgets those that were erased, by their log entries and numbers.
     pub(in crate::store) fn forget(&self, gone: &Gone) {
         self.write(|inner| inner.forget(gone));

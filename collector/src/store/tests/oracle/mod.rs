@@ -94,6 +94,9 @@ async fn compared(data: &Path, own: &str, seed: u64) {
                 store.compact().await.unwrap();
                 store.sweep().await.unwrap();
             }
+            if random.gen_ratio(1, 2) {
+                store.put_uses_together().await.unwrap();
+            }
             if random.gen_ratio(1, 3) {
                 drop(store);
                 store = open(&root, &evidence, own).await;
@@ -111,6 +114,9 @@ async fn compared(data: &Path, own: &str, seed: u64) {
         "something was put together"
     );
     let scanned = Evidence::read(&evidence, own, u64::MAX);
+    answers_are_equal(&store, &scanned, &mut random, seed).await;
+    store.put_uses_together().await.unwrap();
+    assert!(store.status().rows_in_uses > 0, "days were put together");
     answers_are_equal(&store, &scanned, &mut random, seed).await;
 }
 
@@ -229,6 +235,9 @@ async fn figures_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
     for (figure, expected) in scanned.overview(since) {
         assert_eq!(overview[figure], expected, "{figure} of {}", at("overview"));
     }
+    let begins = store.begins().await.unwrap();
+    let begins = begins.map(|time| time.parse::<jiff::Timestamp>().unwrap().as_nanosecond() as u64);
+    assert_eq!(begins, scanned.begins(), "{}", at("the beginning"));
     let page = store.principals(since).await.unwrap();
     let column = |name: &str| page.columns.iter().position(|column| column == name).unwrap();
     let (principal, statements) = (column("principal"), column("statements"));
@@ -275,8 +284,8 @@ async fn figures_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
         expires: since,
         rotated: since,
     };
-    use ask::Question::{NewPrincipals, NewWorkloads, SharedRoles};
-    for question in [SharedRoles, NewPrincipals, NewWorkloads] {
+    use ask::Question::{Dormant, NewPrincipals, NewWorkloads, SharedRoles};
+    for question in [SharedRoles, NewPrincipals, NewWorkloads, Dormant] {
         let page = store.query(&question.sql(&when), MAX_ROWS).await.unwrap();
         same(
             &page,

@@ -399,7 +399,7 @@ pub(super) fn rows(page: &Page, columns: &[&'static str]) -> Vec<Row> {
             .unwrap_or_else(|| panic!("no column {name}"))
     };
     let value = |row: &[Value], name: &'static str| match &row[place(name)] {
-        Value::String(text) if name.ends_with("_seen") || ["first", "last"].contains(&name) => {
+        Value::String(text) if name.ends_with("_seen") || ["first", "last", "seen_again"].contains(&name) => {
             json!(text.parse::<jiff::Timestamp>().unwrap().as_nanosecond() as u64)
         }
         Value::Array(items) => list(items.iter().filter_map(Value::as_str).map(str::to_owned)),

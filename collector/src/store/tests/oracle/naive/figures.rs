@@ -272,6 +272,12 @@ impl Evidence {
     }
 
     /// What `ask` answers.
+    /// When the first event began.
+    pub(in super::super) fn begins(&self) -> Option<u64> {
+        let times = self.events.iter().map(|seen| seen.event.ts_start_ns);
+        times.filter(|ns| *ns != 0).min()
+    }
+
     pub(in super::super) fn asked(&self, question: ask::Question, when: &ask::When) -> Vec<Row> {
         match question {
             ask::Question::SharedRoles => {
@@ -338,6 +344,28 @@ impl Evidence {
                         ("statements", counted(seen)["statements"].clone()),
                         ("used_before_by", list(former)),
                     ]));
+                }
+                rows
+            }
+            ask::Question::Dormant => {
+                let known = self.events.iter().filter(|seen| seen.is_known());
+                let mut rows = Vec::new();
+                for (key, seen) in grouped(known, |seen| vec![json!(seen.known())]) {
+                    let mut times: Vec<i64> = seen
+                        .iter()
+                        .map(|seen| seen.event.ts_start_ns as i64)
+                        .filter(|ns| *ns != 0)
+                        .collect();
+                    times.sort_unstable();
+                    for pair in times.windows(2) {
+                        if pair[1] >= when.since && pair[1] - pair[0] >= when.quiet * 1_000_000_000 {
+                            rows.push(Row::from([
+                                ("principal", key[0].clone()),
+                                ("last_seen", json!(pair[0])),
+                                ("seen_again", json!(pair[1])),
+                            ]));
+                        }
+                    }
                 }
                 rows
             }

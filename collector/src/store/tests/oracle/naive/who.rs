@@ -121,10 +121,8 @@ fn how(told: &[&v1::Subject], asked: &Asked) -> Option<(bool, String)> {
     let mut sources = BTreeSet::new();
     for subject in told {
         let listed = subject.tokens.iter().any(|token| {
-            asked
-                .tokens
-                .iter()
-                .any(|sought| hex::encode(token) == sought.token)
+            let is_it = |sought: &Sought| is_of(sought, subject) && hex::encode(token) == sought.token;
+            asked.tokens.iter().any(is_it)
         });
         if listed || may_hold(subject, asked) {
             sure |= listed;
@@ -146,10 +144,11 @@ fn may_hold(subject: &v1::Subject, asked: &Asked) -> bool {
 }
 
 fn is_searchable(subject: &v1::Subject, asked: &Asked) -> bool {
-    asked
-        .tokens
-        .iter()
-        .any(|sought| sought.key == subject.key && sought.family == subject.family)
+    asked.tokens.iter().any(|sought| is_of(sought, subject))
+}
+
+fn is_of(sought: &Sought, subject: &v1::Subject) -> bool {
+    sought.key == subject.key && sought.family == subject.family
 }
 
 /// Whether something that was told of the column is all that was touched, and the record is not in it.
