@@ -38,7 +38,13 @@ pub(super) async fn overview(
     let _turn = web.questions.wait(&asker.user()).await?;
     let since = window.since_or_a_day()?;
     let mut asked = asker.asks("overview", web.app.accesses.as_ref());
-    let overview = within(Sql::LONGEST, web.app.store.overview(since)).await;
+    let store = &web.app.store;
+    let overview = within(Sql::LONGEST, async {
+        let mut overview = store.overview(since).await?;
+        overview.insert("begins".into(), json!(store.begins().await?));
+        Ok(overview)
+    })
+    .await;
     asked.answered(overview.as_ref().ok().map(|_| 1)).await;
     let mut overview = overview?;
     overview.insert("since".into(), json!(timestamp(since)));

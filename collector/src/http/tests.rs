@@ -226,6 +226,10 @@ async fn answers_to_the_page() {
     store.show_events_of(shelf);
     let overview = get_json(&router, "/api/v1/overview").await;
     assert_eq!(overview["statements"], 2);
+    assert!(
+        overview["begins"].is_string(),
+        "when the record begins: {overview}"
+    );
     assert_eq!(overview["attributed"], 2);
     assert_eq!(overview["evidence"]["tree_size"], 7);
     assert_eq!(overview["store"]["tail_rows"], 2);
