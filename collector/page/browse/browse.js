@@ -2,12 +2,17 @@
 //
 //   npm run browse -- --url http://127.0.0.1:7480 [--token-file FILE] [--token-key FILE] [--collector BIN] [--origin-key KEY]
 //                     [--object public.customers] [--key 42] [--role app_user] [--since 24h] [--new-since TIME] [--out DIR]
-//                     [--only tasks,views,hostile,roles] [--viewer-token-file FILE]
+//                     [--only tasks,questions,files,reach,slow,marks,views,hostile,roles] [--viewer-token-file FILE]
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { files } from "./files.js";
 import { hostile } from "./hostile.js";
+import { marks } from "./marks.js";
+import { questions } from "./questions.js";
+import { reach } from "./reach.js";
 import { roles } from "./roles.js";
+import { slow } from "./slow.js";
 import { tasks } from "./tasks.js";
 import { browser, Checks } from "./tools.js";
 import { views } from "./views.js";
@@ -28,7 +33,7 @@ const { values } = parseArgs({
     "new-since": text,
     "viewer-token-file": text,
     out: text,
-    only: { ...text, default: "tasks,views,hostile,roles" },
+    only: { ...text, default: "tasks,questions,files,reach,slow,marks,views,hostile,roles" },
   },
 });
 if (!values.url) {
@@ -45,7 +50,7 @@ const options = {
   originKey: values["origin-key"],
   newSince: values["new-since"] ?? new Date(Date.now() - 86_400_000).toISOString(),
 };
-const parts = { tasks, views, hostile, roles };
+const parts = { tasks, questions, files, reach, slow, marks, views, hostile, roles };
 const checks = new Checks();
 const chrome = await browser();
 try {

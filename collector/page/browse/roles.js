@@ -23,7 +23,7 @@ export async function roles(chrome, options, checks) {
     checks.same(new Set(ids).size, ids.length, "no event stands there twice");
     await picture(page, options, "viewer-trail");
   });
-  for (const [hash, what] of [["#/evidence", "verifying"], ["#/records", "records"], ["#/coverage", "coverage"], ["#/objects", "objects"]]) {
+  for (const [hash, what] of [["#/evidence", "verifying"], ["#/records", "records"], ["#/coverage", "coverage"], ["#/objects", "objects"], ["#/questions", "questions"], ["#/reports?report=coverage", "reports"], ["#/trail?export=yes", "exports"]]) {
     await checks.step(`${what}, for a viewer`, async () => {
       await page.evaluate((to) => (location.hash = to), hash);
       await settled(page);
@@ -32,8 +32,8 @@ export async function roles(chrome, options, checks) {
         await page.waitForSelector("#verify .state");
       }
       const text = await page.$eval("main", (one) => one.innerText);
-      checks.that(hash === "#/records" ? text.includes("Who touched a record") : /Needs the role (analyst|auditor)/.test(text), "it is there, and what is not allowed says so");
-      await picture(page, options, `viewer-${hash.slice(2)}`);
+      checks.that(hash === "#/records" ? text.includes("Who touched a record") : /[Nn]eeds the role (analyst|auditor)/.test(text), "it is there, and what is not allowed says so");
+      await picture(page, options, `viewer-${what}`);
     });
   }
   const tells = await page.evaluate(async () => (await fetch("/api/v1/me", { headers: { Authorization: `Bearer ${sessionStorage.getItem("token")}` } })).ok);

@@ -41,6 +41,7 @@ async function figures(page, seen, checks) {
   const compact = (n) => (n < 1e6 ? group(n) : n < 1e9 ? `${(Math.floor(n / 1e4) / 100).toFixed(2)} M` : `${(Math.floor(n / 1e7) / 100).toFixed(2)} bn`);
   const text = (name, n) => {
     if (name === "bytes_missing") {
+      if (n === 0 && answer.gaps_of_unknown_size) return "not known";
       let unit = 0;
       let size = n;
       for (; size >= 1024 && unit < 4; unit += 1) size /= 1024;
@@ -210,7 +211,7 @@ async function proof(page, options, checks) {
   await page.keyboard.press("f");
   await page.keyboard.type(id);
   await page.keyboard.press("Enter");
-  await tabTo(page, "[data-proof]");
+  await tabTo(page, "[data-download=proof]");
   const coming = page.waitForEvent("download", { timeout: 15_000 });
   await page.keyboard.press("Enter");
   const file = join(options.out ?? tmpdir(), `${id}.proof.json`);

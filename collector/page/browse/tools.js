@@ -137,3 +137,9 @@ export async function picture(page, options, name) {
   await mkdir(options.out, { recursive: true });
   await page.screenshot({ path: join(options.out, `${name}.png`), fullPage: true });
 }
+
+/** Of a command that asks with the same token; an empty one is not the same as none. */
+export function environment(options) {
+  const { PGWITNESS_TOKEN: _, ...env } = process.env;
+  return options.token ? { ...env, PGWITNESS_TOKEN: options.token } : env;
+}

@@ -1,8 +1,9 @@
 // Tokens against known answers, the same as in crates/subjects: what differs from them would look for somebody else's record.
 //
-// Owns the cases, and that a share is never rounded up and hidden characters are shown.
+// Owns the cases, and that a share is never rounded up, hidden characters are shown, and reports are laid out as the collector does it.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
 
@@ -16,6 +17,7 @@ const { parseKeys, token } = await load("subjects/keys.ts");
 const { entry, visible } = await load("visible.ts");
 const { share } = await load("numbers.ts");
 const { nanos } = await load("time.ts");
+const { HEAD_1, HEAD_2, html, markdown } = await load("reports/layout.ts");
 
 const form = (family, text) => {
   const bytes = canonical(family, text);
@@ -91,4 +93,14 @@ assert.equal(entry({ a: 1 }, "a"), 1);
 assert.equal(share(999_999, 1_000_000), "99.99 %");
 assert.equal(share(0, 0), "–");
 assert.equal(nanos("2026-11-22T19:50:49.911233599Z"), 1795377049911233599n);
-console.log("tokens, shares, times and hidden characters are as they must be");
+// The collector has the same form as a template; browse compares whole reports.
+const template = await readFile(new URL("../../src/report/report.html.jinja", import.meta.url), "utf8");
+assert.equal(template.slice(0, template.indexOf("<h1>")), `${HEAD_1}{{ title }}${HEAD_2}\n`);
+const text = "<script>alert(1)</script> | [x](javascript:y) *z*\n# a\u001b[31m";
+const report = { title: "A report", facts: [["period", text]], sections: [{ title: "One", text: [text], table: { columns: ["who", "how_often"], rows: [[text, 7], [["a", "b"], null]], truncated: false } }, { title: "Two", text: ["There is none."], table: null }] };
+const page = html(report, "1");
+assert.ok(!page.includes("<script") && !page.includes("\u001b") && page.split("<tr>").length === 4, page);
+const lines = markdown(report).split("\n");
+assert.ok(lines.includes("| who | how often |") && lines.includes("| a, b |  |") && lines.includes("There is none."), lines.join("\n"));
+assert.ok(!/(?<!\\)[<[*]/.test(markdown(report)) && !lines.some((line) => line.startsWith("# a")), lines.join("\n"));
+console.log("tokens, shares, times, hidden characters and reports are as they must be");

@@ -44,6 +44,8 @@ export interface Overview {
   auth_failures: number;
   alarms: number;
   since: string;
+  /** The record's first event. Null: there is none, or the collector does not say. */
+  begins?: string | null;
   evidence: EvidenceStatus;
   store: StoreStatus;
 }

@@ -19,6 +19,17 @@ export class Refused extends Error {
   }
 }
 
+/** In place of a status: whoever asked stopped it. */
+export const STOPPED = -1;
+export const stopped = (): Refused => new Refused("You stopped it.", STOPPED);
+
+/** What was thrown, as a reason that can be shown. */
+export function refusal(error: unknown): Refused {
+  if (error instanceof Refused) return error;
+  if ((error as Error)?.name === "AbortError") return stopped();
+  return new Refused(`the page failed: ${(error as Error)?.message ?? error}`, 0);
+}
+
 /** Numbers that no float holds keep their digits. */
 export function json(value: unknown): string {
   if (typeof value === "bigint") return value.toString();
@@ -76,8 +87,19 @@ export function get<T>(path: string, signal?: AbortSignal): Promise<T> {
 }
 
 export function post<T>(path: string, question: unknown, signal?: AbortSignal): Promise<T> {
-  const headers = { "Content-Type": "application/json" };
-  return inTurn(async () => (await call(path, { method: "POST", headers, body: json(question), signal })).json() as Promise<T>);
+  return inTurn(async () => (await say(path, question, signal)).json() as Promise<T>);
+}
+
+/** A question in JSON; the answer's body is not read yet. */
+export function say(path: string, question: unknown, signal?: AbortSignal): Promise<Response> {
+  return call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: json(question), signal });
+}
+
+/** The same, for what is kept as a file: numbers that would lose digits on the way stay texts, where the browser tells their digits. */
+export function reported<T>(path: string, question: unknown, signal?: AbortSignal): Promise<T> {
+  const digits = (_: string, value: unknown, context?: { source?: string }): unknown =>
+    typeof value === "number" && context?.source != null && String(value) !== context.source ? context.source : value;
+  return inTurn(async () => JSON.parse(await (await say(path, question, signal)).text(), digits) as T);
 }
 
 /** Rows as objects. `truncated` stays on the list, so that nobody forgets to say it. */
@@ -111,7 +133,7 @@ export function introduction(): Promise<void> {
 /** The role that a place takes, as far as the page asks it. */
 function needs(path: string): string | null {
   const place = path.split("?")[0] ?? "";
-  if (["/api/v1/proof", "/api/v1/verify"].includes(place)) return "auditor";
+  if (["proof", "verify", "export", "report"].some((name) => place === `/api/v1/${name}`)) return "auditor";
   return ["query", "what", "timeline", "new-edges", "unattributed", "subjects", "who"].some((name) => place === `/api/v1/${name}`) ? "analyst" : null;
 }
 

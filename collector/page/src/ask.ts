@@ -1,12 +1,20 @@
 // A question that a view asks, and what has become of it.
 //
-// Owns that an older answer never replaces a newer one, and that what is shown stays while it is asked again, so that nothing jumps.
+// Owns that an older answer never replaces a newer one, that what is shown stays while it is asked again, so that nothing jumps, and that
+// a question ends when nobody waits for it any more: its view was left, or its reader stopped it.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { admitted, tokenWanted } from "./access.ts";
-import { Refused } from "./api.ts";
+import { refusal, type Refused, stopped } from "./api.ts";
 
-export interface Asked<T> {
+/** A question that is open. */
+export interface Open {
+  /** Unix milliseconds, while it is asked for the first time; null: nobody waits. */
+  asking: number | null;
+  stop: () => void;
+}
+
+export interface Asked<T> extends Open {
   /** The newest answer; null also where there is none. */
   answer: T | null;
   /** Whether there is one, which may be null itself. */
@@ -21,45 +29,51 @@ export interface Asked<T> {
 
 /** Asks whenever `key` changes, and every `every` milliseconds while the page is looked at. Null: nothing is asked. */
 export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>, every = 0): Asked<T> {
-  const [state, set] = useState<State<T>>({
-    of: null,
-    answer: null,
-    answered: false,
-    refused: null,
-    waiting: key != null,
-  });
+  const [state, set] = useState<State<T>>({ ...NOTHING, waiting: key != null });
   const [round, again] = useState(0);
   const newest = useRef(ask);
   newest.current = ask;
+  const stop = useRef(() => {});
   const token = admitted.value;
   useEffect(() => {
     if (key == null) {
-      set({ of: null, answer: null, answered: false, refused: null, waiting: false });
+      set(NOTHING);
       return;
     }
-    const stop = new AbortController();
+    const leaving = new AbortController();
+    let open = false;
     const once = async (): Promise<void> => {
-      if (tokenWanted.value != null) return;
-      set((old) => (old.of === key ? { ...old, waiting: true } : { of: key, answer: null, answered: false, refused: null, waiting: true }));
+      // What takes longer than `every` is not asked a second time beside itself.
+      if (open || tokenWanted.value != null) return;
+      open = true;
+      const asking = Date.now();
+      // An old refusal is no word on the question that is open now.
+      set((old) => (old.of === key && old.answered ? { ...old, waiting: true } : { ...NOTHING, of: key, waiting: true, asking }));
       try {
-        const answer = await newest.current(stop.signal);
-        if (!stop.signal.aborted) set({ of: key, answer, answered: true, refused: null, waiting: false });
+        const answer = await newest.current(leaving.signal);
+        if (!leaving.signal.aborted) set({ of: key, answer, answered: true, refused: null, waiting: false, asking: null });
       } catch (error) {
-        if (stop.signal.aborted) return;
-        const refused = error instanceof Refused ? error : new Refused(`the page failed: ${(error as Error).message}`, 0);
-        set((old) => ({ ...old, refused, waiting: false }));
+        if (leaving.signal.aborted) return;
+        set((old) => ({ ...old, refused: refusal(error), waiting: false, asking: null }));
+      } finally {
+        open = false;
       }
     };
     void once();
     const timer = every > 0 ? setInterval(() => void (document.hidden || once()), every) : 0;
-    return () => {
-      stop.abort();
+    const end = (): void => {
+      leaving.abort();
       clearInterval(timer);
     };
+    stop.current = () => {
+      end();
+      set((old) => ({ ...old, refused: stopped(), waiting: false, asking: null }));
+    };
+    return end;
   }, [key, round, every, token]);
-  const mine = state.of === key;
-  const shown = mine ? state : { answer: null, answered: false, refused: null };
-  return { answer: shown.answer, answered: shown.answered, refused: shown.refused, waiting: state.waiting || !mine, again: () => again((n) => n + 1) };
+  const shown = state.of === key ? state : { ...NOTHING, waiting: true };
+  const { answer, answered, refused, waiting, asking } = shown;
+  return { answer, answered, refused, waiting, asking, stop: () => stop.current(), again: () => again((n) => n + 1) };
 }
 
 interface State<T> {
@@ -69,4 +83,7 @@ interface State<T> {
   answered: boolean;
   refused: Refused | null;
   waiting: boolean;
+  asking: number | null;
 }
+
+const NOTHING = { of: null, answer: null, answered: false, refused: null, waiting: false, asking: null };

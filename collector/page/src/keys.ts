@@ -11,8 +11,10 @@ export const VIEWS: { key: string; view: string; title: string }[] = [
   { key: "p", view: "principals", title: "Principals" },
   { key: "b", view: "objects", title: "Objects" },
   { key: "r", view: "records", title: "Records" },
+  { key: "q", view: "questions", title: "Questions" },
   { key: "e", view: "evidence", title: "Evidence" },
   { key: "c", view: "coverage", title: "Coverage" },
+  { key: "s", view: "reports", title: "Reports" },
 ];
 
 export const KEYS: [string, string][] = [

@@ -4,7 +4,7 @@
 // shown a few times a second, and only so many are kept.
 
 import { tokenWanted } from "./access.ts";
-import { get, query, Refused } from "./api.ts";
+import { get, query, refusal, Refused, stopped } from "./api.ts";
 import type { Event } from "./answers.ts";
 import { asked, type Filters, fits, isBeyond, where } from "./filters.ts";
 import { follow } from "./stream.ts";
@@ -19,18 +19,31 @@ export interface Trail {
   note: string;
   refused: Refused | null;
   loaded: boolean;
+  /** Since when what was before is being asked; null: it is not. */
+  asking: number | null;
   /** How many came live. */
   came: number;
 }
+
+export const NOTHING_YET: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, asking: null, came: 0 };
 
 export const KEPT = 2000;
 const BACKLOG = 300;
 const LOOKED_AT = 1000;
 const RECONNECT_MS = 3000;
 
+/** What a reader can do to it. */
+export interface Watched {
+  /** Ends the question for what was before; what comes is still followed. */
+  stop: () => void;
+  /** Asks for it again. */
+  again: () => void;
+}
+
 /** Follows until it is aborted. `show` is called when something has changed. */
-export function watch(filters: Filters, since: string, show: (trail: Trail) => void, signal: AbortSignal): void {
-  const trail: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, came: 0 };
+export function watch(filters: Filters, since: string, show: (trail: Trail) => void, signal: AbortSignal): Watched {
+  const trail: Trail = { ...NOTHING_YET, events: [] };
+  let before = new AbortController();
   const seen = new Set<string>();
   let changed = true;
   const painter = setInterval(() => {
@@ -52,17 +65,21 @@ export function watch(filters: Filters, since: string, show: (trail: Trail) => v
   };
 
   const backlog = async (): Promise<void> => {
+    before = new AbortController();
+    const ends = AbortSignal.any([signal, before.signal]);
+    Object.assign(trail, { loaded: false, refused: null, asking: Date.now() });
+    changed = true;
     try {
-      const { events, note } = await earlier(filters, since, signal);
+      const { events, note } = await earlier(filters, since, ends);
       if (signal.aborted) return;
       take(events);
       trail.note = note;
-      trail.refused = null;
     } catch (error) {
       if (signal.aborted) return;
-      trail.refused = error instanceof Refused ? error : new Refused(String(error), 0);
+      trail.refused = before.signal.aborted ? stopped() : refusal(error);
     }
     trail.loaded = true;
+    trail.asking = null;
     changed = true;
   };
 
@@ -90,6 +107,7 @@ export function watch(filters: Filters, since: string, show: (trail: Trail) => v
   void backlog();
   if (filters.until) trail.state = "a time that is over";
   else void live();
+  return { stop: () => before.abort(), again: () => void backlog() };
 }
 
 /** The newest events before now: by SQL, or, for viewers, from what the place for them shows. */

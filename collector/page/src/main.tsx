@@ -14,7 +14,9 @@ import { ObjectView, Objects } from "./views/objects.tsx";
 import { Overview } from "./views/overview/index.tsx";
 import { PrincipalView } from "./views/principal.tsx";
 import { Principals } from "./views/principals.tsx";
+import { Questions } from "./views/questions.tsx";
 import { Records } from "./views/records.tsx";
+import { Reports } from "./views/reports.tsx";
 import { SessionView } from "./views/session.tsx";
 import { LiveTrail } from "./views/trail.tsx";
 import { entry } from "./visible.ts";
@@ -31,6 +33,8 @@ const VIEWS: Record<string, [string, () => JSX.Element]> = {
   records: ["Records", Records],
   evidence: ["Evidence", EvidenceView],
   coverage: ["Coverage", Coverage],
+  questions: ["Questions", Questions],
+  reports: ["Reports", Reports],
 };
 
 function App(): JSX.Element {

@@ -4,6 +4,7 @@
 
 import { query } from "./api.ts";
 import { type Asked, useAsked } from "./ask.ts";
+import { begins as beginning } from "./begins.ts";
 import { nanos, sinceNs } from "./time.ts";
 
 export interface Newcomers {
@@ -18,8 +19,7 @@ export function useNewcomers(window: string): Asked<Newcomers> {
   return useAsked(
     start == null ? null : `newcomers ${window}`,
     async (signal) => {
-      const record = await query<{ first: string | null }>("SELECT min(ts_start) AS first FROM events", signal);
-      const begins = record.rows[0]?.first ?? null;
+      const begins = await beginning(signal);
       if (start == null || begins == null || nanos(begins) >= start) return { first: new Map(), begins };
       const sql =
         "SELECT principal, min(ts_start) AS first FROM events WHERE executions IS NOT NULL AND principal IS NOT NULL AND principal <> 'unknown' " +

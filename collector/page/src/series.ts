@@ -4,6 +4,7 @@
 // happened.
 
 import { query } from "./api.ts";
+import { begins as beginning } from "./begins.ts";
 import { ALL, millis, sinceNs } from "./time.ts";
 
 export interface Series {
@@ -53,8 +54,8 @@ export function within(since: string, column = "ts_start"): string {
 /** Statements by class; `of` is a condition over the columns of events. */
 export async function series(since: string, of: string, signal?: AbortSignal): Promise<Series> {
   const now = Date.now() / 1000;
-  const [bounds] = (await query<{ first: string | null }>(`SELECT min(ts_start) AS first FROM events WHERE ${within(since)}`, signal)).rows;
-  const first = bounds?.first ? millis(bounds.first) / 1000 : now - 60;
+  const record = await beginning(signal);
+  const first = record ? millis(record) / 1000 : now - 60;
   const asked = sinceNs(since);
   const from = asked == null ? first : Math.max(first, Number(asked / 1_000_000n) / 1000);
   const step = STEPS.find((one) => (now - from) / one <= MOST_STEPS) ?? 604_800;

@@ -41,7 +41,9 @@ export function Shell({ title, children }: { title: string; children: ComponentC
             why you ask
             <input type="text" value={purpose.value} placeholder="ticket, incident" maxLength={200} onChange={(at) => setPurpose(at.currentTarget.value)} />
           </label>
-          <p>Your questions are recorded, too.</p>
+          <p>
+            <a href={link("trail", { kind: "access" })}>Your questions are recorded, too.</a>
+          </p>
           {me.value && (
             <p>
               As <b>{visible(me.value.user)}</b>

@@ -50,7 +50,7 @@ export function Who({ principal, confidence, sub, hops, chips = true, fresh }: W
     <>
       <span class="wholine">
         <a class="who" href={link("principal", { name: principal || UNKNOWN })} title={visible(principal ?? UNKNOWN)}>
-          {inOneLine(name)}
+          <Path of={name} />
           {host && <small> {inOneLine(host)}</small>}
         </a>
         {chips && <Chips of={principal && principal !== UNKNOWN ? confidence : "none"} />}
@@ -59,13 +59,40 @@ export function Who({ principal, confidence, sub, hops, chips = true, fresh }: W
       {hops?.map((hop, n) => (
         <span key={n} class="hopline">
           <span class="hop" title={`passed on by ${visible(hop.role ?? "")} ${visible(hop.name ?? "")}`}>
-            {inOneLine(named(hop.name).name)}
+            <Path of={named(hop.name).name} />
           </span>
           <Chip of={hop.confidence} />
         </span>
       ))}
       {sub ? <div class="sub clamp">{sub}</div> : null}
     </>
+  );
+}
+
+/** Where there is little room the end of a name stays, which tells programs of one folder apart. */
+function Path({ of }: { of: string }): JSX.Element {
+  const end = of.lastIndexOf("/") + 1;
+  return (
+    <span class={`path ${of.indexOf("/") < end - 1 ? "far" : ""}`}>
+      {end > 1 && <span class="from">{inOneLine(of.slice(0, end))}</span>}
+      <span>{inOneLine(of.slice(end > 1 ? end : 0))}</span>
+    </span>
+  );
+}
+
+/** Many of them, without what all of them begin with; how sure each is stands elsewhere. */
+export function Workloads({ of, most = 50 }: { of: (string | null)[]; most?: number }): JSX.Element {
+  const names = of.filter((one): one is string => Boolean(one));
+  return (
+    <span class="names" title={names.map(visible).join("\n")}>
+      {names.slice(0, most).map((one, n) => (
+        <span key={one}>
+          {n > 0 && ", "}
+          <a href={link("principal", { name: one })}>{inOneLine(named(one).name)}</a>
+        </span>
+      ))}
+      {names.length > most && ` and ${names.length - most} more`}
+    </span>
   );
 }
 

@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { useAsked } from "../ask.ts";
 import { Chart } from "../parts/chart.tsx";
 import { Copy } from "../parts/copy.tsx";
-import { Answer, Panel, Problem } from "../parts/panel.tsx";
+import { Answer, Panel, Problem, Slow } from "../parts/panel.tsx";
 import { Time } from "../parts/text.tsx";
 import { bytes, plural } from "../numbers.ts";
 import { go, link, since } from "../route.ts";
@@ -47,6 +47,8 @@ export function Activity({ title, of, trail = {}, every = 0 }: Props): JSX.Eleme
               )}{" "}
               {missed.answer && <NotSeen of={missed.answer.rows} capped={missed.answer.truncated} />}
             </p>
+            <Slow of={compared} what="The time before is being looked at" />
+            <Slow of={missed} what="Gaps are being looked for" />
             {missed.refused && <Problem of={missed.refused} again={missed.again} />}
             {compared.refused && <Problem of={compared.refused} again={compared.again} />}
           </>
@@ -73,7 +75,7 @@ function NotSeen({ of, capped }: { of: Gap[]; capped: boolean }): JSX.Element {
   return (
     <a href={link("coverage")}>
       {capped ? `more than ${MOST_GAPS} gaps; of the newest ` : ""}
-      {plural(of.length - opaque, "gap")}: {bytes(sum)} not seen{unknown ? `, ${unknown} of unknown size` : ""}
+      {plural(of.length - opaque, "gap")}{sum > 0 ? `: ${bytes(sum)} not seen` : ""}{unknown ? `, ${unknown} of unknown size` : ""}
       {opaque ? `; ${plural(opaque, "session that cannot be read", "sessions that cannot be read")}` : ""}.
     </a>
   );

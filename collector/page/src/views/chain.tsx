@@ -9,7 +9,7 @@ import { visible } from "../visible.ts";
 
 export function Chain({ of: event }: { of: Event }): JSX.Element {
   const a = event.attribution;
-  if (!a) return <p class="note">This event is the agent's own, or of nobody.</p>;
+  if (!a) return <p class="note">{event.agent.startsWith("collector-") ? "This event is the collector's own: it is in a chain that the collector signs." : "This event is the agent's own: nobody sent it."}</p>;
   const hops = a.hops ?? [];
   const first = hops.find((hop) => hop.session);
   const server = event.session?.server;

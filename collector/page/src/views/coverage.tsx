@@ -13,6 +13,7 @@ import { change, link, since } from "../route.ts";
 import { type Gap, gaps, MOST_GAPS, within } from "../series.ts";
 import { sinceNs } from "../time.ts";
 import { visible } from "../visible.ts";
+import { reasonOf } from "../words.ts";
 import { Activity } from "./activity.tsx";
 import { STALE_S } from "./overview/strip.tsx";
 
@@ -117,8 +118,8 @@ export function Coverage(): JSX.Element {
               id={(gap) => gap.event_id}
               open={(gap) => change({ event: gap.event_id })}
               columns={[
-                { title: "From (UTC)", class: "nowrap sub", cell: (gap) => <Time at={gap.ts_start} /> },
-                { title: "Reason", class: "grow", cell: (gap) => <>{gap.kind === "opaque_session" ? "cannot be read: " : ""}{visible(gap.gap_reason ?? "not known")}</> },
+                { title: "From (UTC)", class: "nowrap sub", cell: (gap) => <Time at={gap.ts_start} form="short" /> },
+                { title: "Reason", class: "grow", cell: (gap) => <Why of={gap} /> },
                 { title: "Missing", class: "n", cell: (gap) => amount(gap) },
                 { title: "Session", class: "hide-s nowrap", cell: (gap) => <SessionLink id={gap.session_id} /> },
                 { title: "Agent", class: "hide-s sub nowrap", cell: (gap) => visible(gap.agent) },
@@ -131,8 +132,23 @@ export function Coverage(): JSX.Element {
   );
 }
 
+const reason = (gap: Gap): string => `${gap.kind === "opaque_session" ? "cannot be read: " : ""}${gap.gap_reason ? reasonOf(gap.gap_reason) : "why is not known"}`;
+
+/** In a list, in few words. */
+function Why({ of: gap }: { of: Gap }): JSX.Element {
+  const opaque = gap.kind === "opaque_session";
+  return (
+    <span title={visible(reason(gap))}>
+      {opaque ? "cannot be read" : visible(gap.gap_reason ? reasonOf(gap.gap_reason, false) : "why is not known")}
+      {opaque && <span class="sub clamp">{visible(gap.gap_reason)}</span>}
+    </span>
+  );
+}
+
 function amount(gap: Gap): string {
   if (gap.kind === "opaque_session") return "all statements";
+  // They were seen, and not understood.
+  if (gap.bytes_missing === 0) return "not understood";
   if (gap.bytes_missing != null) return bytes(gap.bytes_missing);
   return gap.events_missing == null ? "unknown size" : plural(gap.events_missing, "event");
 }
@@ -140,7 +156,7 @@ function amount(gap: Gap): string {
 function Reasons({ of, capped }: { of: Gap[]; capped: boolean }): JSX.Element {
   const reasons = new Map<string, { times: number; bytes: number; unknown: number; events: number }>();
   for (const gap of of) {
-    const name = `${gap.kind === "opaque_session" ? "cannot be read: " : ""}${gap.gap_reason ?? "not known"}`;
+    const name = reason(gap);
     const sum = reasons.get(name) ?? { times: 0, bytes: 0, unknown: 0, events: 0 };
     sum.times += 1;
     sum.bytes += gap.bytes_missing ?? 0;
@@ -158,8 +174,8 @@ function Reasons({ of, capped }: { of: Gap[]; capped: boolean }): JSX.Element {
         columns={[
           { title: "Reason", class: "grow", cell: ([name]) => visible(name) },
           { title: "Times", class: "n", cell: ([, sum]) => number(sum.times) },
-          { title: "Bytes", class: "n", cell: ([, sum]) => bytes(sum.bytes) },
-          { title: "Unknown", class: "n", cell: ([, sum]) => number(sum.unknown) },
+          { title: "Bytes", class: "n", cell: ([, sum]) => (sum.bytes === 0 ? "–" : bytes(sum.bytes)) },
+          { title: "Unknown size", class: "n", cell: ([, sum]) => (sum.unknown === 0 ? "–" : number(sum.unknown)) },
         ]}
       />
     </>

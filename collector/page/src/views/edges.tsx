@@ -4,7 +4,7 @@
 
 import type { JSX } from "preact";
 import type { Rows } from "../api.ts";
-import type { Asked } from "../ask.ts";
+import type { Asked, Open } from "../ask.ts";
 import { number } from "../numbers.ts";
 import { Copy, command, sinceFlag } from "../parts/copy.tsx";
 import { Answer, Capped, Panel } from "../parts/panel.tsx";
@@ -41,14 +41,14 @@ export function hasBefore(begins: string | null, window: string): boolean {
   return begins != null && start != null && nanos(begins) < start;
 }
 
-export function NewEdges({ asked, title = "New edges", of }: { asked: Asked<Edges>; title?: string; of?: (edge: Edge) => boolean }): JSX.Element {
+export function NewEdges({ asked, behind, title = "New edges", of }: { asked: Asked<Edges>; behind?: Open; title?: string; of?: (edge: Edge) => boolean }): JSX.Element {
   const window = since();
   return (
     <Panel title={title} about="used for the first time on record" tools={<Copy text={command("new-edges", sinceFlag(window) ?? "--since 3650d")} label="copy command" />}>
       {window === ALL && !asked.answered ? (
         <p class="state">There is no time before all of the record: choose a shorter time (w), and see what is new in it.</p>
       ) : (
-        <Answer asked={asked} lines={8} empty={(answer) => (answer.rows.filter(of ?? (() => true)).length === 0 ? "Nothing new: everybody used what they had used before." : null)}>
+        <Answer asked={asked} behind={behind} lines={8} empty={(answer) => (answer.rows.filter(of ?? (() => true)).length === 0 ? "Nothing new: everybody used what they had used before." : null)}>
           {(answer) => {
             const rows = answer.rows.filter(of ?? (() => true));
             return (

@@ -16,6 +16,7 @@ import { link, route } from "../route.ts";
 import { entry, visible } from "../visible.ts";
 import { isStatement, records, took, words } from "../words.ts";
 import { Chain } from "./chain.tsx";
+import { Own } from "./own.tsx";
 import { Proof } from "./proof.tsx";
 
 export function EventView(): JSX.Element {
@@ -56,18 +57,21 @@ function Detail({ of: event }: { of: Event }): JSX.Element {
   const end = (one?: { addr?: string; port?: number }): string | null => (one ? visible([one.addr, one.port].filter((part) => part != null).join(" port ")) : null);
   return (
     <div class="detail">
-      <pre class="sqltext">{visible(words(event))}</pre>
+      {isStatement(event) && <pre class="sqltext">{visible(words(event))}</pre>}
       <p class="line">
         <b>{visible(event.kind.replaceAll("_", " "))}</b> <Time at={event.ts_start} /> {isStatement(event) && <Class of={m.class} />} <Outcome of={r.outcome} sqlstate={r.sqlstate} />
         <Copy text={command("explain", event.event_id)} label="copy command" />
         <Copy text={location.href} label="copy link" />
       </p>
+      {!isStatement(event) && <Own of={event} />}
       {event.inventory?.mark && (
-        <p class={`note ${event.inventory.mark === "unexpected" ? "bad" : ""}`}>
-          Inventory: {visible(event.inventory.mark)} {visible(event.inventory.because)} {event.inventory.owner && `· owner ${visible(event.inventory.owner)}`}
+        <p class={`note ${event.inventory.mark === "unexpected" ? "bad" : event.inventory.mark === "expected" ? "" : "warn"}`}>
+          Inventory: {[event.inventory.mark, event.inventory.because].filter(Boolean).map(visible).join(": ")}
+          {event.inventory.owner && ` · owner ${visible(event.inventory.owner)}`}
+          {event.inventory.purpose && ` · ${visible(event.inventory.purpose)}`}
         </p>
       )}
-      <h3>Who, from the client to the server</h3>
+      {a && <h3>Who, from the client to the server</h3>}
       <Chain of={event} />
       {entry(NOTES, a?.kind) && <p class="note">{entry(NOTES, a?.kind)}</p>}
       <Named of={a} />

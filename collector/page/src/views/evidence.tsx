@@ -9,12 +9,14 @@ import type { Evidence, Overview, Status } from "../answers.ts";
 import { useAsked } from "../ask.ts";
 import { number, plural, seconds } from "../numbers.ts";
 import { Copy, command } from "../parts/copy.tsx";
+import { Download } from "../parts/download.tsx";
 import { Answer, Facts, Panel } from "../parts/panel.tsx";
 import { Table } from "../parts/table.tsx";
 import { Time } from "../parts/text.tsx";
 import { change, route } from "../route.ts";
 import { ago } from "../time.ts";
 import { visible } from "../visible.ts";
+import { Itself } from "./itself.tsx";
 import { isBehind, STALE_S } from "./overview/strip.tsx";
 import { Proof } from "./proof.tsx";
 import { Verify } from "./verify.tsx";
@@ -37,26 +39,29 @@ export function EvidenceView(): JSX.Element {
           <Verify />
         </Panel>
       </div>
-      <Panel title="Chains by agent" about="each agent signs on the host that saw the traffic">
-        <Answer asked={asked} lines={4} empty={(answer) => (answer.chains?.length === 0 ? "No agent has delivered anything." : null)}>
-          {(answer) =>
-            answer.chains ? (
-              <Table
-                label="Chains"
-                rows={answer.chains}
-                id={(chain) => chain.agent}
-                columns={[
-                  { title: "Agent", class: "grow", cell: (chain) => <><span class="who">{visible(chain.agent)}</span><div class="key sub">{chain.key ? visible(chain.key) : "key not known"}{chain.keys_before ? `, and ${plural(chain.keys_before, "key")} before it` : ""}</div></> },
-                  { title: "Batches", class: "n", cell: (chain) => number(chain.batches) },
-                  { title: "Last", class: "nowrap", cell: (chain) => <Last at={chain.last_seen} /> },
-                ]}
-              />
-            ) : (
-              NOT_KNOWN
-            )
-          }
-        </Answer>
-      </Panel>
+      <div class="two">
+        <Panel title="Chains by agent" about="each agent signs on the host that saw the traffic">
+          <Answer asked={asked} lines={4} empty={(answer) => (answer.chains?.length === 0 ? "No agent has delivered anything." : null)}>
+            {(answer) =>
+              answer.chains ? (
+                <Table
+                  label="Chains"
+                  rows={answer.chains}
+                  id={(chain) => chain.agent}
+                  columns={[
+                    { title: "Agent", class: "grow", cell: (chain) => <><span class="who">{visible(chain.agent)}</span><div class="key sub">{chain.key ? visible(chain.key) : "key not known"}{chain.keys_before ? `, and ${plural(chain.keys_before, "key")} before it` : ""}</div></> },
+                    { title: "Batches", class: "n", cell: (chain) => number(chain.batches) },
+                    { title: "Last", class: "nowrap", cell: (chain) => <Last at={chain.last_seen} /> },
+                  ]}
+                />
+              ) : (
+                NOT_KNOWN
+              )
+            }
+          </Answer>
+        </Panel>
+        <Itself />
+      </div>
       <Panel title="Proof of one event" about="a file that proves it to somebody who has the log's key and nothing else">
         <OneProof />
       </Panel>
@@ -64,6 +69,10 @@ export function EvidenceView(): JSX.Element {
         <p class="note">A collector that says of itself that all is well is no proof. Whoever doubts it checks a copy of its folder, on another machine, with a checkpoint that was kept elsewhere:</p>
         <p>
           <Copy text={command("verify", "--data DIR", "--origin-key KEY", "--checkpoint FILE")} label="copy the command" /> <code>{command("verify", "--data DIR", "--origin-key KEY", "--checkpoint FILE")}</code>
+        </p>
+        <p class="note">
+          What this page asks, programs can ask, too: <Download path="/api/v1/openapi.json" file="pgwitness-openapi.json" label="the API's description" mark="openapi" /> (OpenAPI), and the collector's own figures:{" "}
+          <Download path="/metrics" file="pgwitness-metrics.txt" label="metrics" mark="metrics" /> (OpenMetrics).
         </p>
       </Panel>
     </>

@@ -83,7 +83,7 @@ export function ObjectView(): JSX.Element {
           </>
         }
       >
-        <Answer asked={ever} lines={4} empty={(answer) => (answer.rows.some((use) => use.object) ? null : "Nobody touched an object of this name, as far as is on record.")}>
+        <Answer asked={ever} behind={asked} lines={4} empty={(answer) => (answer.rows.some((use) => use.object) ? null : "Nobody touched an object of this name, as far as is on record.")}>
           {({ rows, truncated }) => {
             const uses = rows.filter((use) => use.object);
             const first = uses.reduce<Use | null>((one, use) => (one && one.first_seen <= use.first_seen ? one : use), null);

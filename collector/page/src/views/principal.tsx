@@ -4,10 +4,11 @@ import type { JSX } from "preact";
 import { get, post, query, rowsOf } from "../api.ts";
 import type { Event, Page, Principal } from "../answers.ts";
 import { useAsked } from "../ask.ts";
+import { begins } from "../begins.ts";
 import { isPrincipal } from "../filters.ts";
 import { number, plural } from "../numbers.ts";
 import { Copy, command, quoted, sinceFlag } from "../parts/copy.tsx";
-import { Answer, Capped, Facts, Panel } from "../parts/panel.tsx";
+import { Answer, Capped, Facts, Panel, Slow } from "../parts/panel.tsx";
 import { Table } from "../parts/table.tsx";
 import { Chips, EventLink, Names, Time } from "../parts/text.tsx";
 import { named, NOTES, UNKNOWN } from "../principal.ts";
@@ -50,9 +51,9 @@ export function PrincipalView(): JSX.Element {
   const edges = useAsked(`edges ${name} ${window}`, async (signal) => {
     const [ever, record] = await Promise.all([
       post<Page>("/api/v1/what", { principal: name }, signal).then((page) => rowsOf<Use>(page)),
-      query<{ first: string | null }>("SELECT min(ts_start) AS first FROM events", signal),
+      begins(signal),
     ]);
-    return { rows: newOf(ever.rows, start), truncated: ever.truncated, begins: record.rows[0]?.first ?? null };
+    return { rows: newOf(ever.rows, start), truncated: ever.truncated, begins: record };
   });
   const newest = useAsked(`newest ${name}`, (signal) =>
     get<{ events: Event[] }>(`/api/v1/events?kind=query&limit=20${name === UNKNOWN ? "" : `&principal=${encodeURIComponent(name)}`}`, signal).then(
@@ -82,7 +83,7 @@ export function PrincipalView(): JSX.Element {
               <Facts
                 of={[
                   ["how it is known", <><Chips of={p.confidence} /> {visible(p.method ?? p.reason)}</>],
-                  ["since when", life.answer ? <><Time at={life.answer.first_seen} /> UTC in this record, on {plural(life.answer.days ?? 0, "day")}; {number(life.answer.statements)} statements in all</> : <><Time at={p.first_seen} /> UTC in this time</>],
+                  ["since when", life.answer ? <><Time at={life.answer.first_seen} /> UTC in this record, on {plural(life.answer.days ?? 0, "day")}; {number(life.answer.statements)} statements in all</> : <><Time at={p.first_seen} /> UTC in this time<Slow of={life} what="All of the record is being asked" /></>],
                   ["last", <Time at={p.last_seen} />],
                   ["statements", `${number(p.statements)} in this time, ${number(p.errors)} failed`],
                   ["rows out", `${number(p.rows)}; changed ${number(p.rows_affected)}`],

@@ -10,7 +10,7 @@ import { useAsked } from "../ask.ts";
 import { Copy, command, quoted, sinceFlag } from "../parts/copy.tsx";
 import { Answer, Panel, Problem } from "../parts/panel.tsx";
 import { soughtKey } from "../parts/search.tsx";
-import { change, route, since } from "../route.ts";
+import { change, link, route, since } from "../route.ts";
 import { asking, inAddress, ofAddress } from "../subjects/asking.ts";
 import { parseKeys } from "../subjects/keys.ts";
 import { sinceNs } from "../time.ts";
@@ -35,7 +35,7 @@ export function Records(): JSX.Element {
         <Form />
       </Panel>
       {asked && (
-        <Panel title={`This record of ${visible(asked.object)}, ${visible(asked.column)}`} about="by its tokens; the address has them, and can be sent on" tools={<Copy text={location.href} label="copy link" />}>
+        <Panel title={`This record of ${visible(asked.object)}, ${visible(asked.column)}`} about="by its tokens; the address has them, and can be sent on" tools={<><a class="pill" data-dsar href={link("reports", { ...inAddress(asked), report: "dsar" })}>as a report</a><Copy text={location.href} label="copy link" /></>}>
           <Answer asked={answer} lines={8}>
             {(found) => <Touched asked={asked} answer={found} />}
           </Answer>

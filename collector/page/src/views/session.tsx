@@ -3,15 +3,15 @@
 // Owns the pages of a timeline: each goes on exactly behind the last event of the one before.
 
 import type { JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { admitted } from "../access.ts";
-import { post, query, Refused, rowsOf } from "../api.ts";
+import { post, query, refusal, type Refused, rowsOf, stopped } from "../api.ts";
 import type { Page } from "../answers.ts";
-import { useAsked } from "../ask.ts";
+import { type Open, useAsked } from "../ask.ts";
 import { text } from "../filters.ts";
 import { bytes, milliseconds, number } from "../numbers.ts";
 import { Copy, command, quoted } from "../parts/copy.tsx";
-import { Answer, Facts, Panel, Problem, Skeleton } from "../parts/panel.tsx";
+import { Answer, Facts, Panel, Problem, Skeleton, Slow } from "../parts/panel.tsx";
 import { Table } from "../parts/table.tsx";
 import { Class, Names, Sql, Time, Who } from "../parts/text.tsx";
 import { change, link, route } from "../route.ts";
@@ -95,8 +95,8 @@ export function SessionView(): JSX.Element {
       </Panel>
       <Panel class="fill" title="What happened, in order" about={steps.rows.length > 0 ? `${number(steps.rows.length)} events${steps.more ? ", and more" : ", all of them"}` : ""}>
         {steps.refused && <Problem of={steps.refused} again={steps.next} />}
-        {steps.waiting && steps.rows.length === 0 && <Skeleton lines={10} />}
-        {!steps.waiting && !steps.refused && steps.rows.length === 0 && <p class="state">Nothing is on record of a session with this id.</p>}
+        {steps.asking != null && steps.rows.length === 0 && <Skeleton lines={10} of={steps} />}
+        {steps.asking == null && !steps.refused && steps.rows.length === 0 && <p class="state">Nothing is on record of a session with this id.</p>}
         {steps.rows.length > 0 && (
           <Table
             label="Timeline"
@@ -129,35 +129,49 @@ export function SessionView(): JSX.Element {
           />
         )}
         {steps.more && (
-          <button type="button" class="pill" disabled={steps.waiting} onClick={steps.next}>
-            {steps.waiting ? "being asked…" : "more"}
+          <button type="button" class="pill" onClick={steps.next}>
+            more
           </button>
         )}
+        {steps.rows.length > 0 && <Slow of={steps} />}
       </Panel>
     </>
   );
 }
 
-function useTimeline(id: string): { rows: Step[]; more: boolean; waiting: boolean; refused: Refused | null; next: () => void } {
-  const [state, set] = useState<{ rows: Step[]; more: boolean; waiting: boolean; refused: Refused | null }>({ rows: [], more: false, waiting: true, refused: null });
+interface Timeline extends Open {
+  rows: Step[];
+  more: boolean;
+  refused: Refused | null;
+  next: () => void;
+}
+
+function useTimeline(id: string): Timeline {
+  const [state, set] = useState<Omit<Timeline, "stop" | "next">>({ rows: [], more: false, asking: Date.now(), refused: null });
+  const open = useRef<AbortController | null>(null);
   const token = admitted.value;
-  const ask = async (rows: Step[], signal?: AbortSignal): Promise<void> => {
-    set({ rows, more: false, waiting: true, refused: null });
+  const ask = async (rows: Step[]): Promise<void> => {
+    open.current?.abort();
+    const mine = new AbortController();
+    open.current = mine;
+    set({ rows, more: false, asking: Date.now(), refused: null });
     try {
-      const page = await post<Page>("/api/v1/timeline", { session: id, limit: PAGE, after: rows.at(-1)?.event_id }, signal);
+      const page = await post<Page>("/api/v1/timeline", { session: id, limit: PAGE, after: rows.at(-1)?.event_id }, mine.signal);
       const more = rowsOf<Step>(page);
-      set({ rows: [...rows, ...more.rows], more: more.truncated, waiting: false, refused: null });
+      if (!mine.signal.aborted) set({ rows: [...rows, ...more.rows], more: more.truncated, asking: null, refused: null });
     } catch (error) {
-      if (signal?.aborted) return;
-      set({ rows, more: false, waiting: false, refused: error instanceof Refused ? error : new Refused(String(error), 0) });
+      if (!mine.signal.aborted) set({ rows, more: false, asking: null, refused: refusal(error) });
     }
   };
   useEffect(() => {
-    const stop = new AbortController();
-    void ask([], stop.signal);
-    return () => stop.abort();
+    void ask([]);
+    return () => open.current?.abort();
   }, [id, token]);
-  return { ...state, next: () => void ask(state.rows) };
+  const stop = (): void => {
+    open.current?.abort();
+    set((old) => ({ ...old, asking: null, refused: stopped() }));
+  };
+  return { ...state, stop, next: () => void ask(state.rows) };
 }
 
 const PEOPLE = (id: string): string =>

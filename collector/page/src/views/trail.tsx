@@ -8,33 +8,34 @@ import { admitted } from "../access.ts";
 import type { Event } from "../answers.ts";
 import { FILTERS, type Filter, filtersOf } from "../filters.ts";
 import { actions } from "../keys.ts";
-import { KEPT, sqlOf, type Trail, watch } from "../live.ts";
+import { KEPT, NOTHING_YET, sqlOf, type Trail, watch, type Watched } from "../live.ts";
 import { number } from "../numbers.ts";
 import { Copy, command, quoted } from "../parts/copy.tsx";
-import { Panel, Problem, Skeleton } from "../parts/panel.tsx";
+import { Panel, Problem, Skeleton, Slow } from "../parts/panel.tsx";
 import { Table } from "../parts/table.tsx";
 import { Class, Outcome, Sql, Time, WhoOf } from "../parts/text.tsx";
 import { change, route, since } from "../route.ts";
 import { inOneLine, visible } from "../visible.ts";
+import { Export } from "./export.tsx";
 import { isStatement, records, rowsOf, took, words } from "../words.ts";
-
-const EMPTY: Trail = { events: [], state: "connecting", missed: 0, note: "", refused: null, loaded: false, came: 0 };
 
 export function LiveTrail(): JSX.Element {
   const params = route.value.params;
   const filters = filtersOf(params);
   const window = since();
+  const exporting = params.export === "yes";
   const key = JSON.stringify([filters, window, admitted.value]);
-  const [trail, set] = useState(EMPTY);
+  const [trail, set] = useState(NOTHING_YET);
   const [still, hold] = useState<Trail | null>(null);
   const [paused, pause] = useState(false);
   const [reading, read] = useState(false);
+  const watched = useRef<Watched | null>(null);
   useEffect(() => {
     const stop = new AbortController();
-    set(EMPTY);
+    set(NOTHING_YET);
     hold(null);
     read(false);
-    watch(filters, window, set, stop.signal);
+    watched.current = watch(filters, window, set, stop.signal);
     return () => stop.abort();
   }, [key]);
   const held = paused || reading;
@@ -48,6 +49,7 @@ export function LiveTrail(): JSX.Element {
     return () => void actions.delete(" ");
   }, []);
   const shown = still ?? trail;
+  const before = { asking: trail.asking, stop: () => watched.current?.stop() };
   const waiting = still ? trail.came - still.came : 0;
   const told = [
     paused ? "paused" : held ? "held while you read" : "",
@@ -69,6 +71,9 @@ export function LiveTrail(): JSX.Element {
           <button type="button" class="pill" aria-pressed={paused} onClick={() => pause(!paused)}>
             {paused ? "resume" : "pause"}
           </button>
+          <button type="button" class="pill" data-export="open" aria-expanded={exporting} onClick={() => change({ export: exporting ? null : "yes" }, true)}>
+            export
+          </button>
           <Copy text={location.href} label="copy link" />
           <Copy text={sqlOf(filters, window)} label="copy SQL" />
           <Copy text={command("tail", filters.principal ? `--principal ${quoted(filters.principal)}` : null, filters.kind ? `--kind ${quoted(filters.kind)}` : null)} label="copy command" />
@@ -76,11 +81,13 @@ export function LiveTrail(): JSX.Element {
       }
     >
       <FilterBar />
-      {shown.refused && <Problem of={shown.refused} />}
+      {exporting && <Export filters={filters} window={window} />}
+      {shown.refused && <Problem of={shown.refused} again={() => watched.current?.again()} />}
+      {trail.asking != null && shown.events.length > 0 && <Slow of={before} />}
       {!shown.loaded && shown.events.length === 0 ? (
-        <Skeleton lines={10} />
+        <Skeleton lines={10} of={before} />
       ) : shown.events.length === 0 ? (
-        <p class="state">
+        !shown.refused && <p class="state">
           {Object.keys(filters).length > 0 ? "Nothing fits these filters in this time. Take one away, or choose a longer time (w)." : "Waiting for the first event."}
         </p>
       ) : (
@@ -152,6 +159,15 @@ const CHOICES: Partial<Record<Filter, [string, string][]>> = {
     ["config_change", "changes of settings"],
     ["access", "questions to this record"],
     ["erasure", "erasures"],
+    ["hold", "holds"],
+    ["retention", "removals"],
+    ["log_restored", "logs made of a backup"],
+    ["collector_change", "agents that changed their collector"],
+    ["agent_resume", "agents resumed"],
+    ["flow_owner", "connections to servers elsewhere"],
+    ["pooler_client", "clients of poolers"],
+    ["pooler_traffic", "traffic of poolers"],
+    ["heartbeat", "heartbeats"],
   ],
 };
 

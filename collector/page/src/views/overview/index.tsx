@@ -5,7 +5,8 @@
 import type { JSX } from "preact";
 import { get, post, query, rowsOf } from "../../api.ts";
 import type { Overview as Figures, Page, Principal } from "../../answers.ts";
-import { useAsked } from "../../ask.ts";
+import { type Asked, useAsked } from "../../ask.ts";
+import { begins, learn } from "../../begins.ts";
 import { useNewcomers } from "../../newcomers.ts";
 import { since } from "../../route.ts";
 import { within } from "../../series.ts";
@@ -22,18 +23,18 @@ export function Overview(): JSX.Element {
   const window = since();
   const start = sinceNs(window) ?? 0n;
   const span = encodeURIComponent(sinceText(window));
-  const figures = useAsked(`figures ${window}`, (signal) => get<Figures>(`/api/v1/overview?since=${span}`, signal), LIVE_MS);
+  const figures = useAsked(`figures ${window}`, (signal) => get<Figures>(`/api/v1/overview?since=${span}`, signal).then((answer) => (learn(answer), answer)), LIVE_MS);
   const principals = useAsked(`principals ${window}`, (signal) => get<{ principals: Principal[] }>(`/api/v1/principals?since=${span}`, signal), LIVE_MS * 3);
   const newcomers = useNewcomers(window);
   // It reads the whole record: what is quick comes first.
   const edges = useAsked(
-    window !== ALL && figures.answered && principals.answered ? `edges ${window}` : null,
+    window !== ALL && over(figures) && over(principals) ? `edges ${window}` : null,
     async (signal) => {
       const [page, record] = await Promise.all([
         post<Page>("/api/v1/new-edges", { since_ns: start }, signal),
-        query<{ first: string | null }>("SELECT min(ts_start) AS first FROM events", signal),
+        begins(signal),
       ]);
-      return { ...rowsOf<Edge>(page), begins: record.rows[0]?.first ?? null };
+      return { ...rowsOf<Edge>(page), begins: record };
     },
     HEAVY_MS,
   );
@@ -50,13 +51,15 @@ export function Overview(): JSX.Element {
         </div>
         <div class="col">
           <Look figures={figures.answer} edges={edges.answer} newcomers={newcomers.answer} principals={principals.answer?.principals ?? []} />
-          <NewEdges asked={edges} />
+          <NewEdges asked={edges} behind={over(figures) ? principals : figures} />
           <Privileged asked={acts} />
         </div>
       </div>
     </>
   );
 }
+
+const over = (one: Asked<unknown>): boolean => one.answered || one.refused != null;
 
 const FAILURES = (window: string): string =>
   "SELECT kind, principal, max(confidence) AS confidence, login_role, sqlstate, count(*) AS times, max(ts_start) AS last_seen, " +

@@ -3,12 +3,12 @@
 // Owns the list and its order: first what makes other answers wrong, then what somebody did. Nothing is scored or guessed.
 
 import type { ComponentChildren, JSX } from "preact";
-import { get, query, Refused } from "../../api.ts";
+import { get, query } from "../../api.ts";
 import type { Event, Overview, Principal, Status } from "../../answers.ts";
 import { useAsked } from "../../ask.ts";
 import type { Newcomers } from "../../newcomers.ts";
 import { bytes, number, plural, seconds, share } from "../../numbers.ts";
-import { Panel, Problem, Skeleton } from "../../parts/panel.tsx";
+import { Panel, Problem, Skeleton, Slow } from "../../parts/panel.tsx";
 import { Obj, Time, Who } from "../../parts/text.tsx";
 import { link, since } from "../../route.ts";
 import { within } from "../../series.ts";
@@ -68,8 +68,10 @@ export function Look({ figures, edges, newcomers, principals }: LookProps): JSX.
   const refused = told.refused ?? status.refused ?? (marked.refused?.status === 403 ? null : marked.refused);
   return (
     <Panel class="first looks" title="Needs a look" about={asking ? "" : plural(items.length, "open item")}>
-      {refused && <Problem of={refused instanceof Refused ? refused : new Refused(String(refused), 0)} />}
-      {items.length === 0 && (asking ? <Skeleton lines={5} /> : <p class="state">Nothing stands out in this time.</p>)}
+      {refused && <Problem of={refused} again={told.refused ? told.again : status.refused ? status.again : marked.again} />}
+      {items.length === 0 && (asking && !refused ? <Skeleton lines={5} of={told} /> : !asking && <p class="state">Nothing stands out in this time.</p>)}
+      {items.length > 0 && <Slow of={told} what="Alarms, pauses and erasures are being looked for" />}
+      <Slow of={marked} what="The inventory's marks are being looked for" />
       <ul class="look">
         {items.slice(0, SHOWN).map((item) => (
           <li key={item.id}>
@@ -98,7 +100,7 @@ function ofFigures(o: Overview | null): Item[] {
   if (isBehind(o.evidence))
     items.push({ id: "checkpoint", grave: true, what: "Batches wait for a checkpoint", sub: o.evidence.checkpoint_age_seconds == null ? "There is none yet." : `The newest was made ${seconds(o.evidence.checkpoint_age_seconds)} ago, and ${plural(o.evidence.batches - o.evidence.tree_size, "batch", "batches")} came since.`, at: o.evidence.checkpoint, to: link("evidence") });
   if (o.gaps)
-    items.push({ id: "gaps", grave: false, what: "Not everything was seen", sub: `${plural(o.gaps, "gap")}: ${bytes(o.bytes_missing)}${o.gaps_of_unknown_size ? `, and ${number(o.gaps_of_unknown_size)} of unknown size` : ""}.`, to: link("coverage") });
+    items.push({ id: "gaps", grave: false, what: "Not everything was seen", sub: `${plural(o.gaps, "gap")}${o.bytes_missing ? `: ${bytes(o.bytes_missing)}` : ""}${o.gaps_of_unknown_size ? `, ${number(o.gaps_of_unknown_size)} of unknown size` : ""}.`, to: link("coverage") });
   if (o.opaque_sessions)
     items.push({ id: "opaque", grave: false, what: plural(o.opaque_sessions, "session that cannot be read", "sessions that cannot be read"), sub: "Encrypted; attributed, but their statements are not seen.", to: link("coverage") });
   if (o.statements > o.attributed)
@@ -139,7 +141,7 @@ const ofMark = (one: Marked): Item => ({
   what: one.expected === "unexpected" ? "Nobody expects this" : "Not in the inventory",
   sub: (
     <>
-      <Who principal={one.principal} confidence={one.confidence} sub={`${inOneLine(one.because ?? "")} · ${plural(one.times, "event")}`} />
+      <Who principal={one.principal} confidence={one.confidence} sub={[one.because && inOneLine(one.because), plural(one.times, "event")].filter(Boolean).join(" · ")} />
     </>
   ),
   at: one.last_seen,

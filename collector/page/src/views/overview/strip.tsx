@@ -6,7 +6,7 @@ import type { ComponentChildren, JSX } from "preact";
 import type { EvidenceStatus, Overview } from "../../answers.ts";
 import type { Asked } from "../../ask.ts";
 import { bytes, compact, number, plural, seconds, share } from "../../numbers.ts";
-import { Problem } from "../../parts/panel.tsx";
+import { Problem, Slow } from "../../parts/panel.tsx";
 import { LEVELS } from "../../principal.ts";
 import { link } from "../../route.ts";
 
@@ -49,8 +49,8 @@ export function Strip({ asked }: { asked: Asked<Overview> }): JSX.Element {
           value={
             o && (
               <>
-                {o.gaps_of_unknown_size ? "≥ " : ""}
-                <Fig name="bytes_missing" of={o.bytes_missing} as={bytes(o.bytes_missing)} />
+                {o.gaps_of_unknown_size && o.bytes_missing ? "≥ " : ""}
+                <Fig name="bytes_missing" of={o.bytes_missing} as={o.gaps_of_unknown_size && !o.bytes_missing ? "not known" : bytes(o.bytes_missing)} />
               </>
             )
           }
@@ -81,6 +81,7 @@ export function Strip({ asked }: { asked: Asked<Overview> }): JSX.Element {
           )}
         </Kpi>
       </section>
+      <Slow of={asked} what="Key figures are being asked" />
     </>
   );
 }
