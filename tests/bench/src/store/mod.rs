@@ -57,6 +57,11 @@ const SPAN: Duration = Duration::from_secs(90 * 86_400);
 /// How long the store may take to have what was acknowledged.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Behind so long without another day put together, all are.
+const SETTLED: Duration = Duration::from_secs(75);
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
 /// A customer of whom much is known, and one of whom hardly anything is.
 const OFTEN: u64 = 0;
 const SELDOM: u64 = made::CUSTOMERS * 9 / 10;
@@ -130,6 +135,7 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
     }
     let cpu = collector.figures()?.cpu_seconds - before.cpu_seconds;
     let peak = collector.peak_mib().context("the collector's memory")?;
+    let uses = put_together(&collector).await?;
     let status = collector.ask("/api/v1/status", None)?;
     collector.restart().await?;
     let cold = forget();
@@ -140,6 +146,8 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
         "collector_cpu_us_per_event": rounded(cpu * 1e6 / sent as f64, 2),
         "parquet_bytes_per_event": rounded(bytes_in(&collector.data().join("store"))? as f64 / sent as f64, 1),
         "files": status.pointer("/store/sealed_files"),
+        "uses_seconds": uses,
+        "rows_in_uses": status.pointer("/store/rows_in_uses"),
         "rss_mib_ingesting": peak,
         "rss_mib_started": idle,
         "page_cache_dropped": cold,
@@ -161,6 +169,11 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
         ("overview", "/api/v1/overview?since=24h", None),
         ("principals", "/api/v1/principals?since=24h", None),
         ("newest", "/api/v1/events?limit=100", None),
+        (
+            "new_edges",
+            "/api/v1/new-edges",
+            Some(json!({"since_ns": now_ns as i64 - DAY_NS})),
+        ),
         ("overview_of_all", "/api/v1/overview?since=90d", None),
     ] {
         // Each as the first one that is asked.
@@ -206,6 +219,25 @@ async fn shown(collector: &Collector, batches: u64) -> Result<()> {
         }
         ensure!(Instant::now() < deadline, "the store does not follow: {store}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until days are put together; how long that took, in seconds.
+async fn put_together(collector: &Collector) -> Result<Value> {
+    let (begun, mut last) = (Instant::now(), (0, Instant::now()));
+    loop {
+        let status = collector.ask("/api/v1/status", None)?;
+        let rows = status.pointer("/store/rows_in_uses").and_then(Value::as_u64);
+        let rows = rows.context("no status of the store")?;
+        if rows != last.0 {
+            progress(&format!("{rows} events put together by the day"));
+            last = (rows, Instant::now());
+        }
+        // They wait for a while in which nothing is added, and what is left is of hours that are not over.
+        if last.1.elapsed() > SETTLED {
+            return Ok(rounded(last.1.saturating_duration_since(begun).as_secs_f64(), 1));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
