@@ -8,8 +8,11 @@ use std::{
 };
 
 use datafusion::{
-    arrow::array::{ArrayRef, AsArray, RecordBatch, StringBuilder},
-    common::Result,
+    arrow::{
+        array::{Array, ArrayRef, AsArray, RecordBatch, StringBuilder},
+        datatypes::Int32Type,
+    },
+    common::{Result, exec_err},
     prelude::{DataFrame, col},
 };
 use futures::StreamExt;
@@ -48,7 +51,6 @@ impl Question for NewEdges {
         let now = store.snapshot();
         let session = store.reading(&now);
         touching::register(&session);
-        session.register_udf(table::things_in());
         let (before, since) = (
             Span {
                 since_ns: None,
@@ -82,10 +84,17 @@ impl Question for NewEdges {
         let uses = now.uses_in(before);
         let former = statements(&now.files_in(before, &uses))?.filter(is_before)?;
         session.register_table("former", former.into_view())?;
-        session.register_table("uses", uses_of(&session, &uses)?.into_view())?;
         let mut rows = session.sql(FORMER).await?.execute_stream().await?;
         while let Some(batch) = rows.next().await {
             known.take(&batch?);
+        }
+        let named = uses_of(&session, &uses)?.filter(col("name").is_not_null())?;
+        let mut rows = named
+            .select_columns(&["principal", "things"])?
+            .execute_stream()
+            .await?;
+        while let Some(batch) = rows.next().await {
+            known.take_uses(&batch?)?;
         }
         session.register_batch("known", known.batch()?)?;
         store.collect(session.sql(NEW).await?, MAX_ROWS).await
@@ -94,40 +103,111 @@ impl Question for NewEdges {
 
 /// Of principals and objects that are asked about, in which ways each was used before.
 #[derive(Default)]
-struct Known(HashMap<String, HashMap<String, BTreeSet<String>>>);
+struct Known {
+    principals: HashMap<String, usize>,
+    objects: HashMap<String, usize>,
+    /// By principal and object; nothing of others.
+    access: HashMap<(usize, usize), BTreeSet<String>>,
+}
 
 impl Known {
     /// Of these, nothing yet.
     fn of(asked: &[RecordBatch]) -> Self {
         let mut known = Self::default();
+        let number = |texts: &mut HashMap<String, usize>, text: &str| {
+            let next = texts.len();
+            *texts.entry(text.to_owned()).or_insert(next)
+        };
         for (principal, object) in asked.iter().flat_map(pairs) {
-            let objects = known.0.entry(principal.to_owned()).or_default();
-            objects.entry(object.to_owned()).or_default();
+            let principal = number(&mut known.principals, principal);
+            let object = number(&mut known.objects, object);
+            known.access.entry((principal, object)).or_default();
         }
         known
     }
 
     fn take(&mut self, rows: &RecordBatch) {
         for (principal, thing) in pairs(rows) {
-            if let Some((access, object)) = thing.split_once(' ')
-                && let Some(objects) = self.0.get_mut(principal)
-                && let Some(ways) = objects.get_mut(object)
-                && !ways.contains(access)
+            if let Some(principal) = self.principals.get(principal).copied()
+                && let Some((access, object)) = self.asked(thing)
             {
-                ways.insert(access.to_owned());
+                self.add(principal, object, access);
             }
         }
     }
 
+    /// What is put together: what each of its texts means is found once for all rows that share it.
+    fn take_uses(&mut self, rows: &RecordBatch) -> Result<()> {
+        let [principals, things] = rows.columns() else {
+            return exec_err!("uses are principals and things");
+        };
+        let (principals, things) = (
+            principals.as_dictionary::<Int32Type>(),
+            things.as_dictionary::<Int32Type>(),
+        );
+        let number = |principal: Option<&str>| self.principals.get(principal.unwrap_or(UNKNOWN)).copied();
+        let who: Vec<Option<usize>> = principals
+            .values()
+            .as_string::<i32>()
+            .iter()
+            .map(number)
+            .collect();
+        let nobody = number(None);
+        let lists = things.values().as_string::<i32>();
+        let mut what: Vec<Option<Vec<(usize, String)>>> = vec![None; lists.len()];
+        for row in 0..rows.num_rows() {
+            let principal = principals
+                .key(row)
+                .map_or(nobody, |key| who.get(key).copied().flatten());
+            let (Some(principal), Some(key)) = (principal, things.key(row)) else {
+                continue;
+            };
+            let Some(list) = what.get_mut(key) else { continue };
+            let list = list.get_or_insert_with(|| {
+                let asked = |thing: std::borrow::Cow<'_, str>| {
+                    let (access, object) = self.asked(&thing)?;
+                    Some((object, access.to_owned()))
+                };
+                table::apart(lists.value(key)).filter_map(asked).collect()
+            });
+            for (object, access) in list {
+                self.add(principal, *object, access);
+            }
+        }
+        Ok(())
+    }
+
+    /// How a thing is used, and which of the objects that are asked about it is.
+    fn asked<'a>(&self, thing: &'a str) -> Option<(&'a str, usize)> {
+        let (access, object) = thing.split_once(' ')?;
+        Some((access, *self.objects.get(object)?))
+    }
+
+    fn add(&mut self, principal: usize, object: usize, access: &str) {
+        if let Some(known) = self.access.get_mut(&(principal, object))
+            && !known.contains(access)
+        {
+            known.insert(access.to_owned());
+        }
+    }
+
     fn batch(&self) -> Result<RecordBatch> {
+        let texts = |numbers: &HashMap<String, usize>| {
+            let mut texts = vec![String::new(); numbers.len()];
+            for (text, number) in numbers {
+                if let Some(place) = texts.get_mut(*number) {
+                    place.clone_from(text);
+                }
+            }
+            texts
+        };
+        let (principals, objects) = (texts(&self.principals), texts(&self.objects));
         let mut columns: [StringBuilder; 3] = Default::default();
-        for (principal, objects) in &self.0 {
-            for (object, access) in objects
-                .iter()
-                .flat_map(|(object, ways)| ways.iter().map(move |way| (object, way)))
-            {
-                for (column, text) in columns.iter_mut().zip([principal, object, access]) {
-                    column.append_value(text);
+        for ((principal, object), known) in &self.access {
+            for access in known {
+                let texts = [principals.get(*principal), objects.get(*object), Some(access)];
+                for (column, text) in columns.iter_mut().zip(texts) {
+                    column.append_option(text);
                 }
             }
         }
@@ -167,9 +247,10 @@ const FRESH: &str = "WITH alike AS (\
     FROM alike GROUP BY principal, thing, object, access HAVING min(first_seen) IS NOT NULL";
 
 /// Who used what before, as often as it was: what repeats is not worth finding, as only what is asked about is kept.
-const FORMER: &str = "SELECT who, unnest(things) AS thing FROM (\
-      SELECT coalesce(principal, 'unknown') AS who, touched(objects, object_access) AS things FROM former \
-      UNION ALL SELECT coalesce(principal, 'unknown'), things_in(things) FROM uses WHERE name IS NOT NULL)";
+const FORMER: &str = "SELECT coalesce(principal, 'unknown') AS who, unnest(touched(objects, object_access)) AS thing FROM former";
+
+/// Who nobody is.
+const UNKNOWN: &str = "unknown";
 
 /// What was done to the object by the same principal before, in other ways, tells a new way from a new object.
 const NEW: &str = "WITH before AS (SELECT principal, object, array_sort(array_agg(access)) AS known_access FROM known GROUP BY principal, object) \

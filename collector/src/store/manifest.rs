@@ -135,7 +135,7 @@ impl Manifest {
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.
-const FORMAT: u32 = 10;
+const FORMAT: u32 = 11;
 
 /// The manifest's name below the store's root.
 pub(crate) const NAME: &str = "sealed.json";

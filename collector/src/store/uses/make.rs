@@ -120,7 +120,7 @@ impl Store {
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             written += batch.num_rows() as u64;
-            file.write(&batch.with_schema(table::schema())?)?;
+            file.write(&table::as_stored(&batch)?)?;
         }
         let bytes = file.into_inner()?;
 

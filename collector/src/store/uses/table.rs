@@ -8,10 +8,14 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{Array, AsArray, BooleanArray, Int8Array, ListBuilder, StringArray, StringBuilder},
-        datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+        array::{
+            Array, ArrayRef, AsArray, BooleanArray, Int8Array, ListBuilder, RecordBatch, StringArray,
+            StringBuilder,
+        },
+        compute::cast,
+        datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit},
     },
-    common::{HashMap, exec_err},
+    common::exec_err,
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
     parquet::{
         basic::{Compression, Encoding, ZstdLevel},
@@ -30,19 +34,20 @@ use super::super::{
 /// The columns of a file.
 pub(in crate::store) fn schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let repeated = |name: &str| Field::new(name, repeated(), true);
     let number = |name: &str| Field::new(name, DataType::Int64, true);
     let time = DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()));
     let time = |name: &str| Field::new(name, time.clone(), true);
     Arc::new(Schema::new(vec![
         text("kind"),
         text("name"),
-        text("principal"),
-        text("confidence"),
-        text("command"),
-        text("hidden"),
+        repeated("principal"),
+        repeated("confidence"),
+        repeated("command"),
+        repeated("hidden"),
         Field::new("refused", DataType::Boolean, true),
-        text("things"),
-        text("ways"),
+        repeated("things"),
+        repeated("ways"),
         number("log_index"),
         number("seq"),
         number("executions"),
@@ -50,6 +55,20 @@ pub(in crate::store) fn schema() -> SchemaRef {
         time("first_seen"),
         time("last_seen"),
     ]))
+}
+
+/// Rows of these columns, whose texts were made one by one.
+pub(super) fn as_stored(rows: &RecordBatch) -> datafusion::common::Result<RecordBatch> {
+    let schema = schema();
+    let column = |(column, field): (&ArrayRef, &Arc<Field>)| cast(column, field.data_type());
+    let columns = rows.columns().iter().zip(schema.fields()).map(column);
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// The type of texts that many rows have: each is there once, and is judged once.
+fn repeated() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 
 pub(super) fn properties() -> anyhow::Result<WriterProperties> {
@@ -171,30 +190,12 @@ fn each(hidden: bool, things: Option<&str>, ways: Option<&str>) -> Vec<String> {
     texts
 }
 
-/// `things_in(things)`: the list that a text was made of; of a statement that named nothing, none.
-pub(in crate::store) fn things_in() -> ScalarUDF {
-    let texts = DataType::new_list(DataType::Utf8, true);
-    function("things_in", vec![DataType::Utf8], texts, |columns| {
-        let [things] = columns else {
-            return exec_err!("things_in takes a text of things");
-        };
-        let mut lists = ListBuilder::new(StringBuilder::new());
-        for things in things.as_string::<i32>() {
-            for thing in things.into_iter().flat_map(apart) {
-                lists.values().append_value(thing);
-            }
-            lists.append(true);
-        }
-        Ok(Arc::new(lists.finish()))
-    })
-}
-
 /// `names_it(things)`: whether one of them is the object that is asked for.
 pub(in crate::store) fn names_it(asked: &Asked) -> ScalarUDF {
     let whole = asked.object.clone();
     function(
         "uses_name_it",
-        vec![DataType::Utf8],
+        vec![repeated()],
         DataType::Boolean,
         move |columns| {
             let [things] = columns else {
@@ -207,7 +208,7 @@ pub(in crate::store) fn names_it(asked: &Asked) -> ScalarUDF {
             };
             let judge = |things: &str| apart(things).any(is_it);
             Ok(Arc::new(
-                once_each(things.as_string(), false, judge).collect::<BooleanArray>(),
+                once_each(things, false, judge).collect::<BooleanArray>(),
             ))
         },
     )
@@ -216,7 +217,7 @@ pub(in crate::store) fn names_it(asked: &Asked) -> ScalarUDF {
 /// `told_of(ways)`: as `told` of an event's own.
 pub(in crate::store) fn told_of(asked: &Asked) -> ScalarUDF {
     let asked = asked.clone();
-    function("told_of", vec![DataType::Utf8], DataType::Int8, move |columns| {
+    function("told_of", vec![repeated()], DataType::Int8, move |columns| {
         let [ways] = columns else {
             return exec_err!("told_of takes a text of ways");
         };
@@ -227,23 +228,25 @@ pub(in crate::store) fn told_of(asked: &Asked) -> ScalarUDF {
                 .unwrap_or(ways::NOTHING)
         };
         Ok(Arc::new(
-            once_each(ways.as_string(), ways::NOTHING, judge).collect::<Int8Array>(),
+            once_each(ways, ways::NOTHING, judge).collect::<Int8Array>(),
         ))
     })
 }
 
-/// Judges each distinct text once.
-fn once_each<'a, T: Copy + 'a>(
-    texts: &'a StringArray,
+/// Judges each text once, however many rows have it.
+fn once_each<T: Copy>(
+    texts: &ArrayRef,
     of_none: T,
-    judge: impl Fn(&str) -> T + 'a,
-) -> impl Iterator<Item = Option<T>> + 'a {
-    let mut known: HashMap<&str, T> = HashMap::default();
-    texts.iter().map(move |text| {
-        let Some(text) = text else {
+    judge: impl Fn(&str) -> T,
+) -> impl Iterator<Item = Option<T>> {
+    let texts = texts.as_dictionary::<Int32Type>();
+    let values = texts.values().as_string::<i32>();
+    let mut judged: Vec<Option<T>> = vec![None; values.len()];
+    (0..texts.len()).map(move |row| {
+        let Some((key, known)) = texts.key(row).and_then(|key| Some((key, judged.get_mut(key)?))) else {
             return Some(of_none);
         };
-        Some(*known.entry(text).or_insert_with(|| judge(text)))
+        Some(*known.get_or_insert_with(|| judge(values.value(key))))
     })
 }
 
@@ -288,7 +291,7 @@ fn joined<'a>(items: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// The list of a text that `joined` made; of an empty one, none.
-fn apart(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
+pub(in crate::store) fn apart(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let items = (!text.is_empty()).then(|| text.split(ITEM));
     items.into_iter().flatten().map(plain)
 }

@@ -4,10 +4,11 @@
 //! something for what has nothing to do with the record.
 
 use datafusion::{
+    arrow::datatypes::DataType,
     common::{DFSchema, Result},
     functions_nested::expr_fn::array_has,
     logical_expr::{Expr, not, when},
-    prelude::{DataFrame, SessionContext, col, lit},
+    prelude::{DataFrame, SessionContext, cast, col, lit},
 };
 
 use super::Asked;
@@ -71,21 +72,23 @@ impl Asked {
     /// without naming it, under none.
     pub(super) fn open_uses(&self, uses: DataFrame, settled: Expr) -> Result<DataFrame> {
         let name = table::name_of(&self.object);
+        // As statements have them.
+        let text = |name: &str| cast(col(name), DataType::Utf8).alias(name);
         let uses = uses
             .filter(col("name").eq(lit(name)).or(col("name").is_null()))?
             .filter(col("kind").is_null().and(col("refused").is_false()))?
             .select(vec![
                 col("name"),
-                col("principal"),
-                col("confidence"),
-                col("command"),
+                text("principal"),
+                text("confidence"),
+                text("command"),
                 col("first_seen"),
                 col("last_seen"),
                 col("executions"),
                 settled.alias("settled"),
                 table::told_of(self).call(vec![col("ways")]).alias("told"),
                 table::names_it(self).call(vec![col("things")]).alias("names_it"),
-                col("hidden"),
+                text("hidden"),
             ])?;
         let related = col("names_it").or(col("told").gt(lit(NOTHING)));
         let hidden = col("name").is_null().and(col("hidden").is_not_null());
