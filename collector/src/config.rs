@@ -9,10 +9,12 @@ use std::{
 };
 
 mod access;
+mod store;
 
 pub use access::{AccessConfig, HttpConfig, OidcConfig, ReadersTls, SqlConfig};
 use serde::{Deserialize, Serialize};
 pub use settings::SettingsError as ConfigError;
+pub use store::StoreConfig;
 
 use crate::{log::LogOptions, place::Place};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub publish: PublishConfig,
     /// How long payloads are kept.
     pub retention: RetentionConfig,
+    /// Where the store lies.
+    pub store: StoreConfig,
 }
 
 /// How long payloads are kept.
@@ -195,6 +199,7 @@ impl Default for Config {
                 push: Vec::new(),
             },
             retention: RetentionConfig::default(),
+            store: StoreConfig::default(),
         }
     }
 }
@@ -240,7 +245,7 @@ impl Config {
             || "# no inventory: nothing is marked\n".to_owned(),
             |file| format!("inventory = {:?}\n", file.display().to_string()),
         );
-        let publish = self.publish.effective();
+        let (publish, store) = (self.publish.effective(), self.store.effective());
         let retention = match self.retention.keep_days {
             Some(days) => format!("keep_days = {days}\n"),
             None => "# without keep_days, payloads are kept for good\n".to_owned(),
@@ -265,7 +270,7 @@ impl Config {
         }
         let http = self.http.effective() + &self.sql.effective() + &self.access.effective();
         format!(
-            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{publish}",
+            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{store}{publish}",
             self.data.display().to_string(),
             self.grpc.listen.to_string(),
             self.log.checkpoint_interval_ms,
@@ -306,6 +311,7 @@ impl Config {
         self.http.check()?;
         self.sql.check(&self.http)?;
         self.access.check(self.exposed())?;
+        self.store.check()?;
         if !(10..=31_536_000).contains(&self.trust.lifetime_s) {
             let value = self.trust.lifetime_s.to_string();
             return refuse("trust.lifetime_s", value, "it must be 10 to 31536000");

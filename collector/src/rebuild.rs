@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::{
     log,
     progress::Progress,
-    store::{Store, StoreOptions},
+    store::{Site, Store, StoreOptions},
 };
 use record::Decoder;
 
@@ -32,14 +32,9 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let evidence = log::evidence_in(&args.data)?;
     let _lock = lock(&args.data)?;
-    let root = args.data.join("store");
-    match std::fs::remove_dir_all(&root) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot delete {}", root.display()));
-        }
-        _ => {}
-    }
-    let store = Store::open(&root, StoreOptions::default()).await?;
+    let site = Site::recorded(&args.data)?;
+    site.clear().await?;
+    let store = site.open(StoreOptions::default()).await?;
     let mut progress = Progress::default();
     let filled = refill(&evidence, &store, |so_far| {
         progress.tell(|| format!("{} batches, {} events", so_far.batches, so_far.events));

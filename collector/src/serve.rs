@@ -37,7 +37,7 @@ use crate::{
     publish::Publisher,
     rebuild,
     sql::Sql,
-    store::{Store, StoreOptions},
+    store::{Site, Store, StoreOptions},
     trust::{Admission, Authorities, EnrolmentService, Own, Registry, Tls, admit_connections},
 };
 
@@ -150,7 +150,8 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         }
     })
     .await??;
-    let store = Store::open(&config.data.join("store"), StoreOptions::default()).await?;
+    let site = Site::configured(&config.data, &config.store)?;
+    let store = site.open(StoreOptions::default()).await?;
     let evidence = config.data.join("evidence");
     store.show_events_of(Arc::new(Places::new(&evidence)));
     let removals = opened.removals;
@@ -262,7 +263,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
             .into_future(),
     );
     tracing::info!(
-        data = %config.data.display(), grpc = %grpc_address, http = %web_address, sql = views_address.map(display), batches = held,
+        data = %config.data.display(), store = %site, grpc = %grpc_address, http = %web_address, sql = views_address.map(display), batches = held,
         "the collector is serving"
     );
 

@@ -23,7 +23,7 @@ use crate::{
     progress::{self, Progress},
     rebuild,
     store::{
-        Store,
+        Site, Store,
         page::{Page, Sql},
         question::Question,
     },
@@ -136,7 +136,7 @@ impl Source {
     /// Opens the store without writing to it and fills its tail from the log: a collector may be running.
     async fn folder(data: &Path, inventory: Option<&Path>) -> anyhow::Result<Self> {
         let evidence = log::evidence_in(data)?;
-        let store = Store::open_read_only(&data.join("store")).await?;
+        let store = Site::recorded(data)?.open_read_only().await?;
         if let Some(file) = inventory {
             store.expect(Arc::new(Expectations::open(file)?));
         }

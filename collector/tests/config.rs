@@ -73,6 +73,24 @@ fn errors_name_the_key_and_what_to_do() {
     );
     let config = load(&whole).unwrap();
     assert_eq!(load(&config.effective()).unwrap(), config);
+    let bucket = "[store]\nurl = \"s3://records/berlin\"\nregion = \"eu-central-1\"\ncredentials = \"/c\"\nca = \"/a\"\n";
+    let config = load(&format!("{bucket}endpoint = \"https://s3.example\"")).unwrap();
+    assert_eq!(load(&config.effective()).unwrap(), config);
+    assert!(error(&format!("{bucket}endpoint = \"http://s3.example\"")).contains("store.allow_http = true"));
+    assert!(error(&format!("{bucket}endpoint = \"s3.example\"")).contains("store.endpoint"));
+    for wrong in [
+        "records/berlin",
+        "s3://",
+        "s3:///berlin",
+        "s3://records/a//b",
+        "s3://records/../b",
+    ] {
+        assert!(
+            error(&format!("[store]\nurl = {wrong:?}")).contains("s3://bucket/prefix"),
+            "{wrong}"
+        );
+    }
+    assert!(error("[store]\nregion = \"eu-central-1\"").contains("store.url"));
     assert!(error("[log]\nname = \"../x\"").contains("log.name"));
     let missing = Config::load(Some(Path::new("/nonexistent/x.toml")), Overrides::default()).unwrap_err();
     assert!(missing.to_string().contains("/nonexistent/x.toml"));

@@ -1,8 +1,8 @@
 //! PUT of one object as S3 wants it, with a lock on it.
 //!
 //! Owns the signature (AWS Signature Version 4, "Authenticating Requests: Using the Authorization Header") and the headers
-//! of the lock ("Configuring S3 Object Lock"). Own code, as the crate `object_store` with its AWS feature would bring a TLS
-//! stack and an HTTP client of its own for one PUT. What is sent takes one chunk.
+//! of the lock ("Configuring S3 Object Lock"). Own code, as the client of `object_store`, by which the store is kept,
+//! knows nothing of locks. What is sent takes one chunk.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Store,
     erase::entries_of,
-    manifest::{Manifest, SealedFile},
+    manifest::{self, Manifest, SealedFile},
     merge::{Table, merge},
     seal::{self, ALL_HOURS},
 };
@@ -60,9 +60,18 @@ impl Retired {
         files
     }
 
-    /// All of them, read or not.
-    pub(super) fn all(&mut self) -> Vec<SealedFile> {
-        self.0.drain(..).flat_map(|old| old.files).collect()
+    /// Those could not be deleted: another time.
+    fn put_back(&mut self, files: Vec<SealedFile>) {
+        self.0.push_front(Old {
+            files,
+            readers: Weak::new(),
+            since: Instant::now(),
+        });
+    }
+
+    /// Forgets all of them, read or not: they are deleted by who calls this.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -93,17 +102,12 @@ impl Store {
     /// Deletes what compaction has left, unless somebody reads it still.
     pub(super) async fn sweep(&self) -> anyhow::Result<()> {
         let unread = self.state().retired.unread(self.options.keep_retired);
-        self.delete(&unread).await
-    }
-
-    pub(super) async fn delete(&self, files: &[SealedFile]) -> anyhow::Result<()> {
-        for file in files {
-            match self.objects.delete(&Path::from(file.path.as_str())).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot delete {}", file.path)),
-            }
+        let paths: Vec<String> = unread.iter().map(|file| file.path.clone()).collect();
+        let removed = manifest::remove(&self.objects, paths).await;
+        if removed.is_err() {
+            self.state().retired.put_back(unread);
         }
-        Ok(())
+        removed
     }
 
     async fn merge(&self, due: Due) -> anyhow::Result<()> {
@@ -350,6 +354,10 @@ mod tests {
         assert!(retired.unread(Duration::ZERO).is_empty());
         drop(old);
         assert!(retired.unread(Duration::from_secs(60)).is_empty());
+        let unread = retired.unread(Duration::ZERO);
+        assert_eq!(unread.len(), 2);
+        retired.put_back(unread);
         assert_eq!(retired.unread(Duration::ZERO).len(), 2);
+        assert!(retired.unread(Duration::ZERO).is_empty());
     }
 }

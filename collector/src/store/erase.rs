@@ -25,7 +25,15 @@ use futures::StreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 use proto::v1;
 
-use super::{Store, manifest::SealedFile, merge::coded, parts, question::time, seal, subjects, who::Asked};
+use super::{
+    Store,
+    manifest::{self, SealedFile},
+    merge::coded,
+    parts,
+    question::time,
+    seal, subjects,
+    who::Asked,
+};
 
 /// Events, by the log entry that holds them and their numbers.
 pub type Events = BTreeMap<u64, BTreeSet<u64>>;
@@ -126,7 +134,6 @@ impl Store {
         if manifest.erased_to > act {
             return Ok(());
         }
-        let before = manifest.clone();
         let suffix = format!("e{act}");
         for (of_events, files) in [(true, &mut manifest.files), (false, &mut manifest.subjects)] {
             let mut kept = Vec::with_capacity(files.len());
@@ -145,15 +152,16 @@ impl Store {
         manifest.write(&self.objects).await?;
         self.uses().retain(&manifest);
         let stay: BTreeSet<String> = manifest.all().map(|file| file.path.clone()).collect();
-        let retired = {
+        {
             let mut state = self.state();
             state.manifest = manifest;
-            state.retired.all()
-        };
+            state.retired.clear();
+        }
         self.amendments.forget(gone);
-        let left = before.all().filter(|file| !stay.contains(&file.path));
-        let left: Vec<SealedFile> = left.cloned().chain(retired).collect();
-        self.delete(&left).await
+        // Whatever lies there: also what a seal left that could not write its manifest.
+        let found = manifest::found(&self.objects).await?;
+        let left = found.into_keys().filter(|path| !stay.contains(path));
+        manifest::remove(&self.objects, left).await
     }
 
     /// The principal that answers show for an event, where that is another than it was recorded with.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 
@@ -63,13 +63,7 @@ impl Manifest {
     /// The manifest as the store's files bear it out; deletes what it does not account for.
     pub(crate) async fn open(store: &dyn ObjectStore) -> anyhow::Result<Self> {
         let mut manifest = Self::read(store).await?;
-        let mut found = HashMap::new();
-        for folder in [EVENTS, SUBJECTS, USES] {
-            let mut list = store.list(Some(&Path::from(folder)));
-            while let Some(meta) = list.try_next().await.context("cannot list the store's files")? {
-                found.insert(meta.location.to_string(), meta.size);
-            }
-        }
+        let mut found = found(store).await?;
         // These can be made again of the others.
         let is_there = |file: &SealedFile| found.get(&file.path) == Some(&file.bytes);
         manifest
@@ -90,12 +84,7 @@ impl Manifest {
         for file in manifest.all() {
             found.remove(&file.path);
         }
-        for path in found.keys() {
-            store
-                .delete(&Path::from(path.as_str()))
-                .await
-                .with_context(|| format!("cannot delete {path}"))?;
-        }
+        remove(store, found.into_keys()).await?;
         Ok(manifest)
     }
 
@@ -132,6 +121,35 @@ impl Manifest {
             }
         }
     }
+}
+
+/// The files that are there, counted or not, and their bytes.
+pub(super) async fn found(store: &dyn ObjectStore) -> anyhow::Result<HashMap<String, u64>> {
+    let mut found = HashMap::new();
+    for folder in [EVENTS, SUBJECTS, USES] {
+        let mut list = store.list(Some(&Path::from(folder)));
+        while let Some(meta) = list.try_next().await.context("cannot list the store's files")? {
+            found.insert(meta.location.to_string(), meta.size);
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes these files; of those that are not there, nothing is left to do.
+pub(super) async fn remove(
+    store: &dyn ObjectStore,
+    paths: impl IntoIterator<Item = String>,
+) -> anyhow::Result<()> {
+    // All at once: a bucket takes many of them with one request.
+    let paths: Vec<_> = paths.into_iter().map(|path| Ok(Path::from(path))).collect();
+    let mut removed = store.delete_stream(futures::stream::iter(paths).boxed());
+    while let Some(one) = removed.next().await {
+        match one {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error).context("cannot delete files of the store"),
+        }
+    }
+    Ok(())
 }
 
 /// Raised whenever the columns or the manifest change; old stores are then refilled from the log.

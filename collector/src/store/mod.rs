@@ -8,6 +8,7 @@
 
 mod amended;
 mod amendments;
+mod bucket;
 mod chunk;
 mod columns;
 mod compact;
@@ -29,6 +30,7 @@ mod seal;
 mod sealed;
 pub mod selection;
 pub(crate) mod session;
+mod site;
 mod subjects;
 pub mod timeline;
 mod touching;
@@ -38,6 +40,7 @@ mod uses;
 mod ways;
 pub mod what;
 pub mod who;
+mod whole;
 
 use std::{
     collections::HashSet,
@@ -66,7 +69,9 @@ pub use events::Batches;
 pub(crate) use events::{Amends, Shown, schema_in_json};
 use manifest::{Manifest, SealedFile, UsesFile};
 use record::Records;
+pub(crate) use site::Site;
 use uses::Uses;
+use whole::Whole;
 
 /// When the tail becomes a file, and small files become large ones.
 #[derive(Clone, Debug)]
@@ -204,6 +209,11 @@ impl Store {
             Ok(folder) => Arc::new(folder),
             Err(_) => Arc::new(InMemory::new()),
         };
+        Self::reading_from(objects).await
+    }
+
+    /// The same over any object store.
+    async fn reading_from(objects: Arc<dyn ObjectStore>) -> anyhow::Result<Arc<Self>> {
         let manifest = Manifest::read(&objects).await?;
         let uses = Uses::open(&objects, &manifest).await;
         Self::with(objects, manifest, uses, StoreOptions::default(), false)
@@ -218,7 +228,8 @@ impl Store {
     ) -> anyhow::Result<Arc<Self>> {
         let pool = Arc::new(FairSpillPool::new(MAX_QUERY_MEMORY));
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
-        runtime.register_object_store(ObjectStoreUrl::parse(sealed::ROOT)?.as_ref(), objects.clone());
+        let read = Arc::new(Whole(Arc::clone(&objects)));
+        runtime.register_object_store(ObjectStoreUrl::parse(sealed::ROOT)?.as_ref(), read);
         let state = State {
             next: manifest.entries,
             manifest,

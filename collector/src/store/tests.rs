@@ -12,6 +12,7 @@ use super::*;
 use crate::live::Filter;
 
 mod amended;
+mod bucket;
 mod compact;
 mod hostile;
 mod oracle;

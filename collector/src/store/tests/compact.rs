@@ -35,7 +35,7 @@ async fn answers(store: &Store) -> Vec<Vec<Value>> {
     .await
 }
 
-fn parquet_files(root: &Path) -> usize {
+pub(super) fn parquet_files(root: &Path) -> usize {
     let mut folders = vec![root.to_owned()];
     let mut files = 0;
     while let Some(folder) = folders.pop() {
