@@ -199,6 +199,16 @@ impl Framer {
         };
         if self.header.is_empty() {
             self.began = at;
+            // Nearly all headers come whole.
+            if let Some((header, rest)) = input.split_at_checked(need) {
+                self.pass(need as u64);
+                *input = rest;
+                let open = self.header_of(header);
+                if open.is_err() {
+                    self.header.extend_from_slice(header);
+                }
+                return open.map(Some);
+            }
         }
         let missing = need.saturating_sub(self.header.len()).min(input.len());
         let (head, rest) = input.split_at_checked(missing).unwrap_or((input, &[]));
@@ -208,18 +218,27 @@ impl Framer {
         if self.header.len() < need {
             return Ok(None);
         }
-        let start = self.offset.unwrap_or(0).saturating_sub(need as u64);
-        let open = if self.untyped {
-            self.untyped_header(start)?
-        } else {
-            self.typed_header(start)?
-        };
-        self.header.clear();
-        Ok(Some(open))
+        let mut header = std::mem::take(&mut self.header);
+        let open = self.header_of(&header);
+        if open.is_ok() {
+            header.clear();
+        }
+        self.header = header;
+        open.map(Some)
     }
 
-    fn typed_header(&mut self, start: u64) -> Result<(Frame, u64), FrameError> {
-        let &[kind, a, b, c, d, ..] = self.header.as_slice() else {
+    /// What a whole header says; the offset is behind it.
+    fn header_of(&mut self, header: &[u8]) -> Result<(Frame, u64), FrameError> {
+        let start = self.offset.unwrap_or(0).saturating_sub(header.len() as u64);
+        if self.untyped {
+            self.untyped_header(header, start)
+        } else {
+            self.typed_header(header, start)
+        }
+    }
+
+    fn typed_header(&mut self, header: &[u8], start: u64) -> Result<(Frame, u64), FrameError> {
+        let &[kind, a, b, c, d, ..] = header else {
             return Err(FrameError {
                 offset: start,
                 expected: "a header",
@@ -252,8 +271,8 @@ impl Framer {
         ))
     }
 
-    fn untyped_header(&mut self, start: u64) -> Result<(Frame, u64), FrameError> {
-        let &[a, b, c, d, e, f, g, h] = self.header.as_slice() else {
+    fn untyped_header(&mut self, header: &[u8], start: u64) -> Result<(Frame, u64), FrameError> {
+        let &[a, b, c, d, e, f, g, h] = header else {
             return Err(FrameError {
                 offset: start,
                 expected: "a header",
