@@ -62,7 +62,7 @@ pub(super) fn as_stored(rows: &RecordBatch) -> datafusion::common::Result<Record
     let schema = schema();
     let column = |(column, field): (&ArrayRef, &Arc<Field>)| cast(column, field.data_type());
     let columns = rows.columns().iter().zip(schema.fields()).map(column);
-    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
