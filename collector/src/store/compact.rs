@@ -93,10 +93,19 @@ impl Store {
         ensure!(self.writable, "the store was opened for reading");
         loop {
             let _one = self.compacting.lock().await;
-            let due = due(&self.state().manifest, &open_hours(), self.options.compact_files);
+            let due = due(
+                &self.state().manifest,
+                &self.open_hours(),
+                self.options.compact_files,
+            );
             let Some(due) = due else { return Ok(()) };
             self.merge(due).await?;
         }
+    }
+
+    /// The folder of the first hour of which events may still come.
+    pub(super) fn open_hours(&self) -> String {
+        seal::Partition::Hour(self.options.open_from()).folder()
     }
 
     /// Deletes what compaction has left, unless somebody reads it still.
@@ -162,12 +171,6 @@ pub(super) async fn when_due(store: Weak<Store>) {
             );
         }
     }
-}
-
-/// The folder of the hour before this one: events of it may still come, and of later ones.
-pub(super) fn open_hours() -> String {
-    let now = jiff::Timestamp::now().as_second();
-    seal::folder(Some(now.div_euclid(3600) - 1))
 }
 
 /// The first files that should be one. Of an hour or a day that is over, two are enough; of one to which more is added, `many`.

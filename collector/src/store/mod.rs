@@ -90,6 +90,15 @@ pub struct StoreOptions {
     pub keep_retired: Duration,
     /// How long nothing was added to a day before its statements are put together.
     pub uses_after: Duration,
+    /// The time, by which hours and days are over.
+    pub now: fn() -> jiff::Timestamp,
+}
+
+impl StoreOptions {
+    /// The hour since the epoch of which, and of later ones, events may still come: the one before this.
+    fn open_from(&self) -> i64 {
+        (self.now)().as_second().div_euclid(3600) - 1
+    }
 }
 
 impl Default for StoreOptions {
@@ -102,6 +111,7 @@ impl Default for StoreOptions {
             compact_every: Duration::from_secs(5),
             keep_retired: Duration::from_secs(180),
             uses_after: Duration::from_secs(60),
+            now: jiff::Timestamp::now,
         }
     }
 }
@@ -352,7 +362,14 @@ impl Store {
         let count = chunks.len();
         let written = async {
             let entries = (manifest.entries, next);
-            seal::write(&self.objects, chunks, entries, &mut manifest).await?;
+            seal::write(
+                &self.objects,
+                chunks,
+                entries,
+                self.options.open_from(),
+                &mut manifest,
+            )
+            .await?;
             manifest.entries = next;
             manifest.write(&self.objects).await
         }

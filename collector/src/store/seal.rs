@@ -33,14 +33,16 @@ use super::{
     parts, subjects,
 };
 
-/// Writes rows of the log entries `first..next` and adds the files to the manifest; nothing counts before that is written.
+/// Writes rows of the log entries `first..next` and adds the files to the manifest; nothing counts before that is written. From the hour `open_from`
+/// on, more rows may come.
 pub(crate) async fn write(
     store: &dyn ObjectStore,
     chunks: Vec<Arc<Chunk>>,
     (first, next): (u64, u64),
+    open_from: i64,
     into: &mut Manifest,
 ) -> anyhow::Result<()> {
-    let encoded = tokio::task::spawn_blocking(move || encode(&chunks))
+    let encoded = tokio::task::spawn_blocking(move || encode(&chunks, open_from))
         .await
         .context("sealing was interrupted")??;
     let name = format!("{first:012}-{:012}.parquet", next.saturating_sub(1));
@@ -82,16 +84,16 @@ struct Encoded {
     subjects: Option<(Vec<u8>, u64)>,
 }
 
-fn encode(chunks: &[Arc<Chunk>]) -> anyhow::Result<Encoded> {
+fn encode(chunks: &[Arc<Chunk>], open_from: i64) -> anyhow::Result<Encoded> {
     let all = match chunks {
         [] => return Ok(Encoded::default()),
         [one] => Arc::clone(one),
         chunks => Arc::new(Chunk::merged(chunks)?),
     };
     let mut events = Vec::new();
-    for (hour, rows) in partitions(&all.starts()) {
+    for (span, rows) in partitions(&all.starts(), open_from) {
         let part = all.file_rows(&UInt32Array::from(rows))?;
-        events.push((folder(hour), file(&part)?, part.num_rows() as u64));
+        events.push((span.folder(), file(&part)?, part.num_rows() as u64));
     }
     let rows = all.subjects.rows() as u64;
     Ok(Encoded {
@@ -168,30 +170,56 @@ fn told(name: &str) -> Told {
     }
 }
 
-/// Row numbers by hour since the epoch (`None`: no time known), in order of time within each.
-fn partitions(starts: &[Option<i64>]) -> BTreeMap<Option<i64>, Vec<u32>> {
+/// In which the rows of a file began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Partition {
+    /// Of some, no time is known; or they are few of many hours.
+    Mixed,
+    /// A day since the epoch, which is over.
+    Day(i64),
+    /// An hour since the epoch.
+    Hour(i64),
+}
+
+impl Partition {
+    /// That of an hour: of a day that is over, that day.
+    fn of(hour: i64, open_from: i64) -> Self {
+        match hour.div_euclid(DAY_HOURS) {
+            day if day < open_from.div_euclid(DAY_HOURS) => Self::Day(day),
+            _ => Self::Hour(hour),
+        }
+    }
+
+    pub(super) fn folder(self) -> String {
+        let start = |hours: i64| jiff::Timestamp::from_second(hours.checked_mul(3600)?).ok();
+        let folder = match self {
+            Self::Mixed => None,
+            Self::Day(day) => day
+                .checked_mul(DAY_HOURS)
+                .and_then(start)
+                .map(|day| format!("{}/hour={ALL_HOURS}", day.strftime("date=%Y-%m-%d"))),
+            Self::Hour(hour) => start(hour).map(|hour| hour.strftime("date=%Y-%m-%d/hour=%H").to_string()),
+        };
+        folder.unwrap_or_else(|| "date=mixed/hour=mixed".to_owned())
+    }
+}
+
+/// Row numbers by where they belong, in order of time within each.
+fn partitions(starts: &[Option<i64>], open_from: i64) -> BTreeMap<Partition, Vec<u32>> {
     let mut rows: Vec<(Option<i64>, u32)> = starts.iter().copied().zip(0..).collect();
     // Batches of few agents come in order of time each: a sort that finds such runs does little more than to merge them.
     rows.sort();
-    let mut hours: BTreeMap<Option<i64>, Vec<u32>> = BTreeMap::new();
+    let mut spans: BTreeMap<Partition, Vec<u32>> = BTreeMap::new();
     for (time, row) in &rows {
-        hours
-            .entry(time.map(|ns| ns.div_euclid(HOUR_NS)))
-            .or_default()
-            .push(*row);
+        let span = time.map_or(Partition::Mixed, |ns| {
+            Partition::of(ns.div_euclid(HOUR_NS), open_from)
+        });
+        spans.entry(span).or_default().push(*row);
     }
-    if hours.len() > MAX_HOURS && rows.len() < hours.len() * HOUR_ROWS {
-        return BTreeMap::from([(None, rows.into_iter().map(|(_, row)| row).collect())]);
+    if spans.len() > MAX_SPANS && rows.len() < spans.len() * SPAN_ROWS {
+        return BTreeMap::from([(Partition::Mixed, rows.into_iter().map(|(_, row)| row).collect())]);
     }
-    hours
-}
-
-pub(super) fn folder(hour: Option<i64>) -> String {
-    let start = hour.and_then(|hour| jiff::Timestamp::from_second(hour.checked_mul(3600)?).ok());
-    match start {
-        Some(start) => start.strftime("date=%Y-%m-%d/hour=%H").to_string(),
-        None => "date=mixed/hour=mixed".to_owned(),
-    }
+    spans
 }
 
 /// The hours since the epoch in which the rows of a file began, by its path: one, or those of a day; none where that is not known.
@@ -204,9 +232,9 @@ pub(super) fn hours_in(path: &str) -> Option<Range<i64>> {
         .since(jiff::civil::Date::constant(1970, 1, 1))
         .ok()?
         .get_days();
-    let first = i64::from(days) * 24;
+    let first = i64::from(days) * DAY_HOURS;
     if hour == ALL_HOURS {
-        return Some(first..first + 24);
+        return Some(first..first + DAY_HOURS);
     }
     let hour = first + hour.parse::<i64>().ok()?;
     Some(hour..hour + 1)
@@ -234,12 +262,13 @@ fn level() -> anyhow::Result<ZstdLevel> {
 }
 
 pub(super) const HOUR_NS: i64 = 3_600_000_000_000;
+const DAY_HOURS: i64 = 24;
 
-/// Hours of one seal that get a file of their own, and rows that an hour has on average where it is of more. Times come from
+/// Hours and days of one seal that get a file of their own, and rows that one has on average where there are more. Times come from
 /// agents: one that invents them must not be able to make a file for each event. Beyond it, the seal's rows lie in one file,
 /// which is slower to search and no less right.
-const MAX_HOURS: usize = 48;
-const HOUR_ROWS: usize = 256;
+const MAX_SPANS: usize = 48;
+const SPAN_ROWS: usize = 256;
 
 /// Rows of a row group: small enough that a search by time or principal skips most of an hour.
 pub(super) const ROW_GROUP_ROWS: usize = 32 * 1024;
@@ -252,36 +281,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_fall_into_their_hours_in_order_of_time() {
-        let hour = 3_600_000_000_000;
-        let parts = partitions(&[Some(hour * 2 + 5), Some(hour + 1), Some(hour * 2 + 3), None]);
+    fn rows_fall_into_their_hours_and_days_in_order_of_time() {
+        let starts = [
+            Some(HOUR_NS * 2 + 5),
+            Some(HOUR_NS + 1),
+            Some(HOUR_NS * 2 + 3),
+            None,
+        ];
+        let parts = partitions(&starts, 20);
         assert_eq!(
             parts,
-            BTreeMap::from([(None, vec![3]), (Some(1), vec![1]), (Some(2), vec![2, 0])])
+            BTreeMap::from([
+                (Partition::Mixed, vec![3]),
+                (Partition::Hour(1), vec![1]),
+                (Partition::Hour(2), vec![2, 0])
+            ])
         );
-        assert_eq!(folder(Some(494_000)), "date=2026-05-10/hour=08");
-        assert_eq!(folder(None), "date=mixed/hour=mixed");
-        let path = |hour| format!("{EVENTS}/{}/0-1.parquet", folder(hour));
-        for hour in [-30, 0, 494_000 / 3600, 500_000] {
-            assert_eq!(hours_in(&path(Some(hour))), Some(hour..hour + 1));
-        }
+        let parts = partitions(&starts, 24);
         assert_eq!(
-            hours_in("events/date=1970-01-02/hour=all/0-1.parquet"),
-            Some(24..48)
+            parts,
+            BTreeMap::from([(Partition::Mixed, vec![3]), (Partition::Day(0), vec![1, 2, 0])]),
+            "the day is over"
         );
-        assert_eq!(hours_in(&path(None)), None);
+        assert_eq!(Partition::Hour(494_000).folder(), "date=2026-05-10/hour=08");
+        assert_eq!(Partition::Day(494_000 / 24).folder(), "date=2026-05-10/hour=all");
+        assert_eq!(Partition::Mixed.folder(), "date=mixed/hour=mixed");
+        let path = |span: Partition| format!("{EVENTS}/{}/0-1.parquet", span.folder());
+        for hour in [-30, 0, 494_000 / 3600, 500_000] {
+            assert_eq!(hours_in(&path(Partition::Hour(hour))), Some(hour..hour + 1));
+        }
+        for day in [-3, 0, 1, 20_000] {
+            assert_eq!(
+                hours_in(&path(Partition::Day(day))),
+                Some(day * 24..(day + 1) * 24)
+            );
+        }
+        assert_eq!(hours_in(&path(Partition::Mixed)), None);
     }
 
     #[test]
     fn invented_times_do_not_make_a_file_each() {
+        let parts = |times: &[Option<i64>]| partitions(times, 0);
         let times: Vec<_> = (1..=100).map(|n| Some(n * HOUR_NS)).collect();
-        let parts = partitions(&times);
-        assert_eq!(parts.len(), 1);
-        assert_eq!(parts.values().map(Vec::len).sum::<usize>(), 100);
-        // Those of a site that was not heard of for long, or of a log that is read anew, are not invented.
-        let times: Vec<_> = (0..100 * HOUR_ROWS as i64)
+        let few = parts(&times);
+        assert_eq!(few.len(), 1);
+        assert_eq!(few.values().map(Vec::len).sum::<usize>(), 100);
+        // Those of a site that was not heard of for long are not invented.
+        let times: Vec<_> = (0..100 * SPAN_ROWS as i64)
             .map(|n| Some(n % 100 * HOUR_NS))
             .collect();
-        assert_eq!(partitions(&times).len(), 100);
+        assert_eq!(parts(&times).len(), 100);
     }
 }

@@ -31,6 +31,7 @@ fn by_hand() -> StoreOptions {
         compact_every: Duration::from_secs(100_000),
         keep_retired: Duration::ZERO,
         uses_after: Duration::ZERO,
+        now: jiff::Timestamp::now,
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     table::{self, PART},
 };
 use crate::store::{
-    Store, amendments, columns, compact,
+    Store, amendments, columns,
     manifest::{USES, UsesFile},
     parts::{Derived, MANNER, TEMPLATE},
     seal,
@@ -38,7 +38,7 @@ impl Store {
             let manifest = self.state().manifest.clone();
             let due = {
                 let uses = self.uses();
-                uses.due(&manifest, &compact::open_hours(), self.options.uses_after)
+                uses.due(&manifest, &self.open_hours(), self.options.uses_after)
             };
             let Some(due) = due else { return Ok(()) };
             let date = due.date.clone();

@@ -69,7 +69,7 @@ async fn erased(data: &Path, own: &str, seed: u64) {
         running.stop().await;
     }
     std::fs::remove_dir_all(&root).unwrap();
-    let store = open(&root, &evidence, own).await;
+    let store = open(&root, &evidence, own, seed).await;
     crate::rebuild::hand_over(&evidence, &store, |_| {})
         .await
         .unwrap();
@@ -83,7 +83,7 @@ async fn compared(data: &Path, own: &str, seed: u64) {
     let (evidence, root) = (data.join("evidence"), data.join("store"));
     let entries = read_batches(&evidence, 0).count();
     let midway = random.gen_range(entries / 3..entries);
-    let mut store = open(&root, &evidence, own).await;
+    let mut store = open(&root, &evidence, own, seed).await;
     let mut decoder = Decoder::default();
     for (place, read) in (1..).zip(read_batches(&evidence, 0)) {
         let (log_index, batch) = read.unwrap();
@@ -99,7 +99,7 @@ async fn compared(data: &Path, own: &str, seed: u64) {
             }
             if random.gen_ratio(1, 3) {
                 drop(store);
-                store = open(&root, &evidence, own).await;
+                store = open(&root, &evidence, own, seed).await;
             }
         }
         if place == midway {
@@ -120,11 +120,20 @@ async fn compared(data: &Path, own: &str, seed: u64) {
     answers_are_equal(&store, &scanned, &mut random, seed).await;
 }
 
-async fn open(root: &Path, evidence: &Path, own: &str) -> Arc<Store> {
-    let store = Store::open(root, by_hand()).await.unwrap();
+async fn open(root: &Path, evidence: &Path, own: &str, seed: u64) -> Arc<Store> {
+    let mut options = by_hand();
+    if seed.is_multiple_of(2) {
+        options.now = amid;
+    }
+    let store = Store::open(root, options).await.unwrap();
     store.show_events_of(Arc::new(crate::log::Places::new(evidence)));
     store.believe(own).await.unwrap();
     store
+}
+
+/// While some of the hours are over, and their day is not; for others it is long ago.
+fn amid() -> jiff::Timestamp {
+    jiff::Timestamp::from_second((START / 1_000_000_000).cast_signed() + 6 * 3600).unwrap()
 }
 
 async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRng, seed: u64) {
