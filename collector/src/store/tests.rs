@@ -35,6 +35,11 @@ fn by_hand() -> StoreOptions {
     }
 }
 
+/// While some of the first hours are over, and no day is.
+fn amid() -> jiff::Timestamp {
+    jiff::Timestamp::from_second((START / 1_000_000_000).cast_signed() + 6 * 3600).unwrap()
+}
+
 /// Batches as a log would hold them.
 #[derive(Default)]
 pub(crate) struct Shelf(Mutex<std::collections::HashMap<u64, Records>>);
@@ -179,7 +184,11 @@ async fn append(store: &Store, entries: std::ops::Range<u64>) {
 #[tokio::test]
 async fn sealed_files_and_tail_are_counted_together_exactly_once() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), by_hand()).await.unwrap();
+    let options = StoreOptions {
+        now: amid,
+        ..by_hand()
+    };
+    let store = Store::open(folder.path(), options).await.unwrap();
     assert_eq!(store.resume_point(), None);
     assert_eq!(sum(&store).await, (0, 0));
     append(&store, 0..5).await;

@@ -122,6 +122,7 @@ async fn compared(data: &Path, own: &str, seed: u64) {
 
 async fn open(root: &Path, evidence: &Path, own: &str, seed: u64) -> Arc<Store> {
     let mut options = by_hand();
+    // Hours of the day, or all of it.
     if seed.is_multiple_of(2) {
         options.now = amid;
     }
@@ -129,11 +130,6 @@ async fn open(root: &Path, evidence: &Path, own: &str, seed: u64) -> Arc<Store> 
     store.show_events_of(Arc::new(crate::log::Places::new(evidence)));
     store.believe(own).await.unwrap();
     store
-}
-
-/// While some of the hours are over, and their day is not; for others it is long ago.
-fn amid() -> jiff::Timestamp {
-    jiff::Timestamp::from_second((START / 1_000_000_000).cast_signed() + 6 * 3600).unwrap()
 }
 
 async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRng, seed: u64) {
