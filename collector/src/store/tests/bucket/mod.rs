@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use object_store::prefix::PrefixStore;
+use s3_server::{SECRET, Server};
 
 use super::{compact::parquet_files, *};
 use crate::{
@@ -11,9 +12,29 @@ use crate::{
     store::erase::Gone,
 };
 
-mod server;
+trait Stores {
+    /// The configuration of a store below this prefix.
+    fn store(&self, prefix: &str) -> StoreConfig;
 
-use server::Server;
+    /// The same, for somebody who has this secret.
+    fn store_as(&self, prefix: &str, secret: &str) -> StoreConfig;
+}
+
+impl Stores for Server {
+    fn store(&self, prefix: &str) -> StoreConfig {
+        self.store_as(prefix, SECRET)
+    }
+
+    fn store_as(&self, prefix: &str, secret: &str) -> StoreConfig {
+        StoreConfig {
+            url: Some(format!("s3://records/{prefix}")),
+            endpoint: Some(self.endpoint()),
+            allow_http: true,
+            credentials: Some(self.credentials(secret).unwrap()),
+            ..StoreConfig::default()
+        }
+    }
+}
 
 /// Tried again each second that it is looked at, and after each entry.
 fn soon() -> StoreOptions {
@@ -94,7 +115,7 @@ const ALL: (u64, u64) = (40, 820);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_answers_as_a_folder_does() {
-    let server = Server::start().await;
+    let server = Server::start().await.unwrap();
     let data = data().await;
     let folder = tempfile::tempdir().unwrap();
     let mut in_folder = Store::open(folder.path(), by_hand()).await.unwrap();
@@ -172,7 +193,7 @@ async fn a_file_that_is_missing_makes_no_smaller_answer() {
 
 #[tokio::test]
 async fn commands_find_the_bucket_by_the_data_folder_and_rebuild_it() {
-    let server = Server::start().await;
+    let server = Server::start().await.unwrap();
     let data = data().await;
     let evidence = data.path().join("evidence");
     let store = open(data.path(), &server.store("a"), by_hand()).await.unwrap();
@@ -207,7 +228,7 @@ async fn commands_find_the_bucket_by_the_data_folder_and_rebuild_it() {
 
 #[tokio::test]
 async fn a_place_has_one_owner_and_is_empty_to_begin_with() {
-    let server = Server::start().await;
+    let server = Server::start().await.unwrap();
     let (one, other) = (data().await, data().await);
     let config = server.store("a");
     let store = open(one.path(), &config, by_hand()).await.unwrap();
@@ -249,7 +270,7 @@ async fn a_place_has_one_owner_and_is_empty_to_begin_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_server_is_away_events_wait_in_memory() {
-    let mut server = Server::start().await;
+    let mut server = Server::start().await.unwrap();
     let data = data().await;
     let store = open(data.path(), &server.store("a"), soon()).await.unwrap();
     append(&store, 0..3).await;
@@ -274,7 +295,7 @@ async fn while_the_server_is_away_events_wait_in_memory() {
         (status.entries, status.sealed_entries, status.behind_from),
         (40, 3, None)
     );
-    server.resume().await;
+    server.resume().await.unwrap();
     tokio::time::timeout(patience, sealed_to(40))
         .await
         .expect("sealed, once it is back");
@@ -283,7 +304,7 @@ async fn while_the_server_is_away_events_wait_in_memory() {
 
 #[tokio::test]
 async fn what_cannot_be_used_is_told_at_the_start() {
-    let mut server = Server::start().await;
+    let mut server = Server::start().await.unwrap();
     let data = data().await;
     let error = refused(data.path(), &server.store_as("a", "another-secret")).await;
     assert!(error.contains("does not take these credentials"), "{error}");
@@ -300,7 +321,7 @@ async fn what_cannot_be_used_is_told_at_the_start() {
 
 #[tokio::test]
 async fn a_store_that_moves_leaves_nothing_behind() {
-    let mut server = Server::start().await;
+    let mut server = Server::start().await.unwrap();
     let data = data().await;
     let (folder, evidence) = (data.path().join("store"), data.path().join("evidence"));
     let filled = async |config: &StoreConfig| {
@@ -322,7 +343,7 @@ async fn a_store_that_moves_leaves_nothing_behind() {
     server.stop().await;
     let error = refused(data.path(), &here).await;
     assert!(error.contains(&away) && error.contains("store.json"), "{error}");
-    server.resume().await;
+    server.resume().await.unwrap();
     filled(&here).await;
     assert_eq!(parquet_files(&server.objects("b")), 0);
     assert!(!data.path().join("store.json").exists());
