@@ -38,6 +38,8 @@ pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
         commands.push(clients(&mut scene, &networks, (case, host, "quiet"), rounds)?);
     }
     scene.run(commands, AT_ONCE).await?;
+    // An agent tells of a connection when nobody met its server's end for two seconds: if it is killed before, nobody does.
+    tokio::time::sleep(TOLD).await;
     in_the_middle(&mut scene, &networks, rounds).await?;
     let findings = scene.finish(keep).await?;
     drop(networks);
@@ -196,4 +198,5 @@ const SHORT_ROUNDS: usize = 10;
 const IN_THE_MIDDLE: usize = 100;
 const AT_ONCE: usize = 4;
 const A_WHILE: Duration = Duration::from_secs(2);
+const TOLD: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(120);
