@@ -176,8 +176,9 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
         ),
         ("overview_of_all", "/api/v1/overview?since=90d", None),
     ] {
-        // Each as the first one that is asked.
+        // Each as the first one that is asked, of a collector that has started.
         collector.restart().await?;
+        collector.ask("/api/v1/status", None)?;
         forget();
         let mut took = Vec::new();
         for _ in 0..2 {
