@@ -17,6 +17,7 @@ export async function files(chrome, options, checks) {
   await checks.step("an export that breaks off", () => broken(page, checks));
   await checks.step("an export that is stopped", () => stopped(page, checks));
   for (const report of ["coverage", "access-review", "evidence-pack"]) await checks.step(`the report ${report}`, () => kept(page, options, checks, report));
+  await checks.step("a report of one day", () => ofOneDay(page, options, checks));
   await checks.step("the report dsar", () => dsar(page, options, checks, all));
   watchedAll(checks, seen, await page.evaluate(() => globalThis.__violations), "exports and reports");
   await context.close();
@@ -134,6 +135,25 @@ async function kept(page, options, checks, report) {
   await settled(page);
   await page.waitForSelector(".report section h3");
   await picture(page, options, `report-${report}`);
+  await asTheCommand(page, options, checks, report, ["--since", since]);
+}
+
+/** The first day of the record alone, by its fields. */
+async function ofOneDay(page, options, checks) {
+  const { begins } = await ask(options, "/api/v1/overview?since=1s");
+  const day = begins.slice(0, 10);
+  const behind = new Date(Date.parse(`${day}T00:00:00Z`) + 86_400_000).toISOString().slice(0, 10);
+  await page.evaluate(() => (location.hash = "#/reports?report=access-review"));
+  await settled(page);
+  for (const field of ["from", "until"]) await page.fill(`[data-filter=${field}]`, day);
+  await page.waitForFunction((day) => location.hash.includes("until=") && document.querySelector(".report dl")?.innerText.includes(day), day);
+  await settled(page);
+  checks.that((await page.evaluate(() => location.hash)).includes(encodeURIComponent(`${behind}T00:00:00Z`)), `${day} alone stands in the address`);
+  await asTheCommand(page, options, checks, "access-review", ["--since", `${day}T00:00:00Z`, "--until", `${behind}T00:00:00Z`]);
+}
+
+/** What is kept of the report that is shown, against what the command writes. */
+async function asTheCommand(page, options, checks, report, period) {
   for (const form of ["markdown", "html"]) {
     const coming = page.waitForEvent("download");
     await page.click(`[data-download=${form}]`);
@@ -142,7 +162,7 @@ async function kept(page, options, checks, report) {
       checks.note("no --collector BIN: not compared with the command");
       continue;
     }
-    const told = await run(options.collector, ["report", report, "--url", options.url, "--since", since, "--format", form], { maxBuffer: 1 << 28, env: environment(options) });
+    const told = await run(options.collector, ["report", report, "--url", options.url, ...period, "--format", form], { maxBuffer: 1 << 28, env: environment(options) });
     const [mine, its] = [text, told.stdout].map((one) => comparable(one).split("\n"));
     const other = mine.findIndex((line, n) => line !== its[n]);
     checks.that(mine.length === its.length && other < 0, `${form}: as the command writes it, ${mine.length} lines`, other < 0 ? `${mine.length} lines, not ${its.length}` : `${mine[other]}\n        not   ${its[other]}`);

@@ -16,7 +16,7 @@ const { canonical } = await load("subjects/canonical.ts");
 const { parseKeys, token } = await load("subjects/keys.ts");
 const { entry, visible } = await load("visible.ts");
 const { share } = await load("numbers.ts");
-const { nanos } = await load("time.ts");
+const { behind, lastDay, moment, nanos } = await load("time.ts");
 const { HEAD_1, HEAD_2, html, markdown } = await load("reports/layout.ts");
 
 const form = (family, text) => {
@@ -93,6 +93,11 @@ assert.equal(entry({ a: 1 }, "a"), 1);
 assert.equal(share(999_999, 1_000_000), "99.99 %");
 assert.equal(share(0, 0), "–");
 assert.equal(nanos("2026-11-22T19:50:49.911233599Z"), 1795377049911233599n);
+assert.equal(behind("2028-02-28"), "2028-02-29T00:00:00Z");
+assert.equal(lastDay("2027-01-01T00:00:00Z"), "2026-12-31");
+assert.equal(lastDay("2027-01-01T00:00:01Z"), "2027-01-01");
+assert.equal(moment("2026-11-22T19:50:49.9Z"), "2026-11-22T19:50:49.9Z");
+for (const text of [undefined, "", "24h", "2026-13-01T00:00:00Z", "2026-11-22", "2026-11-22T00:00:00Z' OR 1"]) assert.equal(moment(text), null);
 // The collector has the same form as a template; browse compares whole reports.
 const template = await readFile(new URL("../../src/report/report.html.jinja", import.meta.url), "utf8");
 assert.equal(template.slice(0, template.indexOf("<h1>")), `${HEAD_1}{{ title }}${HEAD_2}\n`);

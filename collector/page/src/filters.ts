@@ -5,7 +5,7 @@
 import type { Event } from "./answers.ts";
 import type { Params } from "./route.ts";
 import { within } from "./series.ts";
-import { nanos } from "./time.ts";
+import { moment, nanos } from "./time.ts";
 
 export const FILTERS = ["principal", "role", "database", "class", "kind", "outcome", "object", "session"] as const;
 export type Filter = (typeof FILTERS)[number];
@@ -13,7 +13,11 @@ export type Filters = Partial<Record<Filter | "from" | "until", string>>;
 
 export function filtersOf(params: Params): Filters {
   const kept: Filters = {};
-  for (const name of [...FILTERS, "from", "until"] as const) if (params[name]) kept[name] = params[name];
+  for (const name of FILTERS) if (params[name]) kept[name] = params[name];
+  for (const name of ["from", "until"] as const) {
+    const at = moment(params[name]);
+    if (at) kept[name] = at;
+  }
   return kept;
 }
 

@@ -30,6 +30,15 @@ export const sinceText = (since: string): string => (since === ALL ? "10000d" : 
 
 export const rfc3339 = (ms: number): string => new Date(ms).toISOString();
 
+/** A moment as an address has it, where it is one. */
+export const moment = (text: string | undefined): string | null => (text && MOMENT.test(text) && !Number.isNaN(Date.parse(text)) ? text : null);
+
+/** Where a day ends: the first moment behind it. */
+export const behind = (day: string): string => `${rfc3339(Date.parse(`${day}T00:00:00Z`) + DAY_MS).slice(0, 10)}T00:00:00Z`;
+
+/** The last day before a moment. */
+export const lastDay = (until: string): string => rfc3339(millis(until) - 1).slice(0, 10);
+
 /** Day and time in UTC, to the second. */
 export const utc = (time: string): string => `${time.slice(0, 10)} ${time.slice(11, 19)}`;
 
@@ -54,6 +63,8 @@ export function ago(time: string, now = Date.now()): number {
 
 const withZone = (time: string): string => (/Z|[+-]\d\d:\d\d$/.test(time) ? new Date(time).toISOString() : `${time}Z`);
 
+const DAY_MS = 86_400_000;
+const MOMENT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$/;
 export const ALL = "all";
 const SPANS = { s: 1, m: 60, h: 3600, d: 86_400 };
 

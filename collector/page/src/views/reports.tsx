@@ -16,7 +16,7 @@ import { Chips, EventLink, Workloads } from "../parts/text.tsx";
 import { heading, html, markdown, plain, type Report } from "../reports/layout.ts";
 import { change, link, route, since } from "../route.ts";
 import { type Asking, inAddress, ofAddress } from "../subjects/asking.ts";
-import { rfc3339, sinceNs, utc } from "../time.ts";
+import { ALL, behind, lastDay, moment, nanos, rfc3339, sinceNs, utc } from "../time.ts";
 import { entry, inOneLine, visible } from "../visible.ts";
 
 const REPORTS: Record<string, { title: string; says: string }> = {
@@ -34,14 +34,15 @@ interface Whole {
 export function Reports(): JSX.Element {
   const params = route.value.params;
   const name = entry(REPORTS, params.report) ? params.report! : null;
+  const [from, until] = [moment(params.from), moment(params.until)];
   const low = tooLow("auditor");
   return (
     <>
-      <Panel title="Reports" about="for people who were not there; of the time that is chosen">
+      <Panel title="Reports" about="for people who were not there; of the days that are named here, else of the time that is chosen above">
         <ul class="choices">
           {Object.entries(REPORTS).map(([one, { title, says }]) => (
             <li key={one}>
-              <a class="item" data-row="" data-report={one} aria-current={one === name ? "true" : undefined} href={link("reports", { ...(one === "dsar" ? recordOf(params) : {}), report: one })}>
+              <a class="item" data-row="" data-report={one} aria-current={one === name ? "true" : undefined} href={link("reports", { ...(one === "dsar" ? recordOf(params) : {}), from, until, report: one })}>
                 <b>{title}</b>
                 <span class="sub">{says}</span>
               </a>
@@ -49,6 +50,14 @@ export function Reports(): JSX.Element {
           ))}
         </ul>
         <div class="filters">
+          <label>
+            <span>from the day (UTC)</span>
+            <input type="date" data-filter="from" value={from?.slice(0, 10) ?? ""} max={until ? lastDay(until) : undefined} onChange={(at) => change({ from: at.currentTarget.value ? `${at.currentTarget.value}T00:00:00Z` : null })} />
+          </label>
+          <label>
+            <span>to the end of the day (UTC)</span>
+            <input type="date" data-filter="until" value={until ? lastDay(until) : ""} min={from?.slice(0, 10)} onChange={(at) => change({ until: at.currentTarget.value ? behind(at.currentTarget.value) : null })} />
+          </label>
           <label class="wide">
             <span>why you ask; it is recorded</span>
             <input type="text" data-filter="purpose" value={purpose.value} placeholder="ticket, request" maxLength={200} onInput={(at) => setPurpose(at.currentTarget.value)} />
@@ -74,12 +83,24 @@ const recordOf = (params: Record<string, string>): Record<string, string> => {
   return asked ? inAddress(asked) : {};
 };
 
+/** What the report is of: the first moment, and the first one behind it where it has an end. */
+interface Period {
+  from: string;
+  until: string | null;
+}
+
+/** An end without a beginning has all of the record before it. */
+const periodOf = (params: Record<string, string>): Period => {
+  const until = moment(params.until);
+  return { from: moment(params.from) ?? (until ? ALL : since()), until };
+};
+
 function One({ name }: { name: string }): JSX.Element {
   const params = route.value.params;
-  const window = since();
+  const period = periodOf(params);
   const asking = name === "dsar" ? ofAddress(params) : null;
   const withNames = params.named === "yes";
-  const asked = useAsked(`report ${name} ${window} ${JSON.stringify(asking)} ${withNames}`, (signal) => make(name, window, asking, withNames, signal));
+  const asked = useAsked(`report ${name} ${JSON.stringify([period, asking])} ${withNames}`, (signal) => make(name, period, asking, withNames, signal));
   const keep = (ending: string, type: string, text: (of: Whole) => string): void => {
     if (asked.answer) save(`${fileName(name)}-${new Date().toISOString().slice(0, 10)}.${ending}`, new Blob([text(asked.answer)], { type }));
   };
@@ -100,7 +121,7 @@ function One({ name }: { name: string }): JSX.Element {
           <button type="button" class="pill" data-download="html" disabled={!asked.answer} onClick={() => keep("html", "text/html", (of) => html(of.report, of.version))}>
             HTML
           </button>
-          <Copy text={asCommand(name, window, asking, withNames)} label="copy command" />
+          <Copy text={asCommand(name, period, asking, withNames)} label="copy command" />
           <Copy text={location.href} label="copy link" />
         </>
       }
@@ -156,11 +177,11 @@ function Cell({ column, of }: { column: string; of: unknown }): JSX.Element {
   return <span title={visible(text)}>{inOneLine(text)}</span>;
 }
 
-async function make(name: string, window: string, asking: Asking | null, withNames: boolean, signal: AbortSignal): Promise<Whole> {
-  const since_ns = sinceNs(window) ?? undefined;
+async function make(name: string, period: Period, asking: Asking | null, withNames: boolean, signal: AbortSignal): Promise<Whole> {
+  const span = { since_ns: sinceNs(period.from) ?? undefined, until_ns: period.until ? nanos(period.until) : undefined };
   const question = asking
-    ? { report: name, name_actors: withNames, asking: { asked: { object: asking.object, column: asking.column, tokens: asking.tokens, since_ns }, missing_keys: asking.missing, unread: asking.unread } }
-    : { report: name, since_ns };
+    ? { report: name, name_actors: withNames, asking: { asked: { object: asking.object, column: asking.column, tokens: asking.tokens, ...span }, missing_keys: asking.missing, unread: asking.unread } }
+    : { report: name, ...span };
   const report = await reported<Report>("/api/v1/report", question, signal);
   const { version, evidence } = await get<Status>("/api/v1/status", signal);
   const made = `${utc(rfc3339(Date.now()))} UTC`;
@@ -168,8 +189,8 @@ async function make(name: string, window: string, asking: Asking | null, withNam
   return { version, report: { ...report, facts: [["made", made], ...report.facts, ...stands] } };
 }
 
-const asCommand = (name: string, window: string, asking: Asking | null, withNames: boolean): string =>
-  command("report", name, asking && `--object ${quoted(asking.object)} --key - --token-key FILE`, withNames ? "--name-actors" : null, sinceFlag(window), purpose.value && `--purpose ${quoted(purpose.value)}`, "--format html", `-o ${name}.html`);
+const asCommand = (name: string, { from, until }: Period, asking: Asking | null, withNames: boolean): string =>
+  command("report", name, asking && `--object ${quoted(asking.object)} --key - --token-key FILE`, withNames ? "--name-actors" : null, sinceFlag(from), until && `--until ${quoted(until)}`, purpose.value && `--purpose ${quoted(purpose.value)}`, "--format html", `-o ${name}.html`);
 
 const SHOWN = 200;
 /** Characters from which on a cell is read as a sentence. */
