@@ -184,6 +184,11 @@ impl Scene {
 impl Running {
     /// As `serve` starts one.
     pub(crate) async fn over(data: &Path) -> anyhow::Result<Self> {
+        Self::with(data, StoreOptions::default()).await
+    }
+
+    /// The same, with a store that does as it is told.
+    pub(crate) async fn with(data: &Path, of_store: StoreOptions) -> anyhow::Result<Self> {
         let options = LogOptions {
             name: Some("test".to_owned()),
             checkpoint_interval: Duration::from_secs(3600),
@@ -195,7 +200,7 @@ impl Running {
             ended,
             removals,
         } = Log::open(data, options, Arc::default())?;
-        let store = Store::open(&data.join("store"), StoreOptions::default()).await?;
+        let store = Store::open(&data.join("store"), of_store).await?;
         finish(&store, &removals).await?;
         let originator = Originator::enrol(&log).await?;
         let own = originator.id().to_owned();

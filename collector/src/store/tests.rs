@@ -40,6 +40,11 @@ fn amid() -> jiff::Timestamp {
     jiff::Timestamp::from_second((START / 1_000_000_000).cast_signed() + 6 * 3600).unwrap()
 }
 
+/// When the first days are long over.
+fn later() -> jiff::Timestamp {
+    jiff::Timestamp::from_second((START / 1_000_000_000).cast_signed() + 40 * 86_400).unwrap()
+}
+
 /// Batches as a log would hold them.
 #[derive(Default)]
 pub(crate) struct Shelf(Mutex<std::collections::HashMap<u64, Records>>);

@@ -24,6 +24,7 @@ const PRINCIPALS: [&str; 5] = [
 ];
 const HOURS: u64 = 9;
 const HOUR_NS: u64 = 3_600_000_000_000;
+const DAY_NS: u64 = 24 * HOUR_NS;
 
 /// Makes a log of some hundred events in the folder, closed; returns the id of the collector's own chain.
 pub(super) async fn log(data: &Path, seed: u64) -> String {
@@ -48,7 +49,10 @@ pub(super) async fn log(data: &Path, seed: u64) -> String {
     for _ in 0..random.gen_range(40..70) {
         if random.gen_ratio(1, 6) {
             let count = random.gen_range(1..4);
-            let said = (0..count).map(|_| amendment(&mut random, &chains)).collect();
+            // On the day that they are of, or on the one behind it.
+            let later = if seed.is_multiple_of(2) { 0 } else { DAY_NS };
+            let said = (0..count).map(|_| amendment(&mut random, &chains, later));
+            let said = said.collect();
             own.say(said).await.unwrap();
             continue;
         }
@@ -174,6 +178,13 @@ pub(super) fn to_erase(random: &mut StdRng, events: &[(String, u64)]) -> Selecte
     }
 }
 
+/// Some of the collector's own words: names that were given later, of which nothing else goes.
+pub(super) fn names_to_erase(random: &mut StdRng, events: &[(String, u64)], own: &str) -> Selected {
+    let said = events.iter().filter(|(agent, _)| agent == own).cloned();
+    let said: Vec<(String, u64)> = said.collect();
+    Selected::Ids((0..4).map(|_| one_of(random, &said)).collect())
+}
+
 fn one_of<T: Clone>(random: &mut StdRng, of: &[T]) -> T {
     of[random.gen_range(0..of.len())].clone()
 }
@@ -213,7 +224,7 @@ fn attribution(random: &mut StdRng) -> v1::Attribution {
 
 /// Of a session, or of some statements of one; sometimes it takes names of statements back, and sometimes it is of nothing that
 /// there is.
-fn amendment(random: &mut StdRng, chains: &[(Chain, u64); 2]) -> v1::Event {
+fn amendment(random: &mut StdRng, chains: &[(Chain, u64); 2], later: u64) -> v1::Event {
     let (chain, next) = &chains[random.gen_range(0..2)];
     let mut seqs: Vec<u64> = (0..random.gen_range(1..6))
         .map(|_| random.gen_range(1..=*next))
@@ -230,7 +241,7 @@ fn amendment(random: &mut StdRng, chains: &[(Chain, u64); 2]) -> v1::Event {
         .iter()
         .scan(0, |before, seq| Some(seq - std::mem::replace(before, *seq)));
     v1::Event {
-        ts_start_ns: moment(random) as u64,
+        ts_start_ns: moment(random) as u64 + later,
         attribution: Some(attribution(random)),
         body: Some(Body::Amendment(v1::Amendment {
             agent_id: chain.agent_id.clone(),

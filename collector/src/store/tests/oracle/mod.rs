@@ -55,10 +55,15 @@ async fn every_question_is_answered_as_a_scan_of_the_evidence_answers_it() {
 async fn erased(data: &Path, own: &str, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed ^ 0xe7a5_ed00);
     let (evidence, root) = (data.join("evidence"), data.join("store"));
-    for _ in 0..2 {
-        let running = Running::over(data).await.unwrap();
+    for round in 0..3 {
+        let running = Running::with(data, options(seed)).await.unwrap();
+        running.store.put_uses_together().await.unwrap();
+        assert!(running.store.status().rows_in_uses > 0, "days were put together");
         let events: Vec<(String, u64)> = Evidence::read(&evidence, own, u64::MAX).ids().collect();
-        let selected = made::to_erase(&mut random, &events);
+        let selected = match round {
+            0 => made::names_to_erase(&mut random, &events, own),
+            _ => made::to_erase(&mut random, &events),
+        };
         running.erase(selected).await.unwrap();
         let entries = read_batches(&evidence, 0).count() as u64;
         while running.store.status().entries < entries {
@@ -108,6 +113,8 @@ async fn compared(data: &Path, own: &str, seed: u64) {
         }
     }
     store.seal().await.unwrap();
+    store.put_uses_together().await.unwrap();
+    // What days have in common is of files that go now.
     store.compact().await.unwrap();
     assert!(
         store.status().sealed_files < entries,
@@ -120,13 +127,16 @@ async fn compared(data: &Path, own: &str, seed: u64) {
     answers_are_equal(&store, &scanned, &mut random, seed).await;
 }
 
-async fn open(root: &Path, evidence: &Path, own: &str, seed: u64) -> Arc<Store> {
-    let mut options = by_hand();
-    // Hours of the day, or all of it.
-    if seed.is_multiple_of(2) {
-        options.now = amid;
+/// Some hours of the day are over, or all of it.
+fn options(seed: u64) -> StoreOptions {
+    StoreOptions {
+        now: if seed.is_multiple_of(2) { amid } else { later },
+        ..by_hand()
     }
-    let store = Store::open(root, options).await.unwrap();
+}
+
+async fn open(root: &Path, evidence: &Path, own: &str, seed: u64) -> Arc<Store> {
+    let store = Store::open(root, options(seed)).await.unwrap();
     store.show_events_of(Arc::new(crate::log::Places::new(evidence)));
     store.believe(own).await.unwrap();
     store
@@ -140,31 +150,33 @@ async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
     let principal = made::pattern(random);
     let object = made::object_asked(random);
 
-    let asked = made::asked(random, span);
-    let answer = store.who(&asked).await.unwrap();
-    let expected = scanned.who(&asked);
-    same(
-        &answer.touched,
-        expected.touched,
-        &at(&format!("touched of {asked:?}")),
-    );
-    same(
-        &answer.not_excluded,
-        expected.not_excluded,
-        &at(&format!("not excluded of {asked:?}")),
-    );
-    assert_eq!(
-        [
-            answer.gaps,
-            answer.opaque_sessions,
-            answer.left_out,
-            answer.moved,
-            answer.removals
-        ],
-        expected.missing,
-        "{}",
-        at("not seen")
-    );
+    for span in [span, Span::default()] {
+        let asked = made::asked(random, span);
+        let answer = store.who(&asked).await.unwrap();
+        let expected = scanned.who(&asked);
+        same(
+            &answer.touched,
+            expected.touched,
+            &at(&format!("touched of {asked:?}")),
+        );
+        same(
+            &answer.not_excluded,
+            expected.not_excluded,
+            &at(&format!("not excluded of {asked:?}")),
+        );
+        assert_eq!(
+            [
+                answer.gaps,
+                answer.opaque_sessions,
+                answer.left_out,
+                answer.moved,
+                answer.removals
+            ],
+            expected.missing,
+            "{}",
+            at("not seen")
+        );
+    }
 
     for question in [
         What {
