@@ -345,7 +345,7 @@ fn table(controls: Vec<Control>) -> Page {
     }
 }
 
-const COUNTS: &str = "SELECT count(*) AS events, CAST(min(ts_start) AS VARCHAR) AS first, CAST(max(ts_start) AS VARCHAR) AS last, \
+pub(crate) const COUNTS: &str = "SELECT count(*) AS events, CAST(min(ts_start) AS VARCHAR) AS first, CAST(max(ts_start) AS VARCHAR) AS last, \
     coalesce(sum(executions), 0) AS statements, \
     count(DISTINCT principal) FILTER (WHERE principal <> 'unknown') AS principals, count(DISTINCT login_role) AS roles, \
     coalesce(sum(executions) FILTER (WHERE principal IS NULL OR principal = 'unknown' OR confidence = 'none'), 0) AS unnamed, \

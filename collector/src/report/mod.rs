@@ -6,7 +6,7 @@
 mod access_review;
 mod coverage;
 mod dsar;
-mod evidence_pack;
+pub(crate) mod evidence_pack;
 mod page;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};

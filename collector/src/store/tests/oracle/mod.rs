@@ -294,6 +294,40 @@ async fn figures_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
         }
     }
 
+    let [counts] = store.pages(span, &[report::evidence_pack::COUNTS]).await.unwrap();
+    let (expected, by_kind) = scanned.evidence_pack(span);
+    same(
+        &counts,
+        vec![expected],
+        &at(&format!("evidence pack of {span:?}")),
+    );
+    let pack = report::Asked::EvidencePack(span).answer(store).await.unwrap();
+    let section = pack
+        .sections
+        .iter()
+        .find(|section| section.title == "Events of the period");
+    let table = section.unwrap().table.clone().unwrap_or_default();
+    same(&table, by_kind, &at(&format!("kinds of {span:?}")));
+
+    let asked = made::asked(random, span);
+    let named = naive::dsar_of(&asked, true).answer(store).await.unwrap();
+    let numbered = naive::dsar_of(&asked, false).answer(store).await.unwrap();
+    for (place, (title, expected)) in scanned.dsar(&asked).into_iter().enumerate() {
+        let [named, numbered] = [&named, &numbered].map(|report| {
+            let section = &report.sections[place];
+            assert_eq!(section.title, title);
+            section.table.clone().unwrap_or_default()
+        });
+        assert_eq!(named.rows.len(), numbered.rows.len(), "{}", at(title));
+        same(&named, expected, &at(&format!("{title} of {asked:?}")));
+    }
+    let text = format!("{:?}", numbered.sections);
+    assert!(
+        !text.contains("spiffe://"),
+        "{}: {text}",
+        at("actors have numbers")
+    );
+
     let when = ask::When {
         since,
         quiet: 3600,

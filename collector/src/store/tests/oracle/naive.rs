@@ -9,10 +9,12 @@ use proto::{json, whole};
 use super::*;
 
 mod figures;
+mod reports;
 mod seen;
 mod who;
 
-use self::seen::Seen;
+pub(super) use self::reports::dsar_of;
+use self::{figures::grouped, seen::Seen};
 
 /// A row of an answer: values by column, times as nanoseconds.
 pub(super) type Row = BTreeMap<&'static str, Value>;

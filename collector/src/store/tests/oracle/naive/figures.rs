@@ -416,7 +416,7 @@ impl Seen {
 }
 
 /// By key, each with its events.
-fn grouped<'a>(
+pub(super) fn grouped<'a>(
     seen: impl Iterator<Item = &'a Seen>,
     key: impl Fn(&Seen) -> Vec<Value>,
 ) -> Vec<(Vec<Value>, Vec<&'a Seen>)> {

@@ -145,6 +145,10 @@ impl Seen {
         }
     }
 
+    pub(super) fn is_privileged(&self) -> bool {
+        matches!(self.class(), Some("ROLE" | "DDL")) || self.command().as_deref() == Some("DO")
+    }
+
     pub(super) fn text(&self) -> Option<&str> {
         Some(self.query()?.statement.as_ref()?.text.as_str())
     }
@@ -227,8 +231,6 @@ impl Seen {
     }
 
     pub(super) fn mark(&self) -> Option<String> {
-        let privileged =
-            matches!(self.class(), Some("ROLE" | "DDL")) || self.command().as_deref() == Some("DO");
         let what = match self.event.body.as_ref()? {
             Body::Gap(gap) => Some(format!("not seen: {}", gap.reason)),
             Body::OpaqueSession(opaque) => Some(format!("not readable: {}", opaque.reason)),
@@ -244,7 +246,7 @@ impl Seen {
         let end = self.query().and_then(|query| query.transaction.as_ref());
         let rolled_back = end.is_some_and(|end| end.r#final() == v1::Final::RolledBack);
         let marks: Vec<String> = [
-            privileged.then(|| "privileged".to_owned()),
+            self.is_privileged().then(|| "privileged".to_owned()),
             what,
             rolled_back.then(|| "rolled back".to_owned()),
         ]
