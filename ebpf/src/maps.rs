@@ -1,7 +1,7 @@
 //! The maps that kernel and user space share, and the kernel side's own state of connecting sockets.
 
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 use ebpf_abi::{Client, REASON_COUNTERS, Target, Walk};
@@ -28,6 +28,10 @@ pub static COUNTERS: PerCpuArray<u64, { REASON_COUNTERS as usize }> = PerCpuArra
 /// Names by which programs are taken for poolers, as a task's name shows them. Filled at load time.
 #[btf_map]
 pub static POOLER_NAMES: HashMap<[u8; 16], u32, 64> = HashMap::new();
+
+/// Not 0 from the first process on that was taken for a pooler's, by either side: before that no call that moved nothing matters.
+#[btf_map]
+pub static POOLERS_SEEN: Array<u32, 1> = Array::new();
 
 /// Threads of poolers, by thread id, from their first call on a socket to their end.
 #[btf_map]

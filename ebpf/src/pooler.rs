@@ -3,6 +3,8 @@
 //! Runs behind the kernel's socket functions (tier A) for processes that are marked as a pooler's. What is kept of a socket
 //! is its own (`pooled`), what is kept of a call its thread's (`transfer`): any number of threads may be at it.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::{BPF_ANY, task_struct},
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_skc_to_tcp_sock, bpf_task_pt_regs},
@@ -16,14 +18,32 @@ use ebpf_abi::{
 use crate::{
     call::{self, Call},
     client, emit,
-    kernel::{Address, Place as _, Typed, offset},
-    maps::{OTHER, Pooled, SESSIONS, Session, SessionKey, Thread},
+    kernel::{self, Address, Place as _, Typed, offset},
+    maps::{OTHER, POOLERS_SEEN, Pooled, SESSIONS, Session, SessionKey, Thread},
     pooled::{self, Met},
     sockets::{AF_INET, AF_INET6, AF_UNIX},
     transfer::{self, About, Buffer},
 };
 
 const SOCK_STREAM: u16 = 1;
+
+/// Whether this host has, or had, a pooler that is followed.
+#[inline(always)]
+pub fn were_seen() -> bool {
+    if !kernel::follows_poolers() {
+        return false;
+    }
+    let seen = POOLERS_SEEN.get_ptr(0);
+    // SAFETY: the lookup proved the value.
+    seen.is_some_and(|seen| unsafe { ptr::read_volatile(seen) } != 0)
+}
+
+/// A process is taken for a pooler's.
+#[inline(always)]
+pub fn seen() {
+    // The map has this place.
+    let _ = POOLERS_SEEN.set(0, 1, u64::from(BPF_ANY));
+}
 
 /// A call of a pooler's thread on a socket that returned.
 struct Returned {

@@ -24,6 +24,7 @@ use crate::{
     client, emit,
     kernel::{self, Address, Place as _, offset},
     maps::{POOLER_NAMES, TARGETS, THREADS},
+    pooler,
 };
 
 pub fn forked(ctx: &BtfTracePointContext) {
@@ -67,6 +68,7 @@ fn try_executed(bprm: Address) -> Option<()> {
     if is_postgres(&name) {
         marked = TARGET_BORN_TAPPED;
     } else if kernel::follows_poolers() && is_pooler(&name) {
+        pooler::seen();
         marked = TARGET_BORN_TAPPED | TARGET_POOLER;
     }
     if marked == 0 {

@@ -39,7 +39,7 @@ pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
     // Every socket call on the host comes by here: what costs least first.
     let length: i32 = ctx.arg(1);
     // Of poolers it counts, too, that there was nothing.
-    if length <= 0 && !kernel::follows_poolers() {
+    if length <= 0 && !pooler::were_seen() {
         return;
     }
     let flags: i32 = ctx.arg(2);

@@ -25,7 +25,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use ebpf_abi::{KernelLayout, REASON_COUNTERS, TARGET_POOLER, Target, Wishes};
 use nix::{
@@ -170,6 +170,7 @@ impl Tap {
             targets: Targets {
                 processes: map_of(&mut programs, "TARGETS", HashMap::try_from)?,
                 old_sockets: map_of(&mut programs, "OLD_SOCKETS", HashMap::try_from)?,
+                poolers_seen: map_of(&mut programs, "POOLERS_SEEN", Array::try_from)?,
             },
             counters: Counters(map_of(&mut programs, "COUNTERS", PerCpuArray::try_from)?),
             probes: Probes::new(programs, multi, at_return),
@@ -233,6 +234,7 @@ pub struct Targets {
     processes: HashMap<MapData, u32, TargetValue>,
     /// Sockets that poolers had open when they were found, by inode number.
     old_sockets: HashMap<MapData, u64, u32>,
+    poolers_seen: Array<MapData, u32>,
 }
 
 impl Targets {
@@ -283,6 +285,7 @@ impl Targets {
         if self.processes.get(&tgid, 0).is_ok() {
             return Ok(());
         }
+        self.poolers_seen.set(0, 1, 0)?;
         self.old_sockets.insert(ALL, 1, 0)?;
         self.mark(tgid, tgid, TARGET_POOLER)?;
         for inode in sockets() {
