@@ -62,6 +62,19 @@ impl Collector {
         self.launch(Command::new(&self.program)).await
     }
 
+    /// Waits until it has read what it reads at a start: a second in which it used less than a twentieth of a processor.
+    pub(crate) async fn settled(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let before = self.figures()?.cpu_seconds;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if self.figures()?.cpu_seconds - before < 0.05 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the collector does not come to rest");
+        }
+    }
+
     async fn launch(&mut self, mut command: Command) -> Result<()> {
         let folder = self.folder.path();
         let log = File::create(folder.join("log"))?;

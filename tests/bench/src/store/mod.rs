@@ -176,9 +176,10 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
         ),
         ("overview_of_all", "/api/v1/overview?since=90d", None),
     ] {
-        // Each as the first one that is asked, of a collector that has started.
+        // Each as the first one that is asked, of a collector that has started and come to rest.
         collector.restart().await?;
         collector.ask("/api/v1/status", None)?;
+        collector.settled().await?;
         forget();
         let mut took = Vec::new();
         for _ in 0..2 {
