@@ -21,7 +21,7 @@ use datafusion::{
 };
 
 use super::{Asked, Sought};
-use crate::store::holding::may_hold;
+use crate::store::{erase::entries_of, holding::may_hold};
 
 impl Asked {
     /// What is told of the column's values.
@@ -185,7 +185,15 @@ pub(super) fn within(rows: DataFrame, ranges: &[(i64, i64)]) -> Result<DataFrame
         .map(|(first, last)| col("log_index").between(lit(*first), lit(*last)))))
 }
 
-/// The log entries of `found`, in a few spans with the widest gaps between them.
+/// Whether a file may have rows of these log entries.
+pub(super) fn has_some_of(file: &str, ranges: &[(i64, i64)]) -> bool {
+    entries_of(file).is_none_or(|(first, last)| {
+        let (first, last) = (first.cast_signed(), last.cast_signed());
+        ranges.iter().any(|(from, to)| *from <= last && first <= *to)
+    })
+}
+
+/// The log entries of `found`, in spans with the widest gaps between them.
 pub(super) fn ranges(found: &BTreeMap<Place, Found>) -> Vec<(i64, i64)> {
     let mut entries: Vec<i64> = found.keys().map(|place| place.0).collect();
     entries.dedup();
@@ -195,7 +203,7 @@ pub(super) fn ranges(found: &BTreeMap<Place, Found>) -> Vec<(i64, i64)> {
         .filter_map(|(n, pair)| Some((pair.last()? - pair.first()?, n + 1)))
         .collect();
     gaps.sort_unstable_by(|a, b| b.cmp(a));
-    let mut ends: Vec<usize> = gaps.into_iter().take(MAX_RANGES - 1).map(|(_, n)| n).collect();
+    let mut ends: Vec<usize> = gaps.into_iter().take(MAX_SPANS - 1).map(|(_, n)| n).collect();
     ends.push(entries.len());
     ends.sort_unstable();
     let mut from = 0;
@@ -226,7 +234,10 @@ const MAX_FOUND: usize = 200_000;
 const MAX_DENIED: usize = 1_000_000;
 
 /// Spans of log entries that a question names: as many as the engine compares with the range of a row group.
-const MAX_RANGES: usize = 16;
+pub(super) const MAX_RANGES: usize = 16;
+
+/// Spans of log entries that are read apart: each [`MAX_RANGES`] of them make the question longer by a part.
+const MAX_SPANS: usize = 8 * MAX_RANGES;
 
 #[cfg(test)]
 mod tests {
@@ -238,16 +249,24 @@ mod tests {
             |entries: &mut dyn Iterator<Item = i64>| entries.map(|n| ((n, 1), Found::default())).collect();
         assert_eq!(ranges(&found(&mut std::iter::empty())), []);
         assert_eq!(ranges(&found(&mut [7].into_iter())), [(7, 7)]);
-        let near = ranges(&found(&mut (0..100)));
+        let near = ranges(&found(&mut (0..1000)));
         assert_eq!(
-            (near.len(), near[0].0, near[MAX_RANGES - 1].1),
-            (MAX_RANGES, 0, 99)
+            (near.len(), near[0].0, near[MAX_SPANS - 1].1),
+            (MAX_SPANS, 0, 999)
         );
+        let of_file = |first, last| {
+            has_some_of(
+                &format!("events/date=2026-05-10/hour=all/{first}-{last}.parquet"),
+                &[(5, 7), (20, 20)],
+            )
+        };
+        assert!(of_file(7, 9) && of_file(0, 5) && of_file(6, 6) && of_file(10, 30));
+        assert!(!of_file(8, 19) && !of_file(0, 4) && !of_file(21, 90));
         let far = ranges(&found(
             &mut (0..20).map(|n| if n < 10 { n } else { n + 1_000_000 }),
         ));
         assert!(far.contains(&(1_000_010, 1_000_010)) || far.iter().any(|(first, _)| *first == 1_000_010));
         assert!(far.iter().all(|(first, last)| last - first < 100), "{far:?}");
-        assert!(far.len() <= MAX_RANGES);
+        assert!(far.len() <= MAX_SPANS);
     }
 }

@@ -20,7 +20,6 @@ use tokio::time::timeout;
 
 use super::{
     Store,
-    erase::entries_of,
     holding::{may_hold, token},
     page::Page,
     question::{self, Question, Span},
@@ -28,7 +27,7 @@ use super::{
     touching, ways,
 };
 pub(super) use found::Place;
-use found::{TOUCHED, batch, ranges, within};
+use found::{MAX_RANGES, TOUCHED, batch, has_some_of, ranges, within};
 
 /// Whose record is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -209,21 +208,19 @@ impl Store {
             ..Answer::default()
         };
         if !found.is_empty() {
-            let ranges = ranges(&found);
-            let of_them = |file: &&String| {
-                let entries = entries_of(file).map(|(first, last)| first.cast_signed()..=last.cast_signed());
-                entries.is_none_or(|entries| {
-                    found
-                        .range((*entries.start(), i64::MIN)..=(*entries.end(), i64::MAX))
-                        .next()
-                        .is_some()
-                })
-            };
-            let files: Vec<String> = now.files.iter().filter(of_them).cloned().collect();
-            let near = within(
-                self.events(&session, &files, &now.chunks, &[], view.clone())?,
-                &ranges,
-            )?;
+            let mut near = self.events(&session, &[], &now.chunks, &[], view.clone())?;
+            for run in ranges(&found).chunks(MAX_RANGES) {
+                let files: Vec<String> = now
+                    .files
+                    .iter()
+                    .filter(|file| has_some_of(file, run))
+                    .cloned()
+                    .collect();
+                if !files.is_empty() {
+                    let of_run = self.events(&session, &files, &[], &[], view.clone())?;
+                    near = near.union(within(of_run, run)?)?;
+                }
+            }
             // The engine would keep all of these in memory for a join: so only those that are meant come to it.
             let places = found.keys().copied().collect();
             let near = near.filter(ways::is_one_of(places).call(vec![col("log_index"), col("seq")]))?;
