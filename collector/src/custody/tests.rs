@@ -248,6 +248,12 @@ impl Running {
         self.custodian.erase(selected, &asker(), false).await
     }
 
+    /// Removes the payloads of segments in which everything had ended by then; how many segments.
+    pub(crate) async fn remove_older(&self, before_ns: u64) -> u64 {
+        let removed = self.custodian.retain(before_ns, &asker(), false).await;
+        removed.unwrap().segments
+    }
+
     /// Waits until the store has heard of so many erasures.
     async fn has_said(&self, acts: u64) {
         while self

@@ -25,8 +25,10 @@ const PRINCIPALS: [&str; 5] = [
 const HOURS: u64 = 9;
 const HOUR_NS: u64 = 3_600_000_000_000;
 const DAY_NS: u64 = 24 * HOUR_NS;
+/// Where all of a log is not of one day, the second half of what agents told is of this one.
+pub(super) const SECOND_HALF: u64 = START + 2 * DAY_NS;
 
-/// Makes a log of some hundred events in the folder, closed; returns the id of the collector's own chain.
+/// Makes a log of some hundred events in the folder, of one day or of several, closed; returns the id of the collector's own chain.
 pub(super) async fn log(data: &Path, seed: u64) -> String {
     let mut random = StdRng::seed_from_u64(seed);
     let options = LogOptions {
@@ -46,21 +48,27 @@ pub(super) async fn log(data: &Path, seed: u64) -> String {
         met.unwrap().unwrap();
     }
     let mut own = Originator::enrol(&opened.log).await.unwrap();
-    for _ in 0..random.gen_range(40..70) {
+    let several_days = !seed.is_multiple_of(2);
+    let batches = random.gen_range(40..70);
+    for place in 0..batches {
         if random.gen_ratio(1, 6) {
             let count = random.gen_range(1..4);
-            // On the day that they are of, or on the one behind it.
-            let later = if seed.is_multiple_of(2) { 0 } else { DAY_NS };
+            let later = if several_days { DAY_NS } else { 0 };
             let said = (0..count).map(|_| amendment(&mut random, &chains, later));
             let said = said.collect();
             own.say(said).await.unwrap();
             continue;
         }
         let (chain, next) = &mut chains[random.gen_range(0..2)];
+        let later = if several_days && place > batches / 2 {
+            SECOND_HALF - START
+        } else {
+            0
+        };
         let events: Vec<v1::Event> = (0..random.gen_range(1..9))
             .map(|n| v1::Event {
                 seq: *next + n,
-                ..event(&mut random)
+                ..event(&mut random, later)
             })
             .collect();
         append(&opened.log, chain, &key, &events).await;
@@ -264,8 +272,8 @@ fn amendment(random: &mut StdRng, chains: &[(Chain, u64); 2], later: u64) -> v1:
 }
 
 /// Anything that an agent tells.
-fn event(random: &mut StdRng) -> v1::Event {
-    let begins = START + random.gen_range(0..HOURS * HOUR_NS);
+fn event(random: &mut StdRng, later: u64) -> v1::Event {
+    let begins = START + later + random.gen_range(0..HOURS * HOUR_NS);
     let of_session = v1::Event {
         ts_start_ns: begins,
         ts_end_ns: begins + random.gen_range(0..HOUR_NS / 4),

@@ -51,22 +51,26 @@ async fn every_question_is_answered_as_a_scan_of_the_evidence_answers_it() {
     }
 }
 
-/// Erases at random and compares: what the collector that did it answers, and one that makes its store anew.
+/// Erases at random, then removes what is old, and compares: what the collector that did it answers, and one that makes its store anew.
 async fn erased(data: &Path, own: &str, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed ^ 0xe7a5_ed00);
     let (evidence, root) = (data.join("evidence"), data.join("store"));
-    for round in 0..3 {
+    for round in 0..4 {
         let running = Running::with(data, options(seed)).await.unwrap();
         running.store.put_uses_together().await.unwrap();
         assert!(running.store.status().rows_in_uses > 0, "days were put together");
         let events: Vec<(String, u64)> = Evidence::read(&evidence, own, u64::MAX).ids().collect();
         let selected = match round {
-            0 => made::names_to_erase(&mut random, &events, own),
-            _ => made::to_erase(&mut random, &events),
+            0 => Some(made::names_to_erase(&mut random, &events, own)),
+            3 => None,
+            _ => Some(made::to_erase(&mut random, &events)),
         };
-        running.erase(selected).await.unwrap();
-        let entries = read_batches(&evidence, 0).count() as u64;
-        while running.store.status().entries < entries {
+        match selected {
+            Some(selected) => drop(running.erase(selected).await.unwrap()),
+            None => assert!(running.remove_older(made::SECOND_HALF).await > 0),
+        }
+        let (newest, _) = read_batches(&evidence, 0).last().unwrap().unwrap();
+        while running.store.status().entries <= newest {
             tokio::task::yield_now().await;
         }
         let scanned = Evidence::read(&evidence, own, u64::MAX);

@@ -389,7 +389,7 @@ impl Seen {
     }
 
     /// It takes privileges, or reaches beyond the data.
-    fn is_privileged(&self) -> bool {
+    pub(super) fn is_privileged(&self) -> bool {
         let beyond = [
             "ALTER SYSTEM",
             "SET ROLE",

@@ -95,7 +95,7 @@ impl Evidence {
         ]);
         let by_kind = grouped(seen.iter().copied(), |seen| vec![json!(seen.kind())]);
         let by_kind = by_kind.into_iter().map(|(key, seen)| {
-            let times = super::counted(&seen);
+            let times = counted(&seen);
             Row::from([
                 ("kind", key.into_iter().next().unwrap()),
                 ("events", json!(seen.len())),

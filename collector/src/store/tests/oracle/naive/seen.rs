@@ -145,10 +145,6 @@ impl Seen {
         }
     }
 
-    pub(super) fn is_privileged(&self) -> bool {
-        matches!(self.class(), Some("ROLE" | "DDL")) || self.command().as_deref() == Some("DO")
-    }
-
     pub(super) fn text(&self) -> Option<&str> {
         Some(self.query()?.statement.as_ref()?.text.as_str())
     }
