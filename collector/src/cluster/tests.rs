@@ -34,17 +34,18 @@ struct Fake {
     accepted: Mutex<Vec<String>>,
 }
 
-impl Fake {
-    fn watch(&self) -> (Lines, Response) {
-        let (lines, said) = mpsc::channel(16);
-        let body = Body::from_stream(ReceiverStream::new(said));
-        (lines, Response::new(body))
-    }
+/// An answer that goes on for as long as lines come.
+fn stream() -> (Lines, Response) {
+    let (lines, said) = mpsc::channel(16);
+    let body = Body::from_stream(ReceiverStream::new(said));
+    (lines, Response::new(body))
 }
 
-async fn pods(State(fake): State<Arc<Fake>>, Query(asked): Query<HashMap<String, String>>) -> Response {
+type Asked = Query<HashMap<String, String>>;
+
+async fn pods(State(fake): State<Arc<Fake>>, Query(asked): Asked) -> Response {
     if asked.get("watch").is_some_and(|watch| watch == "true") {
-        let (lines, response) = fake.watch();
+        let (lines, response) = stream();
         let version = asked.get("resourceVersion").cloned().unwrap_or_default();
         fake.watches.send((version, lines)).await.unwrap();
         return response;
@@ -56,7 +57,7 @@ async fn pods(State(fake): State<Arc<Fake>>, Query(asked): Query<HashMap<String,
 
 async fn owners(
     State(fake): State<Arc<Fake>>,
-    Query(asked): Query<HashMap<String, String>>,
+    Query(asked): Asked,
     headers: HeaderMap,
     kind: &'static str,
     item: Value,
@@ -67,7 +68,7 @@ async fn owners(
         .unwrap()
         .push(accepts.unwrap_or_default().to_owned());
     if asked.contains_key("watch") {
-        let (lines, response) = fake.watch();
+        let (lines, response) = stream();
         fake.silent.lock().unwrap().push(lines);
         return response;
     }
@@ -148,13 +149,15 @@ async fn hear(pods_listed: Value) -> Heard {
         .route("/api/v1/pods", get(pods))
         .route(
             "/apis/apps/v1/replicasets",
-            get(move |state, asked, headers| {
+            get(move |state: State<Arc<Fake>>, asked: Asked, headers: HeaderMap| {
                 owners(state, asked, headers, "ReplicaSet", replica_set.clone())
             }),
         )
         .route(
             "/apis/batch/v1/jobs",
-            get(move |state, asked, headers| owners(state, asked, headers, "Job", job.clone())),
+            get(move |state: State<Arc<Fake>>, asked: Asked, headers: HeaderMap| {
+                owners(state, asked, headers, "Job", job.clone())
+            }),
         )
         .with_state(Arc::clone(&fake));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

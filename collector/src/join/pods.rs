@@ -301,7 +301,11 @@ impl Pods {
         now: u64,
         saying: &mut Saying,
     ) {
-        let places: Vec<u64> = self.by_uid.get(uid).into_iter().flatten().copied().collect();
+        let places = self.by_uid.get(uid).into_iter().flatten().copied();
+        let (over, places): (Vec<u64>, Vec<u64>) = places.partition(|place| self.is_over(*place, standing));
+        for place in over {
+            self.take_out(place);
+        }
         let Some(first) = places.first().and_then(|place| self.waiting.get(place)) else {
             return;
         };
@@ -321,7 +325,7 @@ impl Pods {
                 self.due.insert(uid.clone(), ());
                 return;
             }
-            let outcome = self.by_its_uid(place, own, standing, now);
+            let outcome = self.by_its_uid(place, own, now);
             self.settle(place, outcome, now, saying);
         }
     }
@@ -359,7 +363,23 @@ impl Pods {
         }
     }
 
-    fn by_its_uid(&self, place: u64, own: &str, standing: &Amendments, now: u64) -> Outcome {
+    /// Whether one is named already, before a restart perhaps, or what it would name was taken back.
+    fn is_over(&self, place: u64, standing: &Amendments) -> bool {
+        let Some(one) = self.waiting.get(&place) else {
+            return true;
+        };
+        let before = match json::summed(&one.events).next() {
+            Some(seq) => standing.of_statement(&one.agent, seq),
+            None => standing.standing(&one.agent, &one.session),
+        };
+        before.is_some_and(|before| {
+            let of = |recorded: v1::Attribution| is_same_container(&before, &recorded);
+            let is_same = v1::Attribution::decode(one.attribution.as_ref()).is_ok_and(of);
+            is_by_pod_uid(&before) || one.amended && !is_same
+        })
+    }
+
+    fn by_its_uid(&self, place: u64, own: &str, now: u64) -> Outcome {
         let Some(one) = self.waiting.get(&place) else {
             return Outcome::Done;
         };
@@ -369,17 +389,7 @@ impl Pods {
         let Some(told) = self.told.get(uid) else {
             return Outcome::Wait;
         };
-        // Before a restart, perhaps.
-        let before = match json::summed(&one.events).next() {
-            Some(seq) => standing.of_statement(&one.agent, seq),
-            None => standing.standing(&one.agent, &one.session),
-        };
         let recorded = v1::Attribution::decode(one.attribution.as_ref()).unwrap_or_default();
-        // What is named was taken back, or something else was said since.
-        let is_over = |before: &v1::Attribution| one.amended && !is_same_container(before, &recorded);
-        if before.is_some_and(|before| is_by_pod_uid(&before) || is_over(&before)) {
-            return Outcome::Done;
-        }
         let pod_event = json::event_id(own, told.seq);
         match in_pod(&recorded, &pod_event, &told.pod) {
             Some(named) => Outcome::Name(Box::new(one.event(named, POD_UID, pod_event, now))),
