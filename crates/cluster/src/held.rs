@@ -15,7 +15,7 @@ pub(crate) struct Held {
 /// The end of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Over {
-    /// It surely had it until then.
+    /// It surely had it until then; not at all, where that is before it had it.
     pub(crate) sure: u64,
     /// It surely had it no more from then on.
     pub(crate) latest: u64,
@@ -47,7 +47,7 @@ impl Held {
     /// The pod has it no more; what was known before about its end stays.
     pub(crate) fn end(&mut self, sure: u64, latest: u64) {
         self.over.get_or_insert(Over {
-            sure: sure.max(self.from),
+            sure,
             latest: latest.max(sure).max(self.from),
         });
     }

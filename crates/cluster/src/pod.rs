@@ -110,7 +110,7 @@ impl Pod {
             seen: now,
             list,
         };
-        let since = sighting.started.unwrap_or(now).min(now);
+        let since = began(sighting).unwrap_or(now).min(now);
         pod.take(texts, sighting, since, now, list);
         pod
     }
@@ -130,7 +130,7 @@ impl Pod {
         // An address that it did not have when it was told of last, it has got since.
         let since = match self.gone.take() {
             Some(_) => now,
-            None => sighting.started.unwrap_or(0).max(self.seen).min(now),
+            None => began(sighting).unwrap_or(0).max(self.seen).min(now),
         };
         self.take(texts, sighting, since, now, list);
     }
@@ -159,7 +159,7 @@ impl Pod {
             // Its addresses are free, though it is told of with them as long as somebody keeps it. One that began and ended between
             // two words had them, too.
             for address in sighting.addresses.iter().take(MAX_ADDRESSES) {
-                if !self.held.iter().any(|held| held.address == *address) && since < ended {
+                if !self.held.iter().any(|held| held.address == *address) {
                     self.hold(*address, since);
                 }
             }
@@ -268,6 +268,14 @@ impl Pod {
         self.gone
     }
 }
+
+/// When a pod had begun for sure: the second that is told is that in which it did.
+fn began(sighting: &Sighting) -> Option<u64> {
+    sighting.started.map(|second| second.saturating_add(SECOND_NS))
+}
+
+/// What times of pods are cut to.
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// In order of their names; what is longer than a label may be is left out, for half of it would be another value.
 fn chosen(texts: &mut Texts, pairs: &[(String, String)]) -> Box<[(Arc<str>, Arc<str>)]> {

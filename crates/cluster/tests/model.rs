@@ -250,7 +250,8 @@ impl World {
             let to = real.to.unwrap_or(self.now);
             let moments = [real.from, u64::midpoint(real.from, to), to.saturating_sub(1)];
             for at in moments {
-                if at < real.from || at + self.lag > self.now {
+                let held = real.from <= at && real.to.is_none_or(|to| at < to);
+                if !held || at + self.lag > self.now {
                     continue;
                 }
                 if let Holder::One(pod) = self.directory.holder(real.address, at) {
@@ -318,7 +319,8 @@ fn in_quiet_times_addresses_have_names() {
     world.pass(1020 * SECOND);
     world.begin(0);
     world.pass(1030 * SECOND);
-    assert!(world.check() >= 9, "{}", world.check());
+    // Of each its middle, and the end of the one that is over; beginnings are as uncertain as words are late.
+    assert_eq!(world.check(), 5);
     assert!(matches!(
         world.directory.holder(address(9), 1020 * SECOND),
         Holder::Nobody
