@@ -425,3 +425,28 @@ fn the_chain_grows_as_owners_are_told_of() {
     assert_eq!(words(&directory), ("Job/report-29".to_owned(), false));
     assert!(directory.owners(Middle::Job).is_empty());
 }
+
+#[test]
+fn what_was_on_its_way_when_the_watch_was_cut_counts() {
+    let mut world = World::new(SECOND / 2);
+    let at = |milliseconds: u64| 1000 * SECOND + milliseconds * 1_000_000;
+    world.begin(1);
+    world.pass(at(10_000));
+    world.begin(0);
+    world.pass(at(10_100));
+    world.pods[0].to = Some(world.now);
+    world.delete(0);
+    world.pass(at(10_200));
+    world.begin(1);
+    // The word on the other address came, those on this one do not any more.
+    world.pass(at(10_550));
+    world.step(&Step::Cut);
+    world.pods[2].to = Some(at(15_000));
+    world.delete(2);
+    world.pass(at(20_000));
+    world.list();
+    assert!(world.directory.by_uid(&uid(2)).is_none());
+    let holder = world.directory.holder(address(1), at(10_300));
+    assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
+    world.check();
+}
