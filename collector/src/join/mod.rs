@@ -39,7 +39,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use attribution::{End, may_be_joined};
+use attribution::{End, POD_VERSION, may_be_joined};
 use compact_str::CompactString;
 use datafusion::common::HashMap;
 use prost::Message;
@@ -183,7 +183,10 @@ impl Joiner {
                     self.see_pooler(&mut leases, &pods, &records.agent, record, body, now);
                 }
                 event::Body::Amendment(of) if own => {
-                    waiting.was_told(&of.agent_id, &of.session);
+                    // What a pod is called is no decision of these.
+                    if of.join_version != POD_VERSION {
+                        waiting.was_told(&of.agent_id, &of.session);
+                    }
                     let party = record.party.as_ref();
                     if let Some(attribution) = party.and_then(|party| party.attribution.as_ref()) {
                         leases.see_amended(&of.agent_id, &of.session, record.seq, attribution);
