@@ -19,9 +19,9 @@ pub const POD_UID: &str = "pod-uid";
 /// `Amendment.match` of names by a pod's address; the method, too.
 pub const POD_ADDRESS: &str = "pod-address";
 
-/// The methods by which a host finds the process at the other end of a session by itself. What it says of single statements,
-/// a pooler's among them, has others.
-pub const OWN_METHODS: [&str; 3] = ["tcp-owner", "tcp-holder", "unix-peer-cred"];
+/// The methods by which a host finds by itself whose a session is, or what a pooler says in it on its own account: under each, all of a
+/// session is one process'. Statements that a pooler passed on are their clients', and have the names of those.
+pub const OWN_METHODS: [&str; 4] = ["tcp-owner", "tcp-holder", "unix-peer-cred", "pooler"];
 
 /// The uid of the pod that an attribution may get the name of: that of a container, by its host's word.
 #[must_use]
@@ -242,8 +242,12 @@ mod tests {
             "a relay's process is not whose it is"
         );
         let mut pooled = container();
-        pooled.method = "pooler".to_owned();
-        assert_eq!(own_pod_uid(&pooled), None);
+        pooled.method = "lease".to_owned();
+        assert_eq!(
+            own_pod_uid(&pooled),
+            None,
+            "it is looked up by its client's session"
+        );
     }
 
     #[test]
