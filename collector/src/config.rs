@@ -9,9 +9,11 @@ use std::{
 };
 
 mod access;
+mod kubernetes;
 mod store;
 
 pub use access::{AccessConfig, HttpConfig, OidcConfig, ReadersTls, SqlConfig};
+pub use kubernetes::KubernetesConfig;
 use serde::{Deserialize, Serialize};
 pub use settings::SettingsError as ConfigError;
 pub use store::StoreConfig;
@@ -45,6 +47,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Where the store lies.
     pub store: StoreConfig,
+    /// Whose pods are named.
+    pub kubernetes: KubernetesConfig,
 }
 
 /// How long payloads are kept.
@@ -200,6 +204,7 @@ impl Default for Config {
             },
             retention: RetentionConfig::default(),
             store: StoreConfig::default(),
+            kubernetes: KubernetesConfig::default(),
         }
     }
 }
@@ -246,6 +251,7 @@ impl Config {
             |file| format!("inventory = {:?}\n", file.display().to_string()),
         );
         let (publish, store) = (self.publish.effective(), self.store.effective());
+        let kubernetes = self.kubernetes.effective();
         let retention = match self.retention.keep_days {
             Some(days) => format!("keep_days = {days}\n"),
             None => "# without keep_days, payloads are kept for good\n".to_owned(),
@@ -270,7 +276,7 @@ impl Config {
         }
         let http = self.http.effective() + &self.sql.effective() + &self.access.effective();
         format!(
-            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{store}{publish}",
+            "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{store}{kubernetes}{publish}",
             self.data.display().to_string(),
             self.grpc.listen.to_string(),
             self.log.checkpoint_interval_ms,
@@ -312,6 +318,7 @@ impl Config {
         self.sql.check(&self.http)?;
         self.access.check(self.exposed())?;
         self.store.check()?;
+        self.kubernetes.check()?;
         if !(10..=31_536_000).contains(&self.trust.lifetime_s) {
             let value = self.trust.lifetime_s.to_string();
             return refuse("trust.lifetime_s", value, "it must be 10 to 31536000");

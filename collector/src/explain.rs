@@ -120,7 +120,7 @@ fn explain(event: &Value) -> String {
     process(&mut line, "process", &who["process"]);
     let container = &who["container"];
     line("container", words(container, &["name", "image", "runtime", "id"]));
-    line("pod", words(&who["pod"], &["namespace", "name", "uid"]));
+    pod(&mut line, &who["pod"]);
     chain(&mut line, event);
     for hop in list(&who["hops"]) {
         let through = format!(
@@ -191,6 +191,20 @@ fn inventory(line: &mut impl FnMut(&str, String), inventory: &Value) {
     let by = with(" by ", &text(&inventory["approved_by"]));
     let on = with(" on ", &text(&inventory["approved_on"]));
     line("", with("approved", &(by + &on)));
+}
+
+fn pod(line: &mut impl FnMut(&str, String), pod: &Value) {
+    line("pod", words(pod, &["namespace", "name", "uid"]));
+    let account = with("service account ", &text(&pod["service_account"]));
+    line("", account + &with(", on node ", &text(&pod["node"])));
+    let owners = list(&pod["owners"]).iter();
+    let owners: Vec<String> = owners.map(|owner| words(owner, &["kind", "name"])).collect();
+    line("", with("of ", &owners.join(", of ")));
+    for (name, pairs) in [("label ", "labels"), ("annotation ", "annotations")] {
+        for pair in list(&pod[pairs]) {
+            line("", with(name, &text(&pair["name"])) + " " + &text(&pair["value"]));
+        }
+    }
 }
 
 fn process(line: &mut impl FnMut(&str, String), name: &str, process: &Value) {

@@ -2,13 +2,14 @@
 //! can be rebuilt from it.
 //!
 //! Data goes one way: `ingest` (one agent's stream) → `log` (durable, signed, the truth) → `store` (Parquet) →
-//! `query`, `explain`, `tail`, `http`, `sql` (answers). What two hosts saw `join` puts together, and says in the log. What may go from both, and what must stay, `custody` decides; who may ask, `access`. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
+//! `query`, `explain`, `tail`, `http`, `sql` (answers). What two hosts saw `join` puts together, and says in the log; what pods are called, `cluster` hears. What may go from both, and what must stay, `custody` decides; who may ask, `access`. `serve` wires them; `verify`, `prove` and `rebuild` need only the log.
 
 pub mod access;
 pub mod accesses;
 pub mod alarms;
 pub mod ask;
 pub mod backup;
+pub mod cluster;
 pub mod config;
 pub mod custody;
 pub mod expectations;

@@ -52,6 +52,18 @@ pub struct Metrics {
     pub join_forgotten: Counter,
     /// Ends of connections that were not taken in: too large, or too many of one connection.
     pub join_refused: Counter,
+    /// Pods that are known, with those that are gone and not forgotten yet.
+    pub known_pods: Gauge,
+    /// Pods that are not known, because there are too many, or two were told of under one uid.
+    pub refused_pods: Counter,
+    /// Times that pods, or what owns them, were listed anew.
+    pub cluster_lists: Counter,
+    /// Times that the API server did not answer, or broke off.
+    pub cluster_errors: Counter,
+    /// When it said something last, in Unix seconds.
+    pub cluster_heard: Gauge,
+    /// 1 while all pods of the cluster are known and what changes is heard.
+    pub cluster_is_whole: Gauge,
     /// Entries of the inventory in effect.
     pub inventory_principals: Gauge,
     /// 1 where the inventory's file, as it is now, is not in effect, because it cannot be used.
@@ -97,6 +109,12 @@ impl Default for Metrics {
             amendments: Counter::default(),
             join_forgotten: Counter::default(),
             join_refused: Counter::default(),
+            known_pods: Gauge::default(),
+            refused_pods: Counter::default(),
+            cluster_lists: Counter::default(),
+            cluster_errors: Counter::default(),
+            cluster_heard: Gauge::default(),
+            cluster_is_whole: Gauge::default(),
             inventory_principals: Gauge::default(),
             inventory_unusable: Gauge::default(),
         };
@@ -158,6 +176,7 @@ impl Default for Metrics {
             "Ends of connections not taken in, because they are too large or too many",
             metrics.join_refused.clone(),
         );
+        register_cluster(&mut registry, &metrics);
         registry.register(
             "inventory_principals",
             "Entries of the inventory in effect",
@@ -171,6 +190,39 @@ impl Default for Metrics {
         metrics.registry = registry;
         metrics
     }
+}
+
+fn register_cluster(registry: &mut Registry, metrics: &Metrics) {
+    registry.register(
+        "known_pods",
+        "Pods that are known, with those that are gone and not forgotten yet",
+        metrics.known_pods.clone(),
+    );
+    registry.register(
+        "refused_pods",
+        "Pods that are not known, because there are too many, or two were told of under one uid",
+        metrics.refused_pods.clone(),
+    );
+    registry.register(
+        "cluster_lists",
+        "Times that pods, or what owns them, were listed anew",
+        metrics.cluster_lists.clone(),
+    );
+    registry.register(
+        "cluster_errors",
+        "Times that the cluster's API server did not answer, or broke off",
+        metrics.cluster_errors.clone(),
+    );
+    registry.register(
+        "cluster_heard_seconds",
+        "When the cluster's API server said something last, in Unix seconds",
+        metrics.cluster_heard.clone(),
+    );
+    registry.register(
+        "cluster_is_whole",
+        "1: all pods of the cluster are known, and what changes is heard",
+        metrics.cluster_is_whole.clone(),
+    );
 }
 
 impl Metrics {

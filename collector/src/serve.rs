@@ -25,6 +25,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use crate::{
     access::{Access, Turns},
     accesses::Accesses,
+    cluster::Cluster,
     config::{Config, Overrides},
     custody::{self, Control, Custodian},
     expectations::{self, Expectations},
@@ -199,9 +200,19 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         (accesses, Arc::clone(originator), telling)
     });
     let accesses = accessing.as_ref().map(|(accesses, ..)| Arc::clone(accesses));
+    let cluster = config.kubernetes.is_on().then(|| {
+        let cluster = Cluster::new(config.kubernetes.clone(), Arc::clone(&metrics));
+        Arc::new(cluster)
+    });
+    let hearing = cluster
+        .as_ref()
+        .map(|cluster| tokio::spawn(Arc::clone(cluster).watch()));
     let joiner = originator.map(|(id, originator)| {
         let joiner = Joiner::new(&id, Arc::clone(store.amendments()), Arc::clone(&metrics));
-        let joiner = Arc::new(joiner);
+        let joiner = Arc::new(match cluster {
+            Some(cluster) => joiner.naming_pods(cluster),
+            None => joiner,
+        });
         (
             Arc::clone(&joiner),
             tokio::spawn(joiner.tell(originator, evidence.clone(), held)),
@@ -291,6 +302,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         .chain(publishing)
         .chain(custody)
         .chain(keeping)
+        .chain(hearing)
     {
         task.abort();
     }

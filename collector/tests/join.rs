@@ -41,6 +41,10 @@ struct Collector {
 
 impl Collector {
     fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
         let free = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().to_string()
@@ -51,6 +55,7 @@ impl Collector {
             .args(["--grpc", &grpc, "--http", &http, "--data"])
             .arg(data)
             .env("PGWITNESS_COLLECTOR__LOG__NAME", "test")
+            .envs(settings.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -640,4 +645,146 @@ fn explain(from: &[&str]) -> String {
         assert!(told.contains(expected), "{expected:?} is not in\n{told}");
     }
     told
+}
+
+/// The API server of a cluster with one pod, which tells of a second one when it is told to.
+async fn api_server(second: std::sync::Arc<tokio::sync::Notify>) -> String {
+    use axum::{Json, Router, body::Body, extract::Query, response::IntoResponse as _, routing::get};
+    use futures::{StreamExt as _, stream};
+
+    type Asked = Query<std::collections::HashMap<String, String>>;
+    let listed = move |asked: Asked, items: Value| {
+        let second = second.clone();
+        let of_pods = items != json!([]);
+        async move {
+            if !asked.contains_key("watch") {
+                let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "5"}, "items": items});
+                return Json(list).into_response();
+            }
+            let line = json!({"type": "ADDED", "object": pod(2, "reports")});
+            let added = stream::once(async move {
+                second.notified().await;
+                Ok::<_, std::io::Error>(Bytes::from(format!("{line}\n")))
+            });
+            let nothing = stream::pending::<Result<Bytes, std::io::Error>>();
+            if of_pods {
+                Body::from_stream(added.chain(nothing)).into_response()
+            } else {
+                Body::from_stream(nothing).into_response()
+            }
+        }
+    };
+    let (pods, others, more) = (listed.clone(), listed.clone(), listed);
+    let router = Router::new()
+        .route(
+            "/api/v1/pods",
+            get(move |asked: Asked| pods(asked, json!([pod(1, "orders")]))),
+        )
+        .route(
+            "/apis/apps/v1/replicasets",
+            get(move |asked: Asked| others(asked, json!([]))),
+        )
+        .route(
+            "/apis/batch/v1/jobs",
+            get(move |asked: Asked| more(asked, json!([]))),
+        );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("http://{address}")
+}
+
+fn pod_uid(n: u64) -> String {
+    format!("{n:08}-1b2c-4d5e-8f90-a1b2c3d4e5f6")
+}
+
+/// Both pods have one name, one after the other.
+fn pod(n: u64, account: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "work-0", "namespace": "shop", "uid": pod_uid(n), "resourceVersion": format!("{}", n + 3)},
+        "spec": {"serviceAccountName": account, "nodeName": "n1", "containers": [{"name": "app"}]},
+        "status": {"phase": "Running"},
+    })
+}
+
+/// A statement of session `b-<n>`, which its own host found to be of a container in pod `n`.
+fn contained(n: u64) -> Event {
+    let mut event = statement(n, 0);
+    event.attribution = Some(v1::Attribution {
+        principal: format!("spiffe://td/host/n1/container/c{n}"),
+        kind: v1::PrincipalKind::Container.into(),
+        confidence: v1::Confidence::Observed.into(),
+        method: "tcp-owner".to_owned(),
+        process: Some(v1::Process::default()),
+        container: Some(v1::Container {
+            id: format!("c{n}"),
+            ..Default::default()
+        }),
+        pod: Some(v1::Pod {
+            uid: pod_uid(n),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    event
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_are_named_when_the_cluster_tells_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let second = std::sync::Arc::new(tokio::sync::Notify::new());
+    let server = api_server(std::sync::Arc::clone(&second)).await;
+    let kubeconfig = folder.path().join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: x\n\
+         clusters: [{{name: c, cluster: {{server: \"{server}\"}}}}]\n\
+         users: [{{name: u, user: {{}}}}]\n\
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n"
+    );
+    std::fs::write(&kubeconfig, text).unwrap();
+    let data = folder.path().join("data");
+    let settings = [
+        (
+            "PGWITNESS_COLLECTOR__KUBERNETES__KUBECONFIG",
+            kubeconfig.to_str().unwrap(),
+        ),
+        ("PGWITNESS_COLLECTOR__KUBERNETES__TRUST_DOMAIN", "example.org"),
+    ];
+    let collector = Collector::start_with(&data, &settings);
+    let mut host = Agent::new("n1", 1);
+    host.deliver(&collector, vec![contained(1), contained(2)])
+        .await
+        .unwrap();
+    let named = |n: u64| {
+        format!(
+            "SELECT principal, principal_kind, confidence, method FROM queries \
+             WHERE session_id = 'b-{n}' AND amended_by IS NOT NULL"
+        )
+    };
+    let expected = |account: &str| {
+        json!({
+            "principal": format!("spiffe://example.org/ns/shop/sa/{account}"), "principal_kind": "kubernetes",
+            "confidence": "observed", "method": "tcp-owner",
+        })
+    };
+    assert_eq!(collector.wait_for(&named(1)).await.1, expected("orders"));
+    // Nothing is known of the other one yet.
+    let other = collector.ask("SELECT principal FROM queries WHERE session_id = 'b-2'");
+    assert_eq!(other, [json!({"principal": "spiffe://td/host/n1/container/c2"})]);
+    second.notify_one();
+    assert_eq!(collector.wait_for(&named(2)).await.1, expected("reports"));
+    let pods = "SELECT count(*) AS n FROM events WHERE kind = 'pod' AND agent = 'collector-test'";
+    assert_eq!(collector.ask(pods), [json!({"n": 2})]);
+
+    // Each once, whatever is seen again, and all of it can be made again.
+    let data = collector.kill();
+    let collector = Collector::start_with(&data, &settings);
+    host.deliver(&collector, vec![contained(1)]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let amendments = "SELECT count(*) AS n FROM events WHERE kind = 'attribution'";
+    assert_eq!(collector.ask(amendments), [json!({"n": 2})]);
+    let data = collector.kill();
+    let report = verified(&data);
+    assert!(report["ok"] == true && report["amendments"] == 2, "{report}");
 }

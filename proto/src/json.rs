@@ -126,6 +126,7 @@ pub fn kind_of(body: &Body) -> &'static str {
         Body::Hold(_) => "hold",
         Body::Retention(_) => "retention",
         Body::Inquiry(_) => "access",
+        Body::KubernetesPod(_) => "pod",
     }
 }
 
@@ -467,6 +468,14 @@ fn detail(f: &mut Fields<'_>, body: &Body) {
             f.optional("failed", of.failed.then_some(true));
             f.number("times", of.times);
         }
+        Body::KubernetesPod(told) => {
+            if let Some(of) = &told.pod {
+                pod(f, of);
+            }
+            f.text("trust_domain", &told.trust_domain);
+            f.list("addresses", &told.addresses, pod_address);
+            f.always("owners_complete", &told.owners_complete);
+        }
         Body::Transaction(t) => {
             f.number("seq", t.seq);
             f.always("final", final_name(t.r#final).as_deref().unwrap_or("unknown"));
@@ -678,6 +687,22 @@ fn pod(f: &mut Fields<'_>, p: &v1::Pod) {
     f.text("uid", &p.uid);
     f.text("name", &p.name);
     f.text("namespace", &p.namespace);
+    f.text("service_account", &p.service_account);
+    f.text("node", &p.node);
+    f.list("owners", &p.owners, owner);
+    f.list("labels", &p.labels, variable);
+    f.list("annotations", &p.annotations, variable);
+}
+
+fn owner(f: &mut Fields<'_>, o: &v1::Owner) {
+    f.text("kind", &o.kind);
+    f.text("name", &o.name);
+}
+
+fn pod_address(f: &mut Fields<'_>, a: &v1::PodAddress) {
+    f.text("addr", &a.addr);
+    f.time("from", a.from_ns);
+    f.time("to", a.to_ns);
 }
 
 fn loss(f: &mut Fields<'_>, g: &v1::Gap) {

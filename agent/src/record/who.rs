@@ -6,6 +6,7 @@ use proto::v1;
 /// The answer of the join.
 pub fn attribution(answer: &Attribution) -> v1::Attribution {
     let kind = match answer.principal.kind {
+        PrincipalKind::Kubernetes => v1::PrincipalKind::Kubernetes,
         PrincipalKind::Container => v1::PrincipalKind::Container,
         PrincipalKind::Unit => v1::PrincipalKind::Unit,
         PrincipalKind::Login => v1::PrincipalKind::Login,
@@ -40,6 +41,7 @@ pub fn attribution(answer: &Attribution) -> v1::Attribution {
             uid,
             name: kept.pod.unwrap_or_default(),
             namespace: text(kept.namespace.as_deref()),
+            ..v1::Pod::default()
         }),
         put_in: process.is_some_and(Process::was_put_in),
     }

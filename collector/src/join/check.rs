@@ -5,13 +5,14 @@
 //! it was made is not in the log, only what it rests on.
 
 mod leases;
+mod pods;
 
 use std::{collections::HashMap, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use attribution::{
-    Account, End, JOIN_VERSION, Joined, LEASE_VERSION, Match, TAKEN_BACK, amended, join, may_be_joined,
-    taken_back,
+    Account, End, JOIN_VERSION, Joined, LEASE_VERSION, Match, POD_VERSION, TAKEN_BACK, amended, join,
+    may_be_joined, taken_back,
 };
 use evidence::OpenedBatch;
 use proto::{
@@ -62,18 +63,21 @@ pub(crate) fn check(evidence: &Path, contents: &Contents, begins: u64) -> Result
                 continue;
             };
             let of_statements = amendment.join_version == LEASE_VERSION;
+            let of_pods = amendment.join_version == POD_VERSION;
             if of_statements {
                 checked.statements += amendment.events.len() as u64;
             } else {
                 checked.amendments += 1;
             }
-            if !of_statements && amendment.join_version != JOIN_VERSION {
+            if !of_statements && !of_pods && amendment.join_version != JOIN_VERSION {
                 checked.of_other_rules += 1;
                 continue;
             }
             let attribution = event.attribution.clone().unwrap_or_default();
             let follows = if of_statements {
                 library.statements_follow(&batch.header.agent_id, amendment, &attribution)
+            } else if of_pods {
+                library.pod_follows(&batch.header.agent_id, amendment, &attribution)
             } else {
                 library.follows(amendment, &attribution)
             };

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use attribution::{
-    Account, End, JOIN_VERSION, Joined, METHOD, Match, TAKEN_BACK, amended, join, says_more, taken_back,
+    Account, End, JOIN_VERSION, Joined, METHOD, Match, POD_ADDRESS, TAKEN_BACK, amended, is_by_pod_uid,
+    is_same_container, join, says_more, taken_back,
 };
 use compact_str::CompactString;
 use datafusion::common::HashMap;
@@ -257,18 +258,22 @@ fn of_one(
     let attribution = amended(&told.account(session), &account, how)?;
     let inputs = vec![told.event_id.clone(), flow_id];
     let weak = i32::from(v1::Confidence::Inferred);
+    // Under its pod's name a container is who it was.
+    let same = |before: &v1::Attribution| {
+        before.principal == attribution.principal
+            || is_by_pod_uid(before) && is_same_container(before, &attribution)
+    };
     let stands = |before: &v1::Attribution| {
         // What was contested once stays so.
         before.method != METHOD
-            || before.confidence >= attribution.confidence
-                && (before.principal == attribution.principal || attribution.confidence == weak)
+            || before.confidence >= attribution.confidence && (same(before) || attribution.confidence == weak)
     };
     // Another claim of the same strength, of which the first is not at hand any longer.
     let contested = |before: &v1::Attribution| {
-        before.principal != attribution.principal
-            && (before.confidence != weak || attribution.confidence <= weak)
+        !same(before) && (before.confidence != weak || attribution.confidence <= weak)
     };
-    match before {
+    // Whoever connected knows better than a map of addresses.
+    match before.filter(|before| before.method != POD_ADDRESS) {
         Some(before) if stands(&before) => None,
         Some(before) if contested(&before) => {
             let recorded = taken_back(&told.account(session), 2);
@@ -286,7 +291,7 @@ fn of_several(
     before: Option<v1::Attribution>,
     now: u64,
 ) -> Option<v1::Event> {
-    before.filter(|before| before.method == METHOD)?;
+    before.filter(|before| before.method == METHOD || before.method == POD_ADDRESS)?;
     let told = Told::of(session)?;
     let ids = flows
         .iter()

@@ -16,6 +16,9 @@
 //! log, for as long as it likes, and nobody waits for it. What it has not come to yet lies among the kept sessions, so there
 //! is no queue between the two that could be full.
 //!
+//! **Names of pods.** What is found out here, and what hosts say of containers themselves, gets the names of pods as soon as the cluster's
+//! API server has told of them ([`pods`]).
+//!
 //! **What an agent can do.** It can claim any connection whose fingerprint it knows, or whose addresses it guesses (that
 //! gives `inferred` at most); where another claim stands against its own, neither is taken, and a name that was given is
 //! taken back. Amendments of its own are recorded, counted as an alarm, and believed by nobody.
@@ -23,6 +26,7 @@
 mod check;
 mod decision;
 mod leases;
+mod pods;
 mod shelf;
 
 use std::{
@@ -35,7 +39,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use attribution::{End, may_be_joined};
+use attribution::{End, POD_VERSION, may_be_joined};
 use compact_str::CompactString;
 use datafusion::common::HashMap;
 use prost::Message;
@@ -43,6 +47,7 @@ use proto::v1::{self, event};
 use tokio::sync::Notify;
 
 use crate::{
+    cluster::Cluster,
     log::{self, Originator},
     metrics::{Alarm, Metrics},
     store::Amendments,
@@ -50,6 +55,7 @@ use crate::{
 pub(crate) use check::{Checked, check};
 use decision::Waiting;
 use leases::Leases;
+use pods::Pods;
 use record::{Body, Decoder, Record, Records};
 
 /// The join.
@@ -60,6 +66,7 @@ pub struct Joiner {
     metrics: Arc<Metrics>,
     waiting: Mutex<Waiting>,
     leases: Mutex<Leases>,
+    pods: Mutex<Pods>,
     /// Something may have met.
     due: Notify,
     stopped: AtomicBool,
@@ -109,8 +116,18 @@ impl Joiner {
             metrics,
             waiting: Mutex::default(),
             leases: Mutex::default(),
+            pods: Mutex::default(),
             due: Notify::new(),
             stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, with the names of a cluster's pods.
+    #[must_use]
+    pub fn naming_pods(self, cluster: Arc<Cluster>) -> Self {
+        Self {
+            pods: Mutex::new(Pods::of(cluster)),
+            ..self
         }
     }
 
@@ -144,9 +161,10 @@ impl Joiner {
         let mut foreign = 0;
         let mut waiting = self.waiting();
         let mut leases = self.leases();
+        let mut pods = self.pods();
         let mut parties = Parties::default();
         for record in &records.records {
-            self.see_party(&mut waiting, &mut parties, &records.agent, record);
+            self.see_party(&mut waiting, &mut pods, &mut parties, &records.agent, record, now);
             let body = match &record.body {
                 Body::Other(body) => body.as_ref(),
                 Body::Query(query) => {
@@ -162,19 +180,25 @@ impl Joiner {
             match body {
                 event::Body::FlowOwner(flow) => self.see_flow(&mut waiting, &records.agent, record, flow),
                 event::Body::PoolerTraffic(_) | event::Body::PoolerClient(_) => {
-                    self.see_pooler(&mut leases, &records.agent, record, body, now);
+                    self.see_pooler(&mut leases, &pods, &records.agent, record, body, now);
                 }
                 event::Body::Amendment(of) if own => {
-                    waiting.was_told(&of.agent_id, &of.session);
+                    // What a pod is called is no decision of these.
+                    if of.join_version != POD_VERSION {
+                        waiting.was_told(&of.agent_id, &of.session);
+                    }
                     let party = record.party.as_ref();
                     if let Some(attribution) = party.and_then(|party| party.attribution.as_ref()) {
                         leases.see_amended(&of.agent_id, &of.session, record.seq, attribution);
+                        pods.see_amended(&self.own, record.seq, of, attribution, now);
                     }
                 }
+                event::Body::KubernetesPod(told) if own => pods.see_told(record.seq, told),
                 event::Body::Amendment(_)
                 | event::Body::Erasure(_)
                 | event::Body::Hold(_)
                 | event::Body::Retention(_)
+                | event::Body::KubernetesPod(_)
                     if !own =>
                 {
                     foreign += 1;
@@ -182,9 +206,9 @@ impl Joiner {
                 _ => {}
             }
         }
-        let forgotten = waiting.forget_excess() + leases.forget_excess();
+        let forgotten = waiting.forget_excess() + leases.forget_excess() + pods.forget_excess();
         self.metrics.join_forgotten.inc_by(forgotten);
-        if waiting.is_due() || leases.is_due() {
+        if waiting.is_due() || leases.is_due() || pods.is_due() {
             self.due.notify_one();
         }
         foreign
@@ -194,6 +218,7 @@ impl Joiner {
     fn see_pooler(
         &self,
         leases: &mut Leases,
+        pods: &Pods,
         agent: &Arc<str>,
         record: &Record,
         body: &event::Body,
@@ -208,7 +233,7 @@ impl Joiner {
                 leases.see_traffic(agent, record.seq, of, attribution)
             }
             (event::Body::PoolerClient(_), Some(session)) if session.id.len() <= MAX_SESSION_ID_BYTES => {
-                let may_be_amended = may_be_joined(session, attribution);
+                let may_be_amended = may_be_joined(session, attribution) || pods.may_name(attribution);
                 leases.see_client(agent, record.seq, &session.id, attribution, may_be_amended, now)
             }
             _ => false,
@@ -250,14 +275,30 @@ impl Joiner {
     }
 
     /// Any event tells of its session.
-    fn see_party(&self, waiting: &mut Waiting, parties: &mut Parties, agent: &Arc<str>, record: &Record) {
+    fn see_party(
+        &self,
+        waiting: &mut Waiting,
+        pods: &mut Pods,
+        parties: &mut Parties,
+        agent: &Arc<str>,
+        record: &Record,
+        now: u64,
+    ) {
         let Some(party) = parties.fresh(record) else {
             return;
         };
         let (Some(session), Some(attribution)) = (&party.session, &party.attribution) else {
             return;
         };
-        if session.id.is_empty() || record.ts_start_ns == 0 || !may_be_joined(session, attribution) {
+        if session.id.is_empty() || record.ts_start_ns == 0 {
+            return;
+        }
+        if session.id.len() <= MAX_SESSION_ID_BYTES
+            && !pods.see_session(agent, record, session, attribution, now)
+        {
+            self.metrics.join_refused.inc();
+        }
+        if !may_be_joined(session, attribution) {
             return;
         }
         let end = End::of(
@@ -352,7 +393,12 @@ impl Joiner {
             .waiting()
             .decide(&self.amendments, now, BATCH_EVENTS, BATCH_BYTES);
         events.extend(self.leases().decide(&self.own, &self.amendments, now));
+        events.extend(self.pods().decide(&self.own, &self.amendments, now));
         events
+    }
+
+    fn pods(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leases(&self) -> MutexGuard<'_, Leases> {

@@ -6,6 +6,7 @@ use super::*;
 
 mod cost;
 mod leases;
+mod pods;
 
 const AT: u64 = 1_795_225_200_000_000_000;
 const OWN: &str = "collector-x";

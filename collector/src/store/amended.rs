@@ -1,8 +1,8 @@
 //! Columns of amended sessions and statements: what stands in place of what was recorded.
 //!
 //! Owns the way from a row to its amendment and from there to the values that SQL sees. A row's amendment is looked up
-//! once; where there are no amendments at all, nothing is. What one kernel saw at both ends is never replaced. Refuses to
-//! touch what is stored.
+//! once; where there are no amendments at all, nothing is. What one kernel saw at both ends is never replaced, but for what its
+//! pod is called. Refuses to touch what is stored.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use datafusion::{
 use proto::v1;
 
 use super::{
-    amendments::View,
+    amendments::{OBSERVED, View},
     columns::{COLUMNS, Column},
 };
 
@@ -48,6 +48,9 @@ const KEPT: &[&str] = &["pooler", "client_session"];
 /// What the client said of who is behind it.
 const END_USER: &str = "end_user";
 
+/// The level of what two observations say together.
+const JOINED: &str = "joined";
+
 /// The column that names the amendment.
 const AMENDED_BY: &str = "amended_by";
 
@@ -67,14 +70,15 @@ impl Amended {
             let text = DataType::Utf8;
             let function = create_udf(
                 "amendment",
-                vec![text.clone(), text.clone(), text, DataType::Int64],
+                vec![text.clone(), text.clone(), text.clone(), text, DataType::Int64],
                 DataType::Int32,
                 Volatility::Immutable,
                 Arc::new(find),
             );
             // A pooled statement has the name of its client's session.
             let session = coalesce(vec![col("client_session"), col("session_id")]);
-            function.call(vec![col("agent"), session, col("confidence"), col("seq")])
+            let row = [col("confidence"), col("method"), col("seq")];
+            function.call([col("agent"), session].into_iter().chain(row).collect())
         });
         Self { view, place }
     }
@@ -142,13 +146,14 @@ impl Amended {
 
 fn find(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
     let arguments = ColumnarValue::values_to_arrays(arguments)?;
-    let [agents, sessions, confidences, seqs] = arguments.as_slice() else {
-        return exec_err!("amendment takes an agent, a session, a confidence and a number");
+    let [agents, sessions, confidences, methods, seqs] = arguments.as_slice() else {
+        return exec_err!("amendment takes an agent, a session, a confidence, a method and a number");
     };
     let found = view.find_all(
         agents.as_string(),
         sessions.as_string(),
         confidences.as_string(),
+        methods.as_string(),
         seqs.as_primitive(),
     );
     Ok(ColumnarValue::Array(Arc::new(found)))
@@ -177,9 +182,21 @@ fn replace(view: &View, n: usize, arguments: &[ColumnarValue]) -> Result<Columna
         attribution: Some(attribution),
     };
     let parties: Vec<v1::Party> = attributions.into_iter().map(party).collect();
-    let amended: ArrayRef = take(&get.values(&parties.iter().collect::<Vec<_>>()), &keys, None)?;
+    let mut amended: ArrayRef = take(&get.values(&parties.iter().collect::<Vec<_>>()), &keys, None)?;
+    if *name == "confidence" {
+        amended = through(amended.as_string(), recorded.as_string());
+    }
     let which: BooleanArray = is_not_null(places)?;
     Ok(ColumnarValue::Array(zip(&which, &amended, recorded)?))
+}
+
+/// The levels of amendments: of a statement that a pooler passed on, its client's is not its own.
+fn through(amended: &StringArray, recorded: &StringArray) -> ArrayRef {
+    let levels = amended.iter().zip(recorded).map(|levels| match levels {
+        (Some(OBSERVED), recorded) if recorded != Some(OBSERVED) => Some(JOINED),
+        (amended, _) => amended,
+    });
+    Arc::new(levels.collect::<StringArray>())
 }
 
 fn withhold(view: &View, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {

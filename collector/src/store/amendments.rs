@@ -8,6 +8,7 @@
 //! once (some 300 bytes). Six bytes a statement that has an amendment of its own; of the newest 32 million such statements:
 //! older ones are shown as their session is.
 
+mod added;
 mod erased;
 mod statements;
 
@@ -46,6 +47,8 @@ struct Inner {
     replaced: BTreeSet<(u32, u32)>,
     /// By agent and session, the newest one behind which no older one of a statement holds.
     taken_back: HashMap<Arc<str>, HashMap<CompactString, u32>>,
+    /// There is one at least that gives what one kernel saw another name.
+    renames: bool,
     list: Vec<Entry>,
     /// What columns show of an attribution, encoded, but for the process id.
     faces: Vec<Arc<[u8]>>,
@@ -62,6 +65,10 @@ struct Entry {
     of_statements: bool,
     /// The one that stood for the session before.
     before: Option<u32>,
+    /// It gives a pod's name to what the session's own host found by this method, and to nothing else of the session.
+    only: Option<&'static str>,
+    /// Of statements: the one whose pod it names, and with which it is taken back.
+    upon: Option<u32>,
     /// It was erased, and stands for nothing.
     gone: bool,
 }
@@ -78,6 +85,8 @@ pub(super) struct Stored {
     pub(super) events: Box<[u64]>,
     /// Names of the session's statements are taken back.
     pub(super) takes_back: bool,
+    /// It gives the name of a pod, by its uid.
+    pub(super) names_pod: bool,
 }
 
 impl Amendments {
@@ -123,6 +132,7 @@ impl Amendments {
                         attribution: attribution.clone(),
                         events: amendment.events.as_slice().into(),
                         takes_back: amendment.r#match == attribution::POOLERS,
+                        names_pod: amendment.r#match == attribution::POD_UID,
                     });
                 }
             }
@@ -149,7 +159,15 @@ impl Amendments {
     #[must_use]
     pub fn standing(&self, agent: &str, session: &str) -> Option<v1::Attribution> {
         let inner = self.read();
-        let place = inner.standing(inner.newest.get(agent)?, session, u32::MAX)?;
+        let place = inner.standing(inner.newest.get(agent)?, session, u32::MAX, None)?;
+        inner.shown(place)
+    }
+
+    /// The same of a statement's own.
+    #[must_use]
+    pub fn of_statement(&self, agent: &str, seq: u64) -> Option<v1::Attribution> {
+        let inner = self.read();
+        let place = inner.statements.get(agent)?.get(seq)?;
         inner.shown(place)
     }
 
@@ -192,57 +210,6 @@ impl Amendments {
 }
 
 impl Inner {
-    fn add(&mut self, one: Stored) {
-        let place = self.list.len() as u32;
-        if self
-            .list
-            .last()
-            .is_some_and(|last| (last.log_index, last.seq) >= (one.log_index, one.seq))
-        {
-            return;
-        }
-        let pid = one.attribution.process.as_ref().map_or(0, |process| process.pid);
-        let face = self.face(one.attribution);
-        if !one.events.is_empty() {
-            let statements = match self.statements.get_mut(one.agent.as_str()) {
-                Some(statements) => statements,
-                None => self.statements.entry(one.agent.into()).or_default(),
-            };
-            for seq in proto::json::summed(&one.events) {
-                if let Some(older) = statements.insert(seq, place).filter(|older| *older != place) {
-                    self.replaced.insert((place, older));
-                }
-            }
-            self.list.push(Entry {
-                log_index: one.log_index,
-                seq: one.seq,
-                face,
-                pid,
-                of_statements: true,
-                before: None,
-                gone: false,
-            });
-            return;
-        }
-        if one.takes_back {
-            let agent = self.taken_back.entry(one.agent.as_str().into()).or_default();
-            agent.insert(one.session.clone(), place);
-        }
-        let sessions = match self.newest.get_mut(one.agent.as_str()) {
-            Some(sessions) => sessions,
-            None => self.newest.entry(one.agent.into()).or_default(),
-        };
-        self.list.push(Entry {
-            log_index: one.log_index,
-            seq: one.seq,
-            face,
-            pid,
-            of_statements: false,
-            before: sessions.insert(one.session, place),
-            gone: false,
-        });
-    }
-
     fn stands(&self, place: u32) -> bool {
         self.list.get(place as usize).is_some_and(|entry| !entry.gone)
     }
@@ -285,21 +252,46 @@ impl Inner {
             .get(agent)?
             .get(seq)
             .filter(|place| self.stands(*place))?;
+        let upon = self.list.get(place as usize).and_then(|entry| entry.upon);
         let taken_back = self
             .taken_back
             .get(agent)
             .and_then(|sessions| sessions.get(session));
-        (place < seen && taken_back.is_none_or(|behind| place > *behind)).then_some(place)
+        (place < seen && taken_back.is_none_or(|behind| upon.unwrap_or(place) > *behind)).then_some(place)
     }
 
-    /// Of a session's amendments the newest among the first `seen`.
-    fn standing(&self, sessions: &HashMap<CompactString, u32>, session: &str, seen: u32) -> Option<u32> {
+    /// Of a session's amendments the newest among the first `seen` that a row may have; of any row, without one.
+    fn standing(
+        &self,
+        sessions: &HashMap<CompactString, u32>,
+        session: &str,
+        seen: u32,
+        row: Option<Row<'_>>,
+    ) -> Option<u32> {
         let mut place = *sessions.get(session)?;
-        while place >= seen || !self.stands(place) {
+        while place >= seen || !self.stands(place) || row.is_some_and(|row| !self.is_of(place, row)) {
             place = self.list.get(place as usize)?.before?;
         }
         Some(place)
     }
+
+    fn is_of(&self, place: u32, row: Row<'_>) -> bool {
+        let only = self.list.get(place as usize).and_then(|entry| entry.only);
+        match only {
+            // A statement that a pooler passed on is looked up by the session of its client, and is whoever that is.
+            Some(method) => row.method == method || row.method == attribution::LEASE,
+            None => !row.observed,
+        }
+    }
+}
+
+/// What a row was recorded with, as far as it decides which amendments it may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Row<'a> {
+    /// One kernel saw both ends: nobody else knows better, but what the pod is called.
+    pub(super) observed: bool,
+    /// How it was attributed.
+    pub(super) method: &'a str,
 }
 
 /// An attribution without what no column shows.
@@ -316,6 +308,13 @@ pub(super) fn stripped(mut attribution: v1::Attribution) -> v1::Attribution {
     }
     if let Some(process) = &mut attribution.process {
         process.ancestry.clear();
+    }
+    if let Some(pod) = &mut attribution.pod {
+        // What another amendment goes on from.
+        *pod = v1::Pod {
+            uid: std::mem::take(&mut pod.uid),
+            ..v1::Pod::default()
+        };
     }
     attribution
 }
@@ -335,18 +334,20 @@ impl View {
     }
 
     /// The amendment that stands for an event of a session: its own, else the session's.
-    pub(super) fn find(&self, agent: &str, session: &str, seq: u64) -> Option<u32> {
+    pub(super) fn find(&self, agent: &str, session: &str, seq: u64, row: Row<'_>) -> Option<u32> {
         let inner = self.all.read();
         let own = inner.of_statement(agent, session, seq, self.seen);
-        own.or_else(|| inner.standing(inner.newest.get(agent)?, session, self.seen))
+        own.filter(|_| !row.observed)
+            .or_else(|| inner.standing(inner.newest.get(agent)?, session, self.seen, Some(row)))
     }
 
-    /// The same for many, but for those whose own kernel saw both ends.
+    /// The same for many.
     pub(super) fn find_all(
         &self,
         agents: &StringArray,
         sessions: &StringArray,
         confidences: &StringArray,
+        methods: &StringArray,
         seqs: &Int64Array,
     ) -> Int32Array {
         let inner = self.all.read();
@@ -356,10 +357,19 @@ impl View {
             sessions: Option<&'a HashMap<CompactString, u32>>,
         }
         let mut of: Option<Of<'_>> = None;
-        let rows = agents.iter().zip(sessions).zip(confidences).zip(seqs);
-        let found = rows.map(|(((agent, session), confidence), seq)| {
+        let rows = agents
+            .iter()
+            .zip(sessions)
+            .zip(confidences)
+            .zip(methods)
+            .zip(seqs);
+        let found = rows.map(|((((agent, session), confidence), method), seq)| {
             let (agent, session) = (agent?, session?);
-            if confidence == Some(OBSERVED) {
+            let row = Row {
+                observed: confidence == Some(OBSERVED),
+                method: method.unwrap_or_default(),
+            };
+            if row.observed && !inner.renames {
                 return None;
             }
             let of = match &mut of {
@@ -371,9 +381,9 @@ impl View {
                 }),
             };
             let own = seq
-                .filter(|_| of.has_statements)
+                .filter(|_| of.has_statements && !row.observed)
                 .and_then(|seq| inner.of_statement(agent, session, seq.cast_unsigned(), self.seen));
-            own.or_else(|| inner.standing(of.sessions?, session, self.seen))
+            own.or_else(|| inner.standing(of.sessions?, session, self.seen, Some(row)))
                 .map(u32::cast_signed)
         });
         found.collect()
@@ -442,5 +452,5 @@ impl View {
     }
 }
 
-/// The level that no amendment replaces.
+/// The level of what one kernel saw at both ends: no amendment says of it who it is, only what its pod is called.
 pub(super) const OBSERVED: &str = "observed";

@@ -18,7 +18,7 @@ use datafusion::{
 use evidence::OpenedBatch;
 use proto::{json::Amended, v1, whole};
 
-use super::amendments::View;
+use super::amendments::{Row, View};
 
 use crate::expectations::{Judge, with_mark};
 
@@ -133,7 +133,7 @@ impl Shown {
         Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
     }
 
-    /// What stands for an event of a session that was recorded so; nothing where one kernel saw both its ends.
+    /// What stands for an event of a session that was recorded so; where one kernel saw both its ends, what its pod is called alone.
     pub(crate) fn amends(
         &self,
         agent: &str,
@@ -142,14 +142,20 @@ impl Shown {
         recorded: Option<&v1::Attribution>,
     ) -> Option<Amends> {
         let observed = i32::from(v1::Confidence::Observed);
-        if self.amendments.is_empty() || recorded.is_some_and(|recorded| recorded.confidence == observed) {
+        if self.amendments.is_empty() {
             return None;
         }
+        let row = recorded.map(|recorded| Row {
+            observed: recorded.confidence == observed,
+            method: &recorded.method,
+        });
         let session = match recorded.and_then(attribution::client_session) {
             Some(client) => client,
             None => &session?.id,
         };
-        self.amendments.find(agent, session, seq).map(Amends)
+        self.amendments
+            .find(agent, session, seq, row.unwrap_or_default())
+            .map(Amends)
     }
 
     /// The principal that columns show for it.

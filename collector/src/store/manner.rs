@@ -38,6 +38,8 @@ pub(super) struct Amends {
     pub(super) events: Box<[u64]>,
     /// Names of the session's statements are taken back.
     pub(super) takes_back: bool,
+    /// It gives the name of a pod, by its uid.
+    pub(super) names_pod: bool,
 }
 
 impl Manner {
@@ -81,6 +83,7 @@ impl Manner {
                         session: of.session.as_str().into(),
                         events: of.events.as_slice().into(),
                         takes_back: of.r#match == attribution::POOLERS,
+                        names_pod: of.r#match == attribution::POD_UID,
                     }));
                 }
                 _ => {}

@@ -117,6 +117,8 @@ struct MannerInFile {
     takes_back: bool,
     #[prost(string, repeated, tag = "14")]
     subject_ways: Vec<String>,
+    #[prost(bool, tag = "15")]
+    names_pod: bool,
 }
 
 impl From<&Manner> for MannerInFile {
@@ -136,6 +138,7 @@ impl From<&Manner> for MannerInFile {
             amends_session: amends.map_or_else(String::new, |of| of.session.to_string()),
             amends_events: amends.map_or_else(Vec::new, |of| of.events.to_vec()),
             takes_back: amends.is_some_and(|of| of.takes_back),
+            names_pod: amends.is_some_and(|of| of.names_pod),
             subject_ways: manner.subject_ways.iter().map(ToString::to_string).collect(),
         }
     }
@@ -161,6 +164,7 @@ impl From<MannerInFile> for Manner {
                     session: manner.amends_session.into(),
                     events: manner.amends_events.into(),
                     takes_back: manner.takes_back,
+                    names_pod: manner.names_pod,
                 })
             }),
         }
@@ -349,6 +353,7 @@ pub(super) fn amendments(rows: &RecordBatch, into: &mut Vec<Stored>) -> Result<(
                 attribution,
                 events: manner.amends_events.into(),
                 takes_back: manner.takes_back,
+                names_pod: manner.names_pod,
             });
         }
     }

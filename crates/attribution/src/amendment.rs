@@ -208,7 +208,7 @@ fn is_address(attribution: &v1::Attribution) -> bool {
 }
 
 /// Whether it has a principal, with a level that says so.
-fn is_named(attribution: &v1::Attribution) -> bool {
+pub(crate) fn is_named(attribution: &v1::Attribution) -> bool {
     attribution.kind != i32::from(PrincipalKind::Unknown)
         && Confidence::try_from(attribution.confidence).is_ok_and(|known| known > Confidence::None)
         && !attribution.principal.is_empty()

@@ -22,6 +22,7 @@ struct Read {
     /// Where these stand in the path.
     container_id: Option<Range<u32>>,
     unit: Option<Range<u32>>,
+    in_pod: bool,
 }
 
 impl CgroupPath {
@@ -41,6 +42,12 @@ impl CgroupPath {
     #[must_use]
     pub fn is_container(&self) -> bool {
         self.0.container_id.is_some()
+    }
+
+    /// Whether it is a pod's, or below one: [`Self::placement`] has its uid.
+    #[must_use]
+    pub fn is_in_pod(&self) -> bool {
+        self.0.in_pod
     }
 
     /// [`Placement::unit`].
@@ -73,6 +80,7 @@ impl From<&str> for CgroupPath {
             path: path.into(),
             container_id: place(placement.container_id.as_ref()),
             unit: place(placement.unit.as_ref()),
+            in_pod: placement.pod_uid.is_some(),
         }))
     }
 }

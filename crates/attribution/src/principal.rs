@@ -16,6 +16,8 @@ pub struct Host {
 /// What kind of workload a principal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrincipalKind {
+    /// A pod, by the service account whose rights it has.
+    Kubernetes,
     /// A container, by its id.
     Container,
     /// A systemd unit.
@@ -121,9 +123,9 @@ impl Principal {
             escape(&mut id, name);
             Self { kind, id }
         };
-        // Never the image: two containers share it.
+        // Never the image: two containers share it. Nor, in a pod, the name: every pod of a kind has containers of the same names.
         let name = process.container.as_ref().and_then(|known| known.name.as_deref());
-        let name = name.filter(|_| cgroup.is_container());
+        let name = name.filter(|_| cgroup.is_container() && !cgroup.is_in_pod());
         if let Some(name) = name.or_else(|| cgroup.container_id()) {
             return Ok(on_host(PrincipalKind::Container, "container/", name));
         }
@@ -145,6 +147,28 @@ impl Principal {
             Some(exe) => Ok(on_host(PrincipalKind::Process, "exe", exe)),
             None => Err("the executable was gone before its path could be learnt".to_owned()),
         }
+    }
+
+    /// A pod of a cluster, as the cluster's API server names it: all pods of one service account are one. A pod without one (of a
+    /// kubelet's own files) is called by its own name. `None` where a part could not be told from another.
+    #[must_use]
+    pub fn of_pod(trust_domain: &str, namespace: &str, service_account: &str, name: &str) -> Option<Self> {
+        let (folder, last) = match service_account {
+            "" => ("/pod/", name),
+            account => ("/sa/", account),
+        };
+        let parts = [trust_domain, namespace, last];
+        if parts.iter().any(|part| part.is_empty() || part.contains('/')) {
+            return None;
+        }
+        let mut id = format!("spiffe://{trust_domain}/ns/");
+        escape(&mut id, namespace);
+        id.push_str(folder);
+        escape(&mut id, last);
+        Some(Self {
+            kind: PrincipalKind::Kubernetes,
+            id,
+        })
     }
 
     /// Another host, known by its address only.
@@ -263,6 +287,33 @@ mod tests {
             "spiffe://example.org/host/db1/unit/a.service",
             "it is in none now"
         );
+    }
+
+    #[test]
+    fn a_container_of_a_pod_is_called_by_its_id_and_the_pod_by_its_service_account() {
+        let id_of = "b".repeat(64);
+        let mut job = process(&format!(
+            "/kubepods.slice/kubepods-podc5d9f7f0_1b2c_4d5e_8f90_a1b2c3d4e5f6.slice/cri-containerd-{id_of}.scope"
+        ));
+        job.container = Some(Arc::new(Container {
+            name: Some("app".to_owned()),
+            ..Container::default()
+        }));
+        assert_eq!(
+            id(&job),
+            format!("spiffe://example.org/host/db1/container/{id_of}")
+        );
+        let named = |account: &str, name: &str| {
+            Principal::of_pod("example.org", "shop", account, name).map(|principal| principal.id)
+        };
+        let by_account = "spiffe://example.org/ns/shop/sa/orders";
+        assert_eq!(named("orders", "orders-x").as_deref(), Some(by_account));
+        assert_eq!(
+            named("", "etcd-n1").as_deref(),
+            Some("spiffe://example.org/ns/shop/pod/etcd-n1")
+        );
+        assert_eq!(named("a/b", "x"), None, "it would be another's");
+        assert_eq!(named("", ""), None);
     }
 
     #[test]

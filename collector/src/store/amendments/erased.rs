@@ -11,8 +11,8 @@ use super::{Amendments, Entry, Inner};
 use crate::store::erase::{Events, Gone};
 
 impl Amendments {
-    /// Adds to these events, where amendments of a session are among them, all others of that session, and with those of statements the older
-    /// ones that they came in place of: an older one must not stand again because a newer one went.
+    /// Adds to these events, where amendments of a session are among them, all others of that session, and with those of statements the
+    /// names of pods that go on from them, and the older ones that they came in place of: an older one must not stand again because a newer one went.
     pub(crate) fn with_their_like(&self, events: &mut Events) {
         let inner = self.read();
         let is_meant = |events: &Events, entry: &Entry| {
@@ -31,6 +31,16 @@ impl Amendments {
                 for entry in chain {
                     events.entry(entry.log_index).or_default().insert(entry.seq);
                 }
+            }
+        }
+        // The name of a pod repeats what it goes on from.
+        for (newer, older) in &inner.replaced {
+            let entry = |place: u32| inner.list.get(place as usize);
+            if let (Some(newer), Some(older)) = (entry(*newer), entry(*older))
+                && newer.upon.is_some()
+                && is_meant(events, older)
+            {
+                events.entry(newer.log_index).or_default().insert(newer.seq);
             }
         }
         // What an older one replaced itself comes behind it.

@@ -348,3 +348,160 @@ async fn a_pooled_statement_is_its_clients_by_its_newest_name() {
         assert_eq!(who["recorded"]["principal"], ADDRESS);
     }
 }
+
+const POD: &str = "spiffe://cluster.local/ns/shop/sa/orders";
+const UID: &str = "c5d9f7f0-1b2c-4d5e-8f90-a1b2c3d4e5f6";
+
+/// A query of a container in a pod, found by its own host.
+fn contained(seq: u64, method: &str) -> v1::Event {
+    let mut event = query(seq, "spiffe://td/host/n1/container/abc", "SELECT $1");
+    if let Some(attribution) = &mut event.attribution {
+        attribution.kind = v1::PrincipalKind::Container.into();
+        attribution.confidence = v1::Confidence::Observed.into();
+        attribution.method = method.into();
+        attribution.pod = Some(v1::Pod {
+            uid: UID.into(),
+            ..Default::default()
+        });
+        attribution.container = Some(v1::Container {
+            id: "abc".into(),
+            ..Default::default()
+        });
+    }
+    event
+}
+
+/// The name of its pod, for a session or for statements.
+fn in_pod(seq: u64, session: &str, events: &[u64], recorded: v1::Event) -> v1::Event {
+    let attribution = recorded.attribution.map(|attribution| v1::Attribution {
+        principal: POD.into(),
+        kind: v1::PrincipalKind::Kubernetes.into(),
+        ..attribution
+    });
+    let mut named = amendment(seq, "a", session, "", 0);
+    named.attribution = attribution;
+    if let Some(Body::Amendment(of)) = &mut named.body {
+        of.r#match = attribution::POD_UID.into();
+        of.join_version = attribution::POD_VERSION;
+        of.events = events.to_vec();
+    }
+    named
+}
+
+#[tokio::test]
+async fn the_name_of_a_pod_is_for_what_its_own_host_found_and_for_nothing_else() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let shelf = Arc::new(Shelf::default());
+    store.show_events_of(shelf.clone());
+    store.believe(OWN).await.unwrap();
+    // Of one session: found by who connected, the pooler's own, and of nobody.
+    let mut unknown = contained(7, "none");
+    if let Some(attribution) = &mut unknown.attribution {
+        attribution.principal = "unknown".into();
+        attribution.kind = 0;
+        attribution.confidence = 0;
+    }
+    let queries = vec![contained(1, "tcp-owner"), contained(4, "pooler"), unknown];
+    put(&store, &shelf, 0, "a", queries).await;
+    let named = in_pod(1, "boot-1", &[], contained(1, "tcp-owner"));
+    put(&store, &shelf, 1, OWN, vec![named]).await;
+    let asked = "SELECT seq, principal, principal_kind, confidence, amended_by FROM queries ORDER BY seq";
+    let expected = json!([
+        [1, POD, "kubernetes", "observed", "collector-x-1"],
+        [
+            4,
+            "spiffe://td/host/n1/container/abc",
+            "container",
+            "observed",
+            null
+        ],
+        [7, "unknown", null, "none", null],
+    ]);
+    assert_eq!(json!(rows(&store, asked).await), expected);
+    store.seal().await.unwrap();
+    assert_eq!(json!(rows(&store, asked).await), expected);
+    let event = rows(&store, "SELECT event FROM events WHERE agent = 'a' AND seq = 1").await;
+    let event: Value = serde_json::from_str(event[0][0].as_str().unwrap()).unwrap();
+    let shown = &event["attribution"];
+    assert_eq!(
+        (&shown["principal"], &shown["recorded"]["kind"]),
+        (&json!(POD), &json!("container"))
+    );
+}
+
+#[tokio::test]
+async fn what_was_taken_back_gets_no_name_of_a_pod() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let shelf = Arc::new(Shelf::default());
+    store.show_events_of(shelf.clone());
+    store.believe(OWN).await.unwrap();
+    put(&store, &shelf, 0, "a", vec![remote(1)]).await;
+    let joined = || {
+        let mut joined = amendment(0, "a", "boot-1", "", 70);
+        joined.attribution = contained(1, "flow-owner").attribution;
+        joined
+    };
+    let at = |seq, event: v1::Event| v1::Event { seq, ..event };
+    let taken_back = v1::Event {
+        attribution: remote(1).attribution,
+        ..amendment(3, "a", "boot-1", "", 0)
+    };
+    let shown = async || {
+        rows(
+            &store,
+            "SELECT principal, amended_by FROM queries WHERE agent = 'a'",
+        )
+        .await
+    };
+    put(&store, &shelf, 1, OWN, vec![at(1, joined())]).await;
+    put(&store, &shelf, 2, OWN, vec![in_pod(2, "boot-1", &[], joined())]).await;
+    assert_eq!(json!(shown().await), json!([[POD, "collector-x-2"]]));
+    put(&store, &shelf, 3, OWN, vec![taken_back]).await;
+    // It was on its way meanwhile.
+    put(&store, &shelf, 4, OWN, vec![in_pod(4, "boot-1", &[], joined())]).await;
+    assert_eq!(json!(shown().await), json!([[ADDRESS, "collector-x-3"]]));
+}
+
+#[tokio::test]
+async fn the_name_of_a_pod_goes_where_the_name_of_a_statement_goes() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let shelf = Arc::new(Shelf::default());
+    store.show_events_of(shelf.clone());
+    store.believe(OWN).await.unwrap();
+    put(&store, &shelf, 0, "a", vec![remote(1), remote(4), remote(7)]).await;
+    let leased = |seq, events: &[u64]| {
+        let mut leased = amendment(seq, "a", "", "", 70);
+        leased.attribution = contained(1, "lease").attribution.map(|known| v1::Attribution {
+            confidence: v1::Confidence::Joined.into(),
+            ..known
+        });
+        if let Some(Body::Amendment(of)) = &mut leased.body {
+            of.events = events.to_vec();
+            of.r#match = "lease".into();
+        }
+        leased
+    };
+    // Numbers are differences; of the third statement nothing was said before.
+    put(&store, &shelf, 1, OWN, vec![leased(1, &[1, 3])]).await;
+    let named = in_pod(2, "", &[1, 3, 3], leased(0, &[]));
+    put(&store, &shelf, 2, OWN, vec![named]).await;
+    let asked = "SELECT seq, principal, confidence, amended_by FROM queries WHERE agent = 'a' ORDER BY seq";
+    assert_eq!(
+        json!(rows(&store, asked).await),
+        json!([
+            [1, POD, "joined", "collector-x-2"],
+            [4, POD, "joined", "collector-x-2"],
+            [7, ADDRESS, "inferred", null],
+        ])
+    );
+    let mut back = v1::Event {
+        attribution: remote(1).attribution,
+        ..amendment(3, "a", "boot-1", "", 0)
+    };
+    if let Some(Body::Amendment(of)) = &mut back.body {
+        of.r#match = attribution::POOLERS.into();
+    }
+    put(&store, &shelf, 3, OWN, vec![back]).await;
+    let shown = rows(&store, "SELECT DISTINCT principal FROM queries WHERE agent = 'a'").await;
+    assert_eq!(json!(shown), json!([[ADDRESS]]));
+}

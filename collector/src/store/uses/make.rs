@@ -193,6 +193,6 @@ fn making() -> String {
     )
 }
 
-/// What its own kernel saw at both ends keeps its name.
+/// What its own kernel saw at both ends keeps its name, but for containers, which may be pods.
 const SESSIONS: &str = "SELECT agent, coalesce(client_session, session_id) AS session, min(seq), max(seq) FROM recorded \
-    WHERE (confidence IS NULL OR confidence <> 'observed') AND agent IS NOT NULL AND coalesce(client_session, session_id) IS NOT NULL GROUP BY 1, 2";
+    WHERE (confidence IS NULL OR confidence <> 'observed' OR principal_kind = 'container') AND agent IS NOT NULL AND coalesce(client_session, session_id) IS NOT NULL GROUP BY 1, 2";

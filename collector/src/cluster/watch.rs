@@ -1,0 +1,176 @@
+//! The watch of an API server.
+//!
+//! Owns how it is reached, and the way from its words to the directory. Lists, resuming behind the newest word, bookmarks, what
+//! to do where that is too old, and waiting between attempts are `kube`'s; the token is read again by it when it changes. Asked for
+//! is what names need: pods, and of replica sets and jobs the metadata alone.
+
+use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use cluster::Middle;
+use futures::StreamExt as _;
+use k8s_openapi::api::{apps::v1::ReplicaSet, batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, Client, Resource,
+    config::{KubeConfigOptions, Kubeconfig},
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Cluster,
+    sighting::{controller, sighting, uid, uid_of_cgroups},
+};
+use crate::{config::KubernetesConfig, log};
+
+/// Hears what an API server says; never ends.
+pub(super) async fn watch(cluster: Arc<Cluster>) {
+    let client = loop {
+        match client(&cluster.config).await {
+            Ok(client) => break client,
+            Err(error) => {
+                cluster.metrics.cluster_errors.inc();
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the cluster's API server cannot be asked, so pods have no names; tried again in {} s",
+                    AGAIN.as_secs()
+                );
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    hear(&cluster, client).await;
+}
+
+/// Hears what this one says.
+pub(super) async fn hear(cluster: &Cluster, client: Client) {
+    tokio::join!(
+        pods(cluster, client.clone()),
+        owners::<ReplicaSet>(cluster, client.clone(), Middle::ReplicaSet),
+        owners::<Job>(cluster, client, Middle::Job),
+        forget(cluster),
+    );
+}
+
+async fn client(config: &KubernetesConfig) -> anyhow::Result<Client> {
+    let config = match &config.kubeconfig {
+        Some(file) => {
+            let unusable = || format!("{} (kubernetes.kubeconfig)", file.display());
+            let read = Kubeconfig::read_from(file).with_context(unusable)?;
+            let options = KubeConfigOptions::default();
+            kube::Config::from_custom_kubeconfig(read, &options)
+                .await
+                .with_context(unusable)?
+        }
+        None => kube::Config::incluster()
+            .context("this is no pod with a service account's token (kubernetes.in_cluster)")?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+async fn pods(cluster: &Cluster, client: Client) {
+    let api: Api<Pod> = Api::all(client);
+    let mut words = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(word) = words.next().await {
+        let Some(word) = heard(cluster, "pods", word) else {
+            cluster.hear(|directory, _| directory.interrupted());
+            continue;
+        };
+        let listed = matches!(word, Event::InitApply(_));
+        match word {
+            Event::Init => cluster.hear(|directory, _| directory.begin()),
+            Event::InitDone => cluster.hear(cluster::Directory::finish),
+            Event::Apply(pod) | Event::InitApply(pod) => {
+                let Some(sighting) = sighting(&pod, &cluster.config) else {
+                    cluster.metrics.refused_pods.inc();
+                    continue;
+                };
+                cluster.hear(|directory, now| cluster.count(directory.see(&sighting, listed, now)));
+            }
+            Event::Delete(pod) => {
+                if let Some(uid) = uid_of_cgroups(&pod.metadata) {
+                    // What it ended with is the newest word on its end.
+                    let last = sighting(&pod, &cluster.config);
+                    cluster.hear(|directory, now| {
+                        let is_over = directory.by_uid(&uid).is_some_and(|pod| pod.gone().is_some());
+                        if let Some(last) = last.as_ref().filter(|_| !is_over) {
+                            directory.see(last, false, now);
+                        }
+                        directory.gone(uid, now);
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn owners<K>(cluster: &Cluster, client: Client, middle: Middle)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::all(client);
+    let mut words = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(word) = words.next().await {
+        let Some(word) = heard(cluster, middle.kind(), word) else {
+            continue;
+        };
+        match word {
+            Event::Init => cluster.hear(|directory, _| directory.owners(middle).begin()),
+            Event::InitDone => cluster.hear(|directory, now| directory.owners(middle).finish(now)),
+            Event::Apply(object) | Event::InitApply(object) => {
+                if let Some(uid) = uid(&object.metadata) {
+                    let owner = controller(&object.metadata);
+                    let owner = owner.map(|owner| (owner.kind.as_str(), owner.name.as_str()));
+                    cluster.hear(|directory, _| {
+                        directory.see_owner(middle, uid, owner);
+                    });
+                }
+            }
+            Event::Delete(object) => {
+                if let Some(uid) = uid(&object.metadata) {
+                    cluster.hear(|directory, now| directory.owners(middle).gone(uid, now));
+                }
+            }
+        }
+    }
+}
+
+/// A word, if it is one.
+fn heard<K>(cluster: &Cluster, what: &str, word: watcher::Result<Event<K>>) -> Option<Event<K>> {
+    match word {
+        Ok(word) => {
+            if matches!(word, Event::Init) {
+                cluster.metrics.cluster_lists.inc();
+            }
+            let seconds = log::unix_ns() / 1_000_000_000;
+            cluster.metrics.cluster_heard.set(super::signed(seconds));
+            Some(word)
+        }
+        Err(error) => {
+            cluster.metrics.cluster_errors.inc();
+            tracing::warn!(
+                error = error.to_string(),
+                what,
+                "the cluster's API server broke off; it is asked again (it must let the collector list and watch pods, replicasets.apps and jobs.batch)"
+            );
+            None
+        }
+    }
+}
+
+async fn forget(cluster: &Cluster) {
+    loop {
+        tokio::time::sleep(FORGET).await;
+        cluster.hear(cluster::Directory::forget);
+    }
+}
+
+/// How long to wait before looking again for a token or a configuration.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// How often pods are forgotten that went too long ago.
+const FORGET: Duration = Duration::from_secs(60);

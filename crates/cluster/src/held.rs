@@ -1,0 +1,81 @@
+//! When a pod had an address.
+
+use std::net::IpAddr;
+
+/// An address of a pod, and when that had it. Times are nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) address: IpAddr,
+    /// The pod had it from then on.
+    pub(crate) from: u64,
+    /// It has not got it any more.
+    pub(crate) over: Option<Over>,
+}
+
+/// The end of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Over {
+    /// It surely had it until then; not at all, where that is before it had it.
+    pub(crate) sure: u64,
+    /// It surely had it no more from then on.
+    pub(crate) latest: u64,
+}
+
+/// Whether a pod had an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Had {
+    No,
+    /// By the clocks of several hosts nobody can say.
+    Perhaps,
+    Yes,
+}
+
+impl Held {
+    pub(crate) fn at(&self, at: u64) -> Had {
+        let (sure, latest) = self
+            .over
+            .map_or((u64::MAX, u64::MAX), |over| (over.sure, over.latest));
+        if (self.from..=sure).contains(&at) {
+            Had::Yes
+        } else if (self.from.saturating_sub(SLACK_NS)..=latest.saturating_add(SLACK_NS)).contains(&at) {
+            Had::Perhaps
+        } else {
+            Had::No
+        }
+    }
+
+    /// The pod has it no more; what was known before about its end stays.
+    pub(crate) fn end(&mut self, sure: u64, latest: u64) {
+        self.over.get_or_insert(Over {
+            sure,
+            latest: latest.max(sure).max(self.from),
+        });
+    }
+}
+
+/// What clocks of nodes, API server and collector may differ by, and seconds that times of pods are cut to.
+pub const SLACK_NS: u64 = 2_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_are_where_nobody_can_say() {
+        let second = 1_000_000_000;
+        let mut held = Held {
+            address: [10, 0, 0, 1].into(),
+            from: 100 * second,
+            over: None,
+        };
+        assert_eq!(held.at(97 * second), Had::No);
+        assert_eq!(held.at(99 * second), Had::Perhaps);
+        assert_eq!(held.at(100 * second), Had::Yes);
+        assert_eq!(held.at(u64::MAX), Had::Yes);
+        held.end(200 * second, 300 * second);
+        held.end(1, 1);
+        assert_eq!(held.at(200 * second), Had::Yes);
+        assert_eq!(held.at(301 * second), Had::Perhaps);
+        assert_eq!(held.at(303 * second), Had::No);
+    }
+}
