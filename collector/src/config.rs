@@ -283,7 +283,10 @@ impl Config {
         if let Some(account) = &self.trust.service_account {
             trust += &account.effective();
         }
-        let http = self.http.effective() + &self.sql.effective() + &self.access.effective() + &self.metrics.effective();
+        let http = self.http.effective()
+            + &self.sql.effective()
+            + &self.access.effective()
+            + &self.metrics.effective();
         format!(
             "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{store}{publish}",
             self.data.display().to_string(),

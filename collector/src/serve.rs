@@ -259,7 +259,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let health = match config.metrics.listen {
         Some(address) => {
             let listener = bind("metrics.listen", address).await?;
-            Some(tokio::spawn(http::health(listener, Arc::clone(&metrics), stopped.clone())))
+            Some(tokio::spawn(http::health(
+                listener,
+                Arc::clone(&metrics),
+                stopped.clone(),
+            )))
         }
         None => None,
     };
@@ -371,7 +375,12 @@ impl Gate {
         };
         let tls = Arc::new(Tls::new(authorities)?);
         tokio::spawn(keep_current(Arc::downgrade(&tls), admission.changes()));
-        let reviewer = config.trust.service_account.as_ref().map(Reviewer::new).transpose()?;
+        let reviewer = config
+            .trust
+            .service_account
+            .as_ref()
+            .map(Reviewer::new)
+            .transpose()?;
         if let Some(reviewer) = reviewer.clone() {
             tokio::spawn(reviewer.publish(registry.clone(), admission.changes()));
         }

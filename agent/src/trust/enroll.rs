@@ -40,7 +40,13 @@ pub struct Args {
     )]
     token: Option<String>,
     /// In a pod of Kubernetes, in place of a token: the file with the token of its service account. It waits for what is not there yet
-    #[arg(long, value_name = "FILE", conflicts_with = "token", requires_all = ["authorities", "node"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "token",
+        requires = "authorities",
+        requires = "node"
+    )]
     service_account: Option<PathBuf>,
     /// With it: the file with the certificates of the collector's authorities
     #[arg(long, value_name = "FILE", requires = "service_account")]
@@ -75,7 +81,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             args.collector
         );
     };
-    if let (Some(token), Some(authorities), Some(node)) = (args.service_account, args.authorities, args.node) {
+    if let (Some(token), Some(authorities), Some(node)) = (args.service_account, args.authorities, args.node)
+    {
         let account = Account {
             token,
             authorities,
@@ -148,7 +155,12 @@ pub(super) fn addresses(place: &Place) -> anyhow::Result<Vec<SocketAddr>> {
 }
 
 /// Asks for a certificate for a new TLS key, in a name and by what opens the way to it, and keeps what is given.
-pub(super) async fn ask(channel: Channel, identity: &Identity, by: EnrolRequest, files: &Files) -> anyhow::Result<()> {
+pub(super) async fn ask(
+    channel: Channel,
+    identity: &Identity,
+    by: EnrolRequest,
+    files: &Files,
+) -> anyhow::Result<()> {
     let (key, csr) = ::trust::request()?;
     let secret = match by.service_account_token.as_bytes() {
         [] => by.secret.as_slice(),

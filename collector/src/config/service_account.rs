@@ -64,7 +64,11 @@ impl ServiceAccountConfig {
         for (key, name) in names {
             if let Some(name) = name.filter(|name| !is_name(name)) {
                 let value = format!("{name:?}");
-                return Err(ConfigError::Value { key, value, expected: NAME });
+                return Err(ConfigError::Value {
+                    key,
+                    value,
+                    expected: NAME,
+                });
             }
         }
         if self.audience.is_empty() {

@@ -2,11 +2,7 @@
 //!
 //! Its token is read anew for each request, because kubelet replaces it; so are the authorities. Refuses answers beyond a bound.
 
-use std::{
-    fs,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -76,7 +72,12 @@ impl ApiServer {
     ) -> anyhow::Result<(StatusCode, Value)> {
         let asked = timeout(PATIENCE, self.send(method, path, content_type, body)).await;
         asked
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("it gave no answer within {} seconds", PATIENCE.as_secs())))
+            .unwrap_or_else(|_| {
+                Err(anyhow::anyhow!(
+                    "it gave no answer within {} seconds",
+                    PATIENCE.as_secs()
+                ))
+            })
             .with_context(|| format!("the API server at {} cannot be asked", self.url))
     }
 

@@ -97,7 +97,9 @@ impl Reviewer {
         let of = |path: &str| said.pointer(path).and_then(Value::as_str).unwrap_or_default();
         if said.pointer("/status/authenticated") != Some(&Value::Bool(true)) {
             let why = of("/status/error");
-            return Err(refused(&format!("the API server does not vouch for this token: {why}")));
+            return Err(refused(&format!(
+                "the API server does not vouch for this token: {why}"
+            )));
         }
         // A server that knows nothing of audiences would vouch for tokens for anybody.
         let audiences = said.pointer("/status/audiences").and_then(Value::as_array);
@@ -106,7 +108,9 @@ impl Reviewer {
             return Err(refused("this token is not for this collector"));
         }
         let user = of("/status/user/username");
-        let account = user.strip_prefix("system:serviceaccount:").and_then(|user| user.split_once(':'));
+        let account = user
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|user| user.split_once(':'));
         let expected = (self.config.namespace.as_str(), self.config.name.as_str());
         if account != Some(expected) {
             return Err(refused(&format!(
@@ -116,7 +120,9 @@ impl Reviewer {
         }
         // Of the values that go with a user, these are the token's own claims, which the API server signed.
         let extra = |key: &str| {
-            let values = said.pointer("/status/user/extra").and_then(|extra| extra.get(key));
+            let values = said
+                .pointer("/status/user/extra")
+                .and_then(|extra| extra.get(key));
             let value = values.and_then(|values| values.get(0)).and_then(Value::as_str);
             value.unwrap_or_default().to_owned()
         };
@@ -128,7 +134,9 @@ impl Reviewer {
         };
         let name = extra("authentication.kubernetes.io/pod-name");
         if pod.uid.is_empty() || !is_name(&name) {
-            return Err(refused("this token is of no pod: agents have one that kubelet made for theirs"));
+            return Err(refused(
+                "this token is of no pod: agents have one that kubelet made for theirs",
+            ));
         }
         Ok((pod, name))
     }
@@ -180,7 +188,12 @@ impl Reviewer {
         }
     }
 
-    async fn write(&self, registry: &Registry, name: &str, written: &mut Option<String>) -> anyhow::Result<()> {
+    async fn write(
+        &self,
+        registry: &Registry,
+        name: &str,
+        written: &mut Option<String>,
+    ) -> anyhow::Result<()> {
         let authorities = ::trust::to_pem(&Own::open(registry, "")?.certificates());
         if written.as_ref() == Some(&authorities) {
             return Ok(());
@@ -191,7 +204,10 @@ impl Reviewer {
         if !status.is_success() {
             return Err(denied(status, &said, &format!("patch the configmap {name}")));
         }
-        tracing::info!(configmap = name, "agents can know this collector by its authorities");
+        tracing::info!(
+            configmap = name,
+            "agents can know this collector by its authorities"
+        );
         *written = Some(authorities);
         Ok(())
     }

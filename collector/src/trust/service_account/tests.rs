@@ -63,7 +63,9 @@ async fn at(said: Said) -> (tempfile::TempDir, Server, Reviewer) {
         .route("/api/v1/namespaces/pgwitness/pods/{name}", get(pod))
         .route("/api/v1/namespaces/pgwitness/configmaps/{name}", patch(configmap))
         .with_state(Arc::clone(&server));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(axum::serve(listener, router).into_future());
     let credentials = tempfile::tempdir().expect("a folder");
@@ -107,7 +109,11 @@ fn changed(path: &str, value: Value) -> Value {
 
 #[tokio::test]
 async fn the_pod_and_its_node_are_what_the_api_server_says() {
-    let (credentials, server, reviewer) = at(Said { review: good(), ..Said::default() }).await;
+    let (credentials, server, reviewer) = at(Said {
+        review: good(),
+        ..Said::default()
+    })
+    .await;
     let pod = reviewer.review("shown").await.expect("vouched for");
     assert_eq!((pod.uid.as_str(), pod.node.as_str()), ("0b5c", "worker-1"));
     // Kubelet replaces it.
@@ -117,7 +123,10 @@ async fn the_pod_and_its_node_are_what_the_api_server_says() {
     assert_eq!(said.tokens, ["Bearer first", "Bearer second"]);
     let asked = said.asked.first().expect("asked");
     assert_eq!(asked.pointer("/spec/token"), Some(&json!("shown")));
-    assert_eq!(asked.pointer("/spec/audiences"), Some(&json!(["pgwitness-collector"])));
+    assert_eq!(
+        asked.pointer("/spec/audiences"),
+        Some(&json!(["pgwitness-collector"]))
+    );
 }
 
 #[tokio::test]
@@ -127,25 +136,54 @@ async fn whoever_is_not_vouched_for_is_nobody() {
         ("does not vouch", changed("/status/authenticated", json!(false))),
         ("does not vouch", changed("/status/authenticated", json!("true"))),
         ("does not vouch", json!({})),
-        ("not for this collector", changed("/status/audiences", json!(["https://kubernetes.default.svc"]))),
-        ("not for this collector", changed("/status/audiences", Value::Null)),
         (
-            "agents have the account",
-            changed("/status/user/username", json!("system:serviceaccount:shop:pgwitness-agent")),
+            "not for this collector",
+            changed("/status/audiences", json!(["https://kubernetes.default.svc"])),
+        ),
+        (
+            "not for this collector",
+            changed("/status/audiences", Value::Null),
         ),
         (
             "agents have the account",
-            changed("/status/user/username", json!("system:serviceaccount:pgwitness:default")),
+            changed(
+                "/status/user/username",
+                json!("system:serviceaccount:shop:pgwitness-agent"),
+            ),
         ),
-        ("agents have the account", changed("/status/user/username", json!("kubernetes-admin"))),
+        (
+            "agents have the account",
+            changed(
+                "/status/user/username",
+                json!("system:serviceaccount:pgwitness:default"),
+            ),
+        ),
+        (
+            "agents have the account",
+            changed("/status/user/username", json!("kubernetes-admin")),
+        ),
         ("of no pod", changed(&format!("{extra}pod-uid"), json!([]))),
-        ("of no pod", changed(&format!("{extra}pod-name"), json!(["../../secrets/x"]))),
+        (
+            "of no pod",
+            changed(&format!("{extra}pod-name"), json!(["../../secrets/x"])),
+        ),
     ] {
-        let (_folder, _server, reviewer) = at(Said { review, ..Said::default() }).await;
+        let (_folder, _server, reviewer) = at(Said {
+            review,
+            ..Said::default()
+        })
+        .await;
         let refused = reviewer.review("shown").await.expect_err(what);
-        assert!(matches!(&refused, Unvouched::Refused(why) if why.contains(what)), "{what}: {refused}");
+        assert!(
+            matches!(&refused, Unvouched::Refused(why) if why.contains(what)),
+            "{what}: {refused}"
+        );
     }
-    let (_folder, server, reviewer) = at(Said { review: good(), ..Said::default() }).await;
+    let (_folder, server, reviewer) = at(Said {
+        review: good(),
+        ..Said::default()
+    })
+    .await;
     let long = "x".repeat(TOKEN_BYTES + 1);
     assert!(matches!(reviewer.review(&long).await, Err(Unvouched::Refused(_))));
     assert!(server.lock().expect("ours").asked.is_empty(), "nobody was asked");
@@ -153,15 +191,25 @@ async fn whoever_is_not_vouched_for_is_nobody() {
 
 #[tokio::test]
 async fn older_clusters_say_the_node_by_the_pod() {
-    let review = changed("/status/user/extra/authentication.kubernetes.io~1node-name", json!([]));
+    let review = changed(
+        "/status/user/extra/authentication.kubernetes.io~1node-name",
+        json!([]),
+    );
     let pod = |uid: &str| json!({"metadata": {"uid": uid}, "spec": {"nodeName": "worker-2"}});
     for (pod, expected) in [
         (Some(pod("0b5c")), Ok("worker-2")),
         (Some(pod("other")), Err("another has its name")),
-        (Some(json!({"metadata": {"uid": "0b5c"}, "spec": {}})), Err("on no node yet")),
+        (
+            Some(json!({"metadata": {"uid": "0b5c"}, "spec": {}})),
+            Err("on no node yet"),
+        ),
         (None, Err("is gone")),
     ] {
-        let said = Said { review: review.clone(), pod, ..Said::default() };
+        let said = Said {
+            review: review.clone(),
+            pod,
+            ..Said::default()
+        };
         let (_folder, _server, reviewer) = at(said).await;
         match (reviewer.review("shown").await, expected) {
             (Ok(pod), Ok(node)) => assert_eq!(pod.node, node),
