@@ -64,7 +64,9 @@ impl Which {
 
     const fn title(self) -> &'static str {
         match self {
-            Self::Agent => "pgwitness agent: records what PostgreSQL servers of this node are asked, and by whom",
+            Self::Agent => {
+                "pgwitness agent: records what PostgreSQL servers of this node are asked, and by whom"
+            }
             Self::Collector => "pgwitness collector: keeps the tamper-evident record and answers questions",
         }
     }
@@ -112,8 +114,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn make(which: Which, programs: &Path, source: &Source) -> anyhow::Result<Image> {
     let program = programs.join(which.name());
-    let contents =
-        Contents::of(which, &program).with_context(|| format!("what {} takes cannot be put together", which.name()))?;
+    let contents = Contents::of(which, &program)
+        .with_context(|| format!("what {} takes cannot be put together", which.name()))?;
     let sbom = sbom::of(which, &contents, source)?;
     Image::of(which, &contents, &sbom, source)
 }
@@ -148,9 +150,9 @@ impl Source {
     fn here() -> anyhow::Result<Self> {
         let set = std::env::var("SOURCE_DATE_EPOCH").ok();
         let time = match set.or_else(|| git(&["log", "-1", "--format=%ct"])) {
-            Some(time) => time
-                .parse()
-                .with_context(|| format!("SOURCE_DATE_EPOCH is {time:?}: it must be seconds since the Unix epoch"))?,
+            Some(time) => time.parse().with_context(|| {
+                format!("SOURCE_DATE_EPOCH is {time:?}: it must be seconds since the Unix epoch")
+            })?,
             None => 0,
         };
         let is_clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
@@ -168,8 +170,15 @@ impl Source {
 }
 
 fn git(words: &[&str]) -> Option<String> {
-    let said = Command::new("git").args(words).current_dir(root()).output().ok()?;
-    let text = said.status.success().then(|| String::from_utf8(said.stdout).ok())??;
+    let said = Command::new("git")
+        .args(words)
+        .current_dir(root())
+        .output()
+        .ok()?;
+    let text = said
+        .status
+        .success()
+        .then(|| String::from_utf8(said.stdout).ok())??;
     Some(text.trim().to_owned())
 }
 

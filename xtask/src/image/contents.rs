@@ -68,7 +68,9 @@ impl Contents {
                 "the collector's image takes the authorities that issuers and buckets are believed by (apt install ca-certificates)",
             )?;
             contents.add(AUTHORITIES.into(), authorities, false);
-            contents.packages.extend(Package::of(Path::new(AUTHORITIES_ARE_OF)));
+            contents
+                .packages
+                .extend(Package::of(Path::new(AUTHORITIES_ARE_OF)));
         }
         for package in contents.packages.clone() {
             let path = package.copyright();
@@ -76,7 +78,11 @@ impl Contents {
             contents.add(path, terms, false);
         }
         let own = read(&crate::step::root().join("LICENSE"))?;
-        contents.add(Path::new("/usr/share/doc").join(which.name()).join("copyright"), own, false);
+        contents.add(
+            Path::new("/usr/share/doc").join(which.name()).join("copyright"),
+            own,
+            false,
+        );
         Ok(contents)
     }
 

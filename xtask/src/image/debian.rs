@@ -23,13 +23,21 @@ impl Package {
     /// The package that brought a file.
     pub(super) fn of(path: &Path) -> Option<Self> {
         // Where /lib is a link to /usr/lib, packages name either.
-        let without = path.strip_prefix("/usr").ok().map(|rest| Path::new("/").join(rest));
-        let with = path.strip_prefix("/").ok().map(|rest| Path::new("/usr").join(rest));
+        let without = path
+            .strip_prefix("/usr")
+            .ok()
+            .map(|rest| Path::new("/").join(rest));
+        let with = path
+            .strip_prefix("/")
+            .ok()
+            .map(|rest| Path::new("/usr").join(rest));
         let places = [Some(path.to_path_buf()), without, with];
         let owner = places.into_iter().flatten().find_map(|place| {
             let said = said("dpkg-query", &["--search", place.to_str()?])?;
             // "libc6:amd64: /lib/…"; what was diverted is said in lines of another form.
-            let line = said.lines().find(|line| line.ends_with(place.to_str().unwrap_or(" ")))?;
+            let line = said
+                .lines()
+                .find(|line| line.ends_with(place.to_str().unwrap_or(" ")))?;
             Some(line.rsplit_once(": ")?.0.to_owned())
         })?;
         let form = "${Package}\t${Version}\t${Architecture}\t${source:Package}\n";
@@ -54,8 +62,15 @@ impl Package {
 
     /// As a package URL.
     pub(super) fn purl(&self) -> String {
-        let version = self.version.replace('+', "%2B").replace(':', "%3A").replace('~', "%7E");
-        format!("pkg:deb/{}/{}@{version}?arch={}", self.vendor, self.name, self.architecture)
+        let version = self
+            .version
+            .replace('+', "%2B")
+            .replace(':', "%3A")
+            .replace('~', "%7E");
+        format!(
+            "pkg:deb/{}/{}@{version}?arch={}",
+            self.vendor, self.name, self.architecture
+        )
     }
 }
 
@@ -67,8 +82,14 @@ fn vendor() -> String {
 }
 
 fn said(program: &str, words: &[&str]) -> Option<String> {
-    let said = Command::new(program).args(words).env("LC_ALL", "C").output().ok()?;
-    said.status.success().then(|| String::from_utf8(said.stdout).ok())?
+    let said = Command::new(program)
+        .args(words)
+        .env("LC_ALL", "C")
+        .output()
+        .ok()?;
+    said.status
+        .success()
+        .then(|| String::from_utf8(said.stdout).ok())?
 }
 
 #[cfg(test)]
@@ -82,8 +103,14 @@ mod tests {
             return eprintln!("not run: it needs Debian on x86-64");
         }
         let package = Package::of(library).expect("known");
-        assert_eq!((package.name.as_str(), package.source.as_str()), ("libc6", "glibc"));
-        assert!(package.purl().starts_with("pkg:deb/") && !package.purl().contains('+'), "{package:?}");
+        assert_eq!(
+            (package.name.as_str(), package.source.as_str()),
+            ("libc6", "glibc")
+        );
+        assert!(
+            package.purl().starts_with("pkg:deb/") && !package.purl().contains('+'),
+            "{package:?}"
+        );
         assert_eq!(Package::of(&package.copyright()), Some(package.clone()));
         assert_eq!(Package::of(Path::new("/nowhere")), None);
     }

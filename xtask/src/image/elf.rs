@@ -17,7 +17,14 @@ use object::{
 use super::read;
 
 /// Where the loader looks without a cache or a setting (ld.so(8)), `{}` being the triplet of Debian's multiarch.
-const FOLDERS: [&str; 6] = ["/lib/{}", "/usr/lib/{}", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
+const FOLDERS: [&str; 6] = [
+    "/lib/{}",
+    "/usr/lib/{}",
+    "/lib64",
+    "/usr/lib64",
+    "/lib",
+    "/usr/lib",
+];
 
 /// Shared objects that a program may need in all: beyond, something goes round in circles.
 const MAX: usize = 64;
@@ -32,7 +39,8 @@ pub(super) struct Needs {
 
 impl Needs {
     pub(super) fn of(bytes: &[u8]) -> anyhow::Result<Self> {
-        let file = ElfFile::<FileHeader64<Endianness>>::parse(bytes).context("it is no ELF file of 64 bits")?;
+        let file =
+            ElfFile::<FileHeader64<Endianness>>::parse(bytes).context("it is no ELF file of 64 bits")?;
         let architecture = match file.architecture() {
             Architecture::X86_64 => "amd64",
             Architecture::Aarch64 => "arm64",
@@ -75,7 +83,11 @@ pub(super) fn libraries(program: &Needs) -> anyhow::Result<BTreeMap<PathBuf, Vec
         }
         let path = find(&name, program.architecture)?;
         let bytes = read(&path)?;
-        waiting.extend(Needs::of(&bytes).with_context(|| path.display().to_string())?.libraries);
+        waiting.extend(
+            Needs::of(&bytes)
+                .with_context(|| path.display().to_string())?
+                .libraries,
+        );
         found.insert(path, bytes);
         if found.len() > MAX {
             bail!("more than {MAX} shared libraries are needed");

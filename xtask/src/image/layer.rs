@@ -24,7 +24,10 @@ impl Layer {
         let mut archive = Builder::new(Vec::new());
         let mut folders = BTreeSet::new();
         for path in contents.files.keys() {
-            let above = path.ancestors().skip(1).filter(|folder| folder.parent().is_some());
+            let above = path
+                .ancestors()
+                .skip(1)
+                .filter(|folder| folder.parent().is_some());
             folders.extend(above.map(Path::to_path_buf));
         }
         for folder in folders {
@@ -33,7 +36,12 @@ impl Layer {
         }
         for (path, file) in &contents.files {
             let mode = if file.executable { 0o755 } else { 0o644 };
-            append(&mut archive, &mut header(EntryType::Regular, mode, time), path, &file.bytes)?;
+            append(
+                &mut archive,
+                &mut header(EntryType::Regular, mode, time),
+                path,
+                &file.bytes,
+            )?;
         }
         let plain = archive.into_inner()?;
         // No name and no time of its own, and 255 for the system: RFC 1952 has "unknown".
@@ -59,7 +67,12 @@ fn header(kind: EntryType, mode: u32, time: u64) -> Header {
     header
 }
 
-fn append(archive: &mut Builder<Vec<u8>>, header: &mut Header, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+fn append(
+    archive: &mut Builder<Vec<u8>>,
+    header: &mut Header,
+    path: &Path,
+    bytes: &[u8],
+) -> anyhow::Result<()> {
     header.set_size(u64::try_from(bytes.len())?);
     let inside: PathBuf = path.strip_prefix("/")?.to_path_buf();
     archive.append_data(header, inside, bytes)?;
@@ -71,7 +84,12 @@ pub(super) fn archive(files: &[(String, Vec<u8>)], time: u64) -> anyhow::Result<
     let mut archive = Builder::new(Vec::new());
     for (path, bytes) in files {
         let path = Path::new("/").join(path);
-        append(&mut archive, &mut header(EntryType::Regular, 0o644, time), &path, bytes)?;
+        append(
+            &mut archive,
+            &mut header(EntryType::Regular, 0o644, time),
+            &path,
+            bytes,
+        )?;
     }
     Ok(archive.into_inner()?)
 }
@@ -86,7 +104,13 @@ mod tests {
     fn of(paths: &[&str]) -> Contents {
         let file = |path: &&str| {
             let bytes = path.as_bytes().to_vec();
-            (PathBuf::from(path), File { bytes, executable: path.contains("bin") })
+            (
+                PathBuf::from(path),
+                File {
+                    bytes,
+                    executable: path.contains("bin"),
+                },
+            )
         };
         Contents {
             architecture: "amd64",
@@ -114,14 +138,23 @@ mod tests {
         for entry in archive.entries().expect("an archive") {
             let entry = entry.expect("an entry");
             let header = entry.header();
-            assert_eq!((header.uid().ok(), header.gid().ok(), header.mtime().ok()), (Some(0), Some(0), Some(7)));
+            assert_eq!(
+                (header.uid().ok(), header.gid().ok(), header.mtime().ok()),
+                (Some(0), Some(0), Some(7))
+            );
             let path = entry.path().expect("a path").display().to_string();
             seen.push((path, header.mode().expect("a mode")));
         }
         let seen: Vec<_> = seen.iter().map(|(path, mode)| (path.as_str(), *mode)).collect();
         assert_eq!(
             seen,
-            [("etc/", 0o755), ("usr/", 0o755), ("usr/bin/", 0o755), ("etc/passwd", 0o644), ("usr/bin/x", 0o755)]
+            [
+                ("etc/", 0o755),
+                ("usr/", 0o755),
+                ("usr/bin/", 0o755),
+                ("etc/passwd", 0o644),
+                ("usr/bin/x", 0o755)
+            ]
         );
     }
 }

@@ -40,7 +40,12 @@ pub(super) struct Image {
 
 impl Image {
     /// Puts it together.
-    pub(super) fn of(which: Which, contents: &Contents, sbom: &Value, source: &Source) -> anyhow::Result<Self> {
+    pub(super) fn of(
+        which: Which,
+        contents: &Contents,
+        sbom: &Value,
+        source: &Source,
+    ) -> anyhow::Result<Self> {
         let layer = Layer::of(contents, source.time)?;
         let mut blobs = Blobs::default();
         let layers = blobs.keep(LAYER, layer.bytes);
@@ -115,9 +120,15 @@ impl Image {
             "Layers": [blob(&self.layer)],
         }]);
         files.push(("manifest.json".to_owned(), serde_json::to_vec(&docker)?));
-        put(&to.join(format!("{name}.tar")), &layer::archive(&files, self.time)?)?;
+        put(
+            &to.join(format!("{name}.tar")),
+            &layer::archive(&files, self.time)?,
+        )?;
         put(&to.join(format!("{name}.spdx.json")), &self.sbom)?;
-        put(&to.join(format!("{name}.digest")), format!("{}\n", self.digest()).as_bytes())
+        put(
+            &to.join(format!("{name}.digest")),
+            format!("{}\n", self.digest()).as_bytes(),
+        )
     }
 
     /// The manifest under the names that it is imported by: the specification's, and containerd's own, which is a full one.
@@ -135,10 +146,18 @@ impl Image {
     fn files(&self, manifests: &[Value], all: bool) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
         let own = [&self.digest(), &self.configuration, &self.layer];
-        let blobs = self.blobs.iter().filter(|(digest, _)| all || own.contains(digest));
-        let mut files: Vec<_> = blobs.map(|(digest, bytes)| (blob(digest), bytes.clone())).collect();
+        let blobs = self
+            .blobs
+            .iter()
+            .filter(|(digest, _)| all || own.contains(digest));
+        let mut files: Vec<_> = blobs
+            .map(|(digest, bytes)| (blob(digest), bytes.clone()))
+            .collect();
         files.push(("index.json".to_owned(), serde_json::to_vec(&index)?));
-        files.push(("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
+        files.push((
+            "oci-layout".to_owned(),
+            br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
+        ));
         Ok(files)
     }
 }

@@ -91,7 +91,10 @@ fn package(id: &str, [name, version, license, purl]: [&str; 4], source: Option<&
         }],
     });
     if let (Some(source), Value::Object(package)) = (source, &mut package) {
-        package.insert("sourceInfo".to_owned(), json!(format!("built from the source package {source}")));
+        package.insert(
+            "sourceInfo".to_owned(),
+            json!(format!("built from the source package {source}")),
+        );
     }
     package
 }
@@ -103,10 +106,20 @@ fn relation(from: &str, kind: &str, to: &str) -> Value {
 /// Letters, digits, dots and hyphens, as the specification has it.
 fn id(kind: &str, parts: &[&str]) -> String {
     let text = parts.join("-");
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    let allowed = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        }
+    };
     let short: String = text.chars().map(allowed).collect();
     // Two places that differ in other characters alone stay two.
-    let sum: String = digest(text.as_bytes()).chars().skip("sha256:".len()).take(8).collect();
+    let sum: String = digest(text.as_bytes())
+        .chars()
+        .skip("sha256:".len())
+        .take(8)
+        .collect();
     format!("SPDXRef-{kind}-{short}-{sum}")
 }
 
@@ -121,7 +134,14 @@ struct Crate {
 fn crates(which: Which) -> anyhow::Result<BTreeSet<Crate>> {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let said = cargo()
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", &platform])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            &platform,
+        ])
         .output()
         .context("cannot start cargo")?;
     ensure!(
@@ -136,30 +156,47 @@ fn crates(which: Which) -> anyhow::Result<BTreeSet<Crate>> {
 /// All that a package of the workspace depends on, by what cargo said.
 fn reached(metadata: &Value, package: &str) -> anyhow::Result<BTreeSet<Crate>> {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list = |value: &Value, key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
     let packages: BTreeMap<String, Value> = list(metadata, "packages")
         .into_iter()
         .filter_map(|one| Some((text(&one, "id")?, one)))
         .collect();
-    let resolve = metadata.get("resolve").context("cargo metadata resolved nothing")?;
+    let resolve = metadata
+        .get("resolve")
+        .context("cargo metadata resolved nothing")?;
     let nodes: BTreeMap<String, Value> = list(resolve, "nodes")
         .into_iter()
         .filter_map(|one| Some((text(&one, "id")?, one)))
         .collect();
     let is_built_in = |dependency: &Value| {
         let kinds = list(dependency, "dep_kinds");
-        kinds.iter().any(|kind| kind.get("kind").is_none_or(Value::is_null))
+        kinds
+            .iter()
+            .any(|kind| kind.get("kind").is_none_or(Value::is_null))
     };
     // Macros run in the compiler: neither they nor what they need is in the program.
     let is_macro = |id: &String| {
-        let targets = packages.get(id).map(|one| list(one, "targets")).unwrap_or_default();
+        let targets = packages
+            .get(id)
+            .map(|one| list(one, "targets"))
+            .unwrap_or_default();
         let kinds = targets.iter().flat_map(|target| list(target, "kind"));
         kinds.into_iter().any(|kind| kind == "proc-macro")
     };
-    let root = packages
-        .iter()
-        .find(|(_, one)| text(one, "name").as_deref() == Some(package) && one.get("source").is_none_or(Value::is_null));
-    let mut waiting = vec![root.with_context(|| format!("there is no package {package}"))?.0.clone()];
+    let root = packages.iter().find(|(_, one)| {
+        text(one, "name").as_deref() == Some(package) && one.get("source").is_none_or(Value::is_null)
+    });
+    let mut waiting = vec![
+        root.with_context(|| format!("there is no package {package}"))?
+            .0
+            .clone(),
+    ];
     let mut seen = BTreeSet::new();
     while let Some(id) = waiting.pop() {
         if is_macro(&id) || !seen.insert(id.clone()) {
@@ -167,7 +204,12 @@ fn reached(metadata: &Value, package: &str) -> anyhow::Result<BTreeSet<Crate>> {
         }
         let node = nodes.get(&id).with_context(|| format!("{id} was not resolved"))?;
         let dependencies = list(node, "deps");
-        waiting.extend(dependencies.iter().filter(|one| is_built_in(one)).filter_map(|one| text(one, "pkg")));
+        waiting.extend(
+            dependencies
+                .iter()
+                .filter(|one| is_built_in(one))
+                .filter_map(|one| text(one, "pkg")),
+        );
     }
     let crates = seen.iter().filter_map(|id| {
         let one = packages.get(id)?;
@@ -215,7 +257,11 @@ mod tests {
         let found = reached(&metadata, "own").expect("resolved");
         let names: Vec<_> = found.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["deep", "own", "used"]);
-        assert!(found.iter().all(|one| one.license.as_deref() == Some("MIT OR Apache-2.0")));
+        assert!(
+            found
+                .iter()
+                .all(|one| one.license.as_deref() == Some("MIT OR Apache-2.0"))
+        );
         assert!(reached(&metadata, "other").is_err());
     }
 }

@@ -46,7 +46,11 @@ pub(super) fn run(which: Which, image: &Path) -> anyhow::Result<()> {
     );
     let expected = format!("{} {}", which.name(), env!("CARGO_PKG_VERSION"));
     ensure!(text.trim() == expected, "it said {text:?}, and not {expected:?}");
-    println!("{}: runs under runc as the manifests say: {}", which.name(), text.trim());
+    println!(
+        "{}: runs under runc as the manifests say: {}",
+        which.name(),
+        text.trim()
+    );
     Ok(())
 }
 
@@ -77,7 +81,9 @@ fn unpack(image: &Path, to: &Path) -> anyhow::Result<()> {
     let layer = blob(image, manifest.pointer("/layers/0"))?;
     let mut plain = Vec::new();
     io::copy(&mut flate2::read::GzDecoder::new(layer.as_slice()), &mut plain)?;
-    let diff_id = configuration.pointer("/rootfs/diff_ids/0").and_then(Value::as_str);
+    let diff_id = configuration
+        .pointer("/rootfs/diff_ids/0")
+        .and_then(Value::as_str);
     ensure!(
         diff_id == Some(layout::digest(&plain).as_str()),
         "the layer is not the one that the configuration names"
@@ -108,7 +114,8 @@ impl Context {
         };
         let text = fs::read_to_string(root().join(file)).with_context(|| format!("cannot read {file}"))?;
         for document in serde_norway::Deserializer::from_str(&text) {
-            let object: Value = serde::Deserialize::deserialize(document).with_context(|| format!("{file} is no YAML"))?;
+            let object: Value =
+                serde::Deserialize::deserialize(document).with_context(|| format!("{file} is no YAML"))?;
             if let Some(pod) = object.pointer("/spec/template/spec") {
                 return Self::of_pod(pod).with_context(|| file.to_owned());
             }
@@ -117,18 +124,25 @@ impl Context {
     }
 
     fn of_pod(pod: &Value) -> anyhow::Result<Self> {
-        let container = pod.pointer("/containers/0/securityContext").context("no security context")?;
+        let container = pod
+            .pointer("/containers/0/securityContext")
+            .context("no security context")?;
         let is = |key: &str, expected: bool| container.get(key) == Some(&Value::Bool(expected));
         ensure!(
             is("readOnlyRootFilesystem", true) && is("allowPrivilegeEscalation", false),
             "the root must be read-only, and nothing may get more rights"
         );
         let dropped = container.pointer("/capabilities/drop");
-        ensure!(dropped == Some(&json!(["ALL"])), "all capabilities must be dropped first");
+        ensure!(
+            dropped == Some(&json!(["ALL"])),
+            "all capabilities must be dropped first"
+        );
         let added = container.pointer("/capabilities/add").and_then(Value::as_array);
         let names = added.into_iter().flatten().filter_map(Value::as_str);
         let number = |key: &str| {
-            let of_pod = pod.pointer("/securityContext").and_then(|context| context.get(key));
+            let of_pod = pod
+                .pointer("/securityContext")
+                .and_then(|context| context.get(key));
             let found = container.get(key).or(of_pod).and_then(Value::as_u64);
             found.with_context(|| format!("{key} is not set"))
         };
