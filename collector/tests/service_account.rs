@@ -216,7 +216,7 @@ async fn a_pod_gets_the_certificate_of_its_node_and_of_no_other() {
     served.token("of worker-1", "worker-1");
     let (own, id_1) = (key(1), id("worker-1", &key(1)));
     let given = served.enrol(&id_1, "of worker-1", &own).await.expect("let in");
-    let named = facts(&given.certificate.into()).expect("a certificate").agents;
+    let named = facts(&given.certificate).expect("a certificate").agents;
     assert_eq!(named, [id_1.as_str()]);
     // Each pod of the node comes again, and the token is not used up.
     served

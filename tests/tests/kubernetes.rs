@@ -3,6 +3,8 @@
 //! The list is exact: whoever gives a pod another privilege, mount, token or right has to write it here, and its reason into
 //! docs/kubernetes.md. No cluster is needed. Rendering takes kubectl and helm, and is skipped without them, which is said.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails by panicking")]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -343,7 +345,7 @@ fn chart(settings: &[&str]) -> Option<Objects> {
         "1.30.0",
     ];
     for setting in settings {
-        words.extend(["--set", setting]);
+        words.extend(["--set", *setting]);
     }
     rendered("helm", "PGWITNESS_HELM", &words).map(|text| objects(&text))
 }

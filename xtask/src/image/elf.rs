@@ -56,7 +56,6 @@ impl Needs {
         let table = file.elf_dynamic_table()?;
         let mut libraries = Vec::new();
         for entry in table.iter() {
-            let entry = entry?;
             if entry.tag == DT_NEEDED {
                 libraries.push(std::str::from_utf8(table.string(entry)?)?.to_owned());
             }
