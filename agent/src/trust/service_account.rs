@@ -10,7 +10,7 @@ use std::{
 };
 
 use ::trust::{COLLECTOR_NAME, agent_of, client, from_pem, is_agent_of, rustls::pki_types::ServerName};
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use proto::v1::EnrolRequest;
 
 use super::{
@@ -69,11 +69,6 @@ async fn once(config: &Config, place: &Place, account: &Account, files: &Files) 
         )
     })?;
     let authorities = from_pem(&text)?;
-    ensure!(
-        !authorities.is_empty(),
-        "{} has no certificate",
-        account.authorities.display()
-    );
     let token = fs::read_to_string(&account.token)
         .with_context(|| format!("cannot read the token {}", account.token.display()))?;
     // Makes the batch key, if there is none yet, and keeps any agent out meanwhile: the one before may not have ended.
