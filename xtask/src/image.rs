@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => build()?,
     };
     let to = args.to.clone().unwrap_or_else(|| target().join("images"));
-    let source = Source::here()?;
+    let source = Source::here(args.programs.is_none())?;
     for which in Which::ALL {
         let image = make(which, &programs, &source)?;
         if args.check {
@@ -139,7 +139,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// Where an image comes from: what stands in its labels, and the time that everything in it has.
 struct Source {
     version: &'static str,
-    /// The commit, where there is one and nothing was changed since.
+    /// The commit, where the programs were built of it just now and nothing was changed since.
     revision: Option<String>,
     /// Seconds since the Unix epoch.
     time: u64,
@@ -147,7 +147,7 @@ struct Source {
 
 impl Source {
     /// The time is `SOURCE_DATE_EPOCH` if that is set, else the commit's, else 0.
-    fn here() -> anyhow::Result<Self> {
+    fn here(is_built: bool) -> anyhow::Result<Self> {
         let set = std::env::var("SOURCE_DATE_EPOCH").ok();
         let time = match set.or_else(|| git(&["log", "-1", "--format=%ct"])) {
             Some(time) => time.parse().with_context(|| {
@@ -155,7 +155,7 @@ impl Source {
             })?,
             None => 0,
         };
-        let is_clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
+        let is_clean = is_built && git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             revision: git(&["rev-parse", "HEAD"]).filter(|_| is_clean),
