@@ -13,7 +13,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::{Path, State},
-    routing::{patch, post},
+    routing::{get, patch, post},
 };
 use ed25519_dalek::SigningKey;
 use hyper_util::rt::TokioIo;
@@ -45,21 +45,29 @@ async fn review(State(cluster): State<Shared>, Json(asked): Json<Value>) -> Json
     let spec = asked.get("spec").expect("a spec");
     let token = spec.get("token").and_then(Value::as_str).expect("a token");
     let cluster = cluster.lock().expect("ours");
-    let Some(node) = cluster.nodes.get(token) else {
+    if !cluster.nodes.contains_key(token) {
         return Json(json!({"status": {"authenticated": false, "error": "invalid bearer token"}}));
-    };
+    }
     Json(json!({"status": {
         "authenticated": true,
         "audiences": spec.get("audiences"),
         "user": {
             "username": "system:serviceaccount:pgwitness:pgwitness-agent",
             "extra": {
-                "authentication.kubernetes.io/pod-name": ["pgwitness-agent-abcde"],
+                "authentication.kubernetes.io/pod-name": [token],
                 "authentication.kubernetes.io/pod-uid": [format!("uid of {token}")],
-                "authentication.kubernetes.io/node-name": [node],
             },
         },
     }}))
+}
+
+/// A pod, which is called as its token is.
+async fn pod(State(cluster): State<Shared>, Path(name): Path<String>) -> Json<Value> {
+    let cluster = cluster.lock().expect("ours");
+    Json(json!({
+        "metadata": {"uid": format!("uid of {name}")},
+        "spec": {"nodeName": cluster.nodes.get(&name), "serviceAccountName": "pgwitness-agent"},
+    }))
 }
 
 async fn keep(State(cluster): State<Shared>, Path(name): Path<String>, body: String) -> Json<Value> {
@@ -89,6 +97,7 @@ impl Served {
         let cluster = Shared::default();
         let router = Router::new()
             .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))
+            .route("/api/v1/namespaces/pgwitness/pods/{name}", get(pod))
             .route("/api/v1/namespaces/pgwitness/configmaps/{name}", patch(keep))
             .with_state(Arc::clone(&cluster));
         let api = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -213,20 +222,20 @@ fn refused(given: Result<Certificates, Status>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_gets_the_certificate_of_its_node_and_of_no_other() {
     let served = Served::start().await;
-    served.token("of worker-1", "worker-1");
+    served.token("of-worker-1", "worker-1");
     let (own, id_1) = (key(1), id("worker-1", &key(1)));
-    let given = served.enrol(&id_1, "of worker-1", &own).await.expect("let in");
+    let given = served.enrol(&id_1, "of-worker-1", &own).await.expect("let in");
     let named = facts(&given.certificate).expect("a certificate").agents;
     assert_eq!(named, [id_1.as_str()]);
     // Each pod of the node comes again, and the token is not used up.
     served
-        .enrol(&id_1, "of worker-1", &own)
+        .enrol(&id_1, "of-worker-1", &own)
         .await
         .expect("let in again");
     assert_eq!(served.certificates(&id_1), 1, "the former one is over");
     for (what, agent, token) in [
-        ("another node's", id("worker-2", &own), "of worker-1"),
-        ("no node's", "worker-1".to_owned(), "of worker-1"),
+        ("another node's", id("worker-2", &own), "of-worker-1"),
+        ("no node's", "worker-1".to_owned(), "of-worker-1"),
         ("a token that nobody made", id_1.clone(), "made up"),
     ] {
         let why = refused(served.enrol(&agent, token, &own).await);
@@ -236,7 +245,7 @@ async fn a_pod_gets_the_certificate_of_its_node_and_of_no_other() {
         );
     }
     // A name has one key.
-    let why = refused(served.enrol(&id_1, "of worker-1", &key(2)).await);
+    let why = refused(served.enrol(&id_1, "of-worker-1", &key(2)).await);
     assert!(why.contains("key"), "the name has another key: {why}");
     served.stop().await;
 }
@@ -244,22 +253,22 @@ async fn a_pod_gets_the_certificate_of_its_node_and_of_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_set_up_anew_has_a_new_agent_and_the_former_is_out() {
     let served = Served::start().await;
-    served.token("of worker-1", "worker-1");
-    served.token("of worker-2", "worker-2");
+    served.token("of-worker-1", "worker-1");
+    served.token("of-worker-2", "worker-2");
     let (former, new, other) = (
         id("worker-1", &key(1)),
         id("worker-1", &key(2)),
         id("worker-2", &key(3)),
     );
     served
-        .enrol(&other, "of worker-2", &key(3))
+        .enrol(&other, "of-worker-2", &key(3))
         .await
         .expect("let in");
     served
-        .enrol(&former, "of worker-1", &key(1))
+        .enrol(&former, "of-worker-1", &key(1))
         .await
         .expect("let in");
-    served.enrol(&new, "of worker-1", &key(2)).await.expect("let in");
+    served.enrol(&new, "of-worker-1", &key(2)).await.expect("let in");
     let good = [&former, &new, &other].map(|agent| served.certificates(agent));
     assert_eq!(good, [0, 1, 1], "a node has one agent");
     served.stop().await;

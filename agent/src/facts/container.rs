@@ -132,7 +132,7 @@ pub fn addresses() -> Vec<IpAddr> {
 /// The kernel's table of routes as a tree (fib_trie_seq_show in net/ipv4/fib_trie.c): a leaf, and the kinds of its routes behind it.
 fn four(trie: &str) -> Vec<Ipv4Addr> {
     let mut found = Vec::new();
-    let mut leaf = None;
+    let mut leaf: Option<Ipv4Addr> = None;
     for line in trie.lines().map(str::trim) {
         if let Some(address) = line.strip_prefix("|-- ") {
             leaf = address.parse().ok();

@@ -116,8 +116,7 @@ impl EnrolmentService {
             ..known.unwrap_or_default()
         };
         let issued = self.issue(agent, &asked.csr, true).map_err(internal)?;
-        let account = format!("{}/{}", pod.namespace, pod.service_account);
-        tracing::info!(agent = id, node = pod.node, pod = pod.uid, account, "enrolled");
+        tracing::info!(agent = id, node = pod.node, pod = pod.uid, "enrolled");
         Ok(issued)
     }
 

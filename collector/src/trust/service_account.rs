@@ -25,10 +25,14 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// The pod that a token was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AgentPod {
-    pub(crate) namespace: String,
-    pub(crate) service_account: String,
     pub(crate) uid: String,
     pub(crate) node: String,
+}
+
+/// What a token says of its pod, and the API server vouches for.
+struct Claims {
+    pod: String,
+    uid: String,
 }
 
 /// Why a token opens nothing.
@@ -84,16 +88,11 @@ impl Reviewer {
         if !status.is_success() {
             return Err(denied(status, &said, "create tokenreviews").into());
         }
-        let (mut pod, name) = self.vouched(&said)?;
-        // Clusters before 1.30 do not say the node. The pod itself does.
-        if pod.node.is_empty() {
-            pod.node = self.node(&pod, &name).await?;
-        }
-        Ok(pod)
+        self.pod(self.vouched(&said)?).await
     }
 
     /// What a review says, if it says that the token is good.
-    fn vouched(&self, said: &Value) -> Result<(AgentPod, String), Unvouched> {
+    fn vouched(&self, said: &Value) -> Result<Claims, Unvouched> {
         let of = |path: &str| said.pointer(path).and_then(Value::as_str).unwrap_or_default();
         if said.pointer("/status/authenticated") != Some(&Value::Bool(true)) {
             let why = of("/status/error");
@@ -126,23 +125,22 @@ impl Reviewer {
             let value = values.and_then(|values| values.get(0)).and_then(Value::as_str);
             value.unwrap_or_default().to_owned()
         };
-        let pod = AgentPod {
-            namespace: expected.0.to_owned(),
-            service_account: expected.1.to_owned(),
+        let claims = Claims {
+            pod: extra("authentication.kubernetes.io/pod-name"),
             uid: extra("authentication.kubernetes.io/pod-uid"),
-            node: extra("authentication.kubernetes.io/node-name"),
         };
-        let name = extra("authentication.kubernetes.io/pod-name");
-        if pod.uid.is_empty() || !is_name(&name) {
+        if claims.uid.is_empty() || !is_name(&claims.pod) {
             return Err(refused(
                 "this token is of no pod: agents have one that kubelet made for theirs",
             ));
         }
-        Ok((pod, name))
+        Ok(claims)
     }
 
-    async fn node(&self, pod: &AgentPod, name: &str) -> Result<String, Unvouched> {
-        let path = format!("/api/v1/namespaces/{}/pods/{name}", pod.namespace);
+    /// The pod itself says its node, which clusters before 1.30 do not say with the token; and that it is still there, which reviews say
+    /// some seconds late.
+    async fn pod(&self, claims: Claims) -> Result<AgentPod, Unvouched> {
+        let path = format!("/api/v1/namespaces/{}/pods/{}", self.config.namespace, claims.pod);
         let (status, said) = self.server.ask(Method::GET, &path, JSON, None).await?;
         if status == StatusCode::NOT_FOUND {
             return Err(refused("the pod of this token is gone"));
@@ -151,12 +149,18 @@ impl Reviewer {
             return Err(denied(status, &said, "get pods").into());
         }
         let of = |path: &str| said.pointer(path).and_then(Value::as_str).unwrap_or_default();
-        if of("/metadata/uid") != pod.uid {
+        if of("/metadata/uid") != claims.uid {
             return Err(refused("the pod of this token is gone, and another has its name"));
+        }
+        if of("/spec/serviceAccountName") != self.config.name {
+            return Err(refused("the pod of this token has another account"));
         }
         match of("/spec/nodeName") {
             "" => Err(refused("the pod of this token is on no node yet")),
-            node => Ok(node.to_owned()),
+            node => Ok(AgentPod {
+                uid: claims.uid,
+                node: node.to_owned(),
+            }),
         }
     }
 

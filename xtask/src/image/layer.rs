@@ -32,7 +32,7 @@ impl Layer {
         }
         for folder in folders {
             let mut header = header(EntryType::Directory, 0o755, time);
-            append(&mut archive, &mut header, &folder.join(""), &[])?;
+            append(&mut archive, &mut header, &folder, &[])?;
         }
         for (path, file) in &contents.files {
             let mode = if file.executable { 0o755 } else { 0o644 };
@@ -149,9 +149,9 @@ mod tests {
         assert_eq!(
             seen,
             [
-                ("etc/", 0o755),
-                ("usr/", 0o755),
-                ("usr/bin/", 0o755),
+                ("etc", 0o755),
+                ("usr", 0o755),
+                ("usr/bin", 0o755),
                 ("etc/passwd", 0o644),
                 ("usr/bin/x", 0o755)
             ]

@@ -94,10 +94,16 @@ fn good() -> Value {
                 "extra": {
                     "authentication.kubernetes.io/pod-name": ["pgwitness-agent-x7k2p"],
                     "authentication.kubernetes.io/pod-uid": ["0b5c"],
-                    "authentication.kubernetes.io/node-name": ["worker-1"],
                 },
             },
         },
+    })
+}
+
+fn its_pod() -> Value {
+    json!({
+        "metadata": {"uid": "0b5c"},
+        "spec": {"nodeName": "worker-1", "serviceAccountName": "pgwitness-agent"},
     })
 }
 
@@ -111,6 +117,7 @@ fn changed(path: &str, value: Value) -> Value {
 async fn the_pod_and_its_node_are_what_the_api_server_says() {
     let (credentials, server, reviewer) = at(Said {
         review: good(),
+        pod: Some(its_pod()),
         ..Said::default()
     })
     .await;
@@ -190,24 +197,23 @@ async fn whoever_is_not_vouched_for_is_nobody() {
 }
 
 #[tokio::test]
-async fn older_clusters_say_the_node_by_the_pod() {
-    let review = changed(
-        "/status/user/extra/authentication.kubernetes.io~1node-name",
-        json!([]),
-    );
-    let pod = |uid: &str| json!({"metadata": {"uid": uid}, "spec": {"nodeName": "worker-2"}});
+async fn the_pod_has_to_be_there_yet() {
     for (pod, expected) in [
-        (Some(pod("0b5c")), Ok("worker-2")),
-        (Some(pod("other")), Err("another has its name")),
+        (its_pod(), Ok("worker-1")),
+        (json!({"metadata": {"uid": "other"}}), Err("another has its name")),
         (
-            Some(json!({"metadata": {"uid": "0b5c"}, "spec": {}})),
+            json!({"metadata": {"uid": "0b5c"}, "spec": {"serviceAccountName": "default"}}),
+            Err("another account"),
+        ),
+        (
+            json!({"metadata": {"uid": "0b5c"}, "spec": {"serviceAccountName": "pgwitness-agent"}}),
             Err("on no node yet"),
         ),
-        (None, Err("is gone")),
+        (Value::Null, Err("is gone")),
     ] {
         let said = Said {
-            review: review.clone(),
-            pod,
+            review: good(),
+            pod: Some(pod).filter(|pod| !pod.is_null()),
             ..Said::default()
         };
         let (_folder, _server, reviewer) = at(said).await;
