@@ -388,6 +388,42 @@ fn newer_kernels_take_one_capability_less() {
 }
 
 #[test]
+fn the_fleets_key_is_for_the_agent_alone() {
+    let overlay = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../base]\n\
+                   components: [../components/fleet-key, ../components/linux-6.6]\n";
+    let copy = tempfile::tempdir().expect("a folder");
+    for folder in ["base", "components/fleet-key", "components/linux-6.6"] {
+        let to = copy.path().join(folder);
+        fs::create_dir_all(&to).expect("a folder");
+        for file in fs::read_dir(deploy().join(folder)).expect("files") {
+            let file = file.expect("a file");
+            fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+        }
+    }
+    let folder = copy.path().join("overlay");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("kustomization.yaml"), overlay).expect("written");
+    let settings = ["agent.fleetKeySecret=pgwitness-fleet", "agent.linux66=true"];
+    let given = chart(&settings);
+    if let Some(given) = &given {
+        let lines = privileges(get(given, "DaemonSet", "pgwitness-agent"));
+        let of_key: Vec<_> = lines.iter().filter(|line| line.contains("fleet")).collect();
+        assert_eq!(
+            of_key,
+            [
+                "containers.agent.volumeMounts.fleet.mountPath /run/secrets/pgwitness-fleet",
+                "containers.agent.volumeMounts.fleet.readOnly true",
+                "volumes.fleet.secret.defaultMode 256",
+                "volumes.fleet.secret.secretName pgwitness-fleet",
+            ]
+        );
+    }
+    if let Some((overlay, given)) = kustomized(&folder.to_string_lossy()).zip(given) {
+        assert_eq!(given, overlay);
+    }
+}
+
+#[test]
 fn nothing_of_a_setting_gets_lost_or_becomes_another_type() {
     let settings = [
         "agent.settings.PGWITNESS_AGENT__EVENTS__HEARTBEAT_S=5",
