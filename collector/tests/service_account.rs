@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -271,6 +272,27 @@ async fn a_node_that_is_set_up_anew_has_a_new_agent_and_the_former_is_out() {
     served.enrol(&new, "of-worker-1", &key(2)).await.expect("let in");
     let good = [&former, &new, &other].map(|agent| served.certificates(agent));
     assert_eq!(good, [0, 1, 1], "a node has one agent");
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_agent_is_revoked_stays_out_with_any_key() {
+    let served = Served::start().await;
+    served.token("of-worker-1", "worker-1");
+    let former = id("worker-1", &key(1));
+    served
+        .enrol(&former, "of-worker-1", &key(1))
+        .await
+        .expect("let in");
+    let revoked = Command::new(env!("CARGO_BIN_EXE_pgwitness-collector"))
+        .args(["agent", "revoke", &former, "--reason", "stolen", "--config"])
+        .arg(served.folder.path().join("collector.toml"))
+        .status();
+    assert!(revoked.expect("started").success());
+    for agent in [key(1), key(2)] {
+        let why = refused(served.enrol(&id("worker-1", &agent), "of-worker-1", &agent).await);
+        assert!(why.contains("revoked (stolen)"), "{why}");
+    }
     served.stop().await;
 }
 

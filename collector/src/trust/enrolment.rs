@@ -106,9 +106,17 @@ impl EnrolmentService {
             }
             _ => {}
         }
+        let others = self.registry.all().map_err(internal)?.into_iter();
+        let others: Vec<Enrolled> = others
+            .filter(|other| other.node.as_ref() == Some(&pod.node) && other.agent_id != *id)
+            .collect();
+        // Whoever is turned out does not come again by throwing its key away.
+        for other in &others {
+            self.not_revoked(&other.agent_id)?;
+        }
         let met = self.log.hello(id.clone(), key).await.map_err(internal)?;
         met.map_err(Status::permission_denied)?;
-        self.replace_others(id, &pod).map_err(internal)?;
+        self.replace(others, id, &pod).map_err(internal)?;
         let agent = Enrolled {
             agent_id: id.clone(),
             enrolled_unix_s: unix_s(),
@@ -121,10 +129,9 @@ impl EnrolmentService {
     }
 
     /// A node has one agent: if it was set up anew, with another key, the former agent's certificates end.
-    fn replace_others(&self, id: &str, pod: &AgentPod) -> anyhow::Result<()> {
-        for mut other in self.registry.all()? {
-            let is_of_node = other.node.as_ref() == Some(&pod.node) && other.agent_id != id;
-            if is_of_node && !other.certificates.is_empty() {
+    fn replace(&self, others: Vec<Enrolled>, id: &str, pod: &AgentPod) -> anyhow::Result<()> {
+        for mut other in others {
+            if !other.certificates.is_empty() {
                 tracing::warn!(
                     agent = id,
                     node = pod.node,
