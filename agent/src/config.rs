@@ -130,7 +130,10 @@ impl Default for Config {
                 max_bytes: 1 << 30,
                 when_full: WhenFull::KeepOldest,
             },
-            metrics: MetricsConfig { listen: None },
+            metrics: MetricsConfig {
+                listen: None,
+                insecure: false,
+            },
             limits: LimitsConfig::default(),
             control: ControlConfig::default(),
         }

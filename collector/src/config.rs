@@ -10,11 +10,16 @@ use std::{
 
 mod access;
 mod kubernetes;
+mod metrics;
+mod service_account;
 mod store;
 
 pub use access::{AccessConfig, HttpConfig, OidcConfig, ReadersTls, SqlConfig};
 pub use kubernetes::KubernetesConfig;
+pub use metrics::MetricsConfig;
 use serde::{Deserialize, Serialize};
+pub use service_account::ServiceAccountConfig;
+pub(crate) use service_account::is_name;
 pub use settings::SettingsError as ConfigError;
 pub use store::StoreConfig;
 
@@ -39,6 +44,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// Who may deliver.
     pub trust: TrustConfig,
+    /// Metrics and health by themselves.
+    pub metrics: MetricsConfig,
     /// The evidence log.
     pub log: LogConfig,
     /// Who is shown its checkpoints.
@@ -121,6 +128,9 @@ pub struct TrustConfig {
     /// The authorities of agents' certificates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorities: Option<PathBuf>,
+    /// Pods of this account of Kubernetes enrol themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccountConfig>,
 }
 
 /// Where to listen.
@@ -191,7 +201,9 @@ impl Default for Config {
                 certificate: None,
                 key: None,
                 authorities: None,
+                service_account: None,
             },
+            metrics: MetricsConfig::default(),
             log: LogConfig {
                 name: None,
                 checkpoint_interval_ms: 1000,
@@ -274,7 +286,13 @@ impl Config {
                 trust += &format!("{name} = {:?}\n", file.display().to_string());
             }
         }
-        let http = self.http.effective() + &self.sql.effective() + &self.access.effective();
+        if let Some(account) = &self.trust.service_account {
+            trust += &account.effective();
+        }
+        let http = self.http.effective()
+            + &self.sql.effective()
+            + &self.access.effective()
+            + &self.metrics.effective();
         format!(
             "data = {:?}\n{inventory}\n[grpc]\nlisten = {:?}\n{http}\n[trust]\n{trust}\n[log]\n{name}checkpoint_interval_ms = {}\nsegment_mib = {}\n\n[retention]\n{retention}{store}{kubernetes}{publish}",
             self.data.display().to_string(),
@@ -292,6 +310,21 @@ impl Config {
             checkpoint_interval: Duration::from_millis(self.log.checkpoint_interval_ms),
             segment_bytes: self.log.segment_mib << 20,
         }
+    }
+
+    /// Certificates are given out by the collector's own authority alone.
+    fn check_service_account(&self) -> Result<(), ConfigError> {
+        let Some(account) = &self.trust.service_account else {
+            return Ok(());
+        };
+        if self.trust.certificate.is_some() || !self.tls() {
+            return Err(ConfigError::Value {
+                key: "trust.service_account.name",
+                value: format!("{:?}", account.name),
+                expected: "who enrols gets a certificate of the collector's own authority: it goes with TLS, and without trust.certificate",
+            });
+        }
+        account.check()
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -319,6 +352,8 @@ impl Config {
         self.access.check(self.exposed())?;
         self.store.check()?;
         self.kubernetes.check()?;
+        self.metrics.check()?;
+        self.check_service_account()?;
         if !(10..=31_536_000).contains(&self.trust.lifetime_s) {
             let value = self.trust.lifetime_s.to_string();
             return refuse("trust.lifetime_s", value, "it must be 10 to 31536000");

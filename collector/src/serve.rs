@@ -39,7 +39,7 @@ use crate::{
     rebuild,
     sql::Sql,
     store::{Site, Store, StoreOptions},
-    trust::{Admission, Authorities, EnrolmentService, Own, Registry, Tls, admit_connections},
+    trust::{Admission, Authorities, EnrolmentService, Own, Registry, Reviewer, Tls, admit_connections},
 };
 
 /// Receives events from agents, keeps them, and answers over HTTP.
@@ -267,6 +267,17 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let web = http::Readers::of(web, web_tls, &metrics, stopped.clone())?;
     // Whom the connection is from goes with what passes through `tap_io` only.
     let web = web.tap_io(|_| ());
+    let health = match config.metrics.listen {
+        Some(address) => {
+            let listener = bind("metrics.listen", address).await?;
+            Some(tokio::spawn(http::health(
+                listener,
+                Arc::clone(&metrics),
+                stopped.clone(),
+            )))
+        }
+        None => None,
+    };
     let router = http::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let mut http_server = tokio::spawn(
         axum::serve(web, router)
@@ -336,6 +347,9 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
         _ = tokio::time::timeout(HTTP_GRACE, &mut http_server).await;
         http_server.abort();
     }
+    if let Some(health) = health {
+        health.abort();
+    }
     if let Some(mut views) = views {
         _ = tokio::time::timeout(HTTP_GRACE, &mut views).await;
         views.abort();
@@ -373,8 +387,18 @@ impl Gate {
         };
         let tls = Arc::new(Tls::new(authorities)?);
         tokio::spawn(keep_current(Arc::downgrade(&tls), admission.changes()));
+        let reviewer = config
+            .trust
+            .service_account
+            .as_ref()
+            .map(Reviewer::new)
+            .transpose()?;
+        if let Some(reviewer) = reviewer.clone() {
+            tokio::spawn(reviewer.publish(registry.clone(), admission.changes()));
+        }
         let enrolment = own.then(|| EnrolmentService {
             registry,
+            reviewer,
             admission: admission.clone(),
             log: Arc::clone(log),
             metrics: Arc::clone(metrics),

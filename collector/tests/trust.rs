@@ -182,6 +182,7 @@ impl Collector {
                 public_key: key.verifying_key().to_bytes().to_vec(),
                 signature: trust::proof(key, &token.agent_id, &token.secret, &csr).to_vec(),
                 csr,
+                ..EnrolRequest::default()
             })
             .await?;
         let mut agent = Agent::new(&token.agent_id, key, self.grpc);

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod fuzz;
+mod image;
 mod kernels;
 mod oracle;
 mod page;
@@ -47,6 +48,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Hold fingerprints of the statements in SQL files against the server's own grammar
     Oracle(oracle::Args),
+    /// Make the container images of agent and collector, reproducibly, with their bills of materials
+    Image(image::Args),
     /// Generate the protobuf code anew, behind a change of proto/pgwitness/v1
     Proto,
     /// Build the collector's page anew, behind a change of collector/page (takes Node)
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Oracle(args) => oracle::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Proto => proto::run(),
         Command::Page(args) => page::run(&args),
     };

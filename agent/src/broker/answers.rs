@@ -3,8 +3,6 @@
 //! Owns the maps, the probes and the list of servers. Whatever is asked, servers are found, believed and chosen here, by
 //! their executables and by the settings, so that a question can have nothing tapped that would not be tapped anyway.
 
-use std::path::Path;
-
 use ebpf_abi::TARGET_PROBED_TLS;
 
 use super::{
@@ -18,6 +16,7 @@ use super::{
 use crate::{
     capture::{Counters, Probes, Targets},
     facts::{
+        container,
         old_sockets::{Connection, OldSockets, sockets_of},
         poolers::Poolers,
         servers::{Servers, Wanted},
@@ -265,7 +264,7 @@ pub(super) fn seen(request: &Request) -> Option<Vec<Answer>> {
             some(look::executable(pid).map(|(inode, path)| Answer::Executable { inode, path }))
         }
         Request::Container { ref id } => {
-            some(containers::container(Path::new("/"), id).map(Answer::Container))
+            some(containers::container(container::root(), id).map(Answer::Container))
         }
         Request::Process { pid } => some(look::process(pid).map(Box::new).map(Answer::Process)),
         Request::Processes => look::processes()

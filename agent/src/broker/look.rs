@@ -11,6 +11,7 @@ use procfs::{
 };
 
 use super::protocol::{Answer, COMMAND_LINE, Running};
+use crate::facts::container;
 
 /// Linux gives one page of a title that has outgrown the arguments (`get_mm_proctitle` in fs/proc/base.c).
 const TITLE_MAX: usize = 4096;
@@ -31,7 +32,7 @@ pub(super) fn process(pid: u32) -> Option<Running> {
         command_line: shortened(running.cmdline().unwrap_or_default()),
         uid: status.as_ref().map(|status| status.ruid),
         login_uid: login(pid),
-        cgroup: unified.map(|group| group.pathname),
+        cgroup: unified.map(|group| container::cgroup(group.pathname)),
         audit_session: number(pid, "sessionid"),
         session: stat.session.unsigned_abs(),
         tty: terminal(stat.tty_nr),
@@ -132,6 +133,7 @@ pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
             let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
         })
+        .chain(container::addresses())
         .collect())
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::confine;
+use crate::{confine, facts::container};
 
 /// For a file this is plenty, and for a directory service it is too little anyway.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -37,6 +37,8 @@ impl Names {
     pub(super) fn start() -> anyhow::Result<Self> {
         let (ask, asked) = mpsc::channel();
         let (say, said) = mpsc::channel();
+        // In a container the system's own tables are the image's.
+        let host = container::etc();
         thread::Builder::new()
             .name("names".to_owned())
             .spawn(move || {
@@ -44,7 +46,11 @@ impl Names {
                     return tracing::warn!("no user is named: {problem:#}");
                 }
                 for uid in asked {
-                    if say.send((uid, user(uid))).is_err() {
+                    let name = match &host {
+                        Some(etc) => container::user(etc, uid),
+                        None => user(uid),
+                    };
+                    if say.send((uid, name)).is_err() {
                         return;
                     }
                 }

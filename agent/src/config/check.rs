@@ -37,9 +37,10 @@ impl Config {
         self.check_sizes()?;
         self.check_times()?;
         self.check_catalog()?;
-        if let Some(address) = self.metrics.listen.filter(|address| !address.ip().is_loopback()) {
-            let expected =
-                "there is no authentication, so only a loopback address (127.0.0.1, ::1) is allowed";
+        let exposed = self.metrics.listen.filter(|address| !address.ip().is_loopback());
+        if let Some(address) = exposed.filter(|_| !self.metrics.insecure) {
+            let expected = "there is no authentication, so only a loopback address (127.0.0.1, ::1) is allowed, unless \
+                            metrics.insecure = true says that whoever reaches it may read the counters";
             return refuse("metrics.listen", address.to_string(), expected);
         }
         self.check_within()?;

@@ -252,9 +252,11 @@ pub enum WhenFull {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsConfig {
-    /// Loopback only, because there is no authentication; not served if it is not set.
+    /// Not served if it is not set. Another address than loopback takes `insecure`, because there is no authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// Whoever reaches that address reads the counters: for a network that says by itself who does.
+    pub insecure: bool,
 }
 
 /// What the agent may take of the host.

@@ -122,7 +122,7 @@ pub fn below<'a>(within: Option<&str>, path: &'a str) -> Option<&'a str> {
 }
 
 /// The mount point of the unified hierarchy: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` where it is hybrid.
-fn mount_point() -> Option<PathBuf> {
+pub(super) fn mount_point() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(|line| {
         // proc(5): the fifth field is the mount point, the first behind " - " the type.

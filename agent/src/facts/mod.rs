@@ -6,6 +6,7 @@
 
 pub mod cgroups;
 pub mod connections;
+pub mod container;
 pub mod flows;
 pub mod old_sockets;
 pub mod poolers;

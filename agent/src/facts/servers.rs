@@ -9,7 +9,7 @@ use std::{
 
 use object::{Object as _, ObjectSymbol as _, read::ReadCache};
 
-use super::cgroups::below;
+use super::{cgroups::below, container};
 use crate::capture::plaintext::{Readable, open_executable};
 
 /// A symbol that a server exports for its extensions and nothing else has.
@@ -209,7 +209,7 @@ pub(super) fn cgroup(pid: u32) -> Option<String> {
     let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
     let groups = process.cgroups().ok()?.0;
     let unified = groups.into_iter().find(|group| group.hierarchy == 0);
-    unified.map(|group| group.pathname)
+    unified.map(|group| container::cgroup(group.pathname))
 }
 
 /// From `-D`, else from `PGDATA`, else the working directory, which a running postmaster has set to it.

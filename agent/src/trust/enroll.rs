@@ -1,4 +1,4 @@
-//! `pgwitness-agent enroll`: with the operator's token to this host's first certificate.
+//! `pgwitness-agent enroll`: with the operator's token to this host's first certificate, or by a service account of Kubernetes.
 //!
 //! Both keys are made here and stay here. The token says which collector it is before anything is said to it.
 
@@ -11,8 +11,13 @@ use std::{
 use ::trust::{COLLECTOR_NAME, Token, pinned, rustls::pki_types::ServerName};
 use anyhow::{Context as _, bail, ensure};
 use proto::v1::{EnrolRequest, enrolment_client::EnrolmentClient};
+use tonic::transport::Channel;
 
-use super::{Files, Place, advice, connect, files::put};
+use super::{
+    Files, Place, advice, connect,
+    files::put,
+    service_account::{self, Account},
+};
 use crate::{
     config::{Config, ENVIRONMENT},
     identity::{self, Identity},
@@ -30,9 +35,25 @@ pub struct Args {
         long,
         value_name = "TOKEN",
         env = "PGWITNESS_ENROL_TOKEN",
-        hide_env_values = true
+        hide_env_values = true,
+        required_unless_present = "service_account"
     )]
-    token: String,
+    token: Option<String>,
+    /// In a pod of Kubernetes, in place of a token: the file with the token of its service account. It waits for what is not there yet
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "token",
+        requires = "authorities",
+        requires = "node"
+    )]
+    service_account: Option<PathBuf>,
+    /// With it: the file with the certificates of the collector's authorities
+    #[arg(long, value_name = "FILE", requires = "service_account")]
+    authorities: Option<PathBuf>,
+    /// With it: the node that the pod is on
+    #[arg(long, value_name = "NAME", requires = "service_account")]
+    node: Option<String>,
     /// The key that agents share whose hosts' connections are to be joined (`fleet-key`): it is looked at, and kept in the state
     /// folder, where identity.fleet_key finds it
     #[arg(long, value_name = "FILE")]
@@ -60,9 +81,20 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             args.collector
         );
     };
-    let token: Token = match args.token.as_str() {
-        "-" => std::io::read_to_string(std::io::stdin())?.parse()?,
-        token => token.parse()?,
+    if let (Some(token), Some(authorities), Some(node)) = (args.service_account, args.authorities, args.node)
+    {
+        let account = Account {
+            token,
+            authorities,
+            node,
+        };
+        let id = service_account::enroll(&config, &place, &account)?;
+        println!("enrolled as {id} with {}", args.collector);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let token: Token = match args.token.as_deref() {
+        Some("-") | None => std::io::read_to_string(std::io::stdin())?.parse()?,
+        Some(token) => token.parse()?,
     };
     if let Some(id) = config.agent.id.as_deref().filter(|id| **id != *token.agent_id) {
         bail!(
@@ -90,13 +122,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn enroll(place: &Place, token: &Token, identity: &Identity, files: &Files) -> anyhow::Result<()> {
-    let addresses: Vec<SocketAddr> = (place.host.as_str(), place.port)
-        .to_socket_addrs()
-        .with_context(|| format!("this host does not find {}", place.host))?
-        .collect();
-    ensure!(!addresses.is_empty(), "this host does not find {}", place.host);
     let name = ServerName::try_from(COLLECTOR_NAME)?;
-    let channel = connect(pinned(token.pin)?, name, addresses).await;
+    let channel = connect(pinned(token.pin)?, name, addresses(place)?).await;
     let channel = channel.map_err(|problem| {
         let text = format!("{problem:#} {problem:?}");
         let told = if text.contains("UnknownIssuer") {
@@ -109,14 +136,42 @@ async fn enroll(place: &Place, token: &Token, identity: &Identity, files: &Files
             None => problem.context("the collector cannot be reached (is it running, and is the port open?)"),
         }
     })?;
-    let (key, csr) = ::trust::request()?;
-    let signature = ::trust::proof(&identity.key, &token.agent_id, &token.secret, &csr);
-    let request = EnrolRequest {
+    let by = EnrolRequest {
         agent_id: token.agent_id.clone(),
         secret: token.secret.to_vec(),
+        ..EnrolRequest::default()
+    };
+    ask(channel, identity, by, files).await
+}
+
+/// The addresses of a collector's place.
+pub(super) fn addresses(place: &Place) -> anyhow::Result<Vec<SocketAddr>> {
+    let addresses: Vec<SocketAddr> = (place.host.as_str(), place.port)
+        .to_socket_addrs()
+        .with_context(|| format!("this host does not find {}", place.host))?
+        .collect();
+    ensure!(!addresses.is_empty(), "this host does not find {}", place.host);
+    Ok(addresses)
+}
+
+/// Asks for a certificate for a new TLS key, in a name and by what opens the way to it, and keeps what is given.
+pub(super) async fn ask(
+    channel: Channel,
+    identity: &Identity,
+    by: EnrolRequest,
+    files: &Files,
+) -> anyhow::Result<()> {
+    let (key, csr) = ::trust::request()?;
+    let secret = match by.service_account_token.as_bytes() {
+        [] => by.secret.as_slice(),
+        token => token,
+    };
+    let signature = ::trust::proof(&identity.key, &by.agent_id, secret, &csr);
+    let request = EnrolRequest {
         public_key: identity.key.verifying_key().as_bytes().to_vec(),
         signature: signature.to_vec(),
         csr,
+        ..by
     };
     let given = EnrolmentClient::new(channel).enrol(request).await;
     let given = given.map_err(|status| match status.code() {

@@ -7,6 +7,7 @@ mod enroll;
 mod files;
 mod keyring;
 mod renew;
+mod service_account;
 
 use std::{
     io,

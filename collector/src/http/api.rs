@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     Web,
+    health::OPENMETRICS,
     said::{Named, Said},
 };
 use crate::{
@@ -205,8 +206,7 @@ pub(super) async fn description() -> impl IntoResponse {
 
 /// `GET /metrics`: OpenMetrics text.
 pub(super) async fn metrics(State(web): State<Web>) -> impl IntoResponse {
-    let text = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, text)], web.app.metrics.encode())
+    ([(header::CONTENT_TYPE, OPENMETRICS)], web.app.metrics.encode())
 }
 
 /// The time and size that a request asks for.

@@ -9,6 +9,7 @@ mod asker;
 pub(crate) mod client;
 mod evidence;
 mod guard;
+mod health;
 mod live;
 pub(crate) mod origin;
 mod page;
@@ -24,6 +25,7 @@ use axum::{
 use tokio::sync::watch;
 
 pub(crate) use asker::PURPOSE;
+pub(crate) use health::health;
 pub use readers::Names;
 pub(crate) use readers::Readers;
 

@@ -1,8 +1,10 @@
 //! gRPC `pgwitness.v1.Enrolment`: an agent's first certificate for a token, and the next one for the one that it has.
+//!
+//! A token is the operator's, once; or a service account's, which the API server vouches for each time.
 
 use std::sync::Arc;
 
-use ::trust::{check_proof, requested};
+use ::trust::{check_proof, is_agent_of, requested};
 use anyhow::Context as _;
 use proto::v1::{
     Certificates, EnrolRequest, RenewRequest,
@@ -14,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Admission, Own, Peer,
     registry::{Enrolled, Registry, Unusable},
+    service_account::{AgentPod, Reviewer, Unvouched},
     unix_s,
 };
 use crate::{alarms::Alarm, log::Log, metrics::Metrics};
@@ -30,6 +33,8 @@ pub(crate) struct EnrolmentService {
     pub(crate) metrics: Arc<Metrics>,
     /// Seconds for which a certificate is good.
     pub(crate) lifetime_s: u64,
+    /// Asks about tokens of service accounts, where these open anything.
+    pub(crate) reviewer: Option<Reviewer>,
     /// One at a time: an agent's file is read and written.
     pub(crate) turn: Arc<Mutex<()>>,
 }
@@ -51,6 +56,93 @@ impl EnrolmentService {
             Unusable::Unknown => claimed,
         };
         self.refuse(Alarm::BadToken, agent_id, why.to_string())
+    }
+
+    /// What is known of an agent, unless it was turned out.
+    fn not_revoked(&self, id: &str) -> Result<Option<Enrolled>, Status> {
+        let known = self.registry.agent(id).map_err(internal)?;
+        if let Some(revoked) = known.as_ref().and_then(|known| known.revoked.as_ref()) {
+            let reason = format!(
+                "the agent {id:?} is revoked ({}): take another name",
+                revoked.reason
+            );
+            return Err(self.refuse(Alarm::RevokedAgent, id, reason));
+        }
+        Ok(known)
+    }
+
+    /// Enrols the agent of a node, by the token of its pod. It may come again, as often as a pod starts.
+    async fn enrol_pod(&self, asked: &EnrolRequest) -> Result<Certificates, Status> {
+        let id = &asked.agent_id;
+        let bad = |reason: String| self.refuse(Alarm::BadToken, id, reason);
+        let Some(reviewer) = &self.reviewer else {
+            return Err(bad(
+                "this collector takes no tokens of service accounts (trust.service_account)".to_owned(),
+            ));
+        };
+        let key = check_proof(
+            &asked.public_key,
+            &asked.signature,
+            id,
+            asked.service_account_token.as_bytes(),
+            &asked.csr,
+        )
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        requested(&asked.csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // Before it is this one's turn: the API server can be slow, and others do not need it.
+        let pod = reviewer.review(&asked.service_account_token).await;
+        let pod = pod.map_err(|why| match why {
+            Unvouched::Refused(why) => bad(why),
+            Unvouched::Unanswered(error) => internal(error),
+        })?;
+        let _turn = self.turn.lock().await;
+        let known = self.not_revoked(id)?;
+        match known.as_ref().and_then(|known| known.node.as_deref()) {
+            Some(node) if node == pod.node => {}
+            // Also if an operator enrolled one of this name: a pod does not become that.
+            _ if known.is_some() || !is_agent_of(id, &pod.node) => {
+                let reason = format!("the agent of the node {:?} cannot be {id:?}", pod.node);
+                return Err(bad(reason));
+            }
+            _ => {}
+        }
+        let others = self.registry.all().map_err(internal)?.into_iter();
+        let others: Vec<Enrolled> = others
+            .filter(|other| other.node.as_ref() == Some(&pod.node) && other.agent_id != *id)
+            .collect();
+        // Whoever is turned out does not come again by throwing its key away.
+        for other in &others {
+            self.not_revoked(&other.agent_id)?;
+        }
+        let met = self.log.hello(id.clone(), key).await.map_err(internal)?;
+        met.map_err(Status::permission_denied)?;
+        self.replace(others, id, &pod).map_err(internal)?;
+        let agent = Enrolled {
+            agent_id: id.clone(),
+            enrolled_unix_s: unix_s(),
+            node: Some(pod.node.clone()),
+            ..known.unwrap_or_default()
+        };
+        let issued = self.issue(agent, &asked.csr, true).map_err(internal)?;
+        tracing::info!(agent = id, node = pod.node, pod = pod.uid, "enrolled");
+        Ok(issued)
+    }
+
+    /// A node has one agent: if it was set up anew, with another key, the former agent's certificates end.
+    fn replace(&self, others: Vec<Enrolled>, id: &str, pod: &AgentPod) -> anyhow::Result<()> {
+        for mut other in others {
+            if !other.certificates.is_empty() {
+                tracing::warn!(
+                    agent = id,
+                    node = pod.node,
+                    former = other.agent_id,
+                    "another agent has enrolled for this node; the former one is not let in any more"
+                );
+                other.certificates.clear();
+                self.registry.write(&other)?;
+            }
+        }
+        Ok(())
     }
 
     fn issue(&self, mut agent: Enrolled, csr: &[u8], alone: bool) -> anyhow::Result<Certificates> {
@@ -79,6 +171,9 @@ impl EnrolmentService {
 impl Enrolment for EnrolmentService {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<Certificates>, Status> {
         let asked = request.into_inner();
+        if !asked.service_account_token.is_empty() {
+            return self.enrol_pod(&asked).await.map(Response::new);
+        }
         let _turn = self.turn.lock().await;
         let handed = self.registry.token(&asked.secret).map_err(internal)?;
         let handed = handed.map_err(|why| self.unusable(&why, &asked.agent_id))?;
@@ -87,14 +182,7 @@ impl Enrolment for EnrolmentService {
             let reason = format!("the token is for another agent than {:?}", asked.agent_id);
             return Err(self.refuse(Alarm::BadToken, &id, reason));
         }
-        let known = self.registry.agent(&id).map_err(internal)?;
-        if let Some(revoked) = known.as_ref().and_then(|known| known.revoked.as_ref()) {
-            let reason = format!(
-                "the agent {id:?} is revoked ({}): take another name",
-                revoked.reason
-            );
-            return Err(self.refuse(Alarm::RevokedAgent, &id, reason));
-        }
+        let known = self.not_revoked(&id)?;
         requested(&asked.csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let key = check_proof(
             &asked.public_key,

@@ -4,11 +4,13 @@
 //! collector reads it again when it changes; so neither needs the other. Refuses to look at batches: their signatures are
 //! `ingest`'s and the log's.
 
+mod api_server;
 mod authorities;
 mod commands;
 mod enrolment;
 mod listener;
 mod registry;
+mod service_account;
 
 use std::{
     path::{Path, PathBuf},
@@ -25,6 +27,7 @@ pub(crate) use commands::{Which, date};
 pub(crate) use enrolment::EnrolmentService;
 pub(crate) use listener::{Connection, admit_connections};
 pub(crate) use registry::{Registry, make_folder, read, read_all, remove, write};
+pub(crate) use service_account::Reviewer;
 
 use crate::alarms::Alarm;
 

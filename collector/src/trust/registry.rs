@@ -35,6 +35,9 @@ pub(crate) struct Enrolled {
     pub(crate) authority: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) revoked: Option<Revoked>,
+    /// The node that it is the agent of, where the API server said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
     /// The batch key, in hexadecimal, in whose place the agent is asked for another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rotate_key: Option<String>,

@@ -7,12 +7,14 @@
 mod authority;
 mod certificate;
 mod enrolment;
+mod node;
 mod tls;
 mod token;
 
 pub use authority::{Authority, request};
 pub use certificate::{Facts, Requested, facts, from_pem, requested, to_pem};
 pub use enrolment::{ProofError, check_proof, proof};
+pub use node::{agent_of, is_agent_of};
 pub use rustls;
 pub use tls::{COLLECTOR_NAME, Identity, Presented, asking, client, pinned, readers, server};
 pub use token::{Token, TokenError};

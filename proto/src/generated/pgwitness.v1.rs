@@ -1556,6 +1556,10 @@ pub struct EnrolRequest {
     /// By that key, over "pgwitness enrolment v1\n", the agent's id and a line feed, SHA-256 of the secret, SHA-256 of the csr.
     #[prost(bytes = "vec", tag = "5")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// In place of a secret, and signed like one: the token of a service account of Kubernetes, made for the collector, of the agent's pod. The
+    /// id is then the node's name, cut to 55 characters, a hyphen, and the first eight digits of the public key.
+    #[prost(string, tag = "6")]
+    pub service_account_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewRequest {
@@ -2145,7 +2149,8 @@ pub mod enrolment_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Over TLS to the collector that the operator's token names, without a certificate of one's own. The token is used up by it.
+        /// Over TLS to the collector that the operator's token names, or whose authorities are known, without a certificate of one's own. An
+        /// operator's token is used up by it.
         pub async fn enrol(
             &mut self,
             request: impl tonic::IntoRequest<super::EnrolRequest>,
@@ -2204,7 +2209,8 @@ pub mod enrolment_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EnrolmentServer.
     #[async_trait]
     pub trait Enrolment: std::marker::Send + std::marker::Sync + 'static {
-        /// Over TLS to the collector that the operator's token names, without a certificate of one's own. The token is used up by it.
+        /// Over TLS to the collector that the operator's token names, or whose authorities are known, without a certificate of one's own. An
+        /// operator's token is used up by it.
         async fn enrol(
             &self,
             request: tonic::Request<super::EnrolRequest>,

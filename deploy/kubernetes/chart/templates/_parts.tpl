@@ -1,0 +1,27 @@
+{{- define "pgwitness.image" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{ index . 1 }}:{{ default $root.Chart.AppVersion $root.Values.image.tag }}
+{{- end }}
+{{- define "pgwitness.url" -}}
+{{ default "https://pgwitness-collector.$(NAMESPACE).svc:7433" .Values.collector.url }}
+{{- end }}
+{{- define "pgwitness.env" -}}
+- name: NODE
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: PGWITNESS_AGENT__AGENT__HOST
+  value: $(NODE)
+- name: PGWITNESS_AGENT__STATE_DIR
+  value: /var/lib/pgwitness/agent
+- name: PGWITNESS_AGENT__CONTROL__SOCKET
+  value: /run/pgwitness-agent/control.sock
+- name: PGWITNESS_AGENT__METRICS__LISTEN
+  value: 0.0.0.0:7481
+- name: PGWITNESS_AGENT__METRICS__INSECURE
+  value: "true"
+# Of all nodes the same, so that the limit below is.
+- name: PGWITNESS_AGENT__TAP__RING_MIB
+  value: "128"
+{{- end }}
