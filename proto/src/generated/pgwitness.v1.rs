@@ -146,8 +146,9 @@ pub struct Container {
     #[prost(string, tag = "4")]
     pub image: ::prost::alloc::string::String,
 }
-/// Name and namespace as the container's own configuration says them.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// In an agent's word, name and namespace as the container's own configuration says them, and no more. All of it in a collector's, as the
+/// cluster's API server told it.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Pod {
     #[prost(string, tag = "1")]
     pub uid: ::prost::alloc::string::String,
@@ -155,6 +156,27 @@ pub struct Pod {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub namespace: ::prost::alloc::string::String,
+    /// Empty for the pods of a kubelet's own files.
+    #[prost(string, tag = "4")]
+    pub service_account: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub node: ::prost::alloc::string::String,
+    /// What owns it, from the pod upwards.
+    #[prost(message, repeated, tag = "6")]
+    pub owners: ::prost::alloc::vec::Vec<Owner>,
+    /// Those that the collector's configuration names, in order.
+    #[prost(message, repeated, tag = "7")]
+    pub labels: ::prost::alloc::vec::Vec<Variable>,
+    #[prost(message, repeated, tag = "8")]
+    pub annotations: ::prost::alloc::vec::Vec<Variable>,
+}
+/// "Deployment" and its name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Owner {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -265,7 +287,7 @@ pub struct Event {
     pub template: ::core::option::Option<u32>,
     #[prost(
         oneof = "event::Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 32, 40, 41, 42, 43, 44, 45"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 32, 40, 41, 42, 43, 44, 45, 46"
     )]
     pub body: ::core::option::Option<event::Body>,
 }
@@ -327,6 +349,8 @@ pub mod event {
         Retention(super::Retention),
         #[prost(message, tag = "45")]
         Inquiry(super::Inquiry),
+        #[prost(message, tag = "46")]
+        KubernetesPod(super::KubernetesPod),
     }
 }
 /// What several events of a batch say alike, said once.
@@ -862,12 +886,39 @@ pub struct Amendment {
     pub join_version: u32,
     /// Of a session: "fingerprint" (exact), "translated" (exact; the client's address was translated on the way), "pair" (addresses,
     /// ports and time alone) or "several" (what was said before is taken back, of its statements, too). Of statements: "lease" (a
-    /// client's), "own" (the pooler's own) or "undecided".
+    /// client's), "own" (the pooler's own) or "undecided". Of both: "pod-uid" (the first input is the event whose attribution gets the name
+    /// of its pod, the second the `kubernetes_pod` event); of a session, "pod-address" (the same, by the address that it came from).
     #[prost(string, tag = "5")]
     pub r#match: ::prost::alloc::string::String,
     /// Numbers of the agent's events that it is of, ascending: the first, then the difference to the one before.
     #[prost(uint64, repeated, tag = "6")]
     pub events: ::prost::alloc::vec::Vec<u64>,
+}
+/// A collector's word: a pod, as the API server of its cluster told of it. It is said before the first name that rests on it, and
+/// again where a name rests on more than was said.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KubernetesPod {
+    #[prost(message, optional, tag = "1")]
+    pub pod: ::core::option::Option<Pod>,
+    /// Of the cluster: where the principals of its pods hang.
+    #[prost(string, tag = "2")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// Those that were its own, and not its node's.
+    #[prost(message, repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<PodAddress>,
+    /// Nobody else owns what `pod.owners` names.
+    #[prost(bool, tag = "4")]
+    pub owners_complete: bool,
+}
+/// The pod had it from then on, and until then; 0: still, when this was said.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodAddress {
+    #[prost(string, tag = "1")]
+    pub addr: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub from_ns: u64,
+    #[prost(uint64, tag = "3")]
+    pub to_ns: u64,
 }
 /// A collector's word: it refused something, or saw what nobody honest does. `ts_start_ns` is when it first did, `ts_end_ns` when last.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
