@@ -67,18 +67,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let missing = missing()?;
-    let code = match missing.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => install_all(&missing)?,
-    };
     if missing.is_empty() {
         eprintln!("xtask: setup: nothing is missing");
+    } else if install_all(&missing)? != ExitCode::SUCCESS {
+        return Ok(ExitCode::FAILURE);
     }
-    if args.kubernetes && code == ExitCode::SUCCESS {
+    if args.kubernetes {
         let folder = kubernetes::ensure()?;
         eprintln!("xtask: setup: Kubernetes is in {}", folder.display());
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What every other command calls first.
