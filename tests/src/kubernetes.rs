@@ -11,6 +11,7 @@ mod machine;
 mod node;
 mod programs;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -132,8 +133,18 @@ impl Kubernetes {
         self.machine.as_ref().map(Machine::cgroup)
     }
 
-    /// A command on the node, as a service of that name: in its namespaces for mounts and networks, so that it finds
-    /// containerd and the kubelet where they are on every node. Pids are this machine's.
+    /// What runs a program on the node, if it is put in front of it (`Settings::through` of an agent): as a service of that name, in the
+    /// node's namespaces for mounts and networks, so that it finds containerd and the kubelet where they are on every node. Pids are
+    /// this machine's.
+    ///
+    /// # Errors
+    /// When there is no node.
+    pub fn entry(&self, service: &str) -> Result<Vec<OsString>> {
+        let machine = self.machine.as_ref().context("this cluster has no node")?;
+        machine.entry(service)
+    }
+
+    /// A command that is run so.
     ///
     /// # Errors
     /// When there is no node.

@@ -1,18 +1,30 @@
-//! The real cluster that other tests stand on: that it comes up, runs pods as a node does anywhere, and leaves nothing.
+//! The real cluster that other tests stand on: that it comes up, runs pods as a node does anywhere, and leaves nothing; and
+//! what an agent of its node records of pods, held against what the API says of them.
 //!
 //! Takes the programs that `cargo xtask setup --kubernetes` builds, and for a node root; is skipped without, and says so.
 
-#![expect(clippy::panic, reason = "a test that cannot go on fails by panicking")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails by panicking"
+)]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use nix::unistd::geteuid;
+use nix::{sys::signal::Signal, unistd::geteuid};
 use pgwitness_tests::{
+    cluster::free_port,
     kubernetes::{Kubernetes, Programs, User, image::Image},
+    process::Process,
+    record::query_live,
+    tap::{Redaction, Settings, Tap},
     unit::cgroup2_mount,
 };
 use serde_json::Value;
@@ -26,39 +38,219 @@ async fn a_control_plane_alone_answers_each_as_far_as_it_may() {
     let mut cluster = Kubernetes::without_node(&programs).await.unwrap();
     cluster.namespace("shop").await.unwrap();
     cluster.apply("shop", SHOP).unwrap();
-    let pods = ["get", "pods", "-n", "shop", "-o", "name"];
     let until = ["wait", "-n", "shop", "--for=create", "pod/db-0", "--timeout=1s"];
     cluster.until("no pod is made", &until).await.unwrap();
-    assert!(cluster.ask(&pods).unwrap().contains("pod/db-0"));
     let may = |user: User, what: &str| {
         let mut kubectl = cluster.kubectl();
         kubectl.env("KUBECONFIG", cluster.configuration(user));
-        kubectl
-            .args(["auth", "can-i", "list", what])
-            .output()
-            .unwrap()
-            .status
-            .success()
+        let output = kubectl.args(["auth", "can-i", "list", what]).output();
+        output.unwrap().status.success()
     };
     assert!(may(User::Admin, "secrets"));
     assert!(!may(User::Proxy, "secrets"));
     assert!(may(User::Proxy, "services"));
-    let folder = cluster.configuration(User::Admin).parent().unwrap().to_owned();
+    let token = cluster.ask(&["create", "token", "default", "-n", "shop"]);
+    assert!(token.unwrap().starts_with("ey"), "a signed token of an account");
+    let folder = cluster.configuration(User::Admin);
     drop(cluster);
     assert!(!folder.exists());
 }
 
 #[tokio::test]
 async fn pods_run_as_on_any_node_and_nothing_is_left() {
-    let Some(programs) = programs() else { return };
-    if !geteuid().is_root() {
-        return eprintln!("not run without root: a node has namespaces and cgroups");
+    let Some(programs) = programs_and_root() else {
+        return;
+    };
+    let mut cluster = node_for_shop(&programs).await;
+    run_shop(&mut cluster).await;
+
+    // Cgroups have the forms that kubelets give them, in the hierarchy that agents read, and bundles are where agents look.
+    let group = cgroup2_mount()
+        .unwrap()
+        .join(cluster.node_cgroup().unwrap().trim_start_matches('/'));
+    let mut clients = BTreeSet::new();
+    let mut running = 0;
+    for pod in pods(&cluster) {
+        if pod["status"]["phase"] != "Running" {
+            continue;
+        }
+        running += 1;
+        let id = container_of(&pod);
+        let place = format!(
+            "kubepods/{}/pod{}/{id}/cgroup.procs",
+            text(&pod, "/status/qosClass").to_lowercase(),
+            text(&pod, "/metadata/uid")
+        );
+        let processes = fs::read_to_string(group.join(&place)).unwrap();
+        assert!(!processes.is_empty(), "{place}");
+        let bundle = PathBuf::from(format!(
+            "/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"
+        ));
+        let mut cat = cluster.on_node("reader", Path::new("/bin/cat")).unwrap();
+        let bundle: Value = serde_json::from_slice(&cat.arg(bundle).output().unwrap().stdout).unwrap();
+        assert_eq!(
+            bundle["annotations"]["io.kubernetes.cri.sandbox-name"],
+            pod["metadata"]["name"]
+        );
+        if pod["metadata"]["labels"]["app"] == "web" {
+            clients.insert(text(&pod, "/status/podIP"));
+        }
     }
-    let mut cluster = Kubernetes::with_node(&programs).await.unwrap();
-    let image = Image::postgres().unwrap();
-    let archive = image.pack(&["localhost/postgres:1", "localhost/shop:1"], 100, &["/bin/sh"]);
-    cluster.import(&archive.unwrap()).unwrap();
+    assert_eq!((running, clients.len()), (3, 2));
+
+    // Through the service's address, and yet from their own.
+    let query = "SELECT host(client_addr) FROM pg_stat_activity WHERE application_name = 'web'";
+    let mut seen = BTreeSet::new();
+    let deadline = Instant::now() + PATIENCE;
+    while seen != clients && Instant::now() < deadline {
+        let said = cluster.ask(&in_database(&[
+            "psql", "-qAt", "-h", "/tmp", "-U", "postgres", "-c", query,
+        ]));
+        seen = said.unwrap().lines().map(str::to_owned).collect();
+        // Whoever came too early tries again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(seen, clients);
+
+    let folder = cluster.configuration(User::Admin);
+    drop(cluster);
+    assert!(!folder.exists());
+    assert!(!group.exists(), "something still runs in {}", group.display());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_the_node_tells_pods_as_the_api_does() {
+    let Some(programs) = programs_and_root() else {
+        return;
+    };
+    let mut cluster = node_for_shop(&programs).await;
+    let mut tap = Tap::start_for_all(Settings {
+        at_socket: true,
+        through: cluster.entry("pgwitness-agent").unwrap(),
+        keys: vec![
+            ("TAP__WITHIN", cluster.node_cgroup().unwrap()),
+            ("AGENT__HOST", "node".to_owned()),
+        ],
+        ..Redaction::Default.into()
+    })
+    .await
+    .unwrap();
+    run_shop(&mut cluster).await;
+    // What people do: a program put into a pod, and a connection that the API server, kubelet and containerd pass on.
+    let exec = [
+        "env",
+        "PGAPPNAME=exec",
+        "psql",
+        "-h",
+        "127.0.0.1",
+        "-U",
+        "postgres",
+        "-c",
+        "SELECT 4",
+    ];
+    cluster.ask(&in_database(&exec)).unwrap();
+    forwarded(&cluster).await;
+
+    let expected: BTreeMap<String, Value> = pods(&cluster)
+        .into_iter()
+        .map(|pod| (text(&pod, "/status/podIP"), pod))
+        .collect();
+    let wanted = BTreeSet::from(["exec", "forwarded", "once", "report", "web"].map(str::to_owned));
+    let (mut events, mut names) = (Vec::new(), BTreeSet::new());
+    let deadline = Instant::now() + PATIENCE;
+    while names != wanted && Instant::now() < deadline {
+        events = statements(&tap);
+        names = events
+            .iter()
+            .map(|event| text(event, "/session/application_name"))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(names, wanted);
+    let mut told = BTreeSet::new();
+    for event in &events {
+        let who = &event["attribution"];
+        let pod = match text(event, "/session/application_name").as_str() {
+            // Who stands at the other end of the tunnel is not known on the node.
+            "forwarded" => {
+                assert_eq!(who["principal"], "unknown", "{event}");
+                continue;
+            }
+            "exec" => expected.values().find(|pod| pod["metadata"]["name"] == "db-0"),
+            _ => expected.get(&text(event, "/session/client/addr")),
+        };
+        let pod = pod.unwrap_or_else(|| panic!("of no pod: {event}"));
+        assert_eq!(who["confidence"], "observed", "{event}");
+        for (of_event, of_api) in [("name", "name"), ("namespace", "namespace"), ("uid", "uid")] {
+            assert_eq!(who["pod"][of_event], pod["metadata"][of_api], "{event}");
+        }
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(who["container"]["id"], container_of(pod), "{event}");
+        assert_eq!(who["container"]["name"], container["name"], "{event}");
+        assert_eq!(who["container"]["image"], container["image"], "{event}");
+        told.insert(text(pod, "/metadata/name"));
+    }
+    // Both of the deployment, the two jobs, and the server's own for what was put into it.
+    assert_eq!(told.len(), 5, "{told:?}");
+    tap.stop().await.unwrap();
+}
+
+/// A statement through `kubectl port-forward`.
+async fn forwarded(cluster: &Kubernetes) {
+    let port = free_port().unwrap();
+    let mut kubectl = cluster.kubectl();
+    kubectl
+        .args([
+            "port-forward",
+            "--namespace",
+            "shop",
+            "db-0",
+            &format!("{port}:5432"),
+        ])
+        .stdout(Stdio::null());
+    let _forward = Process::start("kubectl port-forward", &mut kubectl, Signal::SIGTERM).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut asked = false;
+    while !asked && Instant::now() < deadline {
+        let output = Command::new("psql")
+            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres"])
+            .args(["-d", "postgres", "-c", "SELECT 5"])
+            .env("PGAPPNAME", "forwarded")
+            .output();
+        asked = output.unwrap().status.success();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(asked, "nothing comes through");
+}
+
+/// What is recorded of the shop's role.
+fn statements(tap: &Tap) -> Vec<Value> {
+    let sql = "SELECT event FROM events WHERE kind = 'query' AND login_role = 'postgres' ORDER BY agent, seq LIMIT 5000";
+    let rows = query_live(tap.http_port(), sql).unwrap();
+    let event = |row: &Value| match &row["event"] {
+        Value::String(text) => serde_json::from_str(text).unwrap(),
+        other => other.clone(),
+    };
+    rows.iter().map(event).collect()
+}
+
+/// A node that has the shop's images, and nothing runs on it yet.
+async fn node_for_shop(programs: &Programs) -> Kubernetes {
+    let mut cluster = Kubernetes::with_node(programs).await.unwrap();
+    for tag in ["localhost/postgres:1", "localhost/shop:1"] {
+        let image = Image::postgres().unwrap();
+        // Of two names of one image a runtime tells any.
+        image.text("etc/image", tag).unwrap();
+        cluster
+            .import(&image.pack(&[tag], 100, &["/bin/sh"]).unwrap())
+            .unwrap();
+    }
     cluster.namespace("shop").await.unwrap();
+    cluster
+}
+
+/// Until the server answers, both clients stay with it, and both jobs are done.
+async fn run_shop(cluster: &mut Kubernetes) {
     cluster.apply("shop", SHOP).unwrap();
     for what in ["statefulset/db", "deployment/web"] {
         let status = ["rollout", "status", "-n", "shop", what, "--timeout=1s"];
@@ -84,66 +276,23 @@ async fn pods_run_as_on_any_node_and_nothing_is_left() {
         ];
         cluster.until(job, &wait).await.unwrap();
     }
+}
 
-    // Cgroups have the forms that kubelets give them, in the hierarchy that agents read, and bundles are where agents look.
-    let pods: Value =
-        serde_json::from_str(&cluster.ask(&["get", "pods", "-n", "shop", "-o", "json"]).unwrap()).unwrap();
-    let group = cgroup2_mount()
-        .unwrap()
-        .join(cluster.node_cgroup().unwrap().trim_start_matches('/'));
-    let mut clients = BTreeSet::new();
-    let mut running = 0;
-    for pod in pods["items"].as_array().unwrap() {
-        if pod["status"]["phase"] != "Running" {
-            continue;
-        }
-        running += 1;
-        let (uid, class) = (text(pod, "/metadata/uid"), text(pod, "/status/qosClass"));
-        let id = text(pod, "/status/containerStatuses/0/containerID");
-        let id = id.strip_prefix("containerd://").unwrap();
-        let place = group.join(format!("kubepods/{}/pod{uid}/{id}", class.to_lowercase()));
-        let processes = fs::read_to_string(place.join("cgroup.procs")).unwrap();
-        assert!(!processes.is_empty(), "{}", place.display());
-        let bundle = PathBuf::from(format!(
-            "/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"
-        ));
-        let read = cluster
-            .on_node("reader", Path::new("/bin/cat"))
-            .unwrap()
-            .arg(bundle)
-            .output()
-            .unwrap();
-        let bundle: Value = serde_json::from_slice(&read.stdout).unwrap();
-        assert_eq!(
-            bundle["annotations"]["io.kubernetes.cri.sandbox-name"],
-            pod["metadata"]["name"]
-        );
-        if pod["metadata"]["labels"]["app"] == "web" {
-            clients.insert(text(pod, "/status/podIP"));
-        }
-    }
-    assert_eq!((running, clients.len()), (3, 2));
+fn pods(cluster: &Kubernetes) -> Vec<Value> {
+    let said = cluster.ask(&["get", "pods", "-n", "shop", "-o", "json"]).unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said["items"].as_array().unwrap().clone()
+}
 
-    // Through the service's address, and yet from their own.
-    let query = "SELECT host(client_addr) FROM pg_stat_activity WHERE application_name = 'web'";
-    let psql = [
-        "exec", "-n", "shop", "db-0", "--", "psql", "-qAt", "-h", "/tmp", "-U", "postgres", "-c", query,
-    ];
-    let mut seen = BTreeSet::new();
-    // Whoever came too early tries again.
-    for _ in 0..20 {
-        seen = cluster.ask(&psql).unwrap().lines().map(str::to_owned).collect();
-        if seen == clients {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    }
-    assert_eq!(seen, clients);
+/// `kubectl exec`, of these words.
+fn in_database<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let kubectl = ["exec", "--namespace", "shop", "db-0", "--"];
+    [kubectl.as_slice(), words].concat()
+}
 
-    let folder = cluster.configuration(User::Admin).parent().unwrap().to_owned();
-    drop(cluster);
-    assert!(!folder.exists());
-    assert!(!group.exists(), "something still runs in {}", group.display());
+fn container_of(pod: &Value) -> String {
+    let id = text(pod, "/status/containerStatuses/0/containerID");
+    id.strip_prefix("containerd://").unwrap().to_owned()
 }
 
 fn programs() -> Option<Programs> {
@@ -152,9 +301,20 @@ fn programs() -> Option<Programs> {
         .ok()
 }
 
+fn programs_and_root() -> Option<Programs> {
+    if !geteuid().is_root() {
+        eprintln!("not run without root: a node has namespaces and cgroups");
+        return None;
+    }
+    programs()
+}
+
 fn text(value: &Value, pointer: &str) -> String {
     let found = value.pointer(pointer).and_then(Value::as_str);
     found
         .unwrap_or_else(|| panic!("no {pointer} in {value}"))
         .to_owned()
 }
+
+/// Ten times what it takes on two idle cores.
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 //! machine's, and so is the kernel, as on a node that agents watch. It refuses to change settings of the kernel, and to leave
 //! folders outside of its own.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
@@ -93,15 +94,24 @@ impl Machine {
         format!("/{}", self.name)
     }
 
-    /// A command that runs in the node's namespaces, as a service of the node.
-    pub(super) fn command(&self, service: &str, program: &Path) -> Result<Command> {
+    /// What runs a program in the node's namespaces, as a service of the node, if it is put in front of it.
+    pub(super) fn entry(&self, service: &str) -> Result<Vec<OsString>> {
         let below = format!("system.slice/{service}.service");
         let mut command = entering(self.groups.0.iter().map(|group| group.join(&below)))?;
         command
             .args(["nsenter", "--mount", "--net", "--target"])
             .arg(self.first.pid().to_string())
-            .arg("--")
-            .arg(program);
+            .arg("--");
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        Ok(words.map(OsStr::to_owned).collect())
+    }
+
+    /// A command that is run so.
+    pub(super) fn command(&self, service: &str, program: &Path) -> Result<Command> {
+        let entry = self.entry(service)?;
+        let (first, others) = entry.split_first().context("an entry of no words")?;
+        let mut command = Command::new(first);
+        command.args(others).arg(program);
         Ok(command)
     }
 
