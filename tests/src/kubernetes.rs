@@ -1,8 +1,8 @@
-//! A real Kubernetes cluster for tests: its control plane, and if wanted one node, which is a part of this machine.
+//! A real Kubernetes cluster for tests: its control plane, and if wanted nodes, each of which is a part of this machine.
 //!
 //! Owns everything of it: folder, ports, certificates, tokens, processes, namespaces, cgroups; all of that ends with the value. It
-//! refuses to listen anywhere but on loopback or in the node's own network, to ask a registry for an image, and to touch another
-//! cluster that may run here. The programs are Kubernetes' own (`cargo xtask setup --kubernetes`); on a node's pods see `docs/truth.md`.
+//! refuses to listen anywhere but on loopback or in the nodes' own networks, to ask a registry for an image, and to touch another
+//! cluster that may run here. The programs are Kubernetes' own (`cargo xtask setup --kubernetes`); what is as elsewhere and what is not: `docs/truth.md`.
 
 mod access;
 mod control_plane;
@@ -11,10 +11,8 @@ mod machine;
 mod node;
 mod programs;
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,17 +23,16 @@ use tempfile::TempDir;
 pub use access::User;
 use control_plane::{ControlPlane, Place};
 use image::Image;
-use machine::Machine;
-use node::Node;
+use machine::{Machine, Pods};
+pub use node::Node;
 pub use programs::Programs;
 
 /// A cluster that runs.
 #[derive(Debug)]
 pub struct Kubernetes {
     // Dropped from the top: who asks before who answers, and the folder last.
-    node: Option<Node>,
+    nodes: Vec<Node>,
     control_plane: ControlPlane,
-    machine: Option<Machine>,
     folder: TempDir,
     programs: Programs,
 }
@@ -47,11 +44,10 @@ impl Kubernetes {
     /// When a component does not come up; the message carries what it said.
     pub async fn without_node(programs: &Programs) -> Result<Self> {
         let folder = TempDir::with_prefix("pgwitness-kubernetes-").context("a folder for the cluster")?;
-        let control_plane = ControlPlane::start(programs, folder.path(), Place::Here).await?;
+        let control_plane = ControlPlane::start(programs, folder.path(), Place::Here, 0).await?;
         let mut cluster = Self {
-            node: None,
+            nodes: Vec::new(),
             control_plane,
-            machine: None,
             folder,
             programs: programs.clone(),
         };
@@ -59,36 +55,55 @@ impl Kubernetes {
         Ok(cluster)
     }
 
-    /// The control plane and a node that is ready for pods, both in namespaces of their own.
+    /// The control plane and so many nodes that are ready for pods, one at least, all in namespaces of their own. The control plane is on
+    /// the first one.
     ///
     /// # Errors
     /// As [`Kubernetes::without_node`]; without root; and when this machine lacks something that a node needs.
-    pub async fn with_node(programs: &Programs) -> Result<Self> {
+    pub async fn with_nodes(programs: &Programs, count: usize) -> Result<Self> {
         let folder = TempDir::with_prefix("pgwitness-kubernetes-").context("a folder for the cluster")?;
-        let machine = Machine::make(folder.path())?;
-        let control_plane = ControlPlane::start(programs, folder.path(), Place::Node(&machine)).await?;
+        let mut machines: Vec<(PathBuf, Pods, Machine)> = Vec::new();
+        for number in 0..count {
+            let own = folder.path().join(node_name(number));
+            fs::create_dir(&own)?;
+            let pods = Pods(u8::try_from(number).context("too many nodes")?);
+            let machine = Machine::make(&own, pods)?;
+            for (_, others, other) in &machines {
+                machine.join(pods, other, *others)?;
+            }
+            machines.push((own, pods, machine));
+        }
+        let (_, _, first) = machines.first().context("a cluster of no nodes")?;
+        let control_plane = ControlPlane::start(programs, folder.path(), Place::Node(first), count).await?;
         let pause = Image::pause()?;
-        let node = Node::start(
-            programs,
-            folder.path(),
-            &machine,
-            &control_plane,
-            &pause.pack_pause()?,
-        )
-        .await?;
+        let pause_archive = pause.pack_pause()?;
+        let mut nodes = Vec::new();
+        for (number, (own, pods, machine)) in machines.into_iter().enumerate() {
+            let place = (own.as_path(), number, machine);
+            nodes.push(Node::start(programs, place, pods, &control_plane, &pause_archive).await?);
+        }
         let mut cluster = Self {
-            node: Some(node),
+            nodes,
             control_plane,
-            machine: Some(machine),
             folder,
             programs: programs.clone(),
         };
         cluster.await_account("default").await?;
-        cluster
-            .until("the node is not ready", &READY)
-            .await
-            .with_context(|| tail(&cluster.folder.path().join("kubelet.log")))?;
+        for number in 0..count {
+            let node = format!("node/{}", node_name(number));
+            let ready = ["wait", "--for=condition=Ready", &node, "--timeout=1s"];
+            cluster
+                .until("a node is not ready", &ready)
+                .await
+                .with_context(|| cluster.nodes.get(number).map(Node::said).unwrap_or_default())?;
+        }
         Ok(cluster)
+    }
+
+    /// The nodes, the first of which has the control plane.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     /// `https://…` of the API, which this machine reaches.
@@ -113,44 +128,6 @@ impl Kubernetes {
     #[must_use]
     pub fn configuration(&self, user: User) -> PathBuf {
         self.control_plane.access().configuration(user)
-    }
-
-    /// Where the node is: the API server, the kubelet (port 10250), node ports.
-    #[must_use]
-    pub fn node_address(&self) -> Option<Ipv4Addr> {
-        self.machine.as_ref().map(Machine::address)
-    }
-
-    /// Where this machine is for the node and its pods, which come with the node's address.
-    #[must_use]
-    pub fn host_address(&self) -> Option<Ipv4Addr> {
-        self.machine.as_ref().map(Machine::gateway)
-    }
-
-    /// The cgroup under which everything of the node is, in every hierarchy, as `/proc/self/cgroup` has it.
-    #[must_use]
-    pub fn node_cgroup(&self) -> Option<String> {
-        self.machine.as_ref().map(Machine::cgroup)
-    }
-
-    /// What runs a program on the node, if it is put in front of it (`Settings::through` of an agent): as a service of that name, in the
-    /// node's namespaces for mounts and networks, so that it finds containerd and the kubelet where they are on every node. Pids are
-    /// this machine's.
-    ///
-    /// # Errors
-    /// When there is no node.
-    pub fn entry(&self, service: &str) -> Result<Vec<OsString>> {
-        let machine = self.machine.as_ref().context("this cluster has no node")?;
-        machine.entry(service)
-    }
-
-    /// A command that is run so.
-    ///
-    /// # Errors
-    /// When there is no node.
-    pub fn on_node(&self, service: &str, program: &Path) -> Result<Command> {
-        let machine = self.machine.as_ref().context("this cluster has no node")?;
-        machine.command(service, program)
     }
 
     /// `kubectl`, as somebody who may do everything.
@@ -204,13 +181,12 @@ impl Kubernetes {
         said(&["apply"], &kubectl.wait_with_output()?).map(drop)
     }
 
-    /// Gives the node an image; pods name it by its tags.
+    /// Gives every node an image; pods name it by its tags.
     ///
     /// # Errors
-    /// When there is no node, or it is no image.
+    /// When it is no image.
     pub fn import(&self, archive: &Path) -> Result<()> {
-        let machine = self.machine.as_ref().context("this cluster has no node")?;
-        node::import(&self.programs, machine, archive)
+        self.nodes.iter().try_for_each(|node| node.import(archive))
     }
 
     /// Asks again and again until `kubectl` succeeds with these arguments: `wait` with `--timeout=1s`, for example.
@@ -235,7 +211,7 @@ impl Kubernetes {
     /// When one ended; the message carries what it said last.
     pub fn check(&mut self) -> Result<()> {
         self.control_plane.check()?;
-        self.node.as_mut().map_or(Ok(()), Node::check)
+        self.nodes.iter_mut().try_for_each(Node::check)
     }
 
     /// Makes a namespace that pods can be made in.
@@ -278,9 +254,10 @@ fn tail(log: &Path) -> String {
         .join("\n")
 }
 
-/// What the node is called.
-pub const NODE: &str = "node";
+/// What the node with this number is called, the first being 0.
+fn node_name(number: usize) -> String {
+    format!("node-{}", number + 1)
+}
 
-const READY: [&str; 4] = ["wait", "--for=condition=Ready", "node/node", "--timeout=1s"];
 /// Ten times what it takes on two idle cores.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -21,7 +21,7 @@ use std::{
 use nix::{sys::signal::Signal, unistd::geteuid};
 use pgwitness_tests::{
     cluster::free_port,
-    kubernetes::{Kubernetes, Programs, User, image::Image},
+    kubernetes::{Kubernetes, Node, Programs, User, image::Image},
     process::Process,
     record::query_live,
     tap::{Redaction, Settings, Tap},
@@ -57,18 +57,19 @@ async fn a_control_plane_alone_answers_each_as_far_as_it_may() {
 }
 
 #[tokio::test]
-async fn pods_run_as_on_any_node_and_nothing_is_left() {
+async fn pods_run_on_both_nodes_as_on_any_and_nothing_is_left() {
     let Some(programs) = programs_and_root() else {
         return;
     };
-    let mut cluster = node_for_shop(&programs).await;
+    let mut cluster = nodes_for_shop(&programs, 2).await;
     run_shop(&mut cluster).await;
 
     // Cgroups have the forms that kubelets give them, in the hierarchy that agents read, and bundles are where agents look.
-    let group = cgroup2_mount()
-        .unwrap()
-        .join(cluster.node_cgroup().unwrap().trim_start_matches('/'));
+    let mount = cgroup2_mount().unwrap();
+    let group = |node: &Node| mount.join(node.cgroup().trim_start_matches('/'));
+    let groups: Vec<PathBuf> = cluster.nodes().iter().map(group).collect();
     let mut clients = BTreeSet::new();
+    let mut places = BTreeSet::new();
     let mut running = 0;
     for pod in pods(&cluster) {
         if pod["status"]["phase"] != "Running" {
@@ -76,17 +77,22 @@ async fn pods_run_as_on_any_node_and_nothing_is_left() {
         }
         running += 1;
         let id = container_of(&pod);
+        let node = cluster
+            .nodes()
+            .iter()
+            .find(|node| pod["spec"]["nodeName"] == node.name());
+        let node = node.unwrap();
         let place = format!(
             "kubepods/{}/pod{}/{id}/cgroup.procs",
             text(&pod, "/status/qosClass").to_lowercase(),
             text(&pod, "/metadata/uid")
         );
-        let processes = fs::read_to_string(group.join(&place)).unwrap();
+        let processes = fs::read_to_string(group(node).join(&place)).unwrap();
         assert!(!processes.is_empty(), "{place}");
         let bundle = PathBuf::from(format!(
             "/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"
         ));
-        let mut cat = cluster.on_node("reader", Path::new("/bin/cat")).unwrap();
+        let mut cat = node.command("reader", Path::new("/bin/cat")).unwrap();
         let bundle: Value = serde_json::from_slice(&cat.arg(bundle).output().unwrap().stdout).unwrap();
         assert_eq!(
             bundle["annotations"]["io.kubernetes.cri.sandbox-name"],
@@ -94,9 +100,10 @@ async fn pods_run_as_on_any_node_and_nothing_is_left() {
         );
         if pod["metadata"]["labels"]["app"] == "web" {
             clients.insert(text(&pod, "/status/podIP"));
+            places.insert(node.name().to_owned());
         }
     }
-    assert_eq!((running, clients.len()), (3, 2));
+    assert_eq!((running, clients.len(), places.len()), (3, 2, 2));
 
     // Through the service's address, and yet from their own.
     let query = "SELECT host(client_addr) FROM pg_stat_activity WHERE application_name = 'web'";
@@ -115,7 +122,9 @@ async fn pods_run_as_on_any_node_and_nothing_is_left() {
     let folder = cluster.configuration(User::Admin);
     drop(cluster);
     assert!(!folder.exists());
-    assert!(!group.exists(), "something still runs in {}", group.display());
+    for group in groups {
+        assert!(!group.exists(), "something still runs in {}", group.display());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,12 +132,12 @@ async fn an_agent_of_the_node_tells_pods_as_the_api_does() {
     let Some(programs) = programs_and_root() else {
         return;
     };
-    let mut cluster = node_for_shop(&programs).await;
+    let mut cluster = nodes_for_shop(&programs, 1).await;
     let mut tap = Tap::start_for_all(Settings {
         at_socket: true,
-        through: cluster.entry("pgwitness-agent").unwrap(),
+        through: cluster.nodes()[0].entry("pgwitness-agent").unwrap(),
         keys: vec![
-            ("TAP__WITHIN", cluster.node_cgroup().unwrap()),
+            ("TAP__WITHIN", cluster.nodes()[0].cgroup()),
             ("AGENT__HOST", "node".to_owned()),
         ],
         ..Redaction::Default.into()
@@ -138,13 +147,8 @@ async fn an_agent_of_the_node_tells_pods_as_the_api_does() {
     run_shop(&mut cluster).await;
     // What people do: a program put into a pod, and a connection that the API server, kubelet and containerd pass on.
     let exec = [
-        "env",
-        "PGAPPNAME=exec",
         "psql",
-        "-h",
-        "127.0.0.1",
-        "-U",
-        "postgres",
+        "host=127.0.0.1 user=postgres application_name=exec",
         "-c",
         "SELECT 4",
     ];
@@ -234,9 +238,9 @@ fn statements(tap: &Tap) -> Vec<Value> {
     rows.iter().map(event).collect()
 }
 
-/// A node that has the shop's images, and nothing runs on it yet.
-async fn node_for_shop(programs: &Programs) -> Kubernetes {
-    let mut cluster = Kubernetes::with_node(programs).await.unwrap();
+/// Nodes that have the shop's images, and nothing runs on them yet.
+async fn nodes_for_shop(programs: &Programs, count: usize) -> Kubernetes {
+    let mut cluster = Kubernetes::with_nodes(programs, count).await.unwrap();
     for tag in ["localhost/postgres:1", "localhost/shop:1"] {
         let image = Image::postgres().unwrap();
         // Of two names of one image a runtime tells any.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use rand::RngCore as _;
 use serde_json::json;
 
-use super::NODE;
+use super::node_name;
 
 /// Somebody who may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,28 +23,20 @@ pub enum User {
     Controllers,
     /// `kube-scheduler`
     Scheduler,
-    /// The node's kubelet.
-    Kubelet,
+    /// The kubelet of the node with this number.
+    Kubelet(usize),
     /// `kube-proxy`
     Proxy,
 }
 
-const USERS: [User; 5] = [
-    User::Admin,
-    User::Controllers,
-    User::Scheduler,
-    User::Kubelet,
-    User::Proxy,
-];
-
 impl User {
-    const fn file(self) -> &'static str {
+    fn file(self) -> String {
         match self {
-            Self::Admin => "admin",
-            Self::Controllers => "controllers",
-            Self::Scheduler => "scheduler",
-            Self::Kubelet => "kubelet",
-            Self::Proxy => "proxy",
+            Self::Admin => "admin".to_owned(),
+            Self::Controllers => "controllers".to_owned(),
+            Self::Scheduler => "scheduler".to_owned(),
+            Self::Kubelet(number) => format!("kubelet-{number}"),
+            Self::Proxy => "proxy".to_owned(),
         }
     }
 
@@ -54,7 +46,7 @@ impl User {
             Self::Admin => ("admin".to_owned(), Some("system:masters")),
             Self::Controllers => ("system:kube-controller-manager".to_owned(), None),
             Self::Scheduler => ("system:kube-scheduler".to_owned(), None),
-            Self::Kubelet => (format!("system:node:{NODE}"), Some("system:nodes")),
+            Self::Kubelet(number) => (format!("system:node:{}", node_name(number)), Some("system:nodes")),
             Self::Proxy => ("system:kube-proxy".to_owned(), None),
         }
     }
@@ -68,8 +60,13 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Makes them in a folder of their own below `folder`, for an API server at this place.
-    pub(super) fn make(folder: &Path, authority: &Path, address: Ipv4Addr, port: u16) -> Result<Self> {
+    /// Makes them in a folder of their own below `folder`, for an API server at this place and so many nodes.
+    pub(super) fn make(
+        folder: &Path,
+        authority: &Path,
+        (address, port): (Ipv4Addr, u16),
+        nodes: usize,
+    ) -> Result<Self> {
         let access = Self {
             folder: folder.join("access"),
             url: format!("https://{address}:{port}"),
@@ -77,7 +74,8 @@ impl Access {
         fs::create_dir(&access.folder).context("a folder for tokens")?;
         fs::set_permissions(&access.folder, fs::Permissions::from_mode(0o700))?;
         let mut tokens = String::new();
-        for user in USERS {
+        let users = [User::Admin, User::Controllers, User::Scheduler, User::Proxy];
+        for user in users.into_iter().chain((0..nodes).map(User::Kubelet)) {
             let (name, group) = user.name();
             let token = token();
             let group = group.map(|group| format!(",\"{group}\"")).unwrap_or_default();

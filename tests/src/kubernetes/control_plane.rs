@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use super::access::{Access, User};
 use super::machine::Machine;
 use super::programs::Programs;
-use super::{NODE, tail};
+use super::tail;
 use crate::certificates::Authority;
 use crate::cluster::free_port;
 use crate::process::Process;
@@ -69,16 +69,21 @@ pub(super) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts it and waits until the API server is ready. `folder` is the cluster's own.
+    /// Starts it, for so many nodes, and waits until the API server is ready. `folder` is the cluster's own.
     ///
     /// # Errors
     /// When a program is missing, or does not come up; the message carries what it said.
-    pub(super) async fn start(programs: &Programs, folder: &Path, place: Place<'_>) -> Result<Self> {
+    pub(super) async fn start(
+        programs: &Programs,
+        folder: &Path,
+        place: Place<'_>,
+        nodes: usize,
+    ) -> Result<Self> {
         let tls = folder.join("tls");
         fs::create_dir(&tls).context("a folder for certificates")?;
         let authority = Authority::make(&tls, "/CN=pgwitness Kubernetes authority")?;
         let port = free_port()?;
-        let access = Access::make(folder, &authority.certificate(), place.address(), port)?;
+        let access = Access::make(folder, &authority.certificate(), (place.address(), port), nodes)?;
         let (store, store_url) = store(programs, folder, place, &authority)?;
         let mut server = server(programs, folder, place, &authority, &access, (port, &store_url))?;
         let ready = |server: &mut Process| -> Result<bool> {
@@ -272,12 +277,6 @@ fn kubectl(programs: &Programs, folder: &Path, access: &Access, user: User) -> C
         .env("HOME", folder)
         .env("KUBECONFIG", access.configuration(user));
     command
-}
-
-/// What the kubelet's own address is proven with.
-pub(super) fn node_certificate(authority: &Authority, address: Ipv4Addr) -> Result<(PathBuf, PathBuf)> {
-    let names = format!("subjectAltName=DNS:{NODE},IP:{address}");
-    authority.issue("kubelet", &format!("/CN={NODE}"), &names)
 }
 
 /// Addresses of services, and the one that the API server gets among them.

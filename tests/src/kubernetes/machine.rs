@@ -5,6 +5,7 @@
 //! folders outside of its own.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
@@ -19,7 +20,7 @@ use nix::sys::signal::Signal;
 use crate::process::Process;
 use crate::unit::cgroup2_mount;
 
-/// The namespaces and the cgroup.
+/// The namespaces and the cgroup, files below a folder of the node's.
 #[derive(Debug)]
 pub(super) struct Machine {
     first: Process,
@@ -36,12 +37,16 @@ struct Network {
     number: u32,
 }
 
+/// The network of a node's pods.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pods(pub(super) u8);
+
 impl Machine {
     /// Makes both; files go below `folder`.
     ///
     /// # Errors
     /// Without root, and when this kernel lacks something of it.
-    pub(super) fn make(folder: &Path) -> Result<Self> {
+    pub(super) fn make(folder: &Path, pods: Pods) -> Result<Self> {
         let number = std::process::id().wrapping_mul(8) + COUNT.fetch_add(1, Ordering::Relaxed) % 8;
         let name = format!("pgwitness-kubernetes-{number}");
         let unified = cgroup2_mount()?.join(&name);
@@ -75,7 +80,7 @@ impl Machine {
             name,
             groups,
         };
-        machine.wire()?;
+        machine.wire(pods)?;
         Ok(machine)
     }
 
@@ -116,7 +121,7 @@ impl Machine {
     }
 
     /// A wire between both, and what leaves the node from a pod gets the node's address, as in most clouds.
-    fn wire(&self) -> Result<()> {
+    fn wire(&self, pods: Pods) -> Result<()> {
         let (pid, ours) = (self.first.pid().to_string(), self.network.name());
         run(Command::new("ip").args([
             "link", "add", &ours, "type", "veth", "peer", "name", UPLINK, "netns", &pid,
@@ -127,7 +132,42 @@ impl Machine {
         run(within
             .args(["-ec", WIRE, "sh", UPLINK])
             .args([self.address(), self.gateway()].map(|address| address.to_string()))
-            .arg(PODS))
+            .arg(pods.to_string()))
+    }
+
+    /// A wire between two nodes: for whoever is on them, and for the pods of both.
+    pub(super) fn join(&self, own: Pods, other: &Self, others: Pods) -> Result<()> {
+        let ends = [(self, own, other, others), (other, others, self, own)];
+        let name = |machine: &Self| format!("to{:x}", machine.network.number);
+        let [first, second] = [self, other].map(|machine| machine.first.pid().to_string());
+        run(Command::new("ip").args([
+            "link",
+            "add",
+            &name(other),
+            "netns",
+            &first,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &name(self),
+            "netns",
+            &second,
+        ]))?;
+        for (here, _, there, pods) in ends {
+            let mut within = here.command("network", Path::new("/bin/sh"))?;
+            run(within
+                .args(["-ec", JOIN, "sh", &name(there)])
+                .args([here.address(), there.address()].map(|address| address.to_string()))
+                .arg(pods.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Pods {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(text, "10.244.{}.0/24", self.0)
     }
 }
 
@@ -244,8 +284,8 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Addresses of pods: the first network of most clusters' ranges.
-pub(super) const PODS: &str = "10.244.0.0/24";
+/// Addresses of all pods.
+pub(super) const PODS: &str = "10.244.0.0/16";
 
 /// The node's end of the wire.
 const UPLINK: &str = "uplink";
@@ -259,6 +299,13 @@ ip route add default via "$3"
 nft add table ip leaving
 nft 'add chain ip leaving source { type nat hook postrouting priority srcnat; }'
 nft add rule ip leaving source ip saddr "$4" oifname "$1" masquerade
+"#;
+/// `$1` is the wire, `$2` the address here, `$3` the one there, `$4` the network of the pods there. The wire has no addresses of its own: both
+/// nodes have one already.
+const JOIN: &str = r#"
+ip link set "$1" up
+ip route add "$3" dev "$1" src "$2"
+ip route add "$4" via "$3" dev "$1" onlink src "$2"
 "#;
 const FIRST: &str = include_str!("../../programs/kubernetes_node.sh");
 const ENTER: &str =

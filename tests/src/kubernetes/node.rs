@@ -3,7 +3,9 @@
 //! Owns the three processes and their configuration. What they start (shims, containers) is in the machine's cgroup and ends
 //! with it. Pods get no names by DNS: services are reached by their addresses, which pods find in their environment.
 
+use std::ffi::OsString;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,35 +15,89 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::access::User;
-use super::control_plane::{ControlPlane, Place, node_certificate};
-use super::machine::{Machine, PODS};
+use super::control_plane::{ControlPlane, Place};
+use super::machine::{Machine, PODS, Pods};
 use super::programs::Programs;
-use super::{NODE, tail};
+use super::{node_name, tail};
 use crate::process::Process;
 
-/// The running processes.
+/// A node that runs.
 #[derive(Debug)]
-pub(super) struct Node {
+pub struct Node {
     // Dropped from the top.
     kubelet: Process,
     proxy: Process,
     containerd: Process,
+    machine: Machine,
+    name: String,
     folder: PathBuf,
+    programs: Programs,
 }
 
 impl Node {
-    /// Starts them. `folder` is the cluster's own.
+    /// What the API calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is: the kubelet (port 10250), node ports; on the first one the API server.
+    #[must_use]
+    pub const fn address(&self) -> Ipv4Addr {
+        self.machine.address()
+    }
+
+    /// Where this machine is for the node and its pods, which come with the node's address.
+    #[must_use]
+    pub const fn host_address(&self) -> Ipv4Addr {
+        self.machine.gateway()
+    }
+
+    /// The cgroup under which everything of the node is, in every hierarchy, as `/proc/self/cgroup` has it.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        self.machine.cgroup()
+    }
+
+    /// What runs a program on the node, if it is put in front of it (`Settings::through` of an agent): as a service of that name, in the
+    /// node's namespaces for mounts and networks, so that it finds containerd and the kubelet where they are on every node. Pids are
+    /// this machine's.
     ///
     /// # Errors
-    /// When one of them does not start; the message carries what it said.
+    /// When the service's cgroup cannot be made.
+    pub fn entry(&self, service: &str) -> Result<Vec<OsString>> {
+        self.machine.entry(service)
+    }
+
+    /// A command that is run so.
+    ///
+    /// # Errors
+    /// As [`Node::entry`].
+    pub fn command(&self, service: &str, program: &Path) -> Result<Command> {
+        self.machine.command(service, program)
+    }
+
+    /// Gives it an image; pods name it by its tags.
+    ///
+    /// # Errors
+    /// When it is no image.
+    pub fn import(&self, archive: &Path) -> Result<()> {
+        import(&self.programs, &self.machine, archive)
+    }
+
+    /// Starts what runs on a node. `folder` is its own.
+    ///
+    /// # Errors
+    /// When one of the processes does not start; the message carries what it said.
     pub(super) async fn start(
         programs: &Programs,
-        folder: &Path,
-        machine: &Machine,
+        (folder, number, machine): (&Path, usize, Machine),
+        pods: Pods,
         control_plane: &ControlPlane,
         pause: &Path,
     ) -> Result<Self> {
-        let place = Place::Node(machine);
+        let name = node_name(number);
+        let place = Place::Node(&machine);
         let configuration = folder.join("configuration");
         fs::create_dir_all(configuration.join("cni"))?;
         let write = |name: &str, text: &Value| -> Result<PathBuf> {
@@ -49,7 +105,7 @@ impl Node {
             fs::write(&path, text.to_string()).with_context(|| format!("writing {}", path.display()))?;
             Ok(path)
         };
-        write("cni/pods.conflist", &network())?;
+        write("cni/pods.conflist", &network(pods))?;
         let runtime = configuration.join("containerd.toml");
         fs::write(&runtime, of_runtime(programs, &configuration.join("cni"))?)?;
         let mut command = place.command(folder, "containerd", &programs.program("containerd"))?;
@@ -57,7 +113,7 @@ impl Node {
         command.env("PATH", path).arg("--config").arg(&runtime);
         let mut containerd = Process::start("containerd", &mut command, Signal::SIGKILL)?;
         let deadline = Instant::now() + PATIENCE;
-        while !ctr(programs, machine)?
+        while !ctr(programs, &machine)?
             .arg("version")
             .output()
             .is_ok_and(|output| output.status.success())
@@ -71,25 +127,28 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         // What every pod's namespaces hang on: there before the first pod.
-        import(programs, machine, pause)?;
+        import(programs, &machine, pause)?;
 
-        let (certificate, key) = node_certificate(control_plane.authority(), machine.address())?;
+        let names = format!("subjectAltName=DNS:{name},IP:{}", machine.address());
+        let (certificate, key) = control_plane
+            .authority()
+            .issue(&name, &format!("/CN={name}"), &names)?;
         let authority = control_plane.authority().certificate();
-        let of_kubelet = of_kubelet(machine, folder, (&certificate, &key), &authority);
+        let of_kubelet = of_kubelet(&machine, folder, (&certificate, &key), &authority);
         let of_kubelet = write("kubelet.json", &of_kubelet)?;
         let mut command = place.command(folder, "kubelet", &programs.program("kubelet"))?;
         command
             .arg("--config")
             .arg(of_kubelet)
             .arg("--kubeconfig")
-            .arg(control_plane.access().configuration(User::Kubelet))
-            .args(["--hostname-override", NODE])
+            .arg(control_plane.access().configuration(User::Kubelet(number)))
+            .args(["--hostname-override", &name])
             .arg(format!("--node-ip={}", machine.address()));
         let kubelet = Process::start("kubelet", &mut command, Signal::SIGKILL)?;
 
         let of_proxy = write(
             "proxy.json",
-            &of_proxy(&control_plane.access().configuration(User::Proxy)),
+            &of_proxy(&name, &control_plane.access().configuration(User::Proxy)),
         )?;
         let mut command = place.command(folder, "kube-proxy", &programs.program("kube-proxy"))?;
         command.arg("--config").arg(of_proxy);
@@ -98,8 +157,16 @@ impl Node {
             kubelet,
             proxy,
             containerd,
+            machine,
+            name,
             folder: folder.to_owned(),
+            programs: programs.clone(),
         })
+    }
+
+    /// What the kubelet said last.
+    pub(super) fn said(&self) -> String {
+        tail(&self.folder.join("kubelet.log"))
     }
 
     /// Whether all of it still runs.
@@ -124,7 +191,7 @@ impl Node {
 }
 
 /// Takes an image's file in; pods name it by its tags then.
-pub(super) fn import(programs: &Programs, machine: &Machine, image: &Path) -> Result<()> {
+fn import(programs: &Programs, machine: &Machine, image: &Path) -> Result<()> {
     let output = ctr(programs, machine)?
         .args(["--namespace", "k8s.io", "images", "import"])
         .arg(image)
@@ -144,13 +211,13 @@ fn ctr(programs: &Programs, machine: &Machine) -> Result<Command> {
 
 /// Each pod has a wire of its own to the node, which passes packets on: so that also what goes from pod to pod is seen by
 /// what makes services of pods (a bridge would take the way back past it).
-fn network() -> Value {
+fn network(pods: Pods) -> Value {
     json!({
         "cniVersion": "1.0.0",
         "name": "pods",
         "plugins": [{
             "type": "ptp",
-            "ipam": { "type": "host-local", "subnet": PODS, "routes": [{ "dst": "0.0.0.0/0" }] },
+            "ipam": { "type": "host-local", "subnet": pods.to_string(), "routes": [{ "dst": "0.0.0.0/0" }] },
         }],
     })
 }
@@ -213,14 +280,14 @@ fn of_kubelet(
     })
 }
 
-fn of_proxy(configuration: &Path) -> Value {
+fn of_proxy(name: &str, configuration: &Path) -> Value {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
         "clientConnection": { "kubeconfig": configuration },
         "clusterCIDR": PODS,
-        "hostnameOverride": NODE,
+        "hostnameOverride": name,
         // These are settings of the whole kernel.
         "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
     })
