@@ -128,22 +128,23 @@ async fn pods_run_on_both_nodes_as_on_any_and_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_of_the_node_tells_pods_as_the_api_does() {
+async fn agents_of_both_nodes_tell_pods_as_the_api_does() {
     let Some(programs) = programs_and_root() else {
         return;
     };
-    let mut cluster = nodes_for_shop(&programs, 1).await;
-    let mut tap = Tap::start_for_all(Settings {
+    let mut cluster = nodes_for_shop(&programs, 2).await;
+    let of_node = |node: &Node| Settings {
         at_socket: true,
-        through: cluster.nodes()[0].entry("pgwitness-agent").unwrap(),
+        through: node.entry("pgwitness-agent").unwrap(),
         keys: vec![
-            ("TAP__WITHIN", cluster.nodes()[0].cgroup()),
-            ("AGENT__HOST", "node".to_owned()),
+            ("TAP__WITHIN", node.cgroup()),
+            ("AGENT__HOST", node.name().to_owned()),
         ],
         ..Redaction::Default.into()
-    })
-    .await
-    .unwrap();
+    };
+    let mut tap = Tap::start_for_all(of_node(&cluster.nodes()[0])).await.unwrap();
+    let mut second = tap.another_agent("second", of_node(&cluster.nodes()[1])).unwrap();
+    second.start().await.unwrap();
     run_shop(&mut cluster).await;
     // What people do: a program put into a pod, and a connection that the API server, kubelet and containerd pass on.
     let exec = [
@@ -159,44 +160,91 @@ async fn an_agent_of_the_node_tells_pods_as_the_api_does() {
         .into_iter()
         .map(|pod| (text(&pod, "/status/podIP"), pod))
         .collect();
+    let server = expected
+        .values()
+        .find(|pod| pod["metadata"]["name"] == "db-0")
+        .unwrap();
     let wanted = BTreeSet::from(["exec", "forwarded", "once", "report", "web"].map(str::to_owned));
-    let (mut events, mut names) = (Vec::new(), BTreeSet::new());
+    let mut statements = Vec::new();
     let deadline = Instant::now() + PATIENCE;
-    while names != wanted && Instant::now() < deadline {
-        events = statements(&tap);
-        names = events
-            .iter()
-            .map(|event| text(event, "/session/application_name"))
-            .collect();
+    while Instant::now() < deadline {
+        statements = Statement::all(&tap);
+        let names: BTreeSet<String> = statements.iter().map(Statement::program).collect();
+        // What the other node's agent tells comes a little later.
+        if names == wanted && !statements.iter().any(Statement::is_of_an_address) {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(names, wanted);
     let mut told = BTreeSet::new();
-    for event in &events {
-        let who = &event["attribution"];
+    let mut levels = BTreeSet::new();
+    for Statement { event, who } in &statements {
         let pod = match text(event, "/session/application_name").as_str() {
             // Who stands at the other end of the tunnel is not known on the node.
             "forwarded" => {
-                assert_eq!(who["principal"], "unknown", "{event}");
+                assert_eq!(who["principal"], "unknown", "{who}");
                 continue;
             }
-            "exec" => expected.values().find(|pod| pod["metadata"]["name"] == "db-0"),
-            _ => expected.get(&text(event, "/session/client/addr")),
+            "exec" => server,
+            _ => &expected[&text(event, "/session/client/addr")],
         };
-        let pod = pod.unwrap_or_else(|| panic!("of no pod: {event}"));
-        assert_eq!(who["confidence"], "observed", "{event}");
-        for (of_event, of_api) in [("name", "name"), ("namespace", "namespace"), ("uid", "uid")] {
-            assert_eq!(who["pod"][of_event], pod["metadata"][of_api], "{event}");
+        let level = match pod["spec"]["nodeName"] == server["spec"]["nodeName"] {
+            true => "observed",
+            false => "joined",
+        };
+        assert_eq!(who["confidence"], level, "{event} {who}");
+        for key in ["name", "namespace", "uid"] {
+            assert_eq!(who["pod"][key], pod["metadata"][key], "{event} {who}");
         }
         let container = &pod["spec"]["containers"][0];
-        assert_eq!(who["container"]["id"], container_of(pod), "{event}");
-        assert_eq!(who["container"]["name"], container["name"], "{event}");
-        assert_eq!(who["container"]["image"], container["image"], "{event}");
+        assert_eq!(who["container"]["id"], container_of(pod), "{event} {who}");
+        assert_eq!(who["container"]["name"], container["name"], "{event} {who}");
+        assert_eq!(who["container"]["image"], container["image"], "{event} {who}");
         told.insert(text(pod, "/metadata/name"));
+        levels.insert(level);
     }
     // Both of the deployment, the two jobs, and the server's own for what was put into it.
     assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(levels.len(), 2, "pods of both nodes speak to the server");
+    second.stop().await.unwrap();
     tap.stop().await.unwrap();
+}
+
+/// A statement of the shop's role, and whose it is by all that is known.
+struct Statement {
+    event: Value,
+    who: Value,
+}
+
+impl Statement {
+    fn all(tap: &Tap) -> Vec<Self> {
+        let sql = "SELECT event, event_id, amended_by FROM events WHERE kind = 'attribution' OR kind = 'query' \
+                   AND login_role = 'postgres' ORDER BY agent, seq LIMIT 5000";
+        let rows = query_live(tap.http_port(), sql).unwrap();
+        let event = |row: &Value| match &row["event"] {
+            Value::String(text) => serde_json::from_str(text).unwrap(),
+            other => other.clone(),
+        };
+        let events: BTreeMap<String, Value> = rows
+            .iter()
+            .map(|row| (text(row, "/event_id"), event(row)))
+            .collect();
+        let of_row = |row: &Value| {
+            let event = event(row);
+            let amendment = row["amended_by"].as_str().and_then(|id| events.get(id));
+            let who = amendment.unwrap_or(&event)["attribution"].clone();
+            (event["kind"] == "query").then_some(Self { event, who })
+        };
+        rows.iter().filter_map(of_row).collect()
+    }
+
+    fn program(&self) -> String {
+        text(&self.event, "/session/application_name")
+    }
+
+    fn is_of_an_address(&self) -> bool {
+        text(&self.who, "/principal").contains("/addr/")
+    }
 }
 
 /// A statement through `kubectl port-forward`.
@@ -225,17 +273,6 @@ async fn forwarded(cluster: &Kubernetes) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(asked, "nothing comes through");
-}
-
-/// What is recorded of the shop's role.
-fn statements(tap: &Tap) -> Vec<Value> {
-    let sql = "SELECT event FROM events WHERE kind = 'query' AND login_role = 'postgres' ORDER BY agent, seq LIMIT 5000";
-    let rows = query_live(tap.http_port(), sql).unwrap();
-    let event = |row: &Value| match &row["event"] {
-        Value::String(text) => serde_json::from_str(text).unwrap(),
-        other => other.clone(),
-    };
-    rows.iter().map(event).collect()
 }
 
 /// Nodes that have the shop's images, and nothing runs on them yet.
