@@ -1,7 +1,7 @@
-//! Certificates for one cluster: an authority, the server's, and one for its clients.
+//! Certificates for one test: an authority, and what it signs; for a PostgreSQL cluster the server's, and one for its clients.
 //!
-//! Owns files that `openssl` made in the cluster's folder. It refuses to be an authority for anything else: the key is
-//! gone with the folder. Separate from `cluster`, which only points at the files.
+//! Owns files that `openssl` made in the test's folder. It refuses to be an authority for anything else: the key is
+//! gone with the folder. Separate from `cluster` and `kubernetes`, which only point at the files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +11,72 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{Gid, Uid};
 
-/// Files of one authority.
+/// What signs a test's certificates: all of its files are in one folder.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    folder: PathBuf,
+}
+
+impl Authority {
+    /// Makes its key and its certificate, `ca.key` and `ca.crt`, in a folder that is there.
+    ///
+    /// # Errors
+    /// When `openssl` is missing or fails.
+    pub fn make(folder: &Path, subject: &str) -> Result<Self> {
+        openssl(
+            folder,
+            &[
+                "req", "-x509", "-subj", subject, "-days", DAYS, "-keyout", "ca.key", "-out", "ca.crt",
+            ],
+        )?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Issues `<name>.crt` with its key, `<name>.key`, which only its owner can read, and returns both.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn issue(&self, name: &str, subject: &str, extension: &str) -> Result<(PathBuf, PathBuf)> {
+        let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+        openssl(
+            &self.folder,
+            &[
+                "req",
+                "-x509",
+                "-subj",
+                subject,
+                "-addext",
+                extension,
+                "-addext",
+                "basicConstraints=CA:FALSE",
+                "-days",
+                DAYS,
+                "-CA",
+                "ca.crt",
+                "-CAkey",
+                "ca.key",
+                "-keyout",
+                &key,
+                "-out",
+                &certificate,
+            ],
+        )?;
+        let (certificate, key) = (self.folder.join(certificate), self.folder.join(key));
+        // libpq and the server refuse a key that others can read (manual, 19.9.1 and 34.19.1).
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        Ok((certificate, key))
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+}
+
+/// Files of one authority for a server and its clients.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     folder: PathBuf,
@@ -27,22 +92,7 @@ impl Certificates {
         fs::create_dir(&folder).context("a folder for certificates")?;
         // Only the cluster's own folder keeps others out.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-        let made = Self { folder };
-        openssl(
-            &made.folder,
-            &[
-                "req",
-                "-x509",
-                "-subj",
-                "/CN=pgwitness truth authority",
-                "-days",
-                DAYS,
-                "-keyout",
-                "ca.key",
-                "-out",
-                "ca.crt",
-            ],
-        )?;
+        let authority = Authority::make(&folder, "/CN=pgwitness truth authority")?;
         for (name, subject, extension) in [
             (
                 "server",
@@ -51,33 +101,9 @@ impl Certificates {
             ),
             ("client", CLIENT_SUBJECT, "extendedKeyUsage=clientAuth"),
         ] {
-            let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
-            openssl(
-                &made.folder,
-                &[
-                    "req",
-                    "-x509",
-                    "-subj",
-                    subject,
-                    "-addext",
-                    extension,
-                    "-addext",
-                    "basicConstraints=CA:FALSE",
-                    "-days",
-                    DAYS,
-                    "-CA",
-                    "ca.crt",
-                    "-CAkey",
-                    "ca.key",
-                    "-keyout",
-                    &key,
-                    "-out",
-                    &certificate,
-                ],
-            )?;
-            // libpq and the server refuse a key that others can read (manual, 19.9.1 and 34.19.1).
-            fs::set_permissions(made.folder.join(&key), fs::Permissions::from_mode(0o600))?;
+            authority.issue(name, subject, extension)?;
         }
+        let made = Self { folder };
         if let Some((uid, gid)) = server {
             nix::unistd::chown(&made.folder.join("server.key"), Some(uid), Some(gid))
                 .context("giving the server its key")?;

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod compare;
 pub mod csvlog;
 pub mod kerberos;
+pub mod kubernetes;
 pub mod ledger;
 mod odd_server;
 pub mod process;

@@ -43,9 +43,20 @@ impl Tap {
     /// # Errors
     /// When a program is missing, ends early, or is not ready in time; the message carries the end of its log.
     pub async fn start(server_data: &Path, settings: impl Into<Settings>) -> Result<Self> {
+        Self::start_for(Some(server_data), settings.into()).await
+    }
+
+    /// As [`Tap::start`], and the agent taps every server that its settings let it see.
+    ///
+    /// # Errors
+    /// As [`Tap::start`].
+    pub async fn start_for_all(settings: Settings) -> Result<Self> {
+        Self::start_for(None, settings).await
+    }
+
+    async fn start_for(server_data: Option<&Path>, settings: Settings) -> Result<Self> {
         let folder =
             TempDir::with_prefix("pgwitness-tap-").context("making a folder for agent and collector")?;
-        let settings = settings.into();
         let grpc = if settings.at_socket {
             format!("unix:{}", folder.path().join("grpc.sock").display())
         } else {
@@ -53,7 +64,7 @@ impl Tap {
         };
         let own = ("agent", folder.path());
         let mut tap = Self {
-            agent: Agent::new(own, Some(server_data), grpc.clone(), settings)?,
+            agent: Agent::new(own, server_data, grpc.clone(), settings)?,
             collector: None,
             collector_program: sibling("pgwitness-collector")?,
             grpc,

@@ -1,455 +1,361 @@
-//! What the manifests let pods do is one list, here and in the documentation; and the chart is the same as the base.
+//! The real cluster that other tests stand on: that it comes up, runs pods as a node does anywhere, and leaves nothing; and
+//! what an agent of its node records of pods, held against what the API says of them.
 //!
-//! The list is exact: whoever gives a pod another privilege, mount, token or right has to write it here, and its reason into
-//! docs/kubernetes.md. No cluster is needed. Rendering takes kubectl and helm, and is skipped without them, which is said.
+//! Takes the programs that `cargo xtask setup --kubernetes` builds, and for a node root; is skipped without, and says so.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails by panicking")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails by panicking"
+)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use serde::Deserialize as _;
+use nix::{sys::signal::Signal, unistd::geteuid};
+use pgwitness_tests::{
+    cluster::free_port,
+    kubernetes::{Kubernetes, Node, Programs, User, image::Image},
+    process::Process,
+    record::query_live,
+    tap::{Redaction, Settings, Tap},
+    unit::cgroup2_mount,
+};
 use serde_json::Value;
 
-/// Everything in the pods that lets them do or see something, and nothing else.
-const AGENT: &[&str] = &[
-    "automountServiceAccountToken false",
-    "containers.agent.securityContext.allowPrivilegeEscalation false",
-    "containers.agent.securityContext.capabilities.add BPF DAC_READ_SEARCH PERFMON SETPCAP SYS_ADMIN SYS_PTRACE",
-    "containers.agent.securityContext.capabilities.drop ALL",
-    "containers.agent.securityContext.readOnlyRootFilesystem true",
-    "containers.agent.volumeMounts.cgroups.mountPath /sys/fs/cgroup",
-    "containers.agent.volumeMounts.cgroups.readOnly true",
-    "containers.agent.volumeMounts.run.mountPath /run/pgwitness-agent",
-    "containers.agent.volumeMounts.state.mountPath /var/lib/pgwitness",
-    "hostPID true",
-    "initContainers.enroll.securityContext.allowPrivilegeEscalation false",
-    "initContainers.enroll.securityContext.capabilities.drop ALL",
-    "initContainers.enroll.securityContext.readOnlyRootFilesystem true",
-    "initContainers.enroll.volumeMounts.authorities.mountPath /run/pgwitness-authorities",
-    "initContainers.enroll.volumeMounts.authorities.readOnly true",
-    "initContainers.enroll.volumeMounts.state.mountPath /var/lib/pgwitness",
-    "initContainers.enroll.volumeMounts.token.mountPath /run/secrets/pgwitness",
-    "initContainers.enroll.volumeMounts.token.readOnly true",
-    "metadata.annotations.container.apparmor.security.beta.kubernetes.io/agent unconfined",
-    "priorityClassName pgwitness-agent",
-    "securityContext.runAsGroup 0",
-    "securityContext.runAsUser 0",
-    "securityContext.seccompProfile.type RuntimeDefault",
-    "serviceAccountName pgwitness-agent",
-    "volumes.authorities.configMap.name pgwitness-authorities",
-    "volumes.authorities.configMap.optional true",
-    "volumes.cgroups.hostPath.path /sys/fs/cgroup",
-    "volumes.cgroups.hostPath.type Directory",
-    "volumes.run.emptyDir.medium Memory",
-    "volumes.run.emptyDir.sizeLimit 1Mi",
-    "volumes.state.hostPath.path /var/lib/pgwitness",
-    "volumes.state.hostPath.type DirectoryOrCreate",
-    "volumes.token.projected.defaultMode 256",
-    "volumes.token.projected.sources.0.serviceAccountToken.audience pgwitness-collector",
-    "volumes.token.projected.sources.0.serviceAccountToken.expirationSeconds 600",
-    "volumes.token.projected.sources.0.serviceAccountToken.path token",
-];
+/// A database, and clients of several kinds of workload.
+const SHOP: &str = include_str!("../kubernetes/shop.yaml");
 
-/// The same of the collector.
-const COLLECTOR: &[&str] = &[
-    "automountServiceAccountToken true",
-    "containers.collector.securityContext.allowPrivilegeEscalation false",
-    "containers.collector.securityContext.capabilities.drop ALL",
-    "containers.collector.securityContext.readOnlyRootFilesystem true",
-    "containers.collector.volumeMounts.record.mountPath /var/lib/pgwitness",
-    "containers.collector.volumeMounts.tmp.mountPath /tmp",
-    "securityContext.fsGroup 65532",
-    "securityContext.fsGroupChangePolicy OnRootMismatch",
-    "securityContext.runAsGroup 65532",
-    "securityContext.runAsNonRoot true",
-    "securityContext.runAsUser 65532",
-    "securityContext.seccompProfile.type RuntimeDefault",
-    "serviceAccountName pgwitness-collector",
-    "volumes.tmp.emptyDir.sizeLimit 8Gi",
-];
-
-/// What the API server lets anybody of this do, and whom.
-const RIGHTS: &[&str] = &[
-    "ClusterRole pgwitness-collector: apps/replicasets get list watch",
-    "ClusterRole pgwitness-collector: authentication.k8s.io/tokenreviews create",
-    "ClusterRole pgwitness-collector: batch/jobs get list watch",
-    "ClusterRole pgwitness-collector: pods get list watch",
-    "ClusterRoleBinding pgwitness-collector: ClusterRole pgwitness-collector to ServiceAccount pgwitness-collector",
-    "Role pgwitness-collector: configmaps pgwitness-authorities patch",
-    "RoleBinding pgwitness-collector: Role pgwitness-collector to ServiceAccount pgwitness-collector",
-];
-
-/// What of a pod and its containers gives nobody a right. Whatever is not here is compared.
-const HARMLESS: &[&str] = &[
-    "args",
-    "enableServiceLinks",
-    "env",
-    "envFrom",
-    "image",
-    "imagePullPolicy",
-    "livenessProbe",
-    "nodeSelector",
-    "ports",
-    "readinessProbe",
-    "resources",
-    "startupProbe",
-    "terminationGracePeriodSeconds",
-    "tolerations",
-];
-
-fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes")
+#[tokio::test]
+async fn a_control_plane_alone_answers_each_as_far_as_it_may() {
+    let Some(programs) = programs() else { return };
+    let mut cluster = Kubernetes::without_node(&programs).await.unwrap();
+    cluster.namespace("shop").await.unwrap();
+    cluster.apply("shop", SHOP).unwrap();
+    let until = ["wait", "-n", "shop", "--for=create", "pod/db-0", "--timeout=1s"];
+    cluster.until("no pod is made", &until).await.unwrap();
+    let may = |user: User, what: &str| {
+        let mut kubectl = cluster.kubectl();
+        kubectl.env("KUBECONFIG", cluster.configuration(user));
+        let output = kubectl.args(["auth", "can-i", "list", what]).output();
+        output.unwrap().status.success()
+    };
+    assert!(may(User::Admin, "secrets"));
+    assert!(!may(User::Proxy, "secrets"));
+    assert!(may(User::Proxy, "services"));
+    let token = cluster.ask(&["create", "token", "default", "-n", "shop"]);
+    assert!(token.unwrap().starts_with("ey"), "a signed token of an account");
+    let folder = cluster.configuration(User::Admin);
+    drop(cluster);
+    assert!(!folder.exists());
 }
 
-type Objects = BTreeMap<(String, String), Value>;
+#[tokio::test]
+async fn pods_run_on_both_nodes_as_on_any_and_nothing_is_left() {
+    let Some(programs) = programs_and_root() else {
+        return;
+    };
+    let mut cluster = nodes_for_shop(&programs, 2).await;
+    run_shop(&mut cluster).await;
 
-/// The objects of YAML documents, by kind and name; the namespace is the installation's.
-fn objects(text: &str) -> Objects {
-    let documents = serde_norway::Deserializer::from_str(text);
-    let values = documents.map(|document| Value::deserialize(document).expect("YAML"));
-    let mut objects = Objects::new();
-    for mut value in values.filter(|value| !value.is_null()) {
-        let name = value["metadata"]["name"].as_str().expect("a name").to_owned();
-        let kind = value["kind"].as_str().expect("a kind").to_owned();
-        if let Some(metadata) = value["metadata"].as_object_mut() {
-            metadata.remove("namespace");
+    // Cgroups have the forms that kubelets give them, in the hierarchy that agents read, and bundles are where agents look.
+    let mount = cgroup2_mount().unwrap();
+    let group = |node: &Node| mount.join(node.cgroup().trim_start_matches('/'));
+    let groups: Vec<PathBuf> = cluster.nodes().iter().map(group).collect();
+    let mut clients = BTreeSet::new();
+    let mut places = BTreeSet::new();
+    let mut running = 0;
+    for pod in pods(&cluster) {
+        if pod["status"]["phase"] != "Running" {
+            continue;
         }
-        let former = objects.insert((kind, name), value);
-        assert!(former.is_none(), "{former:?} is there twice");
-    }
-    objects
-}
-
-/// The base, as its files are.
-fn base() -> Objects {
-    let folder = deploy().join("base");
-    let list = fs::read_to_string(folder.join("kustomization.yaml")).expect("the list of files");
-    let list: Value = serde_norway::from_str(&list).expect("YAML");
-    let mut all = Objects::new();
-    for file in list["resources"].as_array().expect("files") {
-        let file = folder.join(file.as_str().expect("a file's name"));
-        all.append(&mut objects(
-            &fs::read_to_string(file).expect("a file of the base"),
+        running += 1;
+        let id = container_of(&pod);
+        let node = cluster
+            .nodes()
+            .iter()
+            .find(|node| pod["spec"]["nodeName"] == node.name());
+        let node = node.unwrap();
+        let place = format!(
+            "kubepods/{}/pod{}/{id}/cgroup.procs",
+            text(&pod, "/status/qosClass").to_lowercase(),
+            text(&pod, "/metadata/uid")
+        );
+        let processes = fs::read_to_string(group(node).join(&place)).unwrap();
+        assert!(!processes.is_empty(), "{place}");
+        let bundle = PathBuf::from(format!(
+            "/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"
         ));
-    }
-    all
-}
-
-fn get<'a>(objects: &'a Objects, kind: &str, name: &str) -> &'a Value {
-    objects
-        .get(&(kind.to_owned(), name.to_owned()))
-        .expect("it is there")
-}
-
-/// Each value on a line behind the way to it; members of lists by their names.
-fn flatten(way: &str, value: &Value, into: &mut Vec<String>) {
-    let below = |key: &str| match way {
-        "" => key.to_owned(),
-        way => format!("{way}.{key}"),
-    };
-    match value {
-        Value::Object(members) => {
-            for (key, value) in members
-                .iter()
-                .filter(|(key, _)| !HARMLESS.contains(&key.as_str()))
-            {
-                // It is in the way already.
-                if key != "name" || way.is_empty() || !is_item(way) {
-                    flatten(&below(key), value, into);
-                }
-            }
-        }
-        Value::Array(items) if items.iter().all(Value::is_object) => {
-            for (number, item) in items.iter().enumerate() {
-                let name = item["name"]
-                    .as_str()
-                    .map_or_else(|| number.to_string(), str::to_owned);
-                flatten(&below(&name), item, into);
-            }
-        }
-        Value::Array(items) => {
-            let words: Vec<String> = items.iter().map(word).collect();
-            into.push(format!("{way} {}", words.join(" ")));
-        }
-        value => into.push(format!("{way} {}", word(value))),
-    }
-}
-
-/// Whether this is the way to a member of one of the lists whose members have names.
-fn is_item(way: &str) -> bool {
-    let lists = ["containers", "initContainers", "volumeMounts", "volumes"];
-    let list = way.rsplit('.').nth(1);
-    list.is_some_and(|list| lists.contains(&list))
-}
-
-fn word(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// All that a workload's pods may do.
-fn privileges(workload: &Value) -> Vec<String> {
-    let template = &workload["spec"]["template"];
-    let mut lines = Vec::new();
-    flatten("", &template["spec"], &mut lines);
-    if let Some(annotations) = template["metadata"].get("annotations") {
-        flatten("metadata.annotations", annotations, &mut lines);
-    }
-    lines.sort();
-    lines
-}
-
-#[test]
-fn pods_may_do_what_is_listed_and_nothing_else() {
-    let base = base();
-    assert_eq!(privileges(get(&base, "DaemonSet", "pgwitness-agent")), AGENT);
-    assert_eq!(
-        privileges(get(&base, "StatefulSet", "pgwitness-collector")),
-        COLLECTOR
-    );
-    let workloads = base.keys().filter(|(kind, _)| {
-        ![
-            "ClusterRole",
-            "ClusterRoleBinding",
-            "ConfigMap",
-            "NetworkPolicy",
-            "PriorityClass",
-            "Role",
-            "RoleBinding",
-            "Service",
-            "ServiceAccount",
-        ]
-        .contains(&kind.as_str())
-    });
-    assert_eq!(workloads.count(), 2, "no others have pods");
-}
-
-#[test]
-fn rights_are_what_is_listed_and_nothing_else() {
-    let mut found = Vec::new();
-    for ((kind, name), object) in base() {
-        for rule in object["rules"].as_array().into_iter().flatten() {
-            let words = |key: &str| {
-                let list = rule[key].as_array().cloned().unwrap_or_default();
-                list.iter().map(word).collect::<Vec<_>>()
-            };
-            let group = words("apiGroups").join(",");
-            let resources = words("resources").join(",");
-            let place = if group.is_empty() {
-                resources
-            } else {
-                format!("{group}/{resources}")
-            };
-            let names = words("resourceNames")
-                .iter()
-                .map(|name| format!(" {name}"))
-                .collect::<String>();
-            found.push(format!(
-                "{kind} {name}: {place}{names} {}",
-                words("verbs").join(" ")
-            ));
-        }
-        for subject in object["subjects"].as_array().into_iter().flatten() {
-            let role = &object["roleRef"];
-            found.push(format!(
-                "{kind} {name}: {} {} to {} {}",
-                word(&role["kind"]),
-                word(&role["name"]),
-                word(&subject["kind"]),
-                word(&subject["name"])
-            ));
-        }
-    }
-    found.sort();
-    assert_eq!(found, RIGHTS);
-}
-
-#[test]
-fn the_agent_has_the_capabilities_of_its_unit() {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/pgwitness-agent.service");
-    let unit = fs::read_to_string(unit).expect("the unit");
-    let list = unit
-        .lines()
-        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
-        .expect("its list");
-    let mut of_unit: Vec<&str> = list
-        .split_ascii_whitespace()
-        .filter_map(|name| name.strip_prefix("CAP_"))
-        .collect();
-    of_unit.sort_unstable();
-    let line = AGENT
-        .iter()
-        .find_map(|line| line.strip_prefix("containers.agent.securityContext.capabilities.add "));
-    assert_eq!(line.expect("listed"), of_unit.join(" "));
-}
-
-#[test]
-fn everything_that_is_listed_has_its_reason() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md");
-    let docs = fs::read_to_string(docs).expect("the documentation");
-    let mut told: Vec<&str> = Vec::new();
-    for line in AGENT.iter().chain(COLLECTOR) {
-        let (way, value) = line.split_once(' ').expect("a value");
-        if way.ends_with("capabilities.add") {
-            told.extend(value.split(' '));
-        } else if way.ends_with("hostPath.path") || way.ends_with("mountPath") {
-            told.push(value);
-        }
-    }
-    told.extend([
-        "hostPID",
-        "RuntimeDefault",
-        "unconfined",
-        "readOnlyRootFilesystem",
-        "runAsUser",
-        "fsGroup",
-    ]);
-    told.extend(["pods", "replicasets", "jobs", "tokenreviews", "configmaps"]);
-    for word in told {
-        let is_told = docs
-            .lines()
-            .any(|line| line.starts_with('|') && line.contains(&format!("`{word}`")));
-        assert!(is_told, "docs/kubernetes.md has no row for `{word}`");
-    }
-}
-
-/// What a program prints, if it is there.
-fn rendered(program: &str, variable: &str, words: &[&str]) -> Option<String> {
-    let program = std::env::var(variable).unwrap_or_else(|_| program.to_owned());
-    let said = Command::new(&program).args(words).current_dir(deploy()).output();
-    let Ok(said) = said else {
-        eprintln!("not run: there is no {program} ({variable} says where it is)");
-        return None;
-    };
-    let problem = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(said.status.success(), "{program} {words:?}: {problem}");
-    Some(String::from_utf8(said.stdout).expect("text"))
-}
-
-fn kustomized(folder: &str) -> Option<Objects> {
-    rendered("kubectl", "PGWITNESS_KUBECTL", &["kustomize", folder]).map(|text| objects(&text))
-}
-
-fn chart(settings: &[&str]) -> Option<Objects> {
-    let mut words = vec![
-        "template",
-        "pgwitness",
-        "chart",
-        "--namespace",
-        "pgwitness",
-        "--kube-version",
-        "1.30.0",
-    ];
-    for setting in settings {
-        words.extend(["--set", *setting]);
-    }
-    rendered("helm", "PGWITNESS_HELM", &words).map(|text| objects(&text))
-}
-
-#[test]
-fn kustomize_gives_what_the_files_say() {
-    if let Some(given) = kustomized("base") {
-        assert_eq!(given, base());
-    }
-    if let Some(mut given) = kustomized("overlays/standard") {
-        given.remove(&("Namespace".to_owned(), "pgwitness".to_owned()));
-        assert_eq!(given, base());
-    }
-}
-
-#[test]
-fn the_chart_is_the_base() {
-    if let Some(given) = chart(&[]) {
-        assert_eq!(given, base());
-    }
-    let overlay = kustomized("overlays/monitored").zip(chart(&["monitoring.enabled=true"]));
-    if let Some((mut overlay, given)) = overlay {
-        overlay.remove(&("Namespace".to_owned(), "pgwitness".to_owned()));
-        assert_eq!(given, overlay);
-    }
-}
-
-#[test]
-fn newer_kernels_take_one_capability_less() {
-    let less: Vec<String> = AGENT.iter().map(|line| line.replace(" SYS_ADMIN", "")).collect();
-    if let Some(given) = chart(&["agent.linux66=true"]) {
-        assert_eq!(privileges(get(&given, "DaemonSet", "pgwitness-agent")), less);
-    }
-    let component =
-        fs::read_to_string(deploy().join("components/linux-6.6/kustomization.yaml")).expect("the component");
-    assert!(
-        component.contains("value: [BPF, DAC_READ_SEARCH, PERFMON, SETPCAP, SYS_PTRACE]"),
-        "{component}"
-    );
-}
-
-#[test]
-fn the_fleets_key_is_for_the_agent_alone() {
-    let overlay = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../base]\n\
-                   components: [../components/fleet-key, ../components/linux-6.6]\n";
-    let copy = tempfile::tempdir().expect("a folder");
-    for folder in ["base", "components/fleet-key", "components/linux-6.6"] {
-        let to = copy.path().join(folder);
-        fs::create_dir_all(&to).expect("a folder");
-        for file in fs::read_dir(deploy().join(folder)).expect("files") {
-            let file = file.expect("a file");
-            fs::copy(file.path(), to.join(file.file_name())).expect("copied");
-        }
-    }
-    let folder = copy.path().join("overlay");
-    fs::create_dir(&folder).expect("a folder");
-    fs::write(folder.join("kustomization.yaml"), overlay).expect("written");
-    let settings = ["agent.fleetKeySecret=pgwitness-fleet", "agent.linux66=true"];
-    let given = chart(&settings);
-    if let Some(given) = &given {
-        let lines = privileges(get(given, "DaemonSet", "pgwitness-agent"));
-        let of_key: Vec<_> = lines.iter().filter(|line| line.contains("fleet")).collect();
+        let mut cat = node.command("reader", Path::new("/bin/cat")).unwrap();
+        let bundle: Value = serde_json::from_slice(&cat.arg(bundle).output().unwrap().stdout).unwrap();
         assert_eq!(
-            of_key,
-            [
-                "containers.agent.volumeMounts.fleet.mountPath /run/secrets/pgwitness-fleet",
-                "containers.agent.volumeMounts.fleet.readOnly true",
-                "volumes.fleet.secret.defaultMode 256",
-                "volumes.fleet.secret.secretName pgwitness-fleet",
-            ]
+            bundle["annotations"]["io.kubernetes.cri.sandbox-name"],
+            pod["metadata"]["name"]
         );
+        if pod["metadata"]["labels"]["app"] == "web" {
+            clients.insert(text(&pod, "/status/podIP"));
+            places.insert(node.name().to_owned());
+        }
     }
-    if let Some((overlay, given)) = kustomized(&folder.to_string_lossy()).zip(given) {
-        assert_eq!(given, overlay);
+    assert_eq!((running, clients.len(), places.len()), (3, 2, 2));
+
+    // Through the service's address, and yet from their own.
+    let query = "SELECT host(client_addr) FROM pg_stat_activity WHERE application_name = 'web'";
+    let mut seen = BTreeSet::new();
+    let deadline = Instant::now() + PATIENCE;
+    while seen != clients && Instant::now() < deadline {
+        let said = cluster.ask(&in_database(&[
+            "psql", "-qAt", "-h", "/tmp", "-U", "postgres", "-c", query,
+        ]));
+        seen = said.unwrap().lines().map(str::to_owned).collect();
+        // Whoever came too early tries again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(seen, clients);
+
+    let folder = cluster.configuration(User::Admin);
+    drop(cluster);
+    assert!(!folder.exists());
+    for group in groups {
+        assert!(!group.exists(), "something still runs in {}", group.display());
     }
 }
 
-#[test]
-fn nothing_of_a_setting_gets_lost_or_becomes_another_type() {
-    let settings = [
-        "agent.settings.PGWITNESS_AGENT__EVENTS__HEARTBEAT_S=5",
-        "image.registry=registry.example/team/",
-        "collector.enabled=false",
-        "collector.url=https://collector.example:7433",
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_of_both_nodes_tell_pods_as_the_api_does() {
+    let Some(programs) = programs_and_root() else {
+        return;
+    };
+    let mut cluster = nodes_for_shop(&programs, 2).await;
+    let of_node = |node: &Node| Settings {
+        at_socket: true,
+        through: node.entry("pgwitness-agent").unwrap(),
+        keys: vec![
+            ("TAP__WITHIN", node.cgroup()),
+            ("AGENT__HOST", node.name().to_owned()),
+        ],
+        ..Redaction::Default.into()
+    };
+    let mut tap = Tap::start_for_all(of_node(&cluster.nodes()[0])).await.unwrap();
+    let mut second = tap.another_agent("second", of_node(&cluster.nodes()[1])).unwrap();
+    second.start().await.unwrap();
+    run_shop(&mut cluster).await;
+    // What people do: a program put into a pod, and a connection that the API server, kubelet and containerd pass on.
+    let exec = [
+        "psql",
+        "host=127.0.0.1 user=postgres application_name=exec",
+        "-c",
+        "SELECT 4",
     ];
-    let Some(given) = chart(&settings) else { return };
-    let kept = &get(&given, "ConfigMap", "pgwitness-agent")["data"]["PGWITNESS_AGENT__EVENTS__HEARTBEAT_S"];
-    assert_eq!(kept, "5", "the API server takes text alone");
-    let pod = &get(&given, "DaemonSet", "pgwitness-agent")["spec"]["template"]["spec"];
-    for container in [&pod["initContainers"][0], &pod["containers"][0]] {
-        let image = container["image"].as_str().expect("an image");
-        assert!(
-            image.starts_with("registry.example/team/pgwitness-agent:"),
-            "{image}"
-        );
-        let args = container["args"].as_array().expect("arguments");
-        assert!(
-            args.contains(&Value::from("--collector=https://collector.example:7433")),
-            "{args:?}"
-        );
+    cluster.ask(&in_database(&exec)).unwrap();
+    forwarded(&cluster).await;
+
+    let expected: BTreeMap<String, Value> = pods(&cluster)
+        .into_iter()
+        .map(|pod| (text(&pod, "/status/podIP"), pod))
+        .collect();
+    let server = expected
+        .values()
+        .find(|pod| pod["metadata"]["name"] == "db-0")
+        .unwrap();
+    let wanted = BTreeSet::from(["exec", "forwarded", "once", "report", "web"].map(str::to_owned));
+    let mut statements = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        statements = Statement::all(&tap);
+        let names: BTreeSet<String> = statements.iter().map(Statement::program).collect();
+        // What the other node's agent tells comes a little later.
+        if names == wanted && !statements.iter().any(Statement::is_of_an_address) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert!(
-        !given
-            .keys()
-            .any(|(kind, _)| kind == "StatefulSet" || kind == "ClusterRole")
-    );
+    let mut told = BTreeSet::new();
+    let mut levels = BTreeSet::new();
+    for Statement { event, who } in &statements {
+        let pod = match text(event, "/session/application_name").as_str() {
+            // Who stands at the other end of the tunnel is not known on the node.
+            "forwarded" => {
+                assert_eq!(who["principal"], "unknown", "{who}");
+                continue;
+            }
+            "exec" => server,
+            _ => &expected[&text(event, "/session/client/addr")],
+        };
+        let level = match pod["spec"]["nodeName"] == server["spec"]["nodeName"] {
+            true => "observed",
+            false => "joined",
+        };
+        assert_eq!(who["confidence"], level, "{event} {who}");
+        for key in ["name", "namespace", "uid"] {
+            assert_eq!(who["pod"][key], pod["metadata"][key], "{event} {who}");
+        }
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(who["container"]["id"], container_of(pod), "{event} {who}");
+        assert_eq!(who["container"]["name"], container["name"], "{event} {who}");
+        assert_eq!(who["container"]["image"], container["image"], "{event} {who}");
+        told.insert(text(pod, "/metadata/name"));
+        levels.insert(level);
+    }
+    // Both of the deployment, the two jobs, and the server's own for what was put into it.
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(levels.len(), 2, "pods of both nodes speak to the server");
+    second.stop().await.unwrap();
+    tap.stop().await.unwrap();
 }
+
+/// A statement of the shop's role, and whose it is by all that is known.
+struct Statement {
+    event: Value,
+    who: Value,
+}
+
+impl Statement {
+    fn all(tap: &Tap) -> Vec<Self> {
+        let sql = "SELECT event, event_id, amended_by FROM events WHERE kind = 'attribution' OR kind = 'query' \
+                   AND login_role = 'postgres' ORDER BY agent, seq LIMIT 5000";
+        let rows = query_live(tap.http_port(), sql).unwrap();
+        let event = |row: &Value| match &row["event"] {
+            Value::String(text) => serde_json::from_str(text).unwrap(),
+            other => other.clone(),
+        };
+        let events: BTreeMap<String, Value> = rows
+            .iter()
+            .map(|row| (text(row, "/event_id"), event(row)))
+            .collect();
+        let of_row = |row: &Value| {
+            let event = event(row);
+            let amendment = row["amended_by"].as_str().and_then(|id| events.get(id));
+            let who = amendment.unwrap_or(&event)["attribution"].clone();
+            (event["kind"] == "query").then_some(Self { event, who })
+        };
+        rows.iter().filter_map(of_row).collect()
+    }
+
+    fn program(&self) -> String {
+        text(&self.event, "/session/application_name")
+    }
+
+    fn is_of_an_address(&self) -> bool {
+        text(&self.who, "/principal").contains("/addr/")
+    }
+}
+
+/// A statement through `kubectl port-forward`.
+async fn forwarded(cluster: &Kubernetes) {
+    let port = free_port().unwrap();
+    let mut kubectl = cluster.kubectl();
+    kubectl
+        .args([
+            "port-forward",
+            "--namespace",
+            "shop",
+            "db-0",
+            &format!("{port}:5432"),
+        ])
+        .stdout(Stdio::null());
+    let _forward = Process::start("kubectl port-forward", &mut kubectl, Signal::SIGTERM).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut asked = false;
+    while !asked && Instant::now() < deadline {
+        let output = Command::new("psql")
+            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres"])
+            .args(["-d", "postgres", "-c", "SELECT 5"])
+            .env("PGAPPNAME", "forwarded")
+            .output();
+        asked = output.unwrap().status.success();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(asked, "nothing comes through");
+}
+
+/// Nodes that have the shop's images, and nothing runs on them yet.
+async fn nodes_for_shop(programs: &Programs, count: usize) -> Kubernetes {
+    let mut cluster = Kubernetes::with_nodes(programs, count).await.unwrap();
+    for tag in ["localhost/postgres:1", "localhost/shop:1"] {
+        let image = Image::postgres().unwrap();
+        // Of two names of one image a runtime tells any.
+        image.text("etc/image", tag).unwrap();
+        cluster
+            .import(&image.pack(&[tag], 100, &["/bin/sh"]).unwrap())
+            .unwrap();
+    }
+    cluster.namespace("shop").await.unwrap();
+    cluster
+}
+
+/// Until the server answers, both clients stay with it, and both jobs are done.
+async fn run_shop(cluster: &mut Kubernetes) {
+    cluster.apply("shop", SHOP).unwrap();
+    for what in ["statefulset/db", "deployment/web"] {
+        let status = ["rollout", "status", "-n", "shop", what, "--timeout=1s"];
+        cluster.until(what, &status).await.unwrap();
+    }
+    let report = [
+        "create",
+        "job",
+        "-n",
+        "shop",
+        "report-now",
+        "--from=cronjob/report",
+    ];
+    cluster.ask(&report).unwrap();
+    for job in ["job/once", "job/report-now"] {
+        let wait = [
+            "wait",
+            "-n",
+            "shop",
+            "--for=condition=Complete",
+            job,
+            "--timeout=1s",
+        ];
+        cluster.until(job, &wait).await.unwrap();
+    }
+}
+
+fn pods(cluster: &Kubernetes) -> Vec<Value> {
+    let said = cluster.ask(&["get", "pods", "-n", "shop", "-o", "json"]).unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said["items"].as_array().unwrap().clone()
+}
+
+/// `kubectl exec`, of these words.
+fn in_database<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let kubectl = ["exec", "--namespace", "shop", "db-0", "--"];
+    [kubectl.as_slice(), words].concat()
+}
+
+fn container_of(pod: &Value) -> String {
+    let id = text(pod, "/status/containerStatuses/0/containerID");
+    id.strip_prefix("containerd://").unwrap().to_owned()
+}
+
+fn programs() -> Option<Programs> {
+    Programs::find()
+        .inspect_err(|error| eprintln!("not run: {error:#}"))
+        .ok()
+}
+
+fn programs_and_root() -> Option<Programs> {
+    if !geteuid().is_root() {
+        eprintln!("not run without root: a node has namespaces and cgroups");
+        return None;
+    }
+    programs()
+}
+
+fn text(value: &Value, pointer: &str) -> String {
+    let found = value.pointer(pointer).and_then(Value::as_str);
+    found
+        .unwrap_or_else(|| panic!("no {pointer} in {value}"))
+        .to_owned()
+}
+
+/// Ten times what it takes on two idle cores.
+const PATIENCE: Duration = Duration::from_secs(60);

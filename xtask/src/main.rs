@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod image;
 mod kernels;
+mod kubernetes;
 mod oracle;
 mod page;
 mod poolers;
@@ -33,7 +34,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Install what is missing (Debian or Ubuntu, as root), or print what to install; every other command calls it
-    Setup,
+    Setup(setup::Args),
     /// Show the main job on a throwaway PostgreSQL with several programs that share one role
     Demo(demo::Args),
     /// Check everything that must pass: formatting, lints, licences, unit tests, short truth suites
@@ -58,7 +59,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Setup => setup::run(),
+        Command::Setup(args) => setup::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test => test::run(),
         Command::Truth(args) => truth::run(&args),

@@ -272,6 +272,19 @@ impl Agent {
 
     /// The agent, with all that this process may do or with less.
     fn command(&self) -> Command {
+        let agent = self.confined();
+        let Some((program, arguments)) = self.settings.through.split_first() else {
+            return agent;
+        };
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .arg(agent.get_program())
+            .args(agent.get_args());
+        command
+    }
+
+    fn confined(&self) -> Command {
         let Some(capabilities) = &self.settings.capabilities else {
             return Command::new(&self.binary);
         };

@@ -1,5 +1,6 @@
 //! How an agent is started.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub another: Option<PathBuf>,
     /// Events are delivered over a Unix socket.
     pub at_socket: bool,
+    /// What starts the agent elsewhere: a program and its arguments, which become what follows them. Nothing, if it runs here.
+    pub through: Vec<OsString>,
 }
 
 impl From<Redaction> for Settings {
@@ -72,6 +75,7 @@ impl From<Redaction> for Settings {
             keys: Vec::new(),
             another: None,
             at_socket: false,
+            through: Vec::new(),
         }
     }
 }
