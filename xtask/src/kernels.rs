@@ -191,3 +191,37 @@ fn on(source: &Source, place: &Place, args: &Args, programs: &Path, folder: &Pat
 
 /// In a machine, for what a suite keeps.
 const STATE: &str = "/run/scratch/state";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(suite: &[Suite]) -> Args {
+        Args {
+            kernel: Vec::new(),
+            suite: suite.to_vec(),
+            full: false,
+            json: true,
+            programs: None,
+        }
+    }
+
+    #[test]
+    fn every_suite_runs_on_one_kernel_of_each_kind_and_the_check_on_all() {
+        let args = asked(&[]);
+        let everything = SOURCES.iter().filter(|source| args.suites(source) == SUITES);
+        let names: Vec<_> = everything.map(|source| source.name).collect();
+        assert_eq!(names, ["bullseye", "bookworm", "trixie", OWN]);
+        assert!(
+            SOURCES
+                .iter()
+                .all(|source| args.suites(source).contains(&Suite::Check))
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_runs_on_every_kernel() {
+        let args = asked(&[Suite::Wire]);
+        assert!(SOURCES.iter().all(|source| args.suites(source) == [Suite::Wire]));
+    }
+}

@@ -40,10 +40,8 @@ pub(crate) fn fetch(suite: &str) -> anyhow::Result<Kernel> {
     if !(place.join(RELEASE).is_file() && place.join(MODULES).is_dir()) {
         eprintln!("xtask: kernels: fetching the kernel of {suite}");
         let unfinished = place.with_file_name(format!("unfinished-{suite}"));
-        for old in [&unfinished, &place] {
-            if old.exists() {
-                fs::remove_dir_all(old)?;
-            }
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished)?;
         }
         fs::create_dir_all(&unfinished)?;
         let fetched = fetch_into(suite, &unfinished);
@@ -51,6 +49,10 @@ pub(crate) fn fetch(suite: &str) -> anyhow::Result<Kernel> {
             fs::remove_dir_all(&unfinished)?;
         }
         fetched?;
+        // One without modules.
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
         fs::rename(&unfinished, &place)?;
     }
     Ok(Kernel {
