@@ -133,6 +133,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(figures.print(args.json))
 }
 
+/// The programs in a folder of their own: a machine takes it for granted that files do not change, and this runs for hours,
+/// in which somebody may build.
+fn copied(programs: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    if to.exists() {
+        fs::remove_dir_all(to).with_context(|| format!("emptying {}", to.display()))?;
+    }
+    fs::create_dir_all(to)?;
+    let entries = fs::read_dir(programs).with_context(|| format!("reading {}", programs.display()))?;
+    for entry in entries {
+        let from = entry?.path();
+        let name = from
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let is_ours = PROGRAMS.iter().any(|prefix| name.starts_with(prefix));
+        // Beside the programs lie cargo's lists of what they are made of.
+        if is_ours && from.is_file() && from.extension().is_none() {
+            fs::copy(&from, to.join(name)).with_context(|| format!("copying {}", from.display()))?;
+        }
+    }
+    fs::canonicalize(to).with_context(|| format!("no folder {}", to.display()))
+}
+
 /// Where a kernel runs.
 enum Place {
     Here { release: String },
@@ -189,6 +212,8 @@ fn on(source: &Source, place: &Place, args: &Args, programs: &Path, folder: &Pat
     row
 }
 
+/// Everything that suites start is called like this.
+const PROGRAMS: [&str; 2] = ["pgwitness-", "truth-"];
 /// In a machine, for what a suite keeps.
 const STATE: &str = "/run/scratch/state";
 
