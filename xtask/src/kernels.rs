@@ -118,10 +118,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(folder) => folder.clone(),
         None => build::programs()?,
     };
-    let programs =
-        fs::canonicalize(&programs).with_context(|| format!("no folder {}", programs.display()))?;
     let folder = build::target().join("kernels");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let programs = copied(&programs, &folder.join("programs"))?;
 
     let mut figures = Figures::default();
     for source in sources {
