@@ -195,9 +195,8 @@ fn on(source: &Source, place: &Place, args: &Args, programs: &Path, folder: &Pat
             }
             Place::Machine(kernel) => {
                 let command = suite.command(programs, args.full, Path::new(STATE));
-                root::initramfs(kernel, &command, folder).and_then(|initramfs| {
-                    machine::boot(&kernel.image, &initramfs, &log, suite.patience(args.full))
-                })
+                root::initramfs(kernel, &command, folder)
+                    .and_then(|initramfs| machine::boot(kernel, &initramfs, &log, suite.patience(args.full)))
             }
         };
         let passed = row.add(suite, said, began.elapsed().as_secs());
