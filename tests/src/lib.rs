@@ -11,6 +11,7 @@ pub mod channel;
 pub mod cluster;
 pub mod compare;
 pub mod csvlog;
+mod doctor;
 pub mod kerberos;
 pub mod kubernetes;
 pub mod ledger;

@@ -1,56 +1,88 @@
-//! `cargo xtask kernels`: does the tap work on the kernels that people run? Real kernels of Debian are booted, one
-//! virtual machine each, and in each one the tap is held against a server's own log.
+//! `cargo xtask kernels`: does the tap work on the kernels that people run? Real kernels of Debian are booted in virtual
+//! machines, and in each one the tap is held against a server's own log; on those that people run most, truth suites run
+//! too, as they do on this machine's own kernel.
 //!
-//! Owns which kernels, and the figures. Separate are where a kernel comes from (`kernel`), what the machine finds when it
-//! is up (`root`), and the machine itself (`machine`); what runs in there is `pgwitness-truth kernels`.
+//! Owns which kernels there are and what runs on each. Separate are where a kernel comes from (`kernel`), what a machine
+//! begins with (`root`), the machine itself (`machine`), what runs in there (`suite`), and the figures (`figures`).
 
+mod figures;
 mod kernel;
 mod machine;
 mod root;
+mod suite;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
 };
 
-use anyhow::bail;
-use serde_json::{Value, json};
+use anyhow::{Context as _, bail};
 
 use crate::{build, setup};
+use figures::{Figures, Row};
+use kernel::Kernel;
+use suite::{SUITES, Suite};
 
 /// A kernel, by the suite of Debian that it comes from.
-struct Suite {
+struct Source {
     name: &'static str,
+    /// Whether every suite runs there unless the caller says otherwise: hours, and one kernel of each kind is enough.
+    is_whole: bool,
     /// Why the tap is known not to be whole there: what goes wrong is shown, and is no failure.
     limit: Option<&'static str>,
 }
 
 /// By their kernels' age: 5.10 has neither tier A's tracepoints nor socket storage in tracing programs, 6.1 has only the
 /// latter, the others have both.
-const SUITES: [Suite; 6] = [
-    supported("bullseye"),
-    supported("bullseye-backports"),
-    supported("bookworm"),
-    supported("bookworm-backports"),
-    supported("trixie"),
-    Suite {
+const SOURCES: [Source; 7] = [
+    whole("bullseye"),
+    small("bullseye-backports"),
+    whole("bookworm"),
+    small("bookworm-backports"),
+    whole("trixie"),
+    Source {
         name: "trixie-backports",
+        is_whole: false,
         limit: Some(
             "from Linux 7.0 on, programs on tracepoints can be preempted, and the kernel skips calls meanwhile; docs/kernels.md",
         ),
     },
+    whole(OWN),
 ];
 
-const fn supported(name: &'static str) -> Suite {
-    Suite { name, limit: None }
+/// This machine's own, without a machine around it.
+const OWN: &str = "own";
+
+const fn whole(name: &'static str) -> Source {
+    Source {
+        name,
+        is_whole: true,
+        limit: None,
+    }
+}
+
+const fn small(name: &'static str) -> Source {
+    Source {
+        name,
+        is_whole: false,
+        limit: None,
+    }
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only the kernel of this suite of Debian (can be given several times)
+    /// Only the kernel of this suite of Debian, or `own` (can be given several times)
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
+    /// Only this, on every kernel that is asked for (can be given several times) [default: `check` on every kernel, the others on
+    /// one of each kind]
+    #[arg(long, value_enum, value_name = "NAME")]
+    suite: Vec<Suite>,
+    /// The long form of the suite `local`: most of a day for each kernel
+    #[arg(long)]
+    full: bool,
     /// Print one JSON object of counts as the last line
     #[arg(long)]
     json: bool,
@@ -59,147 +91,160 @@ pub(crate) struct Args {
     programs: Option<PathBuf>,
 }
 
+impl Args {
+    /// What runs on a kernel.
+    fn suites(&self, source: &Source) -> Vec<Suite> {
+        let wanted = |suite: &Suite| match self.suite.as_slice() {
+            [] => *suite == Suite::Check || source.is_whole,
+            named => named.contains(suite),
+        };
+        SUITES.into_iter().filter(wanted).collect()
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let names = SUITES.each_ref().map(|suite| suite.name);
+    let names = SOURCES.each_ref().map(|source| source.name);
     if let Some(unknown) = args.kernel.iter().find(|name| !names.contains(&name.as_str())) {
         bail!("there is no kernel `{unknown}`; there are {}", names.join(", "));
     }
+    let wanted =
+        |source: &&Source| args.kernel.is_empty() || args.kernel.iter().any(|name| name == source.name);
+    let sources: Vec<&Source> = SOURCES.iter().filter(wanted).collect();
     setup::ensure()?;
-    setup::virtual_machine()?;
+    if sources.iter().any(|source| source.name != OWN) {
+        setup::virtual_machine()?;
+    }
     let programs = match &args.programs {
         Some(folder) => folder.clone(),
         None => build::programs()?,
     };
     let folder = build::target().join("kernels");
-    let initramfs = root::initramfs(&programs, &folder)?;
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let programs = copied(&programs, &folder.join("programs"))?;
 
     let mut figures = Figures::default();
-    for suite in &SUITES {
-        if args.kernel.is_empty() || args.kernel.iter().any(|name| name == suite.name) {
-            figures.add(suite, &initramfs, &folder);
+    for source in sources {
+        match place(source.name) {
+            Ok(place) => figures.add(on(source, &place, args, &programs, &folder), source.limit),
+            Err(reason) => figures.unavailable(source.name, &reason),
         }
     }
     Ok(figures.print(args.json))
 }
 
-/// What all machines said.
-#[derive(Debug, Default)]
-struct Figures {
-    passed: u64,
-    failed: u64,
-    not_supported: Vec<Value>,
-    results: Vec<Value>,
-    unavailable: Vec<Value>,
+/// The programs in a folder of their own: a machine takes it for granted that files do not change, and this runs for hours,
+/// in which somebody may build.
+fn copied(programs: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    if to.exists() {
+        fs::remove_dir_all(to).with_context(|| format!("emptying {}", to.display()))?;
+    }
+    fs::create_dir_all(to)?;
+    let entries = fs::read_dir(programs).with_context(|| format!("reading {}", programs.display()))?;
+    for entry in entries {
+        let from = entry?.path();
+        let name = from
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let is_ours = PROGRAMS.iter().any(|prefix| name.starts_with(prefix));
+        // Beside the programs lie cargo's lists of what they are made of.
+        if is_ours && from.is_file() && from.extension().is_none() {
+            fs::copy(&from, to.join(name)).with_context(|| format!("copying {}", from.display()))?;
+        }
+    }
+    fs::canonicalize(to).with_context(|| format!("no folder {}", to.display()))
 }
 
-impl Figures {
-    fn add(&mut self, suite: &Suite, initramfs: &Path, folder: &Path) {
-        let &Suite { name, limit } = suite;
-        let kernel = match kernel::fetch(name) {
-            Ok(kernel) => kernel,
-            Err(reason) => {
-                eprintln!("xtask: kernels: {name}: unavailable: {reason:#}");
-                self.unavailable
-                    .push(json!({ "name": name, "reason": format!("{reason:#}") }));
-                return;
-            }
-        };
-        eprintln!("xtask: kernels: {name}: booting Linux {}", kernel.release);
-        let began = Instant::now();
-        let log = folder.join(format!("{name}.log"));
-        let said = machine::boot(&kernel.image, initramfs, &log);
-        // A machine that does not come up is a failure on any kernel.
-        let limit = limit.filter(|_| said.is_ok());
-        let (passed, mut results) = match said {
-            Ok(said) => said,
-            Err(problem) => {
-                let problem = format!("{problem:#}");
-                let result = json!({ "kernel": kernel.release, "tier": null, "problem": problem });
-                (false, vec![result])
-            }
-        };
-        for result in results.iter_mut().filter_map(Value::as_object_mut) {
-            result.insert("suite".to_owned(), name.into());
-            if !passed && limit.is_some() {
-                result.insert("verdict".to_owned(), NOT_SUPPORTED.into());
-            }
+/// Where a kernel runs.
+enum Place {
+    Here { release: String },
+    Machine(Kernel),
+}
+
+impl Place {
+    fn release(&self) -> &str {
+        match self {
+            Self::Here { release } | Self::Machine(Kernel { release, .. }) => release,
         }
-        let verdict = match (passed, limit) {
-            (true, _) => {
-                self.passed += 1;
-                "passed"
+    }
+}
+
+fn place(name: &str) -> anyhow::Result<Place> {
+    Ok(match name {
+        OWN => Place::Here {
+            release: fs::read_to_string("/proc/sys/kernel/osrelease")?
+                .trim()
+                .to_owned(),
+        },
+        name => Place::Machine(kernel::fetch(name)?),
+    })
+}
+
+/// Runs what is to run on one kernel: each suite in a machine of its own, so that none can spoil another's.
+fn on(source: &Source, place: &Place, args: &Args, programs: &Path, folder: &Path) -> Row {
+    let mut row = Row::new(source.name, place.release());
+    for suite in args.suites(source) {
+        let name = format!("{}-{}", source.name, suite.name());
+        let log = folder.join(format!("{name}.log"));
+        eprintln!("xtask: kernels: {name}: Linux {}", place.release());
+        let began = Instant::now();
+        let said = match place {
+            Place::Here { .. } => {
+                let mut command = suite.command(programs, args.full, &folder.join("truth-wire"));
+                suite::here(&mut command, &log)
             }
-            (false, None) => {
-                self.failed += 1;
-                "FAILED"
-            }
-            (false, Some(reason)) => {
-                self.not_supported
-                    .push(json!({ "name": name, "kernel": kernel.release, "reason": reason }));
-                NOT_SUPPORTED
+            Place::Machine(kernel) => {
+                let command = suite.command(programs, args.full, Path::new(STATE));
+                root::initramfs(kernel, &command, folder)
+                    .and_then(|initramfs| machine::boot(kernel, &initramfs, &log, suite.patience(args.full)))
             }
         };
-        let seconds = began.elapsed().as_secs();
+        let passed = row.add(suite, said, began.elapsed().as_secs());
         eprintln!(
-            "xtask: kernels: {name}: {verdict} in {seconds} s; its console is in {}",
+            "xtask: kernels: {name}: {} in {} s; what it said is in {}",
+            if passed { figures::PASSED } else { figures::FAILED },
+            began.elapsed().as_secs(),
             log.display()
         );
-        self.results.append(&mut results);
     }
-
-    fn print(self, json: bool) -> ExitCode {
-        let kernels = self.passed + self.failed + self.not_supported.len() as u64;
-        if json {
-            let figures = json!({
-                "kernels": kernels,
-                "passed": self.passed,
-                "failed": self.failed,
-                "not_supported": self.not_supported,
-                "results": self.results,
-                "unavailable": self.unavailable,
-            });
-            println!("{figures}");
-        } else {
-            for result in &self.results {
-                println!("  {}", line(result));
-            }
-            println!(
-                "kernels: {} passed, {} failed, {} not supported, {} unavailable",
-                self.passed,
-                self.failed,
-                self.not_supported.len(),
-                self.unavailable.len()
-            );
-        }
-        // A run that could boot nothing has shown nothing.
-        match kernels > 0 && self.failed == 0 {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
-        }
-    }
+    row
 }
 
-/// One result in one line.
-fn line(result: &Value) -> String {
-    let text = |name: &str| match result.get(name) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => "-".to_owned(),
-        Some(other) => other.to_string(),
-    };
-    let mut line = format!(
-        "{:<22} {:<18} tier {:<4} statements {:<5} missing {:<4} {}",
-        text("kernel"),
-        text("suite"),
-        text("tier"),
-        text("statements"),
-        text("missing"),
-        text("verdict"),
-    );
-    if let Some(problem) = result.get("problem").and_then(Value::as_str) {
-        line.push_str("\n      ");
-        line.push_str(&problem.replace('\n', "\n      "));
-    }
-    line
-}
+/// Everything that suites start is called like this.
+const PROGRAMS: [&str; 2] = ["pgwitness-", "truth-"];
+/// In a machine, for what a suite keeps.
+const STATE: &str = "/run/scratch/state";
 
-const NOT_SUPPORTED: &str = "not supported";
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(suite: &[Suite]) -> Args {
+        Args {
+            kernel: Vec::new(),
+            suite: suite.to_vec(),
+            full: false,
+            json: true,
+            programs: None,
+        }
+    }
+
+    #[test]
+    fn every_suite_runs_on_one_kernel_of_each_kind_and_the_check_on_all() {
+        let args = asked(&[]);
+        let everything = SOURCES.iter().filter(|source| args.suites(source) == SUITES);
+        let names: Vec<_> = everything.map(|source| source.name).collect();
+        assert_eq!(names, ["bullseye", "bookworm", "trixie", OWN]);
+        assert!(
+            SOURCES
+                .iter()
+                .all(|source| args.suites(source).contains(&Suite::Check))
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_runs_on_every_kernel() {
+        let args = asked(&[Suite::Wire]);
+        assert!(SOURCES.iter().all(|source| args.suites(source) == [Suite::Wire]));
+    }
+}

@@ -185,7 +185,7 @@ fn pooler() -> anyhow::Result<()> {
 
 fn wire() -> anyhow::Result<()> {
     let mut command = Command::new(target().join("debug").join("pgwitness-truth"));
-    truth::wire_folders(&mut command);
+    truth::wire_folders(&truth::wire_state(), &mut command);
     step::run(command.arg("--json"))
 }
 

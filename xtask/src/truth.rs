@@ -1,6 +1,9 @@
 //! `cargo xtask truth`: the real thing, against a record that pgwitness did not make.
 
-use std::process::{Command, ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 use clap::ValueEnum;
 
@@ -138,15 +141,18 @@ pub(crate) fn pooler_folders(command: &mut Command) {
 }
 
 /// Short: only what the distribution brings. Full: the servers of other versions too.
-pub(crate) fn wire_folders(command: &mut Command) {
-    command
-        .args(["wire", "--state"])
-        .arg(build::target().join("truth-wire"));
+pub(crate) fn wire_folders(state: &Path, command: &mut Command) {
+    command.args(["wire", "--state"]).arg(state);
     command.arg("--sources").arg(step::root());
 }
 
+/// Where the suite `wire` keeps what it has finished.
+pub(crate) fn wire_state() -> PathBuf {
+    build::target().join("truth-wire")
+}
+
 fn wire(args: &Args, command: &mut Command) {
-    wire_folders(command);
+    wire_folders(&wire_state(), command);
     command
         .args(args.full.then_some("--full"))
         .args(args.keep.then_some("--keep"))

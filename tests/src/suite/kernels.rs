@@ -8,7 +8,6 @@
 mod old;
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -18,10 +17,11 @@ use super::{Outcome, await_delivery, complete_log, figures, recorded};
 use crate::cluster::{APP_ROLE, Cluster, Witness, server_binaries};
 use crate::compare::{Differences, Expected, compare};
 use crate::csvlog::{Encryption, LoggedSession};
+use crate::doctor::Doctor;
 use crate::program::{Program, Route};
 use crate::record::query_folder;
 use crate::screen::progress;
-use crate::tap::{Settings, Tap, Tier, sibling};
+use crate::tap::{Settings, Tap, Tier};
 
 /// Runs the suite. What goes wrong with one tier is its result's `problem`, and the others run still.
 ///
@@ -39,7 +39,7 @@ pub async fn run() -> Result<Outcome> {
         .into_owned();
     let mut tiers = vec![Tier::Auto];
     // Where it is the agent's own choice, that was all.
-    if doctor.default_tier.as_deref() == Some("A") {
+    if doctor.has_tier_a() {
         tiers.push(Tier::B);
     }
     let mut results = Vec::new();
@@ -66,54 +66,6 @@ pub async fn run() -> Result<Outcome> {
             .all(|result| result.get("verdict") == Some(&PASSED.into()));
     let figures = figures(json!({ "kernel": kernel, "passed": passed, "results": results }))?;
     Ok(Outcome { figures, passed })
-}
-
-/// `pgwitness-agent doctor`.
-struct Doctor {
-    said: String,
-    passed: bool,
-    /// The tier that the agent takes by itself.
-    default_tier: Option<String>,
-}
-
-impl Doctor {
-    fn ask() -> Result<Self> {
-        let output = Command::new(sibling("pgwitness-agent")?)
-            .arg("doctor")
-            .env_clear()
-            .output()
-            .context("running pgwitness-agent doctor")?;
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        Ok(Self::of(said, output.status.success()))
-    }
-
-    fn of(said: String, passed: bool) -> Self {
-        // `  tier A: loads and attaches; used by default`
-        let default_tier = said.lines().find_map(|line| {
-            let (tier, rest) = line.trim().strip_prefix("tier ")?.split_once(": ")?;
-            rest.contains("used by default").then(|| tier.to_owned())
-        });
-        Self {
-            said,
-            passed,
-            default_tier,
-        }
-    }
-
-    /// In one line: the tier, or what is missing.
-    fn verdict(&self) -> String {
-        match (self.passed, &self.default_tier) {
-            (true, Some(tier)) => format!("nothing is missing, tier {tier}"),
-            (true, None) => "nothing is missing".to_owned(),
-            (false, _) => {
-                let missing = self
-                    .said
-                    .split_once("missing:")
-                    .map_or("", |(_, missing)| missing);
-                format!("missing: {}", missing.trim())
-            }
-        }
-    }
 }
 
 /// One tier against a cluster of its own.
@@ -353,19 +305,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_doctor_says_which_tier_or_what_is_missing() {
-        let said = "hooks\n  tier A: loads and attaches; used by default\n  tier B: loads and attaches; used with --tier\n";
-        let doctor = Doctor::of(said.to_owned(), true);
-        assert_eq!(doctor.default_tier.as_deref(), Some("A"));
-        assert_eq!(doctor.verdict(), "nothing is missing, tier A");
-        let doctor = Doctor::of("hooks\n\nmissing:\n  - no BTF\n".to_owned(), false);
-        assert_eq!(
-            (doctor.default_tier.as_deref(), doctor.verdict()),
-            (None, "missing: - no BTF".to_owned())
-        );
-    }
 
     #[test]
     fn long_problems_are_cut_between_characters() {

@@ -16,6 +16,7 @@ use super::judge::{Expected, Findings, Who};
 use super::networks::Networks;
 use super::nodes::{self, MASQUERADED, ROUTER, SERVER, TRANSLATED, address, gateway};
 use super::scene::{Scene, Way};
+use crate::doctor::Doctor;
 use crate::tap::{Settings, Tier};
 
 /// Runs the part.
@@ -41,8 +42,17 @@ pub(super) async fn run(full: bool, keep: bool) -> Result<Findings> {
     // An agent tells of a connection when nobody met its server's end for two seconds: if it is killed before, nobody does.
     tokio::time::sleep(TOLD).await;
     in_the_middle(&mut scene, &networks, rounds).await?;
-    let findings = scene.finish(keep).await?;
+    let mut findings = scene.finish(keep).await?;
     drop(networks);
+    if Doctor::ask()?.has_tier_b_alone() {
+        // Nobody tells whose connections lead to the server: their address is all that can be asked for.
+        (findings.cross_host, findings.cross_host_joined) = (0, 0);
+        let reason =
+            "whose connections lead to other hosts is told with tier A only, which this kernel has not";
+        findings
+            .unavailable
+            .push(("hosts/joined".to_owned(), reason.to_owned()));
+    }
     Ok(findings)
 }
 
