@@ -18,7 +18,7 @@ use crate::process::Process;
 mod agent;
 mod settings;
 
-pub use agent::Agent;
+pub use agent::{Agent, parser_of};
 pub use settings::{Redaction, Settings, Tier};
 
 /// A collector and an agent that taps one cluster.

@@ -14,8 +14,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
-use pgwitness_tests::{cluster::APP_ROLE, route::Route, screen::progress};
+use nix::sys::signal::{Signal, kill};
+use pgwitness_tests::{cluster::APP_ROLE, route::Route, screen::progress, tap::parser_of};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -154,11 +154,14 @@ async fn told(parties: &Parties, args: &Args, server: &Server, clients: &Clients
 }
 
 async fn stop_and_go(agent: &mut Attached, times: u32) -> Result<()> {
+    // The first process stopped alone, the one that reads the ring would go on.
+    let parser = parser_of(agent.process.pid()).context("no process parses")?;
     for _ in 0..times {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        agent.process.signal(Signal::SIGSTOP)?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        agent.process.signal(Signal::SIGCONT)?;
+        for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            kill(parser, signal).context("signalling the process that parses")?;
+            agent.process.signal(signal)?;
+        }
     }
     Ok(())
 }

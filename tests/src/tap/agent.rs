@@ -315,7 +315,8 @@ impl Agent {
 }
 
 /// The process that the agent's first one has started (proc(5), `children`).
-fn parser_of(broker: u32) -> Option<Pid> {
+#[must_use]
+pub fn parser_of(broker: u32) -> Option<Pid> {
     let children = fs::read_to_string(format!("/proc/{broker}/task/{broker}/children")).ok()?;
     Some(Pid::from_raw(
         children.split_ascii_whitespace().next()?.parse().ok()?,
