@@ -17,6 +17,7 @@ mod dictionary;
 pub mod edges;
 pub mod erase;
 mod events;
+mod every;
 mod holding;
 mod manifest;
 mod manner;

@@ -33,7 +33,9 @@ use super::{
     chunk::Chunk,
     columns::COLUMNS,
     compact::Reading,
-    events, holding,
+    events,
+    every::every,
+    holding,
     manifest::UsesFile,
     marks,
     parts::{self, Derived},
@@ -81,6 +83,7 @@ impl Store {
         let view = self.amendments.view();
         let events = self.events(session, &now.files, &now.chunks, &[], view)?;
         session.register_udf(holding::may_hold());
+        session.register_udaf(every());
         touching::register(session);
         let subjects = subjects_of(session, now)?;
         session.register_table("subjects", subjects.into_view())?;
@@ -258,31 +261,16 @@ pub(crate) fn read_only() -> SQLOptions {
         .with_allow_statements(false)
 }
 
-/// What each principal of `source` (a table or a query in parentheses, written by this program) did. Statements alike come together first: what makes
-/// lists is slow for each.
+/// What each principal of `source` (a table or a query in parentheses, written by this program) did.
 pub(super) fn principals(source: &str) -> String {
     format!(
-        "WITH q AS (SELECT coalesce(principal, 'unknown') AS principal, principal_kind, confidence, method, reason, \
-                login_role, database, application_name, executions, rows, rows_affected, outcome, objects, exe, command_line, \
-                ts_start FROM {source}), \
-         touched AS (SELECT principal, array_sort(array_agg(DISTINCT object)) AS objects \
-                FROM (SELECT principal, unnest(objects) AS object FROM q) GROUP BY principal), \
-         alike AS (SELECT principal, principal_kind, confidence, method, reason, login_role, database, application_name, exe, command_line, \
+        "SELECT coalesce(principal, 'unknown') AS principal, max(principal_kind) AS principal_kind, every(confidence) AS confidence, \
+                max(method) AS method, max(reason) AS reason, every(login_role) AS roles, every(database) AS databases, \
+                every(application_name) AS application_names, max(exe) AS exe, max(command_line) AS command_line, \
                 sum(executions) AS statements, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
-                sum(executions) FILTER (WHERE outcome = 'error') AS errors, min(ts_start) AS first_seen, max(ts_start) AS last_seen \
-                FROM q GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10), \
-         counted AS (SELECT principal, max(principal_kind) AS principal_kind, \
-                array_sort(array_agg(DISTINCT confidence)) AS confidence, max(method) AS method, max(reason) AS reason, \
-                array_sort(array_agg(DISTINCT login_role)) AS roles, \
-                array_sort(array_agg(DISTINCT database)) AS databases, \
-                array_sort(array_agg(DISTINCT application_name)) AS application_names, \
-                max(exe) AS exe, max(command_line) AS command_line, \
-                sum(statements) AS statements, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
-                coalesce(sum(errors), 0) AS errors, min(first_seen) AS first_seen, max(last_seen) AS last_seen \
-                FROM alike GROUP BY principal) \
-         SELECT c.principal, c.principal_kind, c.confidence, c.method, c.reason, c.roles, c.databases, c.application_names, \
-                c.exe, c.command_line, c.statements, c.rows, c.rows_affected, c.errors, t.objects, c.first_seen, c.last_seen \
-         FROM counted c LEFT JOIN touched t ON c.principal = t.principal"
+                coalesce(sum(executions) FILTER (WHERE outcome = 'error'), 0) AS errors, every(objects) AS objects, \
+                min(ts_start) AS first_seen, max(ts_start) AS last_seen \
+         FROM {source} GROUP BY 1"
     )
 }
 
