@@ -192,7 +192,7 @@ async fn forget(cluster: &Cluster) {
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// Sessions get their names within ten seconds of the server's being back; one collector that asks so often is nobody's load.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// How often pods are forgotten that went too long ago.
 const FORGET: Duration = Duration::from_secs(60);
