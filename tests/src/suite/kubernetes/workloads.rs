@@ -124,7 +124,7 @@ pub(super) fn standing(namespace: &str, pause: &str) -> Value {
             json!({
                 "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "report", "labels": {"role": "client"}},
                 "spec": {
-                    // None goes by itself before the collector may have heard of it.
+                    // All of them stay, so that each can be looked up.
                     "schedule": "* * * * *", "successfulJobsHistoryLimit": 100, "failedJobsHistoryLimit": 100,
                     "jobTemplate": {
                         "metadata": {"labels": {"role": "client"}},
