@@ -291,6 +291,8 @@ pub struct Line {
     pub detail: String,
     /// The statement that an error names.
     pub query: String,
+    /// As the session's client calls itself by then.
+    pub application_name: String,
     /// `client backend`, `walsender`, `parallel worker`, …; 13 and later.
     pub backend_type: String,
 }
@@ -314,6 +316,7 @@ impl Line {
             message: text(column::MESSAGE),
             detail: text(column::DETAIL),
             query: text(column::QUERY),
+            application_name: text(column::APPLICATION_NAME),
             backend_type: text(column::BACKEND_TYPE),
         })
     }
@@ -343,6 +346,7 @@ mod column {
     pub(super) const MESSAGE: usize = 13;
     pub(super) const DETAIL: usize = 14;
     pub(super) const QUERY: usize = 19;
+    pub(super) const APPLICATION_NAME: usize = 22;
     pub(super) const BACKEND_TYPE: usize = 23;
 }
 

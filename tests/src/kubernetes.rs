@@ -214,6 +214,29 @@ impl Kubernetes {
         self.nodes.iter_mut().try_for_each(Node::check)
     }
 
+    /// Ends the API server as a crash would. What runs on the nodes goes on, and nobody is answered.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn kill_server(&mut self) -> Result<()> {
+        self.control_plane.kill_server().await
+    }
+
+    /// Starts it again, at the same place and over the same store, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up; the message carries what it said.
+    pub async fn start_server(&mut self) -> Result<()> {
+        self.control_plane.start_server(&self.programs).await
+    }
+
+    /// A file to which the API server itself writes each pod, replica set and job that it made, and each word of a kubelet on a pod
+    /// (Kubernetes, "Auditing"): one JSON object a line, deleted ones too.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.control_plane.audit()
+    }
+
     /// Makes a namespace that pods can be made in.
     ///
     /// # Errors

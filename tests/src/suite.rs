@@ -8,6 +8,7 @@ pub mod evasion;
 pub mod evidence;
 pub mod identity;
 pub mod kernels;
+pub mod kubernetes;
 pub mod local;
 pub mod loss;
 pub mod meaning;

@@ -34,6 +34,8 @@ pub struct Tap {
     grpc: String,
     http_port: u16,
     sql_port: u16,
+    /// Further keys of the collector's configuration.
+    keys: Vec<(&'static str, String)>,
 }
 
 impl Tap {
@@ -43,7 +45,7 @@ impl Tap {
     /// # Errors
     /// When a program is missing, ends early, or is not ready in time; the message carries the end of its log.
     pub async fn start(server_data: &Path, settings: impl Into<Settings>) -> Result<Self> {
-        Self::start_for(Some(server_data), settings.into()).await
+        Self::start_for(Some(server_data), settings.into(), Vec::new()).await
     }
 
     /// As [`Tap::start`], and the agent taps every server that its settings let it see.
@@ -51,10 +53,22 @@ impl Tap {
     /// # Errors
     /// As [`Tap::start`].
     pub async fn start_for_all(settings: Settings) -> Result<Self> {
-        Self::start_for(None, settings).await
+        Self::start_for(None, settings, Vec::new()).await
     }
 
-    async fn start_for(server_data: Option<&Path>, settings: Settings) -> Result<Self> {
+    /// As [`Tap::start_for_all`], with further keys of the collector's configuration, as in `("KUBERNETES__KUBECONFIG", "/…")`.
+    ///
+    /// # Errors
+    /// As [`Tap::start`].
+    pub async fn start_with(settings: Settings, collector: Vec<(&'static str, String)>) -> Result<Self> {
+        Self::start_for(None, settings, collector).await
+    }
+
+    async fn start_for(
+        server_data: Option<&Path>,
+        settings: Settings,
+        keys: Vec<(&'static str, String)>,
+    ) -> Result<Self> {
         let folder =
             TempDir::with_prefix("pgwitness-tap-").context("making a folder for agent and collector")?;
         let grpc = if settings.at_socket {
@@ -70,6 +84,7 @@ impl Tap {
             grpc,
             http_port: free_port()?,
             sql_port: free_port()?,
+            keys,
             folder,
         };
         tap.start_collector().await?;
@@ -180,6 +195,9 @@ impl Tap {
         command.args(["--http", &format!("127.0.0.1:{}", self.http_port)]);
         command.args(["--sql", &format!("127.0.0.1:{}", self.sql_port)]);
         bare(&mut command);
+        for (key, value) in &self.keys {
+            command.env(format!("PGWITNESS_COLLECTOR__{key}"), value);
+        }
         let mut collector = launch("pgwitness-collector", &mut command, &log)?;
         let deadline = Instant::now() + READY_PATIENCE;
         let http = format!("127.0.0.1:{}", self.http_port);

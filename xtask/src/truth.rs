@@ -63,6 +63,9 @@ enum Suite {
     /// Class and objects of each statement against pgAudit's, fingerprints against the server's own grammar, and a search
     /// for secrets; `--full` is the whole regression suite and a hundred thousand secrets
     Meaning,
+    /// Names of pods in a real cluster, held against what Kubernetes says, while pods come and go and the way to the API server
+    /// breaks; `--full` is five thousand connections. Takes what `cargo xtask setup --kubernetes` builds
+    Kubernetes,
     /// Two hundred clients share one role over five connections of a pooler: each statement goes back to who sent it;
     /// `--full` is half a million of them, through every pooler in every mode
     Pooler,
@@ -90,6 +93,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             if let Some(seed) = args.seed {
                 command.args(["--seed", &seed.to_string()]);
             }
+        }
+        Suite::Kubernetes => {
+            command
+                .arg("kubernetes")
+                .args(args.full.then_some("--full"))
+                .args(args.keep.then_some("--keep"));
         }
         Suite::Volume => parts("volume", args, &mut command),
         Suite::Meaning => {

@@ -16,7 +16,8 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt as _,
-        watcher::{self, Event, watcher},
+        utils::Backoff,
+        watcher::{self, DefaultBackoff, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
@@ -74,7 +75,7 @@ async fn client(config: &KubernetesConfig) -> anyhow::Result<Client> {
 
 async fn pods(cluster: &Cluster, client: Client) {
     let api: Api<Pod> = Api::all(client);
-    let mut words = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut words = pin!(watcher(api, watcher::Config::default()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, "pods", word) else {
             cluster.hear(|directory, _| directory.interrupted());
@@ -113,7 +114,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let api: Api<PartialObjectMeta<K>> = Api::all(client);
-    let mut words = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut words = pin!(watcher(api, watcher::Config::default()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, middle.kind(), word) else {
             continue;
@@ -162,6 +163,24 @@ fn heard<K>(cluster: &Cluster, what: &str, word: watcher::Result<Event<K>>) -> O
     }
 }
 
+/// How long to wait between attempts: as `kube` has it, but never so long that a server that is back is not heard for a while.
+#[derive(Default)]
+struct Waits(DefaultBackoff);
+
+impl Iterator for Waits {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|wait| wait.min(LONGEST_WAIT))
+    }
+}
+
+impl Backoff for Waits {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 async fn forget(cluster: &Cluster) {
     loop {
         tokio::time::sleep(FORGET).await;
@@ -171,6 +190,9 @@ async fn forget(cluster: &Cluster) {
 
 /// How long to wait before looking again for a token or a configuration.
 const AGAIN: Duration = Duration::from_secs(30);
+
+/// Sessions get their names within ten seconds of the server's being back; one collector that asks so often is nobody's load.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// How often pods are forgotten that went too long ago.
 const FORGET: Duration = Duration::from_secs(60);

@@ -60,8 +60,8 @@ pub(super) struct Pods {
     telling: HashMap<CompactString, ()>,
     /// Pods, by uid, of which something came that was not looked at yet.
     due: HashMap<CompactString, ()>,
-    /// A pod is known, and waits for what owns its owner.
-    maturing: bool,
+    /// Pods, by uid, that are known and wait for what owns their owners, and since when.
+    maturing: HashMap<CompactString, u64>,
     /// The cluster's words when all was looked at last, and when that was.
     words: u64,
     looked: u64,
@@ -261,9 +261,12 @@ impl Pods {
         } else {
             10 * LOOK_NS
         };
-        let all = now.saturating_sub(self.looked) >= pause && (words != self.words || self.maturing);
+        let is_news = words != self.words || !self.maturing.is_empty();
+        let all = now.saturating_sub(self.looked) >= pause && is_news;
         let uids: Vec<CompactString> = if all {
-            (self.words, self.looked, self.maturing) = (words, now, false);
+            (self.words, self.looked) = (words, now);
+            let by_uid = &self.by_uid;
+            self.maturing.retain(|uid, _| by_uid.contains_key(uid));
             self.due.clear();
             self.by_uid.keys().cloned().collect()
         } else {
@@ -306,16 +309,16 @@ impl Pods {
         for place in over {
             self.take_out(place);
         }
-        let Some(first) = places.first().and_then(|place| self.waiting.get(place)) else {
+        if places.is_empty() {
             return;
-        };
+        }
         if !self.told.contains_key(uid) {
-            let waited = now.saturating_sub(first.since);
             if let Some(known) = cluster.by_uid(uid) {
-                if known.told.owners_complete || known.gone || waited >= OWNERS_NS {
+                // Since it is known: the API server may have been silent for longer than its pods have to wait.
+                let since = *self.maturing.entry(uid.clone()).or_insert(now);
+                if known.told.owners_complete || known.gone || now.saturating_sub(since) >= OWNERS_NS {
+                    self.maturing.remove(uid);
                     self.tell(uid, known.told, now, saying);
-                } else {
-                    self.maturing = true;
                 }
             }
             return;

@@ -10,7 +10,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgwitness_tests::route::Route;
 use pgwitness_tests::suite::{
-    Outcome, demo, evasion, evidence, identity, kernels, local, loss, meaning, pooler, survive, volume, wire,
+    Outcome, demo, evasion, evidence, identity, kernels, kubernetes, local, loss, meaning, pooler, survive,
+    volume, wire,
 };
 use pgwitness_tests::tap::Tier;
 use tokio::signal::unix::{SignalKind, signal};
@@ -93,6 +94,18 @@ enum Suite {
         /// Only this part (can be given several times).
         #[arg(long, value_name = "NAME")]
         part: Vec<String>,
+    },
+    /// Pods come and go in a real cluster while the way to its API server breaks: each connection gets the name of its own.
+    Kubernetes {
+        /// Five thousand connections, and the database's pod is replaced, too.
+        #[arg(long)]
+        full: bool,
+        /// Print the figures as one JSON object on the last line.
+        #[arg(long)]
+        json: bool,
+        /// Leave what agents, collector, database and API server wrote in place.
+        #[arg(long)]
+        keep: bool,
     },
     /// Every way in which bytes can escape the tap: what is lost must be told.
     Loss {
@@ -302,6 +315,7 @@ async fn run(suite: Suite) -> Result<Outcome> {
             keep,
             part,
         } => (identity::run(full, &part, keep).await?, json),
+        Suite::Kubernetes { full, json, keep } => (kubernetes::run(full, keep).await?, json),
         Suite::Loss {
             full,
             json,

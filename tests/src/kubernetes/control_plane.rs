@@ -1,7 +1,7 @@
 //! The control plane: etcd, API server, controllers and scheduler, each the real one.
 //!
-//! Owns the four processes, their data and their certificates in the cluster's folder. It refuses callers without a token or a
-//! certificate, and lets each component do no more than its own role may.
+//! Owns the four processes, their data and their certificates in the cluster's folder, and the API server's own list of the pods that were
+//! made. It refuses callers without a token or a certificate, and lets each component do no more than its own role may.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use super::access::{Access, User};
 use super::machine::Machine;
@@ -63,6 +64,8 @@ pub(super) struct ControlPlane {
     scheduler: Process,
     server: Process,
     store: Process,
+    /// What starts the API server.
+    starts: Command,
     folder: PathBuf,
     authority: Authority,
     access: Access,
@@ -85,29 +88,9 @@ impl ControlPlane {
         let port = free_port()?;
         let access = Access::make(folder, &authority.certificate(), (place.address(), port), nodes)?;
         let (store, store_url) = store(programs, folder, place, &authority)?;
-        let mut server = server(programs, folder, place, &authority, &access, (port, &store_url))?;
-        let ready = |server: &mut Process| -> Result<bool> {
-            if server.ended()?.is_some() {
-                bail!(
-                    "the API server ended:\n{}",
-                    tail(&folder.join("kube-apiserver.log"))
-                );
-            }
-            let output = kubectl(programs, folder, &access, User::Admin)
-                .args(["get", "--raw", "/readyz"])
-                .output()?;
-            Ok(output.status.success())
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while !ready(&mut server)? {
-            if Instant::now() > deadline {
-                bail!(
-                    "the API server is not ready:\n{}",
-                    tail(&folder.join("kube-apiserver.log"))
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let mut starts = server(programs, folder, place, &authority, &access, (port, &store_url))?;
+        let mut server = Process::start(SERVER, &mut starts, Signal::SIGKILL)?;
+        ready(programs, folder, &access, &mut server).await?;
         let authority_file = authority.certificate();
         let component = |name: &str, user: User| -> Result<Command> {
             let mut command = place.command(folder, name, &programs.program(name))?;
@@ -138,10 +121,27 @@ impl ControlPlane {
             scheduler,
             server,
             store,
+            starts,
             folder: folder.to_owned(),
             authority,
             access,
         })
+    }
+
+    /// Ends the API server as a crash would. Nobody is answered until it is started again.
+    pub(super) async fn kill_server(&mut self) -> Result<()> {
+        self.server.stop(Signal::SIGKILL, PATIENCE).await.map(drop)
+    }
+
+    /// Starts it again at the same place, over the same store and with the same keys, and waits until it is ready.
+    pub(super) async fn start_server(&mut self, programs: &Programs) -> Result<()> {
+        self.server = Process::start(SERVER, &mut self.starts, Signal::SIGKILL)?;
+        ready(programs, &self.folder, &self.access, &mut self.server).await
+    }
+
+    /// What the API server answered to whoever made pods or what owns them, a line each (Kubernetes, "Auditing").
+    pub(super) fn audit(&self) -> PathBuf {
+        self.folder.join(AUDIT)
     }
 
     pub(super) const fn access(&self) -> &Access {
@@ -176,6 +176,26 @@ impl ControlPlane {
             }
         }
         Ok(())
+    }
+}
+
+async fn ready(programs: &Programs, folder: &Path, access: &Access, server: &mut Process) -> Result<()> {
+    let said = || tail(&folder.join("kube-apiserver.log"));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if server.ended()?.is_some() {
+            bail!("the API server ended:\n{}", said());
+        }
+        let output = kubectl(programs, folder, access, User::Admin)
+            .args(["get", "--raw", "/readyz"])
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("the API server is not ready:\n{}", said());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -215,7 +235,7 @@ fn server(
     authority: &Authority,
     access: &Access,
     (port, store): (u16, &str),
-) -> Result<Process> {
+) -> Result<Command> {
     let address = place.address();
     let names = format!(
         "subjectAltName=DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,IP:127.0.0.1,\
@@ -233,7 +253,9 @@ fn server(
         "/CN=service-accounts",
         "extendedKeyUsage=clientAuth",
     )?;
-    let mut command = place.command(folder, "kube-apiserver", &programs.program("kube-apiserver"))?;
+    let policy = folder.join("audit-policy.json");
+    fs::write(&policy, audited()).context("what the API server writes down")?;
+    let mut command = place.command(folder, SERVER, &programs.program(SERVER))?;
     let authority = authority.certificate();
     for (option, file) in [
         ("--tls-cert-file", &certificate),
@@ -248,6 +270,8 @@ fn server(
         ("--kubelet-client-key", &as_client_key),
         ("--service-account-key-file", &accounts),
         ("--service-account-signing-key-file", &accounts_key),
+        ("--audit-policy-file", &policy),
+        ("--audit-log-path", &folder.join(AUDIT)),
     ] {
         command.arg(option).arg(file);
     }
@@ -265,7 +289,28 @@ fn server(
         // Services cannot lead there, and there is nobody who would use one.
         command.args(["--endpoint-reconciler-type", "none"]);
     }
-    Process::start("kube-apiserver", &mut command, Signal::SIGKILL)
+    Ok(command)
+}
+
+/// Each line is on disk before the answer: pods are made, told of, and bound to nodes; replica sets and jobs are made.
+fn audited() -> String {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "omitManagedFields": true,
+        "rules": [
+            {"level": "RequestResponse", "verbs": ["create", "update", "patch"], "resources": [
+                {"group": "", "resources": ["pods", "pods/status"]},
+            ]},
+            {"level": "RequestResponse", "verbs": ["create"], "resources": [
+                {"group": "apps", "resources": ["replicasets"]},
+                {"group": "batch", "resources": ["jobs"]},
+            ]},
+            {"level": "None"},
+        ],
+    })
+    .to_string()
 }
 
 fn kubectl(programs: &Programs, folder: &Path, access: &Access, user: User) -> Command {
@@ -279,6 +324,8 @@ fn kubectl(programs: &Programs, folder: &Path, access: &Access, user: User) -> C
     command
 }
 
+const SERVER: &str = "kube-apiserver";
+const AUDIT: &str = "audit.log";
 /// Addresses of services, and the one that the API server gets among them.
 const SERVICES: &str = "10.96.0.0/16";
 const FIRST_SERVICE: &str = "10.96.0.1";

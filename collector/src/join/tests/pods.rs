@@ -1,6 +1,6 @@
 //! Names of pods: late, joined, contested, by address, forged, and of names that are used again.
 
-use ::cluster::Sighting;
+use ::cluster::{Controller, Middle, Sighting};
 
 use super::*;
 use crate::config::KubernetesConfig;
@@ -31,9 +31,9 @@ fn place(cluster: &Arc<Cluster>) -> Place {
     place
 }
 
-/// The API server tells of a pod.
-fn hear(cluster: &Cluster, uid: &str, account: &str, address: &str) {
-    let sighting = Sighting {
+/// What the API server says of a pod that nobody owns.
+fn sighting(uid: &str, account: &str, address: &str) -> Sighting {
+    Sighting {
         uid: uid.parse().unwrap(),
         namespace: "shop".to_owned(),
         name: "orders-0".to_owned(),
@@ -46,7 +46,12 @@ fn hear(cluster: &Cluster, uid: &str, account: &str, address: &str) {
         host_network: false,
         started: Some(AT - 50 * SECOND),
         ended: None,
-    };
+    }
+}
+
+/// The API server tells of a pod.
+fn hear(cluster: &Cluster, uid: &str, account: &str, address: &str) {
+    let sighting = sighting(uid, account, address);
     cluster.hear_at(AT, |directory, now| {
         directory.see(&sighting, false, now);
     });
@@ -117,6 +122,36 @@ fn a_pod_may_be_told_of_before_its_session_and_after() {
         assert_eq!(names(&mut place), [ORDERS]);
         assert_eq!(place.said, before + 1);
     }
+}
+
+#[test]
+fn a_pod_waits_for_its_owners_owner_however_long_the_server_was_silent() {
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    place.see("db", vec![own(1, "b-1", UID)]);
+    place.now += 60 * SECOND;
+    assert_eq!(names(&mut place), [""; 0]);
+    let mut pod = sighting(UID, "orders", "10.0.0.5");
+    pod.controller = Some(Controller {
+        kind: "ReplicaSet".to_owned(),
+        name: "orders-7d9f".to_owned(),
+        uid: OTHER.parse().ok(),
+    });
+    cluster.hear_at(AT, |directory, now| {
+        directory.see(&pod, false, now);
+    });
+    assert_eq!(names(&mut place), [""; 0], "the other watch is behind");
+    cluster.hear_at(AT, |directory, _| {
+        let above = Some(("Deployment", "orders"));
+        directory.see_owner(Middle::ReplicaSet, OTHER.parse().unwrap(), above);
+    });
+    let told: Vec<_> = (0..4).flat_map(|_| place.told()).collect();
+    let [(_, attribution)] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    let owners = attribution.pod.iter().flat_map(|pod| &pod.owners);
+    let kinds: Vec<&str> = owners.map(|owner| owner.kind.as_str()).collect();
+    assert_eq!(kinds, ["ReplicaSet", "Deployment"]);
 }
 
 #[test]
