@@ -218,10 +218,11 @@ fn of_every_container() -> Vec<Value> {
     mounts.into_iter().map(mount).collect()
 }
 
-/// What containerd hides.
+/// What a node hides, as kubelet 1.34 asks for.
 const MASKED: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
@@ -229,10 +230,11 @@ const MASKED: &[&str] = &[
     "/proc/timer_stats",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 
-/// What it lets nobody write.
+/// What nobody may write.
 const READ_ONLY: &[&str] = &[
     "/proc/bus",
     "/proc/fs",

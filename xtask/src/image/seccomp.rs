@@ -1,7 +1,7 @@
 //! What `RuntimeDefault` is: the system calls that containerd lets a container make, by the capabilities that it holds.
 //!
 //! `seccomp.json` is what containerd 1.6.20 makes on x86-64 (`contrib/seccomp`, Apache-2.0), taken apart by capability. A test on a real node holds
-//! it against what the containerd there gives the agent's pod (tests/tests/install.rs).
+//! it against what the containerd there gives the agent's pod (tests/tests/install/main.rs).
 
 use std::collections::BTreeMap;
 

@@ -10,6 +10,9 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+mod bundle;
+mod kernel;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -18,10 +21,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{
-    maps::loaded_maps,
-    programs::{loaded_links, loaded_programs},
-};
 use nix::{sys::signal::Signal, unistd::geteuid};
 use pgwitness_tests::{
     cluster::free_port,
@@ -34,10 +33,12 @@ use pgwitness_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use kernel::InKernel;
+
 /// A database, and clients of several kinds of workload.
-const SHOP: &str = include_str!("../kubernetes/shop.yaml");
+const SHOP: &str = include_str!("../../kubernetes/shop.yaml");
 /// What the cluster lacks.
-const LACKING: &str = include_str!("../kubernetes/install.yaml");
+const LACKING: &str = include_str!("../../kubernetes/install.yaml");
 
 #[tokio::test]
 async fn an_api_server_takes_every_object_as_it_is() {
@@ -61,7 +62,8 @@ async fn an_api_server_takes_every_object_as_it_is() {
             .args(["--namespace", "pgwitness", "--set", settings])
             .output()
             .expect("helm");
-        let file = TempDir::new().expect("a folder").keep().join("rendered.yaml");
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("rendered.yaml");
         fs::write(&file, rendered.stdout).expect("written");
         let file = file.to_string_lossy().into_owned();
         let into = ["--namespace", "pgwitness", "-f", &file];
@@ -91,7 +93,9 @@ async fn one_command_installs_and_another_purges_and_the_record_goes_on() {
         panic!("one agent: {agents:?}")
     };
     assert!(agent.starts_with("node-1-"), "{agent}");
-    site.is_given_what_the_bundle_says(&images.path().join("bundle/config.json"));
+    let expected = fs::read_to_string(images.path().join("bundle/config.json"));
+    let expected = serde_json::from_str(&expected.expect("the bundle")).expect("JSON");
+    bundle::is_given(&site.container(), &expected);
     let kernel = InKernel::of(&site.processes("pgwitness-agent"));
     assert!(kernel.is_all_loaded(), "{kernel:?}");
 
@@ -105,9 +109,9 @@ async fn one_command_installs_and_another_purges_and_the_record_goes_on() {
     let kernel = InKernel::of(&site.processes("pgwitness-agent"));
     site.nothing_is_silent(&first, &second);
     site.chain_is_whole(agent, 2);
-    let verify = ["-n", "pgwitness", COLLECTOR, "--", "/usr/bin/pgwitness-collector"];
-    site.ask(&[&["exec"], &verify[..], &["verify"]].concat());
-    let listed = site.ask(&[&["exec"], &verify[..], &["agent", "list"]].concat());
+    let within = ["-n", "pgwitness", COLLECTOR, "--", "/usr/bin/pgwitness-collector"];
+    site.ask(&[&["exec"][..], &within[..], &["verify", "--data", DATA]].concat());
+    let listed = site.ask(&[&["exec"][..], &within[..], &["agent", "list"]].concat());
     assert!(listed.contains(agent.as_str()), "{listed}");
 
     // Purged.
@@ -302,7 +306,7 @@ impl Site {
         let starts = self.column("SELECT agent FROM events WHERE kind = 'agent_start'");
         assert_eq!(starts, vec![agent.to_owned(); runs]);
         let sql = format!(
-            "SELECT count(DISTINCT seq) AS n, min(seq) AS first, max(seq) AS last FROM events WHERE agent = '{agent}'"
+            "SELECT count(DISTINCT seq) AS n, min(seq) AS lowest, max(seq) AS highest FROM events WHERE agent = '{agent}'"
         );
         let rows = self.query(&sql).expect("an answer");
         let row = rows.first().expect("a row");
@@ -324,7 +328,8 @@ impl Site {
             let below = self.pods_folder().join(format!("burstable/pod{uid}"));
             collect_processes(&below, &mut found);
         }
-        assert!(found.len() >= 2, "{app} is two processes: {found:?}");
+        // With the one that holds the pod's namespaces.
+        assert!(found.len() >= 3, "{app} is two processes: {found:?}");
         found
     }
 
@@ -335,59 +340,14 @@ impl Site {
         mount.join(node.cgroup().trim_start_matches('/')).join("kubepods")
     }
 
-    /// What containerd made of the agent's container is what the bundle has that suites are run in.
-    fn is_given_what_the_bundle_says(&self, bundle: &Path) {
-        let bundle = fs::read_to_string(bundle).expect("the bundle");
-        let bundle: Value = serde_json::from_str(&bundle).expect("JSON");
+    /// What containerd made of the agent's container.
+    fn container(&self) -> Value {
         let path = "jsonpath={.items[0].status.containerStatuses[0].containerID}";
         let selector = "app.kubernetes.io/name=pgwitness-agent";
         let id = self.ask(&["get", "pods", "-n", "pgwitness", "-l", selector, "-o", path]);
         let id = id.strip_prefix("containerd://").expect("an id");
         let file = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json");
-        let real: Value = serde_json::from_str(&self.on_node("/bin/cat", &[&file])).expect("JSON");
-        for pointer in [
-            "/process/user/uid",
-            "/process/user/gid",
-            "/process/noNewPrivileges",
-            "/root/readonly",
-            "/linux/seccomp/defaultAction",
-        ] {
-            assert_eq!(real.pointer(pointer), bundle.pointer(pointer), "{pointer}");
-        }
-        for pointer in [
-            "/process/capabilities/bounding",
-            "/process/capabilities/effective",
-            "/process/capabilities/permitted",
-            "/linux/maskedPaths",
-            "/linux/readonlyPaths",
-            "/linux/seccomp/architectures",
-        ] {
-            assert_eq!(sorted(&real, pointer), sorted(&bundle, pointer), "{pointer}");
-        }
-        // A pod's own are said by a path.
-        let kinds = |all: &Value| {
-            let list = all["linux"]["namespaces"].as_array().expect("namespaces").clone();
-            let kinds = list
-                .iter()
-                .map(|one| one["type"].as_str().unwrap_or_default().to_owned());
-            kinds.collect::<BTreeSet<_>>()
-        };
-        assert_eq!(kinds(&real), kinds(&bundle));
-        assert_eq!(allowed(&real), allowed(&bundle));
-        let places = |all: &Value| {
-            let list = all["mounts"].as_array().expect("mounts").clone();
-            let place = |one: &Value| one["destination"].as_str().unwrap_or_default().to_owned();
-            list.iter().map(place).collect::<BTreeSet<_>>()
-        };
-        let missing: Vec<_> = places(&bundle).difference(&places(&real)).cloned().collect();
-        assert!(missing.is_empty(), "{missing:?}");
-        // What kubelet and containerd write for every pod.
-        let more: Vec<_> = places(&real)
-            .difference(&places(&bundle))
-            .filter(|place| !place.starts_with("/etc/") && !place.starts_with("/dev/"))
-            .cloned()
-            .collect();
-        assert!(more.is_empty(), "{more:?}");
+        serde_json::from_str(&self.on_node("/bin/cat", &[&file])).expect("JSON")
     }
 
     /// Until no pod is left, and no process.
@@ -425,78 +385,6 @@ impl Site {
     }
 }
 
-/// What an agent has in the kernel, by its ids, which are not given again.
-#[derive(Debug, Default)]
-struct InKernel {
-    programs: BTreeSet<u32>,
-    maps: BTreeSet<u32>,
-    links: BTreeSet<u32>,
-}
-
-impl InKernel {
-    /// What these processes hold (`prog_id`, `map_id` and `link_id` in `/proc/PID/fdinfo`), and programs that use any of these maps.
-    fn of(processes: &[u32]) -> Self {
-        let mut found = Self::default();
-        for process in processes {
-            let files = fs::read_dir(format!("/proc/{process}/fdinfo"));
-            for file in files.into_iter().flatten().flatten() {
-                let text = fs::read_to_string(file.path()).unwrap_or_default();
-                for line in text.lines() {
-                    let Some((key, value)) = line.split_once(':') else {
-                        continue;
-                    };
-                    let into = match key {
-                        "prog_id" => &mut found.programs,
-                        "map_id" => &mut found.maps,
-                        "link_id" => &mut found.links,
-                        _ => continue,
-                    };
-                    into.extend(value.trim().parse::<u32>());
-                }
-            }
-        }
-        for program in loaded_programs().flatten() {
-            let maps = program.map_ids().ok().flatten().unwrap_or_default();
-            if maps.iter().any(|map| found.maps.contains(map)) {
-                found.programs.insert(program.id());
-            }
-        }
-        found
-    }
-
-    /// What of it is there.
-    fn left(&self) -> Self {
-        let programs = loaded_programs().flatten().map(|program| program.id());
-        let maps = loaded_maps().flatten().map(|map| map.id());
-        let links = loaded_links().flatten().map(|link| link.id());
-        Self {
-            programs: programs.filter(|id| self.programs.contains(id)).collect(),
-            maps: maps.filter(|id| self.maps.contains(id)).collect(),
-            links: links.filter(|id| self.links.contains(id)).collect(),
-        }
-    }
-
-    /// Whether there is something of it, and nobody looked past it.
-    fn is_all_loaded(&self) -> bool {
-        let left = self.left();
-        !self.programs.is_empty()
-            && !self.maps.is_empty()
-            && left.programs == self.programs
-            && left.maps == self.maps
-    }
-
-    /// The kernel frees a moment later than a process ends.
-    fn is_gone(&self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut left = self.left();
-        while !(left.programs.is_empty() && left.maps.is_empty() && left.links.is_empty()) {
-            assert!(Instant::now() < deadline, "still in the kernel: {left:?}");
-            std::thread::sleep(Duration::from_millis(200));
-            left = self.left();
-        }
-    }
-}
-
 /// The numbers that were said in each session.
 type Sessions = BTreeMap<String, BTreeSet<u64>>;
 
@@ -508,26 +396,6 @@ fn collect_processes(group: &Path, into: &mut Vec<u32>) {
             collect_processes(&entry.path(), into);
         }
     }
-}
-
-/// The members of a list of texts, if there is one.
-fn sorted(all: &Value, pointer: &str) -> BTreeSet<String> {
-    let list = all.pointer(pointer).and_then(Value::as_array);
-    let texts = list.into_iter().flatten().filter_map(Value::as_str);
-    texts.map(str::to_owned).collect()
-}
-
-/// Each call with its rule, whatever the order and the grouping.
-fn allowed(all: &Value) -> BTreeSet<String> {
-    let rules = all["linux"]["seccomp"]["syscalls"].as_array();
-    let mut found = BTreeSet::new();
-    for rule in rules.expect("rules") {
-        let rest = format!("{} {} {}", rule["action"], rule["args"], rule["errnoRet"]);
-        for name in sorted(rule, "/names") {
-            found.insert(format!("{name} {rest}"));
-        }
-    }
-    found
 }
 
 /// `KIND/NAME` of each object that kubectl told of.
@@ -568,6 +436,8 @@ fn programs() -> Option<Programs> {
 }
 
 const WORKLOADS: [&str; 2] = ["statefulset/pgwitness-collector", "daemonset/pgwitness-agent"];
+/// The record, as the pod sees it.
+const DATA: &str = "/var/lib/pgwitness/collector";
 const COLLECTOR: &str = "statefulset/pgwitness-collector";
 /// Where the volume lies on the node.
 const VOLUME: &str = "/var/lib/record";
