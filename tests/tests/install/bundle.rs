@@ -30,7 +30,10 @@ pub(super) fn is_given(real: &Value, bundle: &Value) {
     assert_eq!(masked, sorted(bundle, "/linux/maskedPaths"));
     // A pod's own are said by a path.
     let kinds = |all: &Value| {
-        let list = all["linux"]["namespaces"].as_array().expect("namespaces").clone();
+        let list = all
+            .pointer("/linux/namespaces")
+            .and_then(Value::as_array)
+            .expect("namespaces");
         let kinds = list
             .iter()
             .map(|one| one["type"].as_str().unwrap_or_default().to_owned());
@@ -39,7 +42,7 @@ pub(super) fn is_given(real: &Value, bundle: &Value) {
     assert_eq!(kinds(real), kinds(bundle));
     assert_eq!(allowed(real), allowed(bundle));
     let places = |all: &Value| {
-        let list = all["mounts"].as_array().expect("mounts").clone();
+        let list = all.pointer("/mounts").and_then(Value::as_array).expect("mounts");
         let place = |one: &Value| one["destination"].as_str().unwrap_or_default().to_owned();
         list.iter().map(place).collect::<BTreeSet<_>>()
     };
@@ -63,7 +66,7 @@ fn sorted(all: &Value, pointer: &str) -> BTreeSet<String> {
 
 /// Each call with its rule, whatever the order and the grouping.
 fn allowed(all: &Value) -> BTreeSet<String> {
-    let rules = all["linux"]["seccomp"]["syscalls"].as_array();
+    let rules = all.pointer("/linux/seccomp/syscalls").and_then(Value::as_array);
     let mut found = BTreeSet::new();
     for rule in rules.expect("rules") {
         let rest = format!("{} {} {}", rule["action"], rule["args"], rule["errnoRet"]);

@@ -323,8 +323,11 @@ impl Site {
         let pods = self.ask(&["get", "pods", "-n", "pgwitness", "-l", &selector, "-o", "json"]);
         let pods: Value = serde_json::from_str(&pods).expect("JSON");
         let mut found = Vec::new();
-        for pod in pods["items"].as_array().expect("a list") {
-            let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+        for pod in pods.pointer("/items").and_then(Value::as_array).expect("a list") {
+            let uid = pod
+                .pointer("/metadata/uid")
+                .and_then(Value::as_str)
+                .expect("a uid");
             let below = self.pods_folder().join(format!("burstable/pod{uid}"));
             collect_processes(&below, &mut found);
         }
