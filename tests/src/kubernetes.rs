@@ -35,7 +35,7 @@ pub struct Kubernetes {
     // Dropped from the top: who asks before who answers, and the folder last.
     nodes: Vec<Node>,
     /// Where there are nodes.
-    names: Option<Names>,
+    _names: Option<Names>,
     control_plane: ControlPlane,
     folder: TempDir,
     programs: Programs,
@@ -51,7 +51,7 @@ impl Kubernetes {
         let control_plane = ControlPlane::start(programs, folder.path(), Place::Here, 0).await?;
         let mut cluster = Self {
             nodes: Vec::new(),
-            names: None,
+            _names: None,
             control_plane,
             folder,
             programs: programs.clone(),
@@ -97,7 +97,7 @@ impl Kubernetes {
         }
         let mut cluster = Self {
             nodes,
-            names: Some(names),
+            _names: Some(names),
             control_plane,
             folder,
             programs: programs.clone(),
