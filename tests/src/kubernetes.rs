@@ -8,6 +8,7 @@ mod access;
 mod control_plane;
 pub mod image;
 mod machine;
+mod names;
 mod node;
 mod programs;
 
@@ -24,6 +25,7 @@ pub use access::User;
 use control_plane::{ControlPlane, Place};
 use image::Image;
 use machine::{Machine, Pods};
+use names::{Ask, Names};
 pub use node::Node;
 pub use programs::Programs;
 
@@ -32,6 +34,8 @@ pub use programs::Programs;
 pub struct Kubernetes {
     // Dropped from the top: who asks before who answers, and the folder last.
     nodes: Vec<Node>,
+    /// Where there are nodes.
+    _names: Option<Names>,
     control_plane: ControlPlane,
     folder: TempDir,
     programs: Programs,
@@ -47,6 +51,7 @@ impl Kubernetes {
         let control_plane = ControlPlane::start(programs, folder.path(), Place::Here, 0).await?;
         let mut cluster = Self {
             nodes: Vec::new(),
+            _names: None,
             control_plane,
             folder,
             programs: programs.clone(),
@@ -75,15 +80,24 @@ impl Kubernetes {
         }
         let (_, _, first) = machines.first().context("a cluster of no nodes")?;
         let control_plane = ControlPlane::start(programs, folder.path(), Place::Node(first), count).await?;
+        let ask = Ask {
+            kubectl: programs.program("kubectl"),
+            configuration: control_plane.access().configuration(User::Admin),
+            home: folder.path().to_owned(),
+        };
+        let name_server = first.gateway();
+        let names = Names::start(name_server, ask)?;
         let pause = Image::pause()?;
         let pause_archive = pause.pack_pause()?;
         let mut nodes = Vec::new();
         for (number, (own, pods, machine)) in machines.into_iter().enumerate() {
             let place = (own.as_path(), number, machine);
-            nodes.push(Node::start(programs, place, pods, &control_plane, &pause_archive).await?);
+            let networks = (pods, name_server);
+            nodes.push(Node::start(programs, place, networks, &control_plane, &pause_archive).await?);
         }
         let mut cluster = Self {
             nodes,
+            _names: Some(names),
             control_plane,
             folder,
             programs: programs.clone(),

@@ -16,6 +16,7 @@ use crate::cluster::free_port;
 use crate::process::Process;
 
 mod agent;
+mod container;
 mod settings;
 
 pub use agent::{Agent, parser_of};
@@ -71,8 +72,11 @@ impl Tap {
     ) -> Result<Self> {
         let folder =
             TempDir::with_prefix("pgwitness-tap-").context("making a folder for agent and collector")?;
-        let grpc = if settings.at_socket {
-            format!("unix:{}", folder.path().join("grpc.sock").display())
+        let grpc = if settings.at_socket || settings.contained.is_some() {
+            // A folder of its own, which can be mounted elsewhere: a collector that begins again makes the socket anew.
+            let own = folder.path().join("grpc");
+            fs::create_dir(&own).context("a folder for the collector's socket")?;
+            format!("unix:{}", own.join("grpc.sock").display())
         } else {
             format!("http://127.0.0.1:{}", free_port()?)
         };

@@ -3,7 +3,11 @@
 //! The list is exact: whoever gives a pod another privilege, mount, token or right has to write it here, and its reason into
 //! docs/kubernetes.md. No cluster is needed. Rendering takes kubectl and helm, and is skipped without them, which is said.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails by panicking"
+)]
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! `cargo xtask image`: the container images of agent and collector, made by nobody's daemon and from nobody's base image.
 //!
 //! Owns what is in an image (`contents`), how that becomes bytes (`layer`, `layout`), what it is made of (`sbom`, `debian`, `elf`), and
-//! that it runs (`trial`). The same programs on the same system give the same digests: nothing of the time, the user or the order
+//! that it runs (`trial`), with what the manifests give it (`pod`, `seccomp`). The same programs on the same system give the same digests: nothing of the time, the user or the order
 //! of a folder gets in.
 
 mod contents;
@@ -9,7 +9,9 @@ mod debian;
 mod elf;
 mod layer;
 mod layout;
+mod pod;
 mod sbom;
+mod seccomp;
 mod trial;
 
 use std::{
@@ -27,6 +29,7 @@ use crate::{
 
 use contents::Contents;
 use layout::Image;
+use pod::Pod;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -42,6 +45,9 @@ pub(crate) struct Args {
     /// Run each image's program under runc, in the security context that the manifests give it (takes root and runc)
     #[arg(long = "try")]
     trial: bool,
+    /// Also write the agent's image as a bundle for runc, with what its pods are given on a node
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
 }
 
 /// An image to make.
@@ -108,8 +114,34 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             trial::run(which, &to.join(which.name()))?;
         }
     }
+    if let Some(folder) = &args.bundle {
+        unpack(&to.join(Which::Agent.name()), folder)?;
+    }
     println!("images are in {}", to.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The agent's image of these programs as a bundle for runc, in the target folder.
+pub(crate) fn bundle(programs: &Path) -> anyhow::Result<PathBuf> {
+    let (images, folder) = (target().join("contained-image"), target().join("contained"));
+    make(Which::Agent, programs, &Source::here(false)?)?.write(&images)?;
+    unpack(&images.join(Which::Agent.name()), &folder)?;
+    Ok(folder)
+}
+
+/// What runc takes: the image's files in `rootfs`, and what is run of them in `config.json`.
+fn unpack(image: &Path, folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot replace {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder)?;
+    trial::unpack(image, &folder.join("rootfs"))?;
+    let configuration = Pod::of(Which::Agent)?.deployed()?;
+    fs::write(
+        folder.join("config.json"),
+        serde_json::to_vec_pretty(&configuration)?,
+    )
+    .with_context(|| format!("cannot write into {}", folder.display()))
 }
 
 fn make(which: Which, programs: &Path, source: &Source) -> anyhow::Result<Image> {

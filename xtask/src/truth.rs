@@ -5,9 +5,10 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use anyhow::ensure;
 use clap::ValueEnum;
 
-use crate::{build, oracle, poolers, regress, servers, setup, step};
+use crate::{build, image, oracle, poolers, regress, servers, setup, step};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Go on where an interrupted run of the suite `wire` ended
     #[arg(long)]
     resume: bool,
+    /// In the suites `local` and `pooler`, run agents from their image under runc, with what the DaemonSet gives them
+    #[arg(long)]
+    contained: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -74,6 +78,10 @@ enum Suite {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    ensure!(
+        !args.contained || matches!(args.suite, Suite::Local | Suite::Pooler),
+        "--contained is for the suites local and pooler"
+    );
     setup::ensure()?;
     let programs = build::programs()?;
     let mut command = Command::new(programs.join("pgwitness-truth"));
@@ -110,6 +118,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             pooler_folders(&mut command);
         }
         Suite::Wire => wire(args, &mut command),
+    }
+    if args.contained {
+        command.arg("--contained").arg(image::bundle(&programs)?);
     }
     command.args(args.json.then_some("--json"));
     step::pass_on(&mut command)

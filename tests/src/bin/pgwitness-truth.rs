@@ -49,6 +49,9 @@ enum Suite {
         /// Only this cell (can be given several times).
         #[arg(long, value_name = "NAME")]
         part: Vec<String>,
+        /// Start agents from this bundle under runc, with what the DaemonSet gives them (`cargo xtask truth --contained`).
+        #[arg(long, value_name = "DIR")]
+        contained: Option<PathBuf>,
     },
     /// In small, on the kernel that runs: what `cargo xtask kernels` runs in its virtual machines.
     Kernels {
@@ -204,6 +207,9 @@ enum Suite {
         /// Why there is no such folder.
         #[arg(long, value_name = "REASON")]
         poolers_missing: Option<String>,
+        /// Start agents from this bundle under runc, with what the DaemonSet gives them (`cargo xtask truth --contained`).
+        #[arg(long, value_name = "DIR")]
+        contained: Option<PathBuf>,
     },
     /// Clients of many kinds against servers of several versions: text, parameters, rows and outcome.
     Wire {
@@ -293,11 +299,13 @@ async fn run(suite: Suite) -> Result<Outcome> {
             json,
             keep,
             part,
+            contained,
         } => {
             let plan = local::Plan {
                 full,
                 keep,
                 parts: part,
+                contained,
             };
             (local::run(&plan).await?, json)
         }
@@ -364,6 +372,7 @@ async fn run(suite: Suite) -> Result<Outcome> {
             part,
             poolers,
             poolers_missing,
+            contained,
         } => {
             let plan = pooler::Plan {
                 full,
@@ -371,6 +380,7 @@ async fn run(suite: Suite) -> Result<Outcome> {
                 parts: part,
                 poolers,
                 poolers_missing,
+                contained,
             };
             (pooler::run(&plan).await?, json)
         }

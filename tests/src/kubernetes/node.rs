@@ -92,7 +92,7 @@ impl Node {
     pub(super) async fn start(
         programs: &Programs,
         (folder, number, machine): (&Path, usize, Machine),
-        pods: Pods,
+        (pods, name_server): (Pods, Ipv4Addr),
         control_plane: &ControlPlane,
         pause: &Path,
     ) -> Result<Self> {
@@ -134,7 +134,8 @@ impl Node {
             .authority()
             .issue(&name, &format!("/CN={name}"), &names)?;
         let authority = control_plane.authority().certificate();
-        let of_kubelet = of_kubelet(&machine, folder, (&certificate, &key), &authority);
+        let keys = (certificate.as_path(), key.as_path());
+        let of_kubelet = of_kubelet((&machine, name_server), folder, keys, &authority);
         let of_kubelet = write("kubelet.json", &of_kubelet)?;
         let mut command = place.command(folder, "kubelet", &programs.program("kubelet"))?;
         command
@@ -248,7 +249,7 @@ fn of_runtime(programs: &Programs, networks: &Path) -> Result<String> {
 }
 
 fn of_kubelet(
-    machine: &Machine,
+    (machine, name_server): (&Machine, Ipv4Addr),
     folder: &Path,
     (certificate, key): (&Path, &Path),
     authority: &Path,
@@ -275,6 +276,8 @@ fn of_kubelet(
             "memory.available": "1Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%",
         },
         "imageGCHighThresholdPercent": 100,
+        "clusterDNS": [name_server.to_string()],
+        "clusterDomain": "cluster.local",
         "resolvConf": "",
         "volumePluginDir": folder.join("kubelet/plugins"),
     })

@@ -13,6 +13,7 @@ mod old;
 mod restarts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -24,7 +25,7 @@ use crate::compare::Differences;
 use crate::ledger::Ledger;
 use crate::route::{ROUTES, Route};
 use crate::screen::progress;
-use crate::tap::Tier;
+use crate::tap::{Settings, Tier};
 
 /// What is to be run.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,8 @@ pub struct Plan {
     pub keep: bool,
     /// Only these cells; if there are none, all of the form.
     pub parts: Vec<String>,
+    /// The bundle that agents are started from (`Settings::contained`).
+    pub contained: Option<PathBuf>,
 }
 
 /// One combination.
@@ -44,6 +47,17 @@ struct Cell {
     routes: Vec<Route>,
     tier: Tier,
     kind: Kind,
+    contained: Option<PathBuf>,
+}
+
+impl Cell {
+    /// How its agents are started.
+    fn settings(&self) -> Settings {
+        Settings {
+            contained: self.contained.clone(),
+            ..Settings::clear(self.tier)
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +89,10 @@ struct Found {
 /// When the plan names a cell that there is not. A cell that cannot be run is a figure, and so are differences.
 pub async fn run(plan: &Plan) -> Result<Outcome> {
     let began = Instant::now();
-    let (short, all) = (short_form(), cells());
+    let (mut short, mut all) = (short_form(), cells());
+    for cell in short.iter_mut().chain(&mut all) {
+        cell.contained.clone_from(&plan.contained);
+    }
     let known = |name: &String| short.iter().chain(&all).any(|cell| cell.name == *name);
     if let Some(name) = plan.parts.iter().find(|name| !known(name)) {
         let names: Vec<_> = all.iter().chain(&short).map(|cell| cell.name.as_str()).collect();
@@ -130,6 +147,7 @@ fn cells() -> Vec<Cell> {
                     routes: vec![route],
                     tier,
                     kind,
+                    contained: None,
                 });
             }
         }
@@ -145,6 +163,7 @@ fn cells() -> Vec<Cell> {
             routes: routes.clone(),
             tier,
             kind: Kind::Restarts(RESTARTS),
+            contained: None,
         });
     }
     cells.push(Cell {
@@ -152,6 +171,7 @@ fn cells() -> Vec<Cell> {
         routes: routes.clone(),
         tier: Tier::Auto,
         kind: Kind::Literals,
+        contained: None,
     });
     cells
 }
@@ -163,6 +183,7 @@ fn short_form() -> Vec<Cell> {
         routes: vec![Route::Tcp, Route::Unix, Route::Tls],
         tier: Tier::Auto,
         kind,
+        contained: None,
     };
     vec![
         cell("short-new", Kind::New),

@@ -44,6 +44,8 @@ pub struct Plan {
     pub poolers: Option<PathBuf>,
     /// Why there is none.
     pub poolers_missing: Option<String>,
+    /// The bundle that agents are started from (`Settings::contained`).
+    pub contained: Option<PathBuf>,
 }
 
 /// Runs the suite.

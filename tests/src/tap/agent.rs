@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::container::Container;
 use super::settings::{Redaction, Settings, Tier};
 use super::{READY_PATIENCE, STOP_PATIENCE, bare, launch, sibling, tail};
 use crate::cluster::free_port;
@@ -20,7 +21,10 @@ use crate::process::Process;
 /// An agent; not running until it is started.
 #[derive(Debug)]
 pub struct Agent {
+    // Dropped first.
     running: Option<Process>,
+    /// What it runs in, if that is not this machine itself.
+    container: Option<Container>,
     name: String,
     folder: PathBuf,
     binary: PathBuf,
@@ -44,8 +48,17 @@ impl Agent {
         collector: String,
         settings: Settings,
     ) -> Result<Self> {
+        let container = settings.contained.as_deref().map(|bundle| {
+            let socket = collector
+                .strip_prefix("unix:")
+                .and_then(|socket| Path::new(socket).parent());
+            let socket = socket.context("an agent in a container delivers over a Unix socket")?;
+            let own = folder.join(format!("{name}-container"));
+            Container::new(bundle, own, folder.join(name), socket)
+        });
         Ok(Self {
             running: None,
+            container: container.transpose()?,
             name: name.to_owned(),
             folder: folder.to_owned(),
             binary: sibling("pgwitness-agent")?,
@@ -78,7 +91,8 @@ impl Agent {
         let Some(mut process) = self.running.take() else {
             return Ok(());
         };
-        let status = process.stop(Signal::SIGTERM, STOP_PATIENCE).await?;
+        self.tell(&mut process, Signal::SIGTERM)?;
+        let status = process.wait(STOP_PATIENCE).await?;
         ensure!(
             status.success(),
             "pgwitness-agent ended with {status}:\n{}",
@@ -99,9 +113,10 @@ impl Agent {
         command
             .arg("run")
             .args(self.collectors.iter().flat_map(|url| ["--collector", url]))
-            .args(["--metrics", &format!("127.0.0.1:{}", self.metrics_port)])
-            .arg("--state-dir")
-            .arg(self.state());
+            .args(["--metrics", &format!("127.0.0.1:{}", self.metrics_port)]);
+        if self.container.is_none() {
+            command.arg("--state-dir").arg(self.state());
+        }
         if let Some(server_data) = &self.server_data {
             command.arg("--data-dir").arg(server_data);
         }
@@ -126,6 +141,9 @@ impl Agent {
         }
         for (key, value) in &self.settings.keys {
             command.env(format!("PGWITNESS_AGENT__{key}"), value);
+        }
+        if let Some(container) = &mut self.container {
+            command = container.command(&command, &format!("{}-{}", self.name, self.starts))?;
         }
         let mut agent = launch("pgwitness-agent", &mut command, &log)?;
         let deadline = Instant::now() + READY_PATIENCE;
@@ -162,11 +180,12 @@ impl Agent {
             "the agent had ended before it was ended; it said:\n{}",
             tail(&self.said())
         );
-        let parser = parser_of(agent.pid());
+        let parser = parser_of(self.broker(&agent)?);
         if let (Signal::SIGKILL, Some(parser)) = (signal, parser) {
             kill(parser, signal).context("killing the process that parses")?;
         }
-        agent.stop(signal, STOP_PATIENCE).await?;
+        self.tell(&mut agent, signal)?;
+        agent.wait(STOP_PATIENCE).await?;
         Ok(())
     }
 
@@ -176,8 +195,9 @@ impl Agent {
     /// When no agent is running, or its other process stays.
     pub async fn kill_broker(&mut self) -> Result<()> {
         let mut agent = self.running.take().context("no agent is running")?;
-        let parser = parser_of(agent.pid()).context("no process parses")?;
-        agent.stop(Signal::SIGKILL, STOP_PATIENCE).await?;
+        let parser = parser_of(self.broker(&agent)?).context("no process parses")?;
+        self.tell(&mut agent, Signal::SIGKILL)?;
+        agent.wait(STOP_PATIENCE).await?;
         let deadline = Instant::now() + STOP_PATIENCE;
         while kill(parser, None).is_ok() {
             ensure!(Instant::now() < deadline, "the process that parses stays");
@@ -192,7 +212,7 @@ impl Agent {
     /// When no agent is running, or it does not end.
     pub async fn kill_parser(&mut self) -> Result<ExitStatus> {
         let mut agent = self.running.take().context("no agent is running")?;
-        let parser = parser_of(agent.pid()).context("no process parses")?;
+        let parser = parser_of(self.broker(&agent)?).context("no process parses")?;
         kill(parser, Signal::SIGKILL).context("killing the process that parses")?;
         agent.wait(STOP_PATIENCE).await
     }
@@ -202,11 +222,11 @@ impl Agent {
     /// # Errors
     /// When no agent is running.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        let agent = self.running.as_mut().context("no agent is running")?;
-        if let Some(parser) = parser_of(agent.pid()) {
+        let agent = self.running.as_ref().context("no agent is running")?;
+        if let Some(parser) = parser_of(self.broker(agent)?) {
             kill(parser, signal).context("signalling the process that parses")?;
         }
-        agent.signal(signal)
+        self.signal_broker(signal)
     }
 
     /// Sends the broker alone a signal that does not end it.
@@ -214,10 +234,28 @@ impl Agent {
     /// # Errors
     /// When no agent is running.
     pub fn signal_broker(&mut self, signal: Signal) -> Result<()> {
-        self.running
-            .as_mut()
-            .context("no agent is running")?
-            .signal(signal)
+        let mut agent = self.running.take().context("no agent is running")?;
+        let told = self.tell(&mut agent, signal);
+        self.running = Some(agent);
+        told
+    }
+
+    /// The process that was started, or what runc made of it: that one passes on not every signal.
+    fn broker(&self, started: &Process) -> Result<u32> {
+        match &self.container {
+            Some(container) => Ok(container.first()?.as_raw().unsigned_abs()),
+            None => Ok(started.pid()),
+        }
+    }
+
+    /// Sends the broker a signal.
+    fn tell(&self, started: &mut Process, signal: Signal) -> Result<()> {
+        match &self.container {
+            Some(container) if started.ended()?.is_none() => {
+                kill(container.first()?, signal).context("signalling the container's first process")
+            }
+            _ => started.signal(signal),
+        }
     }
 
     /// Process ids of the agent: of the broker, which was started, and of the process that parses.
@@ -225,7 +263,7 @@ impl Agent {
     /// # Errors
     /// When it is not two processes.
     pub fn processes(&self) -> Result<[u32; 2]> {
-        let broker = self.running.as_ref().context("no agent is running")?.pid();
+        let broker = self.broker(self.running.as_ref().context("no agent is running")?)?;
         let parser = parser_of(broker).context("no process parses")?;
         Ok([broker, parser.as_raw().unsigned_abs()])
     }
@@ -256,12 +294,15 @@ impl Agent {
     /// # Errors
     /// When the command fails.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(&self.binary)
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.state().join("control.sock"))
-            .output()
-            .context("running pgwitness-agent")?;
+        let mut command = match &self.container {
+            Some(container) => container.exec(),
+            None => Command::new(&self.binary),
+        };
+        command.args(arguments);
+        if self.container.is_none() {
+            command.arg("--socket").arg(self.state().join("control.sock"));
+        }
+        let output = command.output().context("running pgwitness-agent")?;
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         ensure!(
             output.status.success(),
@@ -309,7 +350,11 @@ impl Agent {
     /// The agent's state folder.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        let own = || self.folder.join(&self.name);
+        let own = || match &self.container {
+            // The manifest's folder for it, in the one that is mounted.
+            Some(_) => self.folder.join(&self.name).join("agent"),
+            None => self.folder.join(&self.name),
+        };
         self.settings.state.clone().unwrap_or_else(own)
     }
 }

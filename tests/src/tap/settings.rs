@@ -61,6 +61,9 @@ pub struct Settings {
     pub at_socket: bool,
     /// What starts the agent elsewhere: a program and its arguments, which become what follows them. Nothing, if it runs here.
     pub through: Vec<OsString>,
+    /// The bundle of the agent's image that it is started from under runc; then it is what the DaemonSet makes of it, and events are
+    /// delivered over a Unix socket. Its program on this machine, if there is none.
+    pub contained: Option<PathBuf>,
 }
 
 impl From<Redaction> for Settings {
@@ -76,6 +79,7 @@ impl From<Redaction> for Settings {
             another: None,
             at_socket: false,
             through: Vec::new(),
+            contained: None,
         }
     }
 }

@@ -59,7 +59,7 @@ impl Contents {
             }
             contents.add(path, bytes, true);
         }
-        contents.add(super::trial::program(which), bytes, true);
+        contents.add(super::pod::program(which), bytes, true);
         contents.text("/etc/passwd", &users(which));
         contents.text("/etc/group", &groups(which));
         contents.text("/etc/nsswitch.conf", NAMES);

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Source, Which, contents::Contents, layer, layer::Layer, trial};
+use super::{Source, Which, contents::Contents, layer, layer::Layer, pod};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -167,7 +167,7 @@ fn configuration(which: Which, source: &Source) -> Value {
     let (user, group) = which.user();
     let mut configuration = json!({
         "User": format!("{user}:{group}"),
-        "Entrypoint": [trial::program(which)],
+        "Entrypoint": [pod::program(which)],
         "WorkingDir": "/",
         "Labels": labels(which, source),
         "StopSignal": "SIGTERM",

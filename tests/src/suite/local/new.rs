@@ -28,7 +28,7 @@ pub(super) async fn run(cell: &Cell, keep: bool) -> Result<Found> {
     let slice = format!("pgwitness-local-{}", std::process::id());
     let mut cluster = Cluster::init_for(server_binaries()?, Witness::Full, &cell.routes)?;
     // The agent first: it has to notice the server's start by itself, and sees the role being made.
-    let mut tap = Tap::start(&cluster.data(), Settings::clear(cell.tier)).await?;
+    let mut tap = Tap::start(&cluster.data(), cell.settings()).await?;
     cluster.start().await?;
     cluster.prepare().await?;
 
@@ -150,8 +150,8 @@ pub(super) async fn literals(cell: &Cell, keep: bool) -> Result<Found> {
     cluster.start().await?;
     cluster.prepare().await?;
     let settings = Settings {
-        tier: cell.tier,
-        ..Redaction::Default.into()
+        redaction: Redaction::Default,
+        ..cell.settings()
     };
     let mut tap = Tap::start(&cluster.data(), settings).await?;
     let marker = leak::marker();

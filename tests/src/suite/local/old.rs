@@ -14,7 +14,7 @@ use crate::cluster::{APP_ROLE, Cluster, Witness, server_binaries};
 use crate::ledger::{self, Expected};
 use crate::screen::progress;
 use crate::suite::{complete_log, figures, settle};
-use crate::tap::{Settings, Tap};
+use crate::tap::Tap;
 
 /// Runs the cell.
 pub(super) async fn run(cell: &Cell, keep: bool) -> Result<Found> {
@@ -25,7 +25,7 @@ pub(super) async fn run(cell: &Cell, keep: bool) -> Result<Found> {
     let mut load = Load::start(&slice, &cluster, &cell.routes, RATE)?;
     load.say()?;
     tokio::time::sleep(BEFORE).await;
-    let mut tap = Tap::start(&cluster.data(), Settings::clear(cell.tier)).await?;
+    let mut tap = Tap::start(&cluster.data(), cell.settings()).await?;
     let attached_ns = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
     for _ in 0..WORDS {
         load.say()?;

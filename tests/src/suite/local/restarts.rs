@@ -14,7 +14,7 @@ use crate::cluster::{APP_ROLE, Cluster, Witness, server_binaries};
 use crate::ledger::{self, Expected};
 use crate::screen::progress;
 use crate::suite::{complete_log, figures, settle};
-use crate::tap::{Settings, Tap};
+use crate::tap::Tap;
 
 /// Runs the part.
 pub(super) async fn run(cell: &Cell, times: u32, keep: bool) -> Result<Found> {
@@ -22,7 +22,7 @@ pub(super) async fn run(cell: &Cell, times: u32, keep: bool) -> Result<Found> {
     let mut cluster = Cluster::init_for(server_binaries()?, Witness::Statements, &cell.routes)?;
     cluster.start().await?;
     cluster.prepare().await?;
-    let mut tap = Tap::start(&cluster.data(), Settings::clear(cell.tier)).await?;
+    let mut tap = Tap::start(&cluster.data(), cell.settings()).await?;
     let mut load = Load::start(&slice, &cluster, &cell.routes, RATE)?;
     load.say()?;
     let mut restarts = 0;

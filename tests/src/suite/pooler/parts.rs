@@ -206,7 +206,7 @@ pub(super) const PARTS: [Part; 12] = [
 
 /// Runs one.
 pub(super) async fn run(part: &Part, plan: &Plan, poolers: &Poolers) -> Result<(Findings, Expected, String)> {
-    let mut scene = Scene::open(part.setup, poolers).await?;
+    let mut scene = Scene::open(part.setup, poolers, plan.contained.as_deref()).await?;
     let mut expected = Expected {
         poolers: [POOLER, INNER].map(|name| format!("/unit/{name}.service")).into(),
         lossy: part.event != Event::Nothing,

@@ -50,6 +50,8 @@ pub(super) struct Scene {
     setup: Setup,
     poolers: Poolers,
     started: u64,
+    /// The bundle that agents are started from.
+    contained: Option<PathBuf>,
     // Behind all units.
     hosts: Option<Hosts>,
 }
@@ -76,7 +78,7 @@ pub(super) struct Load {
 
 impl Scene {
     /// A server that answers. Neither pooler nor tap.
-    pub(super) async fn open(setup: Setup, poolers: &Poolers) -> Result<Self> {
+    pub(super) async fn open(setup: Setup, poolers: &Poolers, contained: Option<&Path>) -> Result<Self> {
         let routes: &[Route] = if setup.tls { &[Route::Tls] } else { &[] };
         let mut cluster = Cluster::init_for(server_binaries()?, Witness::Full, routes)?;
         let home = TempDir::with_prefix("pgwitness-pooler-")?;
@@ -129,13 +131,17 @@ impl Scene {
             setup,
             poolers: poolers.clone(),
             started: 0,
+            contained: contained.map(Path::to_owned),
         })
     }
 
     pub(super) async fn start_tap(&mut self) -> Result<()> {
-        let settings = |host: &str| match &self.hosts {
-            Some(hosts) => hosts.settings(host),
-            None => Settings::clear(Tier::Auto),
+        let settings = |host: &str| Settings {
+            contained: self.contained.clone(),
+            ..match &self.hosts {
+                Some(hosts) => hosts.settings(host),
+                None => Settings::clear(Tier::Auto),
+            }
         };
         let tap = Tap::start(&self.cluster.data(), settings(SERVERS_HOST)).await?;
         if self.hosts.is_some() {
