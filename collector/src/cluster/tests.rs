@@ -249,6 +249,8 @@ async fn a_cut_stream_goes_on_behind_the_newest_bookmark() {
     let (_, lines) = heard.watched().await;
     let bookmark = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"resourceVersion": "40"}});
     lines.send(line("BOOKMARK", &bookmark)).await.unwrap();
+    // Nothing tells that it was heard; with the end of the stream right behind it, the server would send neither.
+    tokio::time::sleep(Duration::from_millis(300)).await;
     lines.send(Err(std::io::Error::other("cut"))).await.unwrap();
     drop(lines);
     let (version, lines) = heard.watched().await;

@@ -14,7 +14,8 @@ pub(in super::super) struct Seen {
 
 impl Seen {
     /// What one kernel saw at both ends is what it is; else the newest word about the statement itself, unless names of its session's
-    /// statements were taken back behind it; else the newest one about the session.
+    /// statements were taken back behind it; else the newest one about the session. What is said of another session than the one
+    /// that was recorded is no observation of this.
     pub(super) fn amend(&mut self, said: &[(v1::Amendment, v1::Attribution)]) {
         let recorded = self.event.attribution.as_ref();
         if recorded.is_some_and(|who| who.confidence() == v1::Confidence::Observed) {
@@ -43,7 +44,11 @@ impl Seen {
             }
         }
         if let Some(stands) = of_statement.or(of_session) {
-            self.stands = Some(stands.clone());
+            let mut stands = stands.clone();
+            if stands.confidence() == v1::Confidence::Observed {
+                stands.confidence = v1::Confidence::Joined.into();
+            }
+            self.stands = Some(stands);
         }
     }
 
