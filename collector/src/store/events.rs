@@ -187,7 +187,12 @@ impl Shown {
         let attribution = amendment.attribution.unwrap_or_default();
         let recorded = event.attribution.as_ref();
         let through = recorded.and_then(|recorded| attribution::through(recorded, &attribution));
-        let attribution = through.unwrap_or(attribution);
+        let mut attribution = through.unwrap_or(attribution);
+        // As the column has it.
+        let observed = |who: &v1::Attribution| who.confidence() == v1::Confidence::Observed;
+        if observed(&attribution) && !recorded.is_some_and(observed) {
+            attribution.confidence = v1::Confidence::Joined.into();
+        }
         let amended = Amended {
             by: &by,
             attribution: &attribution,
