@@ -171,7 +171,7 @@ impl Site {
         };
         site.on_node("/bin/mkdir", &["-p", VOLUME]);
         let within = site.cluster.nodes().first().expect("a node").cgroup();
-        let lacking = LACKING.replace("WITHIN", &within);
+        let lacking = LACKING.replace("%cgroup%", &within);
         site.cluster.apply("pgwitness", &lacking).expect("applied");
         site
     }
