@@ -19,8 +19,8 @@ use std::{
 };
 
 use attribution::{
-    POD_ADDRESS, POD_UID, by_address, in_pod, is_by_pod_uid, is_same_container, own_pod_uid, pod_uid,
-    remote_address,
+    POD_ADDRESS, POD_UID, by_address, client_session, in_pod, is_by_pod_uid, is_same_container, own_pod_uid,
+    passed_on, pod_uid, remote_address,
 };
 use compact_str::CompactString;
 use datafusion::common::HashMap;
@@ -110,15 +110,22 @@ impl Pods {
         now: u64,
     ) -> bool {
         let Some(cluster) = &self.cluster else { return true };
+        // What a pooler passed on is looked up by the session of its client, of which the same host may have told nothing else.
+        let client = passed_on(attribution);
+        let id = client_session(attribution).unwrap_or(&session.id);
+        let (attribution, is_own) = (client.as_ref().unwrap_or(attribution), client.is_none());
+        if id.len() > super::MAX_SESSION_ID_BYTES {
+            return false;
+        }
         let of = match (own_pod_uid(attribution), remote_address(session, attribution)) {
             (Some(uid), _) => Of::Uid(uid.into()),
-            (None, Some(address)) if cluster.is_of_pods(address) => Of::Address {
+            (None, Some(address)) if is_own && cluster.is_of_pods(address) => Of::Address {
                 session: Box::new(session.clone()),
                 at: record.ts_start_ns,
             },
             _ => return true,
         };
-        let key = (Arc::clone(agent), CompactString::from(session.id.as_str()));
+        let key = (Arc::clone(agent), CompactString::from(id));
         let by_uid = matches!(of, Of::Uid(_));
         match self.seen.get(&key) {
             // Its host may have found out more since.
@@ -132,7 +139,7 @@ impl Pods {
         };
         self.wait(Waiting {
             agent: Arc::clone(agent),
-            session: session.id.as_str().into(),
+            session: id.into(),
             events: Box::default(),
             input: json::event_id(agent, record.seq),
             amended: false,
@@ -316,7 +323,10 @@ impl Pods {
             if let Some(known) = cluster.by_uid(uid) {
                 // Since it is known: the API server may have been silent for longer than its pods have to wait.
                 let since = *self.maturing.entry(uid.clone()).or_insert(now);
-                if known.told.owners_complete || known.gone || now.saturating_sub(since) >= OWNERS_NS {
+                // The API server tells of a pod before it has a node, and this one ran on one.
+                let has_node = known.told.pod.as_ref().is_some_and(|pod| !pod.node.is_empty());
+                let is_whole = known.told.owners_complete && has_node;
+                if is_whole || known.gone || now.saturating_sub(since) >= OWNERS_NS {
                     self.maturing.remove(uid);
                     self.tell(uid, known.told, now, saying);
                 }

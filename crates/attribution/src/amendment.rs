@@ -128,6 +128,20 @@ pub fn client_session(recorded: &v1::Attribution) -> Option<&str> {
     Some(pooler.session.as_str()).filter(|session| !session.is_empty())
 }
 
+/// Who the client of a statement that a pooler passed on is by itself, as its host recorded it with the statement; `None` if no
+/// pooler passed it on.
+#[must_use]
+pub fn passed_on(recorded: &v1::Attribution) -> Option<v1::Attribution> {
+    client_session(recorded)?;
+    let mut client = recorded.clone();
+    let pooler = client.hops.pop()?;
+    client.confidence = pooler.client_confidence;
+    client.method = pooler.client_method;
+    // The last is that the pooler passed it on.
+    client.evidence.pop();
+    Some(client)
+}
+
 /// What a statement is called whose client, by itself, has another name by now; `None` if no pooler passed it on.
 #[must_use]
 pub fn through(recorded: &v1::Attribution, client: &v1::Attribution) -> Option<v1::Attribution> {

@@ -19,8 +19,8 @@ mod run;
 mod traffic;
 
 pub use amendment::{
-    Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, client_session, may_be_joined, says_more, taken_back,
-    through,
+    Account, JOIN_VERSION, METHOD, TAKEN_BACK, amended, client_session, may_be_joined, passed_on, says_more,
+    taken_back, through,
 };
 pub use cgroup::{CgroupPath, Placement, placement};
 pub use descent::{Ancestor, Descent, First};

@@ -4,7 +4,7 @@
 //! told of the pod so, it alone can say.
 
 use anyhow::{bail, ensure};
-use attribution::{POD_ADDRESS, POD_UID, by_address, in_pod, own_pod_uid};
+use attribution::{POD_ADDRESS, POD_UID, by_address, client_session, in_pod, own_pod_uid, passed_on};
 use proto::v1::{self, event::Body};
 
 use super::Library;
@@ -26,24 +26,29 @@ impl Library<'_> {
         };
         ensure!(by == own, "event {pod_event} is not this collector's word");
         let (by, told) = self.event(input)?;
-        let recorded = told.attribution.unwrap_or_default();
+        let mut recorded = told.attribution.unwrap_or_default();
         let session = told.session.unwrap_or_default();
-        let (is_same, is_own_word) = match &told.body {
-            Some(Body::Amendment(of)) => (
-                by == own
-                    && (&of.agent_id, &of.session, &of.events)
-                        == (&amendment.agent_id, &amendment.session, &amendment.events),
-                true,
-            ),
-            _ => (
-                by == amendment.agent_id && session.id == amendment.session && amendment.events.is_empty(),
-                false,
-            ),
+        let mut is_own_word = false;
+        let mut client = None;
+        let is_same = if let Some(Body::Amendment(of)) = &told.body {
+            is_own_word = true;
+            by == own
+                && (&of.agent_id, &of.session, &of.events)
+                    == (&amendment.agent_id, &amendment.session, &amendment.events)
+        } else {
+            // What a pooler passed on tells of its client's session.
+            client = passed_on(&recorded);
+            let id = client_session(&recorded).unwrap_or(&session.id);
+            by == amendment.agent_id && id == amendment.session && amendment.events.is_empty()
         };
         ensure!(is_same, "event {input} is of something else");
+        let is_passed_on = client.is_some();
+        recorded = client.unwrap_or(recorded);
         let expected = match amendment.r#match.as_str() {
             POD_UID if is_own_word || own_pod_uid(&recorded).is_some() => in_pod(&recorded, pod_event, pod),
-            POD_ADDRESS if !is_own_word => by_address(&session, &recorded, told.ts_start_ns, pod_event, pod),
+            POD_ADDRESS if !is_own_word && !is_passed_on => {
+                by_address(&session, &recorded, told.ts_start_ns, pod_event, pod)
+            }
             other => bail!("event {input} gets no name by {other:?}"),
         };
         ensure!(

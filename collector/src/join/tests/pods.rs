@@ -85,6 +85,25 @@ fn own(seq: u64, id: &str, uid: &str) -> v1::Event {
     }
 }
 
+/// A statement that a pooler of the same host passed on for this client's session.
+fn pooled(seq: u64, id: &str, client: &str, uid: &str) -> v1::Event {
+    let mut recorded = contained(uid);
+    let hop = v1::Hop {
+        role: "pooler".to_owned(),
+        session: client.to_owned(),
+        client_confidence: recorded.confidence,
+        client_method: std::mem::replace(&mut recorded.method, attribution::LEASE.to_owned()),
+        ..Default::default()
+    };
+    recorded.confidence = Confidence::Joined.into();
+    recorded.evidence.push("a pooler passed it on".to_owned());
+    recorded.hops.push(hop);
+    v1::Event {
+        attribution: Some(recorded),
+        ..session(seq, id, CLIENT, None)
+    }
+}
+
 fn remote(seq: u64, id: &str) -> v1::Event {
     let mut event = session(seq, id, CLIENT, Some(77));
     if let Some(attribution) = &mut event.attribution {
@@ -122,6 +141,43 @@ fn a_pod_may_be_told_of_before_its_session_and_after() {
         assert_eq!(names(&mut place), [ORDERS]);
         assert_eq!(place.said, before + 1);
     }
+}
+
+#[test]
+fn a_client_of_which_only_a_pooler_tells_gets_the_name_of_its_pod() {
+    let event = pooled(1, "s-1", "c-1", UID);
+    let recorded = event.attribution.clone().unwrap();
+    let client = attribution::passed_on(&recorded).unwrap();
+    assert_eq!(
+        (&client.method, &client.hops),
+        (&contained(UID).method, &Vec::new())
+    );
+    assert_eq!(attribution::through(&recorded, &client), Some(recorded));
+
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    hear(&cluster, UID, "orders", "10.0.0.5");
+    place.see("db", vec![event, pooled(2, "s-2", "c-1", UID)]);
+    assert_eq!(names(&mut place), [ORDERS], "once for all of its statements");
+}
+
+#[test]
+fn a_pod_waits_for_its_node() {
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    place.see("db", vec![own(1, "b-1", UID)]);
+    let mut pod = sighting(UID, "orders", "10.0.0.5");
+    let node = std::mem::take(&mut pod.node);
+    cluster.hear_at(AT, |directory, now| {
+        directory.see(&pod, false, now);
+    });
+    assert_eq!(names(&mut place), [""; 0], "it was not given to a node yet");
+    pod.node = node;
+    cluster.hear_at(AT, |directory, now| {
+        directory.see(&pod, false, now);
+    });
+    place.now += 2 * SECOND;
+    assert_eq!(names(&mut place), [ORDERS]);
 }
 
 #[test]
