@@ -28,7 +28,8 @@ pub(super) fn is_given(real: &Value, bundle: &Value) {
     let mut masked = sorted(real, "/linux/maskedPaths");
     masked.retain(|path| !path.starts_with("/sys/devices/system/cpu/"));
     assert_eq!(masked, sorted(bundle, "/linux/maskedPaths"));
-    // A pod's own are said by a path.
+    // A pod's own are said by a path, and so is that of its processes, which is the node's.
+    let is_nodes = |one: &Value| one["type"] == "pid" && one.get("path").is_some();
     let kinds = |all: &Value| {
         let list = all
             .pointer("/linux/namespaces")
@@ -36,6 +37,7 @@ pub(super) fn is_given(real: &Value, bundle: &Value) {
             .expect("namespaces");
         let kinds = list
             .iter()
+            .filter(|one| !is_nodes(one))
             .map(|one| one["type"].as_str().unwrap_or_default().to_owned());
         kinds.collect::<BTreeSet<_>>()
     };
