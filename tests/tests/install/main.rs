@@ -315,8 +315,8 @@ impl Site {
         let rows = self.query(&sql).expect("an answer");
         let row = rows.first().expect("a row");
         assert_eq!(
-            (row["first"].as_u64(), &row["n"]),
-            (Some(1), &row["last"]),
+            (row["lowest"].as_u64(), &row["n"]),
+            (Some(1), &row["highest"]),
             "{row}"
         );
     }
