@@ -208,16 +208,7 @@ impl Site {
         for what in WORKLOADS {
             let status = ["rollout", "status", "-n", "pgwitness", what, "--timeout=1s"];
             if let Err(problem) = self.cluster.until(what, &status).await {
-                let told = self.cluster.ask(&["describe", "pods", "-n", "pgwitness"]);
-                let agent = [
-                    "logs",
-                    "-n",
-                    "pgwitness",
-                    "ds/pgwitness-agent",
-                    "--all-containers",
-                ];
-                let said = self.cluster.ask(&agent);
-                panic!("{problem:#}\n{told:?}\n{said:?}");
+                panic!("{problem:#}\n{}", self.state());
             }
         }
         let port = free_port().expect("a port");
@@ -228,6 +219,29 @@ impl Site {
             .stdout(Stdio::null());
         let forward = Process::start("kubectl port-forward", &mut kubectl, Signal::SIGTERM);
         self.forward = Some((forward.expect("started"), port));
+    }
+
+    /// What there is to know of what does not do what it should.
+    fn state(&self) -> String {
+        let pods = ["describe", "pods", "-n", "pgwitness"];
+        let agent = [
+            "logs",
+            "-n",
+            "pgwitness",
+            "ds/pgwitness-agent",
+            "--all-containers",
+        ];
+        let collector = ["logs", "-n", "pgwitness", COLLECTOR];
+        let mut told = String::new();
+        for words in [&pods[..], &agent, &collector] {
+            told += &format!("{words:?}: ");
+            told += &self
+                .cluster
+                .ask(words)
+                .unwrap_or_else(|error| format!("{error:#}"));
+            told.push('\n');
+        }
+        told
     }
 
     /// Until the server answers and clients speak to it.
@@ -280,7 +294,7 @@ impl Site {
             }
             if Instant::now() > deadline {
                 let last = rows.map(|rows| rows.last().cloned());
-                panic!("no statements of {principal}: {last:?}");
+                panic!("no statements of {principal}: {last:?}\n{}", self.state());
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
