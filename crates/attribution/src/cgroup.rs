@@ -4,6 +4,9 @@
 //! driver (`docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>.scope`, `libpod-<id>.scope`), bare ids under the
 //! cgroupfs driver (`docker/<id>`, `kubepods/burstable/pod<uid>/<id>`), and any of these below another (kind, systemd in
 //! a container, rootless runtimes below a user's manager).
+//!
+//! Whoever may write to a part of the hierarchy names what is below it as they like. So no uid of a pod is taken from a user's part, and
+//! none, nor the id of a container, from below a container of a pod.
 
 use std::{
     borrow::Borrow,
@@ -144,24 +147,30 @@ pub struct Placement {
 pub fn placement(path: &str) -> Placement {
     let mut found = Placement::default();
     let mut of_host = true;
+    let mut of_user = false;
+    let mut of_pods_container = false;
     let mut folder_of = None;
     for component in path.split('/').filter(|component| !component.is_empty()) {
         if component == "docker" {
             folder_of = Some("docker");
         }
+        if component.starts_with("user@") || component == "user.slice" {
+            (of_host, of_user) = (false, true);
+        }
         // `<slice>:<runtime>:<id>`, where a runtime takes systemd's form of a path for a folder's name.
         for part in component.split(':') {
             if let Some(uid) = pod_uid(part) {
-                found.pod_uid = Some(uid);
-            } else if let Some((id, runtime)) = container(part) {
-                // The innermost one counts: containers run inside containers (kind).
+                // The outermost one counts: a pod may make groups below its own.
+                if !of_user {
+                    found.pod_uid.get_or_insert(uid);
+                }
+            } else if !of_pods_container && let Some((id, runtime)) = container(part) {
+                // The innermost one counts, down to a pod's: containers run inside containers (kind).
                 found.container_id = Some(id.to_owned());
                 found.runtime = runtime.or(folder_of.take());
                 of_host = false;
+                of_pods_container = found.pod_uid.is_some();
             }
-        }
-        if component.starts_with("user@") || component == "user.slice" {
-            of_host = false;
         }
         if component.ends_with(".slice") {
             found.slice = Some(component.to_owned());
@@ -335,6 +344,36 @@ mod tests {
             (found.container_id.as_deref(), found.runtime),
             (Some("web1"), Some("lxc"))
         );
+    }
+
+    #[test]
+    fn nobody_makes_up_a_pod() {
+        let user = "/user.slice/user-1000.slice/user@1000.service";
+        let underscored = UID.replace('-', "_");
+        for path in [
+            format!("{user}/kubepods/burstable/pod{UID}/{ID}"),
+            format!("{user}/kubepods.slice/kubepods-pod{underscored}.slice/cri-containerd-{ID}.scope"),
+            format!("{user}/user.slice/docker-{OTHER}.scope/kubelet/kubepods/pod{UID}/{ID}"),
+            format!("/docker/{OTHER}/user.slice/user-1000.slice/user@1000.service/pod{UID}/{ID}"),
+        ] {
+            let found = placement(&path);
+            assert_eq!(found.pod_uid, None, "{path}");
+            assert!(!CgroupPath::from(path.as_str()).is_in_pod(), "{path}");
+            assert_eq!(found.container_id.as_deref(), Some(ID), "{path}");
+        }
+        let another = UID.replace('c', "d");
+        for below in [
+            format!("kubepods/pod{another}/{OTHER}"),
+            format!("pod{another}/cri-containerd-{OTHER}.scope"),
+            format!("container/kubepods/burstable/pod{another}"),
+            format!("docker/{OTHER}"),
+        ] {
+            let path = format!("/kubepods/burstable/pod{UID}/{ID}/{below}");
+            let found = placement(&path);
+            assert_eq!(found.pod_uid.as_deref(), Some(UID), "{path}");
+            assert_eq!(found.container_id.as_deref(), Some(ID), "{path}");
+            assert_eq!(CgroupPath::from(path.as_str()).container_id(), Some(ID), "{path}");
+        }
     }
 
     #[test]
