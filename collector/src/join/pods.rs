@@ -19,8 +19,8 @@ use std::{
 };
 
 use attribution::{
-    POD_ADDRESS, POD_UID, by_address, client_session, in_pod, is_by_pod_uid, is_same_container, own_pod_uid,
-    passed_on, pod_uid, remote_address,
+    POD_ADDRESS, POD_UID, by_address, client_pod_uid, client_session, in_pod, is_by_pod_uid,
+    is_same_container, own_pod_uid, passed_on, pod_uid, remote_address,
 };
 use compact_str::CompactString;
 use datafusion::common::HashMap;
@@ -113,11 +113,14 @@ impl Pods {
         // What a pooler passed on is looked up by the session of its client, of which the same host may have told nothing else.
         let client = passed_on(attribution);
         let id = client_session(attribution).unwrap_or(&session.id);
+        let uid = client
+            .as_ref()
+            .map_or_else(|| own_pod_uid(attribution), client_pod_uid);
         let (attribution, is_own) = (client.as_ref().unwrap_or(attribution), client.is_none());
         if id.len() > super::MAX_SESSION_ID_BYTES {
             return false;
         }
-        let of = match (own_pod_uid(attribution), remote_address(session, attribution)) {
+        let of = match (uid, remote_address(session, attribution)) {
             (Some(uid), _) => Of::Uid(uid.into()),
             (None, Some(address)) if is_own && cluster.is_of_pods(address) => Of::Address {
                 session: Box::new(session.clone()),

@@ -29,10 +29,10 @@ pub use flow::{End, Joined, Match, WINDOW_NS, join};
 pub use leased::{LEASE, LEASE_VERSION, OWN, POOLERS, UNDECIDED, Whose, leased};
 pub use peer::{Peer, attribute};
 pub use pod::{
-    OWN_METHODS, POD_ADDRESS, POD_UID, POD_VERSION, by_address, in_pod, is_by_pod_uid, is_same_container,
-    own_pod_uid, pod_uid, remote_address,
+    OWN_METHODS, POD_ADDRESS, POD_UID, POD_VERSION, by_address, client_pod_uid, in_pod, is_by_pod_uid,
+    is_same_container, own_pod_uid, pod_uid, remote_address,
 };
-pub use pooled::{Lease, Shown, pooler, through_pooler};
+pub use pooled::{Lease, POOLER, Shown, pooler, through_pooler};
 pub use principal::{Attribution, Confidence, Hop, HopClient, Host, Principal, PrincipalKind};
 pub use process::{CommandLine, Container, Namespaces, Process};
 pub use relay::{Relay, pooler_programs};

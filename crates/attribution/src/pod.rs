@@ -8,10 +8,10 @@ use std::net::IpAddr;
 
 use proto::v1::{self, Confidence, PrincipalKind};
 
-use crate::{Principal, amendment::is_named, may_be_joined};
+use crate::{POOLER, Principal, amendment::is_named, may_be_joined};
 
 /// Of the rules here: raised with every change of what they answer. No other rules have the same number.
-pub const POD_VERSION: u32 = 4;
+pub const POD_VERSION: u32 = 5;
 
 /// `Amendment.match` of names by a pod's uid. The method stays: it is how the connection was attributed.
 pub const POD_UID: &str = "pod-uid";
@@ -21,7 +21,7 @@ pub const POD_ADDRESS: &str = "pod-address";
 
 /// The methods by which a host finds by itself whose a session is, or what a pooler says in it on its own account: under each, all of a
 /// session is one process'. Statements that a pooler passed on are their clients', and have the names of those.
-pub const OWN_METHODS: [&str; 4] = ["tcp-owner", "tcp-holder", "unix-peer-cred", "pooler"];
+pub const OWN_METHODS: [&str; 4] = ["tcp-owner", "tcp-holder", "unix-peer-cred", POOLER];
 
 /// The uid of the pod that an attribution may get the name of: that of a container, by its host's word.
 #[must_use]
@@ -36,6 +36,13 @@ pub fn pod_uid(attribution: &v1::Attribution) -> Option<&str> {
 pub fn own_pod_uid(recorded: &v1::Attribution) -> Option<&str> {
     let is_own = OWN_METHODS.contains(&recorded.method.as_str()) && recorded.hops.is_empty();
     pod_uid(recorded).filter(|_| is_own)
+}
+
+/// The same, of [the client](crate::passed_on) of a statement that a pooler passed on: what comes from that client is one process', unless
+/// it is another pooler, which said this itself and passes on its own clients' beside.
+#[must_use]
+pub fn client_pod_uid(client: &v1::Attribution) -> Option<&str> {
+    own_pod_uid(client).filter(|_| client.method != POOLER)
 }
 
 /// Whether an attribution has its name by a pod's uid.

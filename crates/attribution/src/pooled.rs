@@ -11,7 +11,7 @@ use crate::{Attribution, Confidence, Fact, Hop, HopClient, Host, Principal, Proc
 const LEASE: &str = "lease";
 
 /// The method of what is the pooler's own.
-const POOLER: &str = "pooler";
+pub const POOLER: &str = "pooler";
 
 /// Candidates that are named; how many more there are is told.
 const CANDIDATES: usize = 8;

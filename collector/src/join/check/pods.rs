@@ -4,7 +4,9 @@
 //! told of the pod so, it alone can say.
 
 use anyhow::{bail, ensure};
-use attribution::{POD_ADDRESS, POD_UID, by_address, client_session, in_pod, own_pod_uid, passed_on};
+use attribution::{
+    POD_ADDRESS, POD_UID, by_address, client_pod_uid, client_session, in_pod, own_pod_uid, passed_on,
+};
 use proto::v1::{self, event::Body};
 
 use super::Library;
@@ -44,8 +46,13 @@ impl Library<'_> {
         ensure!(is_same, "event {input} is of something else");
         let is_passed_on = client.is_some();
         recorded = client.unwrap_or(recorded);
+        let uid = if is_passed_on {
+            client_pod_uid(&recorded)
+        } else {
+            own_pod_uid(&recorded)
+        };
         let expected = match amendment.r#match.as_str() {
-            POD_UID if is_own_word || own_pod_uid(&recorded).is_some() => in_pod(&recorded, pod_event, pod),
+            POD_UID if is_own_word || uid.is_some() => in_pod(&recorded, pod_event, pod),
             POD_ADDRESS if !is_own_word && !is_passed_on => {
                 by_address(&session, &recorded, told.ts_start_ns, pod_event, pod)
             }

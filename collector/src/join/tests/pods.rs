@@ -165,6 +165,20 @@ fn a_client_of_which_only_a_pooler_tells_gets_the_name_of_its_pod() {
     assert_eq!(names(&mut place), [ORDERS], "once for all of its statements");
 }
 
+/// All clients of the pooler in front come to the other one in one session.
+#[test]
+fn what_a_pooler_in_front_of_another_says_itself_names_nobody_behind_it() {
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    hear(&cluster, UID, "bouncer", "10.0.0.5");
+    let mut event = pooled(1, "s-1", "c-2", UID);
+    for hop in event.attribution.iter_mut().flat_map(|own| &mut own.hops) {
+        attribution::POOLER.clone_into(&mut hop.client_method);
+    }
+    place.see("db", vec![event]);
+    assert_eq!(names(&mut place), [""; 0]);
+}
+
 #[test]
 fn a_pod_waits_for_its_node() {
     let cluster = cluster();
@@ -225,7 +239,7 @@ fn a_name_rests_on_what_was_said_of_the_pod() {
         panic!("{told:?}");
     };
     assert_eq!(amendment.inputs, ["db-5", "collector-x-1"]);
-    assert_eq!((&*amendment.r#match, amendment.join_version), ("pod-uid", 4));
+    assert_eq!((&*amendment.r#match, amendment.join_version), ("pod-uid", 5));
     assert_eq!(attribution.confidence, i32::from(Confidence::Observed));
     assert_eq!(attribution.method, "tcp-owner");
     let pod = attribution.pod.as_ref().expect("the pod");
