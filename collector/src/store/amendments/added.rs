@@ -146,6 +146,10 @@ impl Named {
     fn of(one: &Stored) -> Self {
         let method = one.attribution.method.as_str();
         if one.names_pod {
+            // Of statements: what an amendment says of them, also that they are the pooler's own.
+            if !one.events.is_empty() {
+                return Self::Amended;
+            }
             let mut own = attribution::OWN_METHODS.into_iter();
             return own.find(|own| *own == method).map_or(Self::Amended, Self::Own);
         }

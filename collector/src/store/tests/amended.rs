@@ -462,6 +462,43 @@ async fn what_was_taken_back_gets_no_name_of_a_pod() {
     assert_eq!(json!(shown().await), json!([[ADDRESS, "collector-x-3"]]));
 }
 
+/// What the host of a pooler told of statements: a client's, or the pooler's own.
+fn leased(seq: u64, events: &[u64], method: &str) -> v1::Event {
+    let mut leased = amendment(seq, "a", "", "", 70);
+    leased.attribution = contained(1, method).attribution.map(|known| v1::Attribution {
+        confidence: v1::Confidence::Joined.into(),
+        ..known
+    });
+    if let Some(Body::Amendment(of)) = &mut leased.body {
+        of.events = events.to_vec();
+        of.r#match = "lease".into();
+    }
+    leased
+}
+
+#[tokio::test]
+async fn a_poolers_own_statements_that_were_taken_back_get_no_name_of_a_pod() {
+    let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
+    let shelf = Arc::new(Shelf::default());
+    store.show_events_of(shelf.clone());
+    store.believe(OWN).await.unwrap();
+    put(&store, &shelf, 0, "a", vec![remote(1)]).await;
+    put(&store, &shelf, 1, OWN, vec![leased(1, &[1], attribution::POOLER)]).await;
+    let mut back = v1::Event {
+        attribution: remote(1).attribution,
+        ..amendment(2, "a", "boot-1", "", 0)
+    };
+    if let Some(Body::Amendment(of)) = &mut back.body {
+        of.r#match = attribution::POOLERS.into();
+    }
+    put(&store, &shelf, 2, OWN, vec![back]).await;
+    // It was on its way meanwhile.
+    let named = in_pod(3, "", &[1], leased(0, &[], attribution::POOLER));
+    put(&store, &shelf, 3, OWN, vec![named]).await;
+    let shown = rows(&store, "SELECT principal FROM queries WHERE agent = 'a'").await;
+    assert_eq!(json!(shown), json!([[ADDRESS]]));
+}
+
 #[tokio::test]
 async fn the_name_of_a_pod_goes_where_the_name_of_a_statement_goes() {
     let store = Store::over(Arc::new(InMemory::new()), by_hand()).await.unwrap();
@@ -469,18 +506,7 @@ async fn the_name_of_a_pod_goes_where_the_name_of_a_statement_goes() {
     store.show_events_of(shelf.clone());
     store.believe(OWN).await.unwrap();
     put(&store, &shelf, 0, "a", vec![remote(1), remote(4), remote(7)]).await;
-    let leased = |seq, events: &[u64]| {
-        let mut leased = amendment(seq, "a", "", "", 70);
-        leased.attribution = contained(1, "lease").attribution.map(|known| v1::Attribution {
-            confidence: v1::Confidence::Joined.into(),
-            ..known
-        });
-        if let Some(Body::Amendment(of)) = &mut leased.body {
-            of.events = events.to_vec();
-            of.r#match = "lease".into();
-        }
-        leased
-    };
+    let leased = |seq, events: &[u64]| leased(seq, events, "lease");
     // Numbers are differences; of the third statement nothing was said before.
     put(&store, &shelf, 1, OWN, vec![leased(1, &[1, 3])]).await;
     let named = in_pod(2, "", &[1, 3, 3], leased(0, &[]));
