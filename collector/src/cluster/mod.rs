@@ -78,6 +78,12 @@ impl Cluster {
         self.read(|directory| directory.by_uid(&uid).map(|pod| self.known(directory, pod)))
     }
 
+    /// Whether two pods were told of under this uid.
+    pub(crate) fn is_contested(&self, uid: &str) -> bool {
+        let uid = uid.parse::<Uid>();
+        uid.is_ok_and(|uid| self.read(|directory| directory.is_contested(&uid)))
+    }
+
     /// Whether addresses of this network are pods' own.
     pub(crate) fn is_of_pods(&self, address: IpAddr) -> bool {
         let mut networks = self.config.pod_networks.iter();

@@ -322,6 +322,12 @@ impl Pods {
         if places.is_empty() {
             return;
         }
+        if self.is_contested(uid, cluster) {
+            for place in places {
+                self.take_out(place);
+            }
+            return;
+        }
         if !self.told.contains_key(uid) {
             if let Some(known) = cluster.by_uid(uid) {
                 // Since it is known: the API server may have been silent for longer than its pods have to wait.
@@ -395,6 +401,20 @@ impl Pods {
         })
     }
 
+    /// Whether two pods were told of under a uid, or by now another one than was said here.
+    fn is_contested(&self, uid: &str, cluster: &Cluster) -> bool {
+        let of = |told: &v1::KubernetesPod| {
+            let pod = told.pod.clone().unwrap_or_default();
+            (pod.namespace, pod.name, pod.service_account)
+        };
+        let differs = |told: &Told| {
+            cluster
+                .by_uid(uid)
+                .is_some_and(|known| of(&known.told) != of(&told.pod))
+        };
+        cluster.is_contested(uid) || self.told.get(uid).is_some_and(differs)
+    }
+
     fn by_its_uid(&self, place: u64, own: &str, now: u64) -> Outcome {
         let Some(one) = self.waiting.get(&place) else {
             return Outcome::Done;
@@ -443,6 +463,9 @@ impl Pods {
             Had::NotKnown => return Outcome::Done,
         };
         let uid = known.told.pod.as_ref().map_or("", |pod| &pod.uid);
+        if self.is_contested(uid, cluster) {
+            return Outcome::Done;
+        }
         let Some(told) = self.told.get(uid) else {
             return Outcome::Tell(known);
         };

@@ -207,6 +207,12 @@ impl Directory {
         self.pods.get(uid).filter(|pod| !pod.is_contested())
     }
 
+    /// Whether two pods were told of under this uid.
+    #[must_use]
+    pub fn is_contested(&self, uid: &Uid) -> bool {
+        self.pods.get(uid).is_some_and(Pod::is_contested)
+    }
+
     /// The pod that had an address at a moment.
     #[must_use]
     pub fn holder(&self, address: IpAddr, at: u64) -> Holder<'_> {

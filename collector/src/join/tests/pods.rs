@@ -258,6 +258,26 @@ fn pods_of_one_name_are_never_mixed() {
 }
 
 #[test]
+fn a_uid_of_which_another_pod_is_told_names_nobody_any_more() {
+    for forgotten in [false, true] {
+        let cluster = cluster();
+        let mut place = place(&cluster);
+        hear(&cluster, UID, "orders", "10.0.0.5");
+        place.see("db", vec![own(1, "b-1", UID)]);
+        assert_eq!(names(&mut place), [ORDERS]);
+        if forgotten {
+            cluster.hear_at(AT, |directory, now| {
+                directory.gone(UID.parse().unwrap(), now);
+                directory.forget(now + 100_000 * SECOND);
+            });
+        }
+        hear(&cluster, UID, "admin", "10.0.0.5");
+        place.see("db", vec![own(2, "b-2", UID)]);
+        assert_eq!(names(&mut place), [""; 0], "forgotten: {forgotten}");
+    }
+}
+
+#[test]
 fn a_joined_session_gets_the_name_and_loses_it_with_the_join() {
     let cluster = cluster();
     let mut place = place(&cluster);
