@@ -283,7 +283,8 @@ fn of_one(
     }
 }
 
-/// The amendment that takes back a name that several claim; `None` where none was given.
+/// The amendment that takes back a name that several claim, or says beforehand that none is taken: else the address of the session would
+/// count. `None` where that was said, or where nothing was and the claims may yet give way to one that is exact.
 fn of_several(
     session: &Session,
     flows: &[(u64, &Flow)],
@@ -291,11 +292,21 @@ fn of_several(
     before: Option<v1::Attribution>,
     now: u64,
 ) -> Option<v1::Event> {
-    before.filter(|before| before.method == METHOD || before.method == POD_ADDRESS)?;
+    // Others have the same addresses, and are of other connections.
+    let how = |end: End| match join(&session.end, [((), end)], |(), ()| true) {
+        Joined::One((), how) => Some(how),
+        _ => None,
+    };
+    let fitting = flows.iter().filter_map(|(_, flow)| Some((*flow, how(flow.end)?)));
+    let is_to_be_said = match before {
+        Some(before) => before.method == METHOD || before.method == POD_ADDRESS,
+        None => fitting.clone().any(|(_, how)| how != Match::Pair),
+    };
+    if !is_to_be_said {
+        return None;
+    }
     let told = Told::of(session)?;
-    let ids = flows
-        .iter()
-        .map(|(_, flow)| json::event_id(&flow.agent, flow.seq));
+    let ids = fitting.map(|(flow, _)| json::event_id(&flow.agent, flow.seq));
     let inputs = [told.event_id.clone()].into_iter().chain(ids).collect();
     let attribution = taken_back(&told.account(session), claims);
     Some(event(session, attribution, TAKEN_BACK, inputs, now))

@@ -331,6 +331,22 @@ fn an_address_counts_if_nobody_told_of_the_connection() {
 }
 
 #[test]
+fn an_address_does_not_count_where_two_hosts_claim_the_connection() {
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    hear(&cluster, UID, "orders", "10.0.0.5");
+    place.see("web", vec![flow(1, "shop", CLIENT, SERVER, Some(77))]);
+    place.see("evil", vec![flow(1, "other", CLIENT, SERVER, Some(77))]);
+    place.see("db", vec![remote(1, "b-1")]);
+    let address = "spiffe://td/addr/10.0.0.5";
+    assert_eq!(names(&mut place), [address]);
+    place.now += 15 * SECOND;
+    assert_eq!(names(&mut place), [""; 0]);
+    let standing = place.amendments.standing("db", "b-1").expect("an amendment");
+    assert_eq!(standing.principal, address);
+}
+
+#[test]
 fn an_address_that_two_pods_had_names_nobody() {
     let cluster = cluster();
     let mut place = place(&cluster);
