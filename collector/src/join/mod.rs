@@ -39,7 +39,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use attribution::{End, POD_VERSION, may_be_joined};
+use attribution::{End, POD_ADDRESS, POD_VERSION, may_be_joined};
 use compact_str::CompactString;
 use datafusion::common::HashMap;
 use prost::Message;
@@ -189,7 +189,10 @@ impl Joiner {
                     }
                     let party = record.party.as_ref();
                     if let Some(attribution) = party.and_then(|party| party.attribution.as_ref()) {
-                        leases.see_amended(&of.agent_id, &of.session, record.seq, attribution);
+                        // Statements are named once, and whoever connected may yet say better.
+                        if of.r#match != POD_ADDRESS {
+                            leases.see_amended(&of.agent_id, &of.session, record.seq, attribution);
+                        }
                         pods.see_amended(&self.own, record.seq, of, attribution, now);
                     }
                 }

@@ -331,6 +331,25 @@ fn an_address_counts_if_nobody_told_of_the_connection() {
 }
 
 #[test]
+fn an_address_is_no_name_of_statements_that_a_pooler_elsewhere_passed_on() {
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    hear(&cluster, UID, "orders", "10.0.0.5");
+    let client = v1::Event {
+        body: Some(event::Body::PoolerClient(v1::PoolerClient::default())),
+        ..remote(1, "p-1")
+    };
+    place.see("pool", vec![client]);
+    place.now += 15 * SECOND;
+    assert_eq!(names(&mut place), [ORDERS]);
+    let mut bouncer = leases::Bouncer::new(7);
+    bouncer.lease(Some(1));
+    place.see("pool", vec![bouncer.told(2)]);
+    place.see("db", bouncer.statements(0, 1));
+    assert_eq!(names(&mut place), ["spiffe://td/addr/10.0.0.5"]);
+}
+
+#[test]
 fn an_address_does_not_count_where_two_hosts_claim_the_connection() {
     let cluster = cluster();
     let mut place = place(&cluster);
