@@ -11,6 +11,7 @@
 //! **What an agent can do.** It can say that its processes are in whatever pod it knows the uid of: a host is believed about its own
 //! processes, as about everything else. It cannot give a pod another name.
 
+mod address;
 mod waiting;
 
 use std::{
@@ -18,9 +19,10 @@ use std::{
     sync::Arc,
 };
 
+use ::cluster::Uid;
 use attribution::{
-    POD_ADDRESS, POD_UID, by_address, client_pod_uid, client_session, in_pod, is_by_pod_uid,
-    is_same_container, own_pod_uid, passed_on, pod_uid, remote_address,
+    POD_UID, client_pod_uid, client_session, in_pod, is_by_pod_uid, is_same_container, own_pod_uid,
+    passed_on, pod_uid, remote_address,
 };
 use compact_str::CompactString;
 use datafusion::common::HashMap;
@@ -31,7 +33,7 @@ use proto::{
 };
 
 use crate::{
-    cluster::{Cluster, Had, Known},
+    cluster::{Cluster, Known},
     store::Amendments,
 };
 use record::Record;
@@ -121,9 +123,9 @@ impl Pods {
             return false;
         }
         let of = match (uid, remote_address(session, attribution)) {
-            (Some(uid), _) => Of::Uid(uid.into()),
+            (Some(uid), _) if is_uid(uid) => Of::Uid(uid.into()),
             (None, Some(address)) if is_own && cluster.is_of_pods(address) => Of::Address {
-                session: Box::new(session.clone()),
+                address,
                 at: record.ts_start_ns,
             },
             _ => return true,
@@ -165,7 +167,7 @@ impl Pods {
         if self.cluster.is_none() {
             return;
         }
-        if let Some(uid) = pod_uid(attribution)
+        if let Some(uid) = pod_uid(attribution).filter(|uid| is_uid(uid))
             && let Some(encoded) = super::small(attribution)
         {
             self.wait(Waiting {
@@ -254,6 +256,11 @@ impl Pods {
         std::mem::take(&mut self.forgotten)
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether something came that was not looked at yet.
     pub(super) fn is_due(&self) -> bool {
         !self.due.is_empty()
@@ -289,18 +296,7 @@ impl Pods {
                 self.decide_pod(&uid, own, standing, &cluster, now, &mut saying);
             }
         }
-        // They came in order.
-        let waited = |one: &Waiting| now.saturating_sub(one.since) >= PATIENCE_NS;
-        let ripe = self.by_address.iter().copied();
-        let ripe = ripe.take_while(|place| self.waiting.get(place).is_none_or(waited));
-        let ripe: Vec<u64> = ripe.collect();
-        for place in ripe {
-            if saying.is_full() {
-                break;
-            }
-            let outcome = self.by_its_address(place, own, standing, &cluster, now);
-            self.settle(place, outcome, now, &mut saying);
-        }
+        self.decide_addresses(own, standing, &cluster, now, &mut saying);
         saying.events
     }
 
@@ -432,51 +428,11 @@ impl Pods {
             None => Outcome::Done,
         }
     }
+}
 
-    fn by_its_address(
-        &self,
-        place: u64,
-        own: &str,
-        standing: &Amendments,
-        cluster: &Cluster,
-        now: u64,
-    ) -> Outcome {
-        let Some(one) = self.waiting.get(&place) else {
-            return Outcome::Done;
-        };
-        let Of::Address { session, at } = &one.of else {
-            return Outcome::Done;
-        };
-        let waited = now.saturating_sub(one.since);
-        // Whoever connected knows better.
-        if standing.standing(&one.agent, &one.session).is_some() {
-            return Outcome::Done;
-        }
-        let recorded = v1::Attribution::decode(one.attribution.as_ref()).unwrap_or_default();
-        let Some(address) = remote_address(session, &recorded) else {
-            return Outcome::Done;
-        };
-        let known = match cluster.by_address(address, *at) {
-            Had::By(known) => known,
-            Had::Nobody => return Outcome::Done,
-            Had::NotKnown if waited < GIVE_UP_NS => return Outcome::Wait,
-            Had::NotKnown => return Outcome::Done,
-        };
-        let uid = known.told.pod.as_ref().map_or("", |pod| &pod.uid);
-        if self.is_contested(uid, cluster) {
-            return Outcome::Done;
-        }
-        let Some(told) = self.told.get(uid) else {
-            return Outcome::Tell(known);
-        };
-        let pod_event = json::event_id(own, told.seq);
-        match by_address(session, &recorded, *at, &pod_event, &told.pod) {
-            Some(named) => Outcome::Name(Box::new(one.event(named, POD_ADDRESS, pod_event, now))),
-            // It was said before it had the address.
-            None if known.told.addresses != told.pod.addresses => Outcome::Tell(known),
-            None => Outcome::Done,
-        }
-    }
+/// Whether it may be a pod's, of which an agent can say anything.
+fn is_uid(text: &str) -> bool {
+    text.parse::<Uid>().is_ok()
 }
 
 /// How often all that waits is looked at, if the API server said anything; where that are very many, ten times less often.
@@ -495,9 +451,3 @@ const MAX_TOLD: usize = 100_000;
 
 /// How long a pod waits to be said for what owns its owner, which the API server tells in another watch.
 const OWNERS_NS: u64 = 5_000_000_000;
-
-/// How long a session waits to be joined before its address counts, and the API server's word on the address may take.
-const PATIENCE_NS: u64 = 15_000_000_000;
-
-/// How long a session waits for the API server to be heard again; later, its addresses of that time are not known any more.
-const GIVE_UP_NS: u64 = 600_000_000_000;

@@ -1,6 +1,6 @@
 //! What waits for the name of a pod, and what is said of it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use attribution::POD_VERSION;
 use compact_str::CompactString;
@@ -17,7 +17,7 @@ pub(super) struct Waiting {
     /// The event that gets the name; it is an amendment of this collector's.
     pub(super) input: String,
     pub(super) amended: bool,
-    /// Its attribution, encoded; and its session, where that counts.
+    /// Its attribution, encoded.
     pub(super) attribution: Box<[u8]>,
     pub(super) of: Of,
     pub(super) since: u64,
@@ -27,7 +27,11 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub(super) enum Of {
     Uid(CompactString),
-    Address { session: Box<v1::Session>, at: u64 },
+    /// Where the session came from, and when.
+    Address {
+        address: IpAddr,
+        at: u64,
+    },
 }
 
 /// What goes into one batch.
@@ -50,7 +54,11 @@ impl Saying {
 
 impl Waiting {
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.attribution.len() + size_of_val(&*self.events) + self.input.len()
+        size_of::<Self>()
+            + self.session.len()
+            + self.attribution.len()
+            + size_of_val(&*self.events)
+            + self.input.len()
     }
 
     pub(super) fn event(&self, named: v1::Attribution, how: &str, pod_event: String, now: u64) -> v1::Event {

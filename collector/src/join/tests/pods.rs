@@ -366,6 +366,35 @@ fn an_address_does_not_count_where_two_hosts_claim_the_connection() {
 }
 
 #[test]
+fn while_the_api_server_is_silent_one_address_is_looked_up_for_all() {
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    cluster.hear_at(AT, |directory, _| directory.interrupted());
+    let joined = v1::Event {
+        session: session(2, "b-2", "10.0.0.5:50001", Some(78)).session,
+        ..remote(2, "b-2")
+    };
+    place.see("db", vec![remote(1, "b-1"), joined]);
+    place.see("web", vec![flow(1, "shop", "10.0.0.5:50001", SERVER, Some(78))]);
+    assert_eq!(names(&mut place), [unit("shop")]);
+    place.now += 15 * SECOND;
+    assert_eq!(names(&mut place), [""; 0]);
+    assert_eq!(place.joiner.pods().waiting(), 2, "the second is not come to");
+    hear(&cluster, UID, "orders", "10.0.0.5");
+    assert_eq!(names(&mut place), [ORDERS]);
+    assert_eq!(place.joiner.pods().waiting(), 0);
+}
+
+#[test]
+fn what_is_no_uid_waits_for_nothing() {
+    let cluster = cluster();
+    let mut place = place(&cluster);
+    place.see("db", vec![own(1, "b-1", &"0".repeat(10_000)), own(2, "b-2", UID)]);
+    assert_eq!(names(&mut place), [""; 0]);
+    assert_eq!(place.joiner.pods().waiting(), 1);
+}
+
+#[test]
 fn an_address_that_two_pods_had_names_nobody() {
     let cluster = cluster();
     let mut place = place(&cluster);
