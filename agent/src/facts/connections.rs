@@ -394,7 +394,9 @@ fn as_it_was(
             .map(|path| processes.cgroup_path(path));
         process.enter(named.cgroup_id, path);
         if process.container.is_none() {
-            process.container = process.container_id().and_then(|id| processes.container(id));
+            process.container = process
+                .hosts_container_id()
+                .and_then(|id| processes.container(id));
         }
     }
     if !is_that_user {

@@ -125,7 +125,7 @@ impl Processes {
     /// What is only looked up of a process that somebody asks about: the digest of what it runs, and what its container is
     /// called.
     pub fn completed(&mut self, mut process: Arc<Process>) -> Arc<Process> {
-        let has_container = process.container.is_some() || process.container_id().is_none();
+        let has_container = process.container.is_some() || process.hosts_container_id().is_none();
         if process.exe_sha256.is_some() && has_container {
             return process;
         }
@@ -149,7 +149,7 @@ impl Processes {
             }
         }
         if process.container.is_none()
-            && let Some(id) = process.container_id()
+            && let Some(id) = process.hosts_container_id()
             && let Some(container) = self.container(id)
         {
             Arc::make_mut(&mut process).container = Some(container);

@@ -5,8 +5,8 @@
 //! cgroupfs driver (`docker/<id>`, `kubepods/burstable/pod<uid>/<id>`), and any of these below another (kind, systemd in
 //! a container, rootless runtimes below a user's manager).
 //!
-//! Whoever may write to a part of the hierarchy names what is below it as they like. So no uid of a pod is taken from a user's part, and
-//! none, nor the id of a container, from below a container of a pod.
+//! Whoever may write to a part of the hierarchy names what is below it as they like. So no uid of a pod is taken from a user's part,
+//! and containers there are that user's; and neither counts below a container of a pod.
 
 use std::{
     borrow::Borrow,
@@ -25,6 +25,7 @@ struct Read {
     /// Where these stand in the path.
     container_id: Option<Range<u32>>,
     unit: Option<Range<u32>>,
+    user: Option<Range<u32>>,
     in_pod: bool,
 }
 
@@ -59,6 +60,12 @@ impl CgroupPath {
         self.part(self.0.unit.as_ref())
     }
 
+    /// [`Placement::user`].
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.part(self.0.user.as_ref())
+    }
+
     /// How many hold it.
     #[must_use]
     pub fn holders(&self) -> usize {
@@ -74,7 +81,7 @@ impl CgroupPath {
 impl From<&str> for CgroupPath {
     fn from(path: &str) -> Self {
         let placement = placement(path);
-        // Both are parts of the path as they stand there.
+        // All are parts of the path as they stand there.
         let place = |part: Option<&String>| {
             let start = path.find(part?.as_str())?;
             Some(u32::try_from(start).ok()?..u32::try_from(start + part?.len()).ok()?)
@@ -83,6 +90,7 @@ impl From<&str> for CgroupPath {
             path: path.into(),
             container_id: place(placement.container_id.as_ref()),
             unit: place(placement.unit.as_ref()),
+            user: place(placement.user.as_ref()),
             in_pod: placement.pod_uid.is_some(),
         }))
     }
@@ -140,6 +148,8 @@ pub struct Placement {
     pub slice: Option<String>,
     /// A login session, as logind numbers it.
     pub session: Option<String>,
+    /// Whose part of the hierarchy it is, where a user may give cgroups any name: `user-1000` of `user-1000.slice`, else `user`.
+    pub user: Option<String>,
 }
 
 /// Reads a path below the root of the unified hierarchy.
@@ -147,7 +157,6 @@ pub struct Placement {
 pub fn placement(path: &str) -> Placement {
     let mut found = Placement::default();
     let mut of_host = true;
-    let mut of_user = false;
     let mut of_pods_container = false;
     let mut folder_of = None;
     for component in path.split('/').filter(|component| !component.is_empty()) {
@@ -155,13 +164,19 @@ pub fn placement(path: &str) -> Placement {
             folder_of = Some("docker");
         }
         if component.starts_with("user@") || component == "user.slice" {
-            (of_host, of_user) = (false, true);
+            of_host = false;
+            found.user.get_or_insert_with(|| "user".to_owned());
+        } else if found.user.as_deref() == Some("user")
+            && let Some(user) = component.strip_suffix(".slice")
+            && user.starts_with("user-")
+        {
+            found.user = Some(user.to_owned());
         }
         // `<slice>:<runtime>:<id>`, where a runtime takes systemd's form of a path for a folder's name.
         for part in component.split(':') {
             if let Some(uid) = pod_uid(part) {
                 // The outermost one counts: a pod may make groups below its own.
-                if !of_user {
+                if found.user.is_none() {
                     found.pod_uid.get_or_insert(uid);
                 }
             } else if !of_pods_container && let Some((id, runtime)) = container(part) {
@@ -358,6 +373,7 @@ mod tests {
         ] {
             let found = placement(&path);
             assert_eq!(found.pod_uid, None, "{path}");
+            assert_eq!(found.user.as_deref(), Some("user-1000"), "{path}");
             assert!(!CgroupPath::from(path.as_str()).is_in_pod(), "{path}");
             assert_eq!(found.container_id.as_deref(), Some(ID), "{path}");
         }

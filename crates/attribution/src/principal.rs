@@ -124,10 +124,13 @@ impl Principal {
             Self { kind, id }
         };
         // Never the image: two containers share it. Nor, in a pod, the name: every pod of a kind has containers of the same names.
+        // Nor in a user's part of the hierarchy: users can give their cgroups the id of any container.
         let name = process.container.as_ref().and_then(|known| known.name.as_deref());
-        let name = name.filter(|_| cgroup.is_container() && !cgroup.is_in_pod());
+        let name = name.filter(|_| process.hosts_container_id().is_some() && !cgroup.is_in_pod());
         if let Some(name) = name.or_else(|| cgroup.container_id()) {
-            return Ok(on_host(PrincipalKind::Container, "container/", name));
+            let folder = cgroup.user().map(|user| format!("container/{user}/"));
+            let folder = folder.as_deref().unwrap_or("container/");
+            return Ok(on_host(PrincipalKind::Container, folder, name));
         }
         // Services that start sessions for people put them into their own cgroup where no session manager runs.
         let unit = cgroup
@@ -287,6 +290,12 @@ mod tests {
             "spiffe://example.org/host/db1/unit/a.service",
             "it is in none now"
         );
+        let made_up = format!("/user.slice/user-1000.slice/user@1000.service/docker-{id_of}.scope");
+        job.enter(7, Some(made_up.as_str().into()));
+        let of_user = format!("spiffe://example.org/host/db1/container/user-1000/{id_of}");
+        assert_eq!(id(&job), of_user);
+        job.container = known(Some("orders"));
+        assert_eq!(id(&job), of_user, "whoever says so");
     }
 
     #[test]

@@ -122,16 +122,21 @@ impl Process {
         self.cgroup_path.as_ref()?.container_id()
     }
 
+    /// The container of the host that it is in: the one that the host's runtimes can be asked about. In a user's part of the hierarchy anybody's
+    /// id may stand.
+    #[must_use]
+    pub fn hosts_container_id(&self) -> Option<&str> {
+        let cgroup = self.cgroup_path.as_ref()?;
+        cgroup.container_id().filter(|_| cgroup.user().is_none())
+    }
+
     /// It is in this cgroup now. What its container was called says nothing of another one.
     pub fn enter(&mut self, cgroup_id: u64, path: Option<CgroupPath>) {
-        if self.cgroup_path != path {
-            let container = path.as_ref().and_then(CgroupPath::container_id);
-            if self.container_id() != container {
-                self.container = None;
-            }
+        let before = self.hosts_container_id().map(str::to_owned);
+        (self.cgroup_id, self.cgroup_path) = (cgroup_id, path);
+        if self.hosts_container_id() != before.as_deref() {
+            self.container = None;
         }
-        self.cgroup_id = cgroup_id;
-        self.cgroup_path = path;
     }
 
     /// Whether it was put into its container from outside (`kubectl exec`, `docker exec`): it is in the container's pid

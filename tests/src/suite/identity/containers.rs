@@ -90,10 +90,13 @@ fn of_container(
     (case, way): (&str, Way),
     rounds: usize,
 ) -> Result<Command> {
+    // What a user's part of the hierarchy holds is that user's.
+    let of_user = container.group.contains("/user@1.service/");
+    let whose = if of_user { "user-1/" } else { "" };
     let expected = Expected {
         uid: container.user_namespace.then_some(FIRST_UID),
         cgroup: Some(scene.groups.path(&container.group)),
-        ..Expected::named(format!("/container/{}", container.id))
+        ..Expected::named(format!("/container/{whose}{}", container.id))
     };
     scene.expect(case, rounds, expected);
     let count = rounds.to_string();
@@ -225,7 +228,7 @@ fn layout(layout: &str, name: &str) -> String {
 }
 
 /// The cgroup paths of the runtimes, by their documentation and sources. OUTER is a container that others run in.
-const LAYOUTS: [(&str, &str); 11] = [
+const LAYOUTS: [(&str, &str); 12] = [
     ("docker-systemd", "system.slice/docker-ID.scope"),
     ("docker-cgroupfs", "docker/ID"),
     ("containerd-cgroupfs", "kubepods/burstable/podUID/ID"),
@@ -243,6 +246,10 @@ const LAYOUTS: [(&str, &str); 11] = [
     (
         "podman-user",
         "user.slice/user-1.slice/user@1.service/user.slice/libpod-ID.scope/container",
+    ),
+    (
+        "pod-by-a-user",
+        "user.slice/user-1.slice/user@1.service/kubepods/burstable/podUID/ID",
     ),
     (
         "kind",
