@@ -19,9 +19,16 @@ use std::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Everything in the pods that lets them do or see something, and nothing else.
+/// Everything in the pods that lets them do or see something, and where they run, and nothing else.
 const AGENT: &[&str] = &[
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.key eks.amazonaws.com/compute-type",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.operator NotIn",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.values fargate",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.1.key type",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.1.operator NotIn",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.1.values virtual-kubelet",
     "automountServiceAccountToken false",
+    "containers.agent.ports.metrics.containerPort 7481",
     "containers.agent.securityContext.allowPrivilegeEscalation false",
     "containers.agent.securityContext.capabilities.add BPF DAC_READ_SEARCH PERFMON SETPCAP SYS_ADMIN SYS_PTRACE",
     "containers.agent.securityContext.capabilities.drop ALL",
@@ -40,6 +47,8 @@ const AGENT: &[&str] = &[
     "initContainers.enroll.volumeMounts.token.mountPath /run/secrets/pgwitness",
     "initContainers.enroll.volumeMounts.token.readOnly true",
     "metadata.annotations.container.apparmor.security.beta.kubernetes.io/agent unconfined",
+    "nodeSelector.kubernetes.io/arch amd64",
+    "nodeSelector.kubernetes.io/os linux",
     "priorityClassName pgwitness-agent",
     "securityContext.runAsGroup 0",
     "securityContext.runAsUser 0",
@@ -62,11 +71,15 @@ const AGENT: &[&str] = &[
 /// The same of the collector.
 const COLLECTOR: &[&str] = &[
     "automountServiceAccountToken true",
+    "containers.collector.ports.grpc.containerPort 7433",
+    "containers.collector.ports.metrics.containerPort 7482",
     "containers.collector.securityContext.allowPrivilegeEscalation false",
     "containers.collector.securityContext.capabilities.drop ALL",
     "containers.collector.securityContext.readOnlyRootFilesystem true",
     "containers.collector.volumeMounts.record.mountPath /var/lib/pgwitness",
     "containers.collector.volumeMounts.tmp.mountPath /tmp",
+    "nodeSelector.kubernetes.io/arch amd64",
+    "nodeSelector.kubernetes.io/os linux",
     "securityContext.fsGroup 65532",
     "securityContext.fsGroupChangePolicy OnRootMismatch",
     "securityContext.runAsGroup 65532",
@@ -79,12 +92,13 @@ const COLLECTOR: &[&str] = &[
 
 /// What the API server lets anybody of this do, and whom.
 const RIGHTS: &[&str] = &[
-    "ClusterRole pgwitness-collector: apps/replicasets get list watch",
+    "ClusterRole pgwitness-collector: apps/replicasets list watch",
     "ClusterRole pgwitness-collector: authentication.k8s.io/tokenreviews create",
-    "ClusterRole pgwitness-collector: batch/jobs get list watch",
-    "ClusterRole pgwitness-collector: pods get list watch",
+    "ClusterRole pgwitness-collector: batch/jobs list watch",
+    "ClusterRole pgwitness-collector: pods list watch",
     "ClusterRoleBinding pgwitness-collector: ClusterRole pgwitness-collector to ServiceAccount pgwitness-collector",
     "Role pgwitness-collector: configmaps pgwitness-authorities patch",
+    "Role pgwitness-collector: pods get",
     "RoleBinding pgwitness-collector: Role pgwitness-collector to ServiceAccount pgwitness-collector",
 ];
 
@@ -97,8 +111,6 @@ const HARMLESS: &[&str] = &[
     "image",
     "imagePullPolicy",
     "livenessProbe",
-    "nodeSelector",
-    "ports",
     "readinessProbe",
     "resources",
     "startupProbe",
@@ -186,7 +198,7 @@ fn flatten(way: &str, value: &Value, into: &mut Vec<String>) {
 
 /// Whether this is the way to a member of one of the lists whose members have names.
 fn is_item(way: &str) -> bool {
-    let lists = ["containers", "initContainers", "volumeMounts", "volumes"];
+    let lists = ["containers", "initContainers", "ports", "volumeMounts", "volumes"];
     let list = way.rsplit('.').nth(1);
     list.is_some_and(|list| lists.contains(&list))
 }
@@ -230,6 +242,23 @@ fn pods_may_do_what_is_listed_and_nothing_else() {
         .contains(&kind.as_str())
     });
     assert_eq!(workloads.count(), 2, "no others have pods");
+}
+
+#[test]
+fn what_is_given_in_passing_is_seen() {
+    let mut agent = get(&base(), "DaemonSet", "pgwitness-agent").clone();
+    let pod = &mut agent["spec"]["template"]["spec"];
+    pod["containers"][0]["ports"][0]["hostPort"] = Value::from(7481);
+    pod["hostNetwork"] = Value::from(true);
+    let lines = privileges(&agent);
+    let more: Vec<_> = lines
+        .iter()
+        .filter(|line| !AGENT.contains(&line.as_str()))
+        .collect();
+    assert_eq!(
+        more,
+        ["containers.agent.ports.metrics.hostPort 7481", "hostNetwork true"]
+    );
 }
 
 #[test]
@@ -308,6 +337,7 @@ fn everything_that_is_listed_has_its_reason() {
         "hostPID",
         "RuntimeDefault",
         "unconfined",
+        "automountServiceAccountToken",
         "readOnlyRootFilesystem",
         "runAsUser",
         "fsGroup",
