@@ -25,3 +25,9 @@
 - name: PGWITNESS_AGENT__TAP__RING_MIB
   value: "128"
 {{- end }}
+{{- /* A ConfigMap takes text alone. Numbers of a file of values are floating: as JSON they are written as they were; lists are the programs' own form. */ -}}
+{{- define "pgwitness.settings" -}}
+{{- range $key, $value := . }}
+{{ $key }}: {{ if kindIs "string" $value }}{{ toJson $value }}{{ else }}{{ toRawJson $value | toJson }}{{ end }}
+{{- end }}
+{{- end }}

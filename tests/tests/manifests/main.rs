@@ -1,7 +1,7 @@
 //! What the manifests let pods do is one list, here and in the documentation; and the chart is the same as the base.
 //!
 //! The list is exact: whoever gives a pod another privilege, mount, token or right has to write it here, and its reason into
-//! docs/kubernetes.md. No cluster is needed. Rendering takes kubectl and helm, and is skipped without them, which is said.
+//! docs/kubernetes.md. No cluster is needed.
 
 #![expect(
     clippy::expect_used,
@@ -9,11 +9,12 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+mod rendered;
+
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::Deserialize as _;
@@ -349,141 +350,4 @@ fn everything_that_is_listed_has_its_reason() {
             .any(|line| line.starts_with('|') && line.contains(&format!("`{word}`")));
         assert!(is_told, "docs/kubernetes.md has no row for `{word}`");
     }
-}
-
-/// What a program prints, if it is there.
-fn rendered(program: &str, variable: &str, words: &[&str]) -> Option<String> {
-    let program = std::env::var(variable).unwrap_or_else(|_| program.to_owned());
-    let said = Command::new(&program).args(words).current_dir(deploy()).output();
-    let Ok(said) = said else {
-        eprintln!("not run: there is no {program} ({variable} says where it is)");
-        return None;
-    };
-    let problem = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(said.status.success(), "{program} {words:?}: {problem}");
-    Some(String::from_utf8(said.stdout).expect("text"))
-}
-
-fn kustomized(folder: &str) -> Option<Objects> {
-    rendered("kubectl", "PGWITNESS_KUBECTL", &["kustomize", folder]).map(|text| objects(&text))
-}
-
-fn chart(settings: &[&str]) -> Option<Objects> {
-    let mut words = vec![
-        "template",
-        "pgwitness",
-        "chart",
-        "--namespace",
-        "pgwitness",
-        "--kube-version",
-        "1.30.0",
-    ];
-    for setting in settings {
-        words.extend(["--set", *setting]);
-    }
-    rendered("helm", "PGWITNESS_HELM", &words).map(|text| objects(&text))
-}
-
-#[test]
-fn kustomize_gives_what_the_files_say() {
-    if let Some(given) = kustomized("base") {
-        assert_eq!(given, base());
-    }
-    if let Some(mut given) = kustomized("overlays/standard") {
-        given.remove(&("Namespace".to_owned(), "pgwitness".to_owned()));
-        assert_eq!(given, base());
-    }
-}
-
-#[test]
-fn the_chart_is_the_base() {
-    if let Some(given) = chart(&[]) {
-        assert_eq!(given, base());
-    }
-    let overlay = kustomized("overlays/monitored").zip(chart(&["monitoring.enabled=true"]));
-    if let Some((mut overlay, given)) = overlay {
-        overlay.remove(&("Namespace".to_owned(), "pgwitness".to_owned()));
-        assert_eq!(given, overlay);
-    }
-}
-
-#[test]
-fn newer_kernels_take_one_capability_less() {
-    let less: Vec<String> = AGENT.iter().map(|line| line.replace(" SYS_ADMIN", "")).collect();
-    if let Some(given) = chart(&["agent.linux66=true"]) {
-        assert_eq!(privileges(get(&given, "DaemonSet", "pgwitness-agent")), less);
-    }
-    let component =
-        fs::read_to_string(deploy().join("components/linux-6.6/kustomization.yaml")).expect("the component");
-    assert!(
-        component.contains("value: [BPF, DAC_READ_SEARCH, PERFMON, SETPCAP, SYS_PTRACE]"),
-        "{component}"
-    );
-}
-
-#[test]
-fn the_fleets_key_is_for_the_agent_alone() {
-    let overlay = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../base]\n\
-                   components: [../components/fleet-key, ../components/linux-6.6]\n";
-    let copy = tempfile::tempdir().expect("a folder");
-    for folder in ["base", "components/fleet-key", "components/linux-6.6"] {
-        let to = copy.path().join(folder);
-        fs::create_dir_all(&to).expect("a folder");
-        for file in fs::read_dir(deploy().join(folder)).expect("files") {
-            let file = file.expect("a file");
-            fs::copy(file.path(), to.join(file.file_name())).expect("copied");
-        }
-    }
-    let folder = copy.path().join("overlay");
-    fs::create_dir(&folder).expect("a folder");
-    fs::write(folder.join("kustomization.yaml"), overlay).expect("written");
-    let settings = ["agent.fleetKeySecret=pgwitness-fleet", "agent.linux66=true"];
-    let given = chart(&settings);
-    if let Some(given) = &given {
-        let lines = privileges(get(given, "DaemonSet", "pgwitness-agent"));
-        let of_key: Vec<_> = lines.iter().filter(|line| line.contains("fleet")).collect();
-        assert_eq!(
-            of_key,
-            [
-                "containers.agent.volumeMounts.fleet.mountPath /run/secrets/pgwitness-fleet",
-                "containers.agent.volumeMounts.fleet.readOnly true",
-                "volumes.fleet.secret.defaultMode 256",
-                "volumes.fleet.secret.secretName pgwitness-fleet",
-            ]
-        );
-    }
-    if let Some((overlay, given)) = kustomized(&folder.to_string_lossy()).zip(given) {
-        assert_eq!(given, overlay);
-    }
-}
-
-#[test]
-fn nothing_of_a_setting_gets_lost_or_becomes_another_type() {
-    let settings = [
-        "agent.settings.PGWITNESS_AGENT__EVENTS__HEARTBEAT_S=5",
-        "image.registry=registry.example/team/",
-        "collector.enabled=false",
-        "collector.url=https://collector.example:7433",
-    ];
-    let Some(given) = chart(&settings) else { return };
-    let kept = &get(&given, "ConfigMap", "pgwitness-agent")["data"]["PGWITNESS_AGENT__EVENTS__HEARTBEAT_S"];
-    assert_eq!(kept, "5", "the API server takes text alone");
-    let pod = &get(&given, "DaemonSet", "pgwitness-agent")["spec"]["template"]["spec"];
-    for container in [&pod["initContainers"][0], &pod["containers"][0]] {
-        let image = container["image"].as_str().expect("an image");
-        assert!(
-            image.starts_with("registry.example/team/pgwitness-agent:"),
-            "{image}"
-        );
-        let args = container["args"].as_array().expect("arguments");
-        assert!(
-            args.contains(&Value::from("--collector=https://collector.example:7433")),
-            "{args:?}"
-        );
-    }
-    assert!(
-        !given
-            .keys()
-            .any(|(kind, _)| kind == "StatefulSet" || kind == "ClusterRole")
-    );
 }
