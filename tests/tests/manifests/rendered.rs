@@ -160,11 +160,33 @@ fn nothing_of_a_setting_gets_lost_or_becomes_another_type() {
             "{args:?}"
         );
     }
-    assert!(
-        !given
-            .keys()
-            .any(|(kind, _)| kind == "StatefulSet" || kind == "ClusterRole")
-    );
+}
+
+#[test]
+fn agents_of_a_collector_elsewhere_can_enrol_and_deliver() {
+    let settings = [
+        "collector.enabled=false",
+        "collector.url=https://collector.example:7443",
+    ];
+    let Some(given) = chart(&settings) else { return };
+    // What it asks and writes here by a token of this account is there as ever; nothing of it runs.
+    let mut expected = base();
+    for (kind, name) in [
+        ("NetworkPolicy", "pgwitness-collector"),
+        ("Service", "pgwitness-collector"),
+        ("Service", "pgwitness-collector-pods"),
+        ("StatefulSet", "pgwitness-collector"),
+    ] {
+        expected.remove(&(kind.to_owned(), name.to_owned()));
+    }
+    assert!(given.keys().eq(expected.keys()), "{:?}", given.keys());
+    let ways = &get(&given, "NetworkPolicy", "pgwitness-agent")["spec"]["egress"];
+    let last = ways.as_array().and_then(|ways| ways.last());
+    assert_eq!(last, Some(&json!({"ports": [{"protocol": "TCP", "port": 7443}]})));
+    let Some(problem) = refusal("collector.enabled=false") else {
+        return;
+    };
+    assert!(problem.contains("collector.url must say"), "{problem}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 {{ index . 1 }}:{{ default $root.Chart.AppVersion $root.Values.image.tag }}
 {{- end }}
 {{- define "pgwitness.url" -}}
+{{- if not (or .Values.collector.enabled .Values.collector.url) }}{{ fail "collector.enabled is false: collector.url must say where agents deliver" }}{{ end -}}
 {{ default "https://pgwitness-collector.$(NAMESPACE).svc:7433" .Values.collector.url }}
 {{- end }}
 {{- define "pgwitness.env" -}}
