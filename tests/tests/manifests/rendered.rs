@@ -215,3 +215,23 @@ fn what_the_chart_does_not_know_it_refuses() {
         assert!(problem.contains(told), "{setting}: {problem}");
     }
 }
+
+#[test]
+fn alerts_are_about_metrics_that_are_there() {
+    let rules = fs::read_to_string(deploy().join("components/monitoring/monitoring.yaml")).expect("alerts");
+    let docs = fs::read_to_string(deploy().join("../../docs/operations.md")).expect("the documentation");
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut count = 0;
+    for word in rules.split(|c| !is_part(c)) {
+        let name = ["pgwitness_agent_", "pgwitness_collector_"]
+            .iter()
+            .find_map(|prefix| word.strip_prefix(prefix));
+        let Some(name) = name else { continue };
+        assert!(
+            docs.contains(&format!("`{name}")),
+            "docs/operations.md has no {name}"
+        );
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+}
