@@ -222,7 +222,7 @@ fn alerts_are_about_metrics_that_are_there() {
     let docs = fs::read_to_string(deploy().join("../../docs/operations.md")).expect("the documentation");
     let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
     let mut count = 0;
-    for word in rules.split(|c| !is_part(c)) {
+    for word in rules.split(|c: char| !is_part(c)) {
         let name = ["pgwitness_agent_", "pgwitness_collector_"]
             .iter()
             .find_map(|prefix| word.strip_prefix(prefix));
