@@ -91,6 +91,27 @@ const COLLECTOR: &[&str] = &[
     "volumes.tmp.emptyDir.sizeLimit 8Gi",
 ];
 
+/// The same of the examples that copy the record, but for which volume is read alone, and where they run beside the nodes' kind.
+const COPIES: &[&str] = &[
+    "automountServiceAccountToken false",
+    "containers.copy.securityContext.allowPrivilegeEscalation false",
+    "containers.copy.securityContext.capabilities.drop ALL",
+    "containers.copy.securityContext.readOnlyRootFilesystem true",
+    "containers.copy.volumeMounts.backup.mountPath /backup",
+    "containers.copy.volumeMounts.record.mountPath /var/lib/pgwitness",
+    "nodeSelector.kubernetes.io/arch amd64",
+    "nodeSelector.kubernetes.io/os linux",
+    "restartPolicy Never",
+    "securityContext.fsGroup 65532",
+    "securityContext.fsGroupChangePolicy OnRootMismatch",
+    "securityContext.runAsGroup 65532",
+    "securityContext.runAsNonRoot true",
+    "securityContext.runAsUser 65532",
+    "securityContext.seccompProfile.type RuntimeDefault",
+    "volumes.backup.persistentVolumeClaim.claimName pgwitness-backup",
+    "volumes.record.persistentVolumeClaim.claimName record-pgwitness-collector-0",
+];
+
 /// What the API server lets anybody of this do, and whom.
 const RIGHTS: &[&str] = &[
     "ClusterRole pgwitness-collector: apps/replicasets list watch",
@@ -260,6 +281,33 @@ fn what_is_given_in_passing_is_seen() {
         more,
         ["containers.agent.ports.metrics.hostPort 7481", "hostNetwork true"]
     );
+}
+
+#[test]
+fn copies_of_the_record_are_made_by_who_may_do_nothing_else() {
+    let base = base();
+    let collector = &get(&base, "StatefulSet", "pgwitness-collector")["spec"]["template"]["spec"];
+    for (file, kind, name, only_read) in [
+        ("backup.yaml", "CronJob", "pgwitness-backup", "record"),
+        ("restore.yaml", "Job", "pgwitness-restore", "backup"),
+    ] {
+        let text = fs::read_to_string(deploy().join("examples").join(file)).expect("an example");
+        let given = objects(&text);
+        assert_eq!(given.len(), 2, "{file}: a volume, and who copies");
+        let work = get(&given, kind, name);
+        let job = if kind == "Job" {
+            work
+        } else {
+            &work["spec"]["jobTemplate"]
+        };
+        let mut lines = privileges(job);
+        let read = format!("containers.copy.volumeMounts.{only_read}.readOnly true");
+        assert!(lines.contains(&read), "{file}: {lines:?}");
+        lines.retain(|line| *line != read && !line.starts_with("affinity.podAffinity."));
+        assert_eq!(lines, COPIES, "{file}");
+        let image = &job["spec"]["template"]["spec"]["containers"][0]["image"];
+        assert_eq!(image, &collector["containers"][0]["image"], "{file}");
+    }
 }
 
 #[test]
