@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{AGENT, Objects, base, deploy, get, objects, privileges};
+use super::{AGENT, COLLECTOR, Objects, base, deploy, get, objects, privileges};
 
 /// What a program says, if it is there.
 fn said(program: &str, variable: &str, words: &[&str]) -> Option<Output> {
@@ -202,6 +202,58 @@ fn a_file_of_values_gives_settings_as_they_are_written() {
         get(&given, "ConfigMap", "pgwitness-agent")["data"],
         json!({"A": "2147483648", "B": r#"["a","b<c"]"#, "C": "false", "D": "0123", "E": "0.5"})
     );
+}
+
+#[test]
+fn what_is_added_is_beside_what_was_there() {
+    let settings = [
+        "collector.extraVolumes[0].name=readers",
+        "collector.extraVolumes[0].secret.secretName=readers",
+        "collector.extraVolumeMounts[0].name=readers",
+        "collector.extraVolumeMounts[0].mountPath=/run/readers",
+        "agent.extraVolumes[0].name=rules",
+        "agent.extraVolumes[0].configMap.name=rules",
+        "agent.extraVolumeMounts[0].name=rules",
+        "agent.extraVolumeMounts[0].mountPath=/etc/rules",
+        "networkPolicy.collectorIngress[0].ports[0].port=7480",
+        "networkPolicy.collectorEgress[0].ports[0].port=9000",
+    ];
+    let Some(given) = chart(&settings) else { return };
+    let base = base();
+    for (kind, name, listed, added) in [
+        (
+            "DaemonSet",
+            "pgwitness-agent",
+            AGENT,
+            [
+                "containers.agent.volumeMounts.rules.mountPath /etc/rules",
+                "volumes.rules.configMap.name rules",
+            ],
+        ),
+        (
+            "StatefulSet",
+            "pgwitness-collector",
+            COLLECTOR,
+            [
+                "containers.collector.volumeMounts.readers.mountPath /run/readers",
+                "volumes.readers.secret.secretName readers",
+            ],
+        ),
+    ] {
+        let mut lines = privileges(get(&given, kind, name));
+        let is_new = |line: &String| !listed.contains(&line.as_str());
+        let new: Vec<_> = lines.iter().filter(|line| is_new(line)).cloned().collect();
+        assert_eq!(new, added);
+        lines.retain(|line| !is_new(line));
+        assert_eq!(lines, listed);
+    }
+    let policy = |objects: &Objects| get(objects, "NetworkPolicy", "pgwitness-collector")["spec"].clone();
+    let mut expected = policy(&base);
+    for (way, port) in [("ingress", 7480), ("egress", 9000)] {
+        let rules = expected[way].as_array_mut().expect("rules");
+        rules.push(json!({"ports": [{"port": port}]}));
+    }
+    assert_eq!(policy(&given), expected);
 }
 
 #[test]
