@@ -163,6 +163,27 @@ fn nothing_of_a_setting_gets_lost_or_becomes_another_type() {
 }
 
 #[test]
+fn images_can_be_pinned() {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let pinned = format!("image.digests.collector={digest}");
+    let Some(given) = chart(&[pinned.as_str(), "image.registry=registry.example/team"]) else {
+        return;
+    };
+    let image = |kind: &str, name: &str| {
+        let pod = &get(&given, kind, name)["spec"]["template"]["spec"];
+        pod["containers"][0]["image"].clone()
+    };
+    let expected = format!("registry.example/team/pgwitness-collector@{digest}");
+    assert_eq!(image("StatefulSet", "pgwitness-collector"), Value::from(expected));
+    let tagged = image("DaemonSet", "pgwitness-agent");
+    let tag = concat!(
+        "registry.example/team/pgwitness-agent:",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(tagged, tag);
+}
+
+#[test]
 fn agents_of_a_collector_elsewhere_can_enrol_and_deliver() {
     let settings = [
         "collector.enabled=false",

@@ -1,7 +1,8 @@
 {{- define "pgwitness.image" -}}
 {{- $root := index . 0 -}}
 {{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{ index . 1 }}:{{ default $root.Chart.AppVersion $root.Values.image.tag }}
+pgwitness-{{ index . 1 }}
+{{- with index $root.Values.image.digests (index . 1) }}@{{ . }}{{ else }}:{{ default $root.Chart.AppVersion $root.Values.image.tag }}{{ end }}
 {{- end }}
 {{- define "pgwitness.url" -}}
 {{- if not (or .Values.collector.enabled .Values.collector.url) }}{{ fail "collector.enabled is false: collector.url must say where agents deliver" }}{{ end -}}
