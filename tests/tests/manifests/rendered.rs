@@ -163,6 +163,47 @@ fn nothing_of_a_setting_gets_lost_or_becomes_another_type() {
 }
 
 #[test]
+fn settings_that_would_count_for_nothing_are_refused() {
+    for (part, kind, name) in [
+        ("agent", "DaemonSet", "pgwitness-agent"),
+        ("collector", "StatefulSet", "pgwitness-collector"),
+    ] {
+        let base = base();
+        let container = &get(&base, kind, name)["spec"]["template"]["spec"]["containers"][0];
+        for variable in container["env"].as_array().expect("variables") {
+            let name = variable["name"].as_str().expect("a name");
+            if name.starts_with("PGWITNESS_") {
+                let Some(problem) = refusal(&format!("{part}.settings.{name}=1")) else {
+                    return;
+                };
+                assert!(problem.contains(name), "{problem}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_ring_and_where_it_listens_are_the_charts_to_set() {
+    let Some(given) = chart(&["agent.ringMiB=256", "listen=[::]"]) else {
+        return;
+    };
+    let set = |kind: &str, name: &str, container: &str, variable: &str| {
+        let containers = &get(&given, kind, name)["spec"]["template"]["spec"][container];
+        let variables = containers[0]["env"].as_array().expect("variables").clone();
+        let found = variables.into_iter().find(|one| one["name"] == variable);
+        found.expect("it is set")["value"].clone()
+    };
+    for container in ["initContainers", "containers"] {
+        let agent = |variable: &str| set("DaemonSet", "pgwitness-agent", container, variable);
+        assert_eq!(agent("PGWITNESS_AGENT__TAP__RING_MIB"), "256");
+        assert_eq!(agent("PGWITNESS_AGENT__METRICS__LISTEN"), "[::]:7481");
+    }
+    let collector = |variable: &str| set("StatefulSet", "pgwitness-collector", "containers", variable);
+    assert_eq!(collector("PGWITNESS_COLLECTOR__GRPC__LISTEN"), "[::]:7433");
+    assert_eq!(collector("PGWITNESS_COLLECTOR__METRICS__LISTEN"), "[::]:7482");
+}
+
+#[test]
 fn images_can_be_pinned() {
     let digest = format!("sha256:{}", "0a".repeat(32));
     let pinned = format!("image.digests.collector={digest}");

@@ -20,12 +20,12 @@ pgwitness-{{ index . 1 }}
 - name: PGWITNESS_AGENT__CONTROL__SOCKET
   value: /run/pgwitness-agent/control.sock
 - name: PGWITNESS_AGENT__METRICS__LISTEN
-  value: 0.0.0.0:7481
+  value: {{ printf "%s:7481" .Values.listen | toJson }}
 - name: PGWITNESS_AGENT__METRICS__INSECURE
   value: "true"
 # Of all nodes the same, so that the limit below is.
 - name: PGWITNESS_AGENT__TAP__RING_MIB
-  value: "128"
+  value: {{ .Values.agent.ringMiB | int | quote }}
 {{- end }}
 {{- /* A ConfigMap takes text alone. Numbers of a file of values are floating: as JSON they are written as they were; lists are the programs' own form. */ -}}
 {{- define "pgwitness.settings" -}}
