@@ -1,6 +1,6 @@
 //! `cargo xtask image`: the container images of agent and collector, made by nobody's daemon and from nobody's base image.
 //!
-//! Owns what is in an image (`contents`), how that becomes bytes (`layer`, `layout`), what it is made of (`sbom`, `debian`, `elf`), and
+//! Owns what is in an image (`contents`), how that becomes bytes (`layer`, `layout`), what it is made of (`sbom`, `parts`, `debian`, `elf`), and
 //! that it runs (`trial`), with what the manifests give it (`pod`, `seccomp`). The same programs on the same system give the same digests: nothing of the time, the user or the order
 //! of a folder gets in.
 
@@ -9,6 +9,7 @@ mod debian;
 mod elf;
 mod layer;
 mod layout;
+mod parts;
 mod pod;
 mod sbom;
 mod seccomp;
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// Where images go [default: images in the target folder]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
+    /// Where the source is: the label by which registries and update programs find it
+    #[arg(long, value_name = "URL")]
+    source: Option<String>,
     /// Make each image twice, and fail if the digests differ
     #[arg(long)]
     check: bool,
@@ -95,7 +99,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => build()?,
     };
     let to = args.to.clone().unwrap_or_else(|| target().join("images"));
-    let source = Source::here(args.programs.is_none())?;
+    let source = Source {
+        url: args.source.clone(),
+        ..Source::here(args.programs.is_none())?
+    };
     for which in Which::ALL {
         let image = make(which, &programs, &source)?;
         if args.check {
@@ -146,9 +153,10 @@ fn unpack(image: &Path, folder: &Path) -> anyhow::Result<()> {
 
 fn make(which: Which, programs: &Path, source: &Source) -> anyhow::Result<Image> {
     let program = programs.join(which.name());
-    let contents = Contents::of(which, &program)
+    let parts = parts::of(which)?;
+    let contents = Contents::of(which, &program, &parts)
         .with_context(|| format!("what {} takes cannot be put together", which.name()))?;
-    let sbom = sbom::of(which, &contents, source)?;
+    let sbom = sbom::of(which, &contents, &parts, source)?;
     Image::of(which, &contents, &sbom, source)
 }
 
@@ -173,6 +181,7 @@ struct Source {
     version: &'static str,
     /// The commit, where the programs were built of it just now and nothing was changed since.
     revision: Option<String>,
+    url: Option<String>,
     /// Seconds since the Unix epoch.
     time: u64,
 }
@@ -191,6 +200,7 @@ impl Source {
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             revision: git(&["rev-parse", "HEAD"]).filter(|_| is_clean),
+            url: None,
             time,
         })
     }

@@ -52,6 +52,11 @@ async fn an_api_server_takes_every_object_as_it_is() {
     let of_files = cluster.ask(&[&try_out[..], &["-k", &standard]].concat());
     let of_files = names(&of_files.expect("the overlay is taken"));
     assert!(of_files.len() > 10, "{of_files:?}");
+    for example in ["examples/backup.yaml", "examples/restore.yaml"] {
+        let file = deploy(example);
+        let of_example = [&try_out[..], &["--namespace", "pgwitness", "-f", &file]].concat();
+        cluster.ask(&of_example).expect("the example is taken");
+    }
     for settings in [
         "agent.linux66=false",
         "agent.linux66=true,agent.fleetKeySecret=fleet",

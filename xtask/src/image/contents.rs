@@ -13,6 +13,7 @@ use super::{
     Which,
     debian::Package,
     elf::{self, Needs},
+    parts::{self, Part},
     read,
 };
 
@@ -21,6 +22,9 @@ const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The package of them: the file is made when it is installed, so that dpkg does not know it.
 const AUTHORITIES_ARE_OF: &str = "/usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt";
+
+/// Which system this is: os-release(5).
+const SYSTEM: &str = "/etc/os-release";
 
 /// Without this file the C library would ask name servers before it looks at /etc/hosts.
 const NAMES: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
@@ -43,7 +47,7 @@ pub(super) struct Contents {
 
 impl Contents {
     /// For a program on this system.
-    pub(super) fn of(which: Which, program: &Path) -> anyhow::Result<Self> {
+    pub(super) fn of(which: Which, program: &Path, parts: &BTreeSet<Part>) -> anyhow::Result<Self> {
         let bytes = read(program)?;
         let needs = Needs::of(&bytes).with_context(|| program.display().to_string())?;
         let mut contents = Self {
@@ -76,13 +80,19 @@ impl Contents {
             let path = package.copyright();
             let terms = read(&path)?;
             contents.add(path, terms, false);
+            // Where scanners look in images that have no package manager.
+            let place = format!("/var/lib/dpkg/status.d/{}", package.name);
+            contents.text(&place, &package.status());
+        }
+        if !contents.packages.is_empty() {
+            // Whose packages these are.
+            contents.add(SYSTEM.into(), read(Path::new(SYSTEM))?, false);
         }
         let own = read(&crate::step::root().join("LICENSE"))?;
-        contents.add(
-            Path::new("/usr/share/doc").join(which.name()).join("copyright"),
-            own,
-            false,
-        );
+        let docs = Path::new("/usr/share/doc").join(which.name());
+        contents.add(docs.join("copyright"), own, false);
+        let others = parts::terms(parts)?.into_bytes();
+        contents.add(docs.join("third-party"), others, false);
         Ok(contents)
     }
 

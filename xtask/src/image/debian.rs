@@ -15,6 +15,7 @@ pub(super) struct Package {
     pub(super) architecture: String,
     /// What it was built from.
     pub(super) source: String,
+    pub(super) source_version: String,
     /// "debian", "ubuntu".
     pub(super) vendor: String,
 }
@@ -40,10 +41,10 @@ impl Package {
                 .find(|line| line.ends_with(place.to_str().unwrap_or(" ")))?;
             Some(line.rsplit_once(": ")?.0.to_owned())
         })?;
-        let form = "${Package}\t${Version}\t${Architecture}\t${source:Package}\n";
+        let form = "${Package}\t${Version}\t${Architecture}\t${source:Package}\t${source:Version}\n";
         let said = said("dpkg-query", &["--show", "--showformat", form, &owner])?;
         let fields: Vec<&str> = said.lines().next()?.split('\t').collect();
-        let [name, version, architecture, source] = fields.as_slice() else {
+        let [name, version, architecture, source, source_version] = fields.as_slice() else {
             return None;
         };
         Some(Self {
@@ -51,6 +52,7 @@ impl Package {
             version: (*version).to_owned(),
             architecture: (*architecture).to_owned(),
             source: (*source).to_owned(),
+            source_version: (*source_version).to_owned(),
             vendor: vendor(),
         })
     }
@@ -58,6 +60,14 @@ impl Package {
     /// The file with its terms, which Debian's policy (12.5) asks of each package.
     pub(super) fn copyright(&self) -> PathBuf {
         Path::new("/usr/share/doc").join(&self.name).join("copyright")
+    }
+
+    /// What dpkg would know of it, as far as scanners ask.
+    pub(super) fn status(&self) -> String {
+        format!(
+            "Package: {}\nStatus: install ok installed\nArchitecture: {}\nSource: {} ({})\nVersion: {}\n",
+            self.name, self.architecture, self.source, self.source_version, self.version
+        )
     }
 
     /// As a package URL.
@@ -110,6 +120,11 @@ mod tests {
         assert!(
             package.purl().starts_with("pkg:deb/") && !package.purl().contains('+'),
             "{package:?}"
+        );
+        assert!(
+            package.status().contains("\nSource: glibc (2."),
+            "{}",
+            package.status()
         );
         assert_eq!(Package::of(&package.copyright()), Some(package.clone()));
         assert_eq!(Package::of(Path::new("/nowhere")), None);

@@ -190,6 +190,9 @@ fn labels(which: Which, source: &Source) -> Value {
     if let Some(revision) = &source.revision {
         set(&mut labels, "org.opencontainers.image.revision", json!(revision));
     }
+    if let Some(url) = &source.url {
+        set(&mut labels, "org.opencontainers.image.source", json!(url));
+    }
     labels
 }
 

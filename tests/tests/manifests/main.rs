@@ -1,7 +1,7 @@
 //! What the manifests let pods do is one list, here and in the documentation; and the chart is the same as the base.
 //!
 //! The list is exact: whoever gives a pod another privilege, mount, token or right has to write it here, and its reason into
-//! docs/kubernetes.md. No cluster is needed. Rendering takes kubectl and helm, and is skipped without them, which is said.
+//! docs/kubernetes.md. No cluster is needed.
 
 #![expect(
     clippy::expect_used,
@@ -9,19 +9,27 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+mod rendered;
+
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Everything in the pods that lets them do or see something, and nothing else.
+/// Everything in the pods that lets them do or see something, and where they run, and nothing else.
 const AGENT: &[&str] = &[
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.key eks.amazonaws.com/compute-type",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.operator NotIn",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.values fargate",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.1.key type",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.1.operator NotIn",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.1.values virtual-kubelet",
     "automountServiceAccountToken false",
+    "containers.agent.ports.metrics.containerPort 7481",
     "containers.agent.securityContext.allowPrivilegeEscalation false",
     "containers.agent.securityContext.capabilities.add BPF DAC_READ_SEARCH PERFMON SETPCAP SYS_ADMIN SYS_PTRACE",
     "containers.agent.securityContext.capabilities.drop ALL",
@@ -40,6 +48,8 @@ const AGENT: &[&str] = &[
     "initContainers.enroll.volumeMounts.token.mountPath /run/secrets/pgwitness",
     "initContainers.enroll.volumeMounts.token.readOnly true",
     "metadata.annotations.container.apparmor.security.beta.kubernetes.io/agent unconfined",
+    "nodeSelector.kubernetes.io/arch amd64",
+    "nodeSelector.kubernetes.io/os linux",
     "priorityClassName pgwitness-agent",
     "securityContext.runAsGroup 0",
     "securityContext.runAsUser 0",
@@ -62,11 +72,15 @@ const AGENT: &[&str] = &[
 /// The same of the collector.
 const COLLECTOR: &[&str] = &[
     "automountServiceAccountToken true",
+    "containers.collector.ports.grpc.containerPort 7433",
+    "containers.collector.ports.metrics.containerPort 7482",
     "containers.collector.securityContext.allowPrivilegeEscalation false",
     "containers.collector.securityContext.capabilities.drop ALL",
     "containers.collector.securityContext.readOnlyRootFilesystem true",
     "containers.collector.volumeMounts.record.mountPath /var/lib/pgwitness",
     "containers.collector.volumeMounts.tmp.mountPath /tmp",
+    "nodeSelector.kubernetes.io/arch amd64",
+    "nodeSelector.kubernetes.io/os linux",
     "securityContext.fsGroup 65532",
     "securityContext.fsGroupChangePolicy OnRootMismatch",
     "securityContext.runAsGroup 65532",
@@ -77,14 +91,36 @@ const COLLECTOR: &[&str] = &[
     "volumes.tmp.emptyDir.sizeLimit 8Gi",
 ];
 
+/// The same of the examples that copy the record, but for which volume is read alone, and where they run beside the nodes' kind.
+const COPIES: &[&str] = &[
+    "automountServiceAccountToken false",
+    "containers.copy.securityContext.allowPrivilegeEscalation false",
+    "containers.copy.securityContext.capabilities.drop ALL",
+    "containers.copy.securityContext.readOnlyRootFilesystem true",
+    "containers.copy.volumeMounts.backup.mountPath /backup",
+    "containers.copy.volumeMounts.record.mountPath /var/lib/pgwitness",
+    "nodeSelector.kubernetes.io/arch amd64",
+    "nodeSelector.kubernetes.io/os linux",
+    "restartPolicy Never",
+    "securityContext.fsGroup 65532",
+    "securityContext.fsGroupChangePolicy OnRootMismatch",
+    "securityContext.runAsGroup 65532",
+    "securityContext.runAsNonRoot true",
+    "securityContext.runAsUser 65532",
+    "securityContext.seccompProfile.type RuntimeDefault",
+    "volumes.backup.persistentVolumeClaim.claimName pgwitness-backup",
+    "volumes.record.persistentVolumeClaim.claimName record-pgwitness-collector-0",
+];
+
 /// What the API server lets anybody of this do, and whom.
 const RIGHTS: &[&str] = &[
-    "ClusterRole pgwitness-collector: apps/replicasets get list watch",
+    "ClusterRole pgwitness-collector: apps/replicasets list watch",
     "ClusterRole pgwitness-collector: authentication.k8s.io/tokenreviews create",
-    "ClusterRole pgwitness-collector: batch/jobs get list watch",
-    "ClusterRole pgwitness-collector: pods get list watch",
+    "ClusterRole pgwitness-collector: batch/jobs list watch",
+    "ClusterRole pgwitness-collector: pods list watch",
     "ClusterRoleBinding pgwitness-collector: ClusterRole pgwitness-collector to ServiceAccount pgwitness-collector",
     "Role pgwitness-collector: configmaps pgwitness-authorities patch",
+    "Role pgwitness-collector: pods get",
     "RoleBinding pgwitness-collector: Role pgwitness-collector to ServiceAccount pgwitness-collector",
 ];
 
@@ -97,8 +133,6 @@ const HARMLESS: &[&str] = &[
     "image",
     "imagePullPolicy",
     "livenessProbe",
-    "nodeSelector",
-    "ports",
     "readinessProbe",
     "resources",
     "startupProbe",
@@ -186,7 +220,7 @@ fn flatten(way: &str, value: &Value, into: &mut Vec<String>) {
 
 /// Whether this is the way to a member of one of the lists whose members have names.
 fn is_item(way: &str) -> bool {
-    let lists = ["containers", "initContainers", "volumeMounts", "volumes"];
+    let lists = ["containers", "initContainers", "ports", "volumeMounts", "volumes"];
     let list = way.rsplit('.').nth(1);
     list.is_some_and(|list| lists.contains(&list))
 }
@@ -230,6 +264,50 @@ fn pods_may_do_what_is_listed_and_nothing_else() {
         .contains(&kind.as_str())
     });
     assert_eq!(workloads.count(), 2, "no others have pods");
+}
+
+#[test]
+fn what_is_given_in_passing_is_seen() {
+    let mut agent = get(&base(), "DaemonSet", "pgwitness-agent").clone();
+    let pod = &mut agent["spec"]["template"]["spec"];
+    pod["containers"][0]["ports"][0]["hostPort"] = Value::from(7481);
+    pod["hostNetwork"] = Value::from(true);
+    let lines = privileges(&agent);
+    let more: Vec<_> = lines
+        .iter()
+        .filter(|line| !AGENT.contains(&line.as_str()))
+        .collect();
+    assert_eq!(
+        more,
+        ["containers.agent.ports.metrics.hostPort 7481", "hostNetwork true"]
+    );
+}
+
+#[test]
+fn copies_of_the_record_are_made_by_who_may_do_nothing_else() {
+    let base = base();
+    let collector = &get(&base, "StatefulSet", "pgwitness-collector")["spec"]["template"]["spec"];
+    for (file, kind, name, only_read) in [
+        ("backup.yaml", "CronJob", "pgwitness-backup", "record"),
+        ("restore.yaml", "Job", "pgwitness-restore", "backup"),
+    ] {
+        let text = fs::read_to_string(deploy().join("examples").join(file)).expect("an example");
+        let given = objects(&text);
+        assert_eq!(given.len(), 2, "{file}: a volume, and who copies");
+        let work = get(&given, kind, name);
+        let job = if kind == "Job" {
+            work
+        } else {
+            &work["spec"]["jobTemplate"]
+        };
+        let mut lines = privileges(job);
+        let read = format!("containers.copy.volumeMounts.{only_read}.readOnly true");
+        assert!(lines.contains(&read), "{file}: {lines:?}");
+        lines.retain(|line| *line != read && !line.starts_with("affinity.podAffinity."));
+        assert_eq!(lines, COPIES, "{file}");
+        let image = &job["spec"]["template"]["spec"]["containers"][0]["image"];
+        assert_eq!(image, &collector["containers"][0]["image"], "{file}");
+    }
 }
 
 #[test]
@@ -308,6 +386,7 @@ fn everything_that_is_listed_has_its_reason() {
         "hostPID",
         "RuntimeDefault",
         "unconfined",
+        "automountServiceAccountToken",
         "readOnlyRootFilesystem",
         "runAsUser",
         "fsGroup",
@@ -319,141 +398,4 @@ fn everything_that_is_listed_has_its_reason() {
             .any(|line| line.starts_with('|') && line.contains(&format!("`{word}`")));
         assert!(is_told, "docs/kubernetes.md has no row for `{word}`");
     }
-}
-
-/// What a program prints, if it is there.
-fn rendered(program: &str, variable: &str, words: &[&str]) -> Option<String> {
-    let program = std::env::var(variable).unwrap_or_else(|_| program.to_owned());
-    let said = Command::new(&program).args(words).current_dir(deploy()).output();
-    let Ok(said) = said else {
-        eprintln!("not run: there is no {program} ({variable} says where it is)");
-        return None;
-    };
-    let problem = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(said.status.success(), "{program} {words:?}: {problem}");
-    Some(String::from_utf8(said.stdout).expect("text"))
-}
-
-fn kustomized(folder: &str) -> Option<Objects> {
-    rendered("kubectl", "PGWITNESS_KUBECTL", &["kustomize", folder]).map(|text| objects(&text))
-}
-
-fn chart(settings: &[&str]) -> Option<Objects> {
-    let mut words = vec![
-        "template",
-        "pgwitness",
-        "chart",
-        "--namespace",
-        "pgwitness",
-        "--kube-version",
-        "1.30.0",
-    ];
-    for setting in settings {
-        words.extend(["--set", *setting]);
-    }
-    rendered("helm", "PGWITNESS_HELM", &words).map(|text| objects(&text))
-}
-
-#[test]
-fn kustomize_gives_what_the_files_say() {
-    if let Some(given) = kustomized("base") {
-        assert_eq!(given, base());
-    }
-    if let Some(mut given) = kustomized("overlays/standard") {
-        given.remove(&("Namespace".to_owned(), "pgwitness".to_owned()));
-        assert_eq!(given, base());
-    }
-}
-
-#[test]
-fn the_chart_is_the_base() {
-    if let Some(given) = chart(&[]) {
-        assert_eq!(given, base());
-    }
-    let overlay = kustomized("overlays/monitored").zip(chart(&["monitoring.enabled=true"]));
-    if let Some((mut overlay, given)) = overlay {
-        overlay.remove(&("Namespace".to_owned(), "pgwitness".to_owned()));
-        assert_eq!(given, overlay);
-    }
-}
-
-#[test]
-fn newer_kernels_take_one_capability_less() {
-    let less: Vec<String> = AGENT.iter().map(|line| line.replace(" SYS_ADMIN", "")).collect();
-    if let Some(given) = chart(&["agent.linux66=true"]) {
-        assert_eq!(privileges(get(&given, "DaemonSet", "pgwitness-agent")), less);
-    }
-    let component =
-        fs::read_to_string(deploy().join("components/linux-6.6/kustomization.yaml")).expect("the component");
-    assert!(
-        component.contains("value: [BPF, DAC_READ_SEARCH, PERFMON, SETPCAP, SYS_PTRACE]"),
-        "{component}"
-    );
-}
-
-#[test]
-fn the_fleets_key_is_for_the_agent_alone() {
-    let overlay = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../base]\n\
-                   components: [../components/fleet-key, ../components/linux-6.6]\n";
-    let copy = tempfile::tempdir().expect("a folder");
-    for folder in ["base", "components/fleet-key", "components/linux-6.6"] {
-        let to = copy.path().join(folder);
-        fs::create_dir_all(&to).expect("a folder");
-        for file in fs::read_dir(deploy().join(folder)).expect("files") {
-            let file = file.expect("a file");
-            fs::copy(file.path(), to.join(file.file_name())).expect("copied");
-        }
-    }
-    let folder = copy.path().join("overlay");
-    fs::create_dir(&folder).expect("a folder");
-    fs::write(folder.join("kustomization.yaml"), overlay).expect("written");
-    let settings = ["agent.fleetKeySecret=pgwitness-fleet", "agent.linux66=true"];
-    let given = chart(&settings);
-    if let Some(given) = &given {
-        let lines = privileges(get(given, "DaemonSet", "pgwitness-agent"));
-        let of_key: Vec<_> = lines.iter().filter(|line| line.contains("fleet")).collect();
-        assert_eq!(
-            of_key,
-            [
-                "containers.agent.volumeMounts.fleet.mountPath /run/secrets/pgwitness-fleet",
-                "containers.agent.volumeMounts.fleet.readOnly true",
-                "volumes.fleet.secret.defaultMode 256",
-                "volumes.fleet.secret.secretName pgwitness-fleet",
-            ]
-        );
-    }
-    if let Some((overlay, given)) = kustomized(&folder.to_string_lossy()).zip(given) {
-        assert_eq!(given, overlay);
-    }
-}
-
-#[test]
-fn nothing_of_a_setting_gets_lost_or_becomes_another_type() {
-    let settings = [
-        "agent.settings.PGWITNESS_AGENT__EVENTS__HEARTBEAT_S=5",
-        "image.registry=registry.example/team/",
-        "collector.enabled=false",
-        "collector.url=https://collector.example:7433",
-    ];
-    let Some(given) = chart(&settings) else { return };
-    let kept = &get(&given, "ConfigMap", "pgwitness-agent")["data"]["PGWITNESS_AGENT__EVENTS__HEARTBEAT_S"];
-    assert_eq!(kept, "5", "the API server takes text alone");
-    let pod = &get(&given, "DaemonSet", "pgwitness-agent")["spec"]["template"]["spec"];
-    for container in [&pod["initContainers"][0], &pod["containers"][0]] {
-        let image = container["image"].as_str().expect("an image");
-        assert!(
-            image.starts_with("registry.example/team/pgwitness-agent:"),
-            "{image}"
-        );
-        let args = container["args"].as_array().expect("arguments");
-        assert!(
-            args.contains(&Value::from("--collector=https://collector.example:7433")),
-            "{args:?}"
-        );
-    }
-    assert!(
-        !given
-            .keys()
-            .any(|(kind, _)| kind == "StatefulSet" || kind == "ClusterRole")
-    );
 }
