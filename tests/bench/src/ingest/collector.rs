@@ -87,7 +87,9 @@ impl Collector {
         let mut process = Process::start("pgwitness-collector", &mut command, Signal::SIGKILL)?;
         let deadline = Instant::now() + PATIENCE;
         let socket = folder.join("grpc");
-        while tokio::net::UnixStream::connect(&socket).await.is_err() {
+        while tokio::net::UnixStream::connect(&socket).await.is_err()
+            || tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err()
+        {
             if process.ended()?.is_some() || Instant::now() > deadline {
                 bail!(
                     "the collector does not start: {}",
@@ -137,7 +139,8 @@ impl Collector {
     }
 
     fn request(&self, path: &str, body: Option<String>) -> Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        let stream = TcpStream::connect(("127.0.0.1", self.port));
+        let mut stream = stream.with_context(|| format!("the collector does not answer: {}", self.said()))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let (method, body) = match body {
             Some(body) => ("POST", body),
