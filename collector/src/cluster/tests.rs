@@ -132,6 +132,11 @@ struct Heard {
 
 /// A collector that hears a server with these pods.
 async fn hear(pods_listed: Value) -> Heard {
+    hear_within(pods_listed, watch::SILENCE).await
+}
+
+/// The same, which takes a server that is silent for so long for one that is gone.
+async fn hear_within(pods_listed: Value, silence: Duration) -> Heard {
     let (watches, taken) = mpsc::channel(16);
     let fake = Arc::new(Fake {
         pods: Mutex::new(pods_listed),
@@ -163,7 +168,7 @@ async fn hear(pods_listed: Value) -> Heard {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(axum::serve(listener, router).into_future());
-    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    let client = watch::connected(kube::Config::new(url.parse().unwrap()), silence).unwrap();
     let metrics = Arc::new(Metrics::default());
     let cluster = Arc::new(Cluster::new(config(), Arc::clone(&metrics)));
     let hearing = Arc::clone(&cluster);
@@ -264,6 +269,35 @@ async fn a_cut_stream_goes_on_behind_the_newest_bookmark() {
         1,
         "nothing was listed anew"
     );
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_silent_is_none() {
+    let mut heard = hear_within(list("10", &[pod(1, "9")]), Duration::from_secs(1)).await;
+    let (_, _lines) = heard.watched().await;
+    let metrics = Arc::clone(&heard.metrics);
+    heard
+        .until("the list", |_| metrics.cluster_is_whole.get() == 1)
+        .await;
+    // The connection stands, and nothing comes.
+    heard
+        .until("the silence", |_| metrics.cluster_is_whole.get() == 0)
+        .await;
+    let address = "10.244.0.1".parse().unwrap();
+    assert_eq!(heard.cluster.by_address(address, log::unix_ns()), Had::NotKnown);
+    assert_eq!(
+        heard.name(1).as_deref(),
+        Some("orders-1"),
+        "uids stay what they are"
+    );
+}
+
+#[test]
+fn silence_is_noticed_before_what_was_said_meanwhile_could_count() {
+    let (watch, silence) = (u64::from(watch::WATCH_S), watch::SILENCE.as_secs());
+    // The server says something at the end of a watch at the latest; `kube` gives it up five seconds later, and tells nobody.
+    assert!((watch + 1..watch + 5).contains(&silence));
+    assert!((watch::CONNECT + watch::SILENCE).as_nanos() < u128::from(cluster::LATE_NS));
 }
 
 #[tokio::test]

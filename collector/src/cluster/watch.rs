@@ -58,7 +58,7 @@ pub(super) async fn hear(cluster: &Cluster, client: Client) {
 }
 
 async fn client(config: &KubernetesConfig) -> anyhow::Result<Client> {
-    let config = match &config.kubeconfig {
+    let found = match &config.kubeconfig {
         Some(file) => {
             let unusable = || format!("{} (kubernetes.kubeconfig)", file.display());
             let read = Kubeconfig::read_from(file).with_context(unusable)?;
@@ -70,15 +70,26 @@ async fn client(config: &KubernetesConfig) -> anyhow::Result<Client> {
         None => kube::Config::incluster()
             .context("this is no pod with a service account's token (kubernetes.in_cluster)")?,
     };
+    connected(found, SILENCE)
+}
+
+/// One that notices when the server says nothing any more, and says so.
+pub(super) fn connected(mut config: kube::Config, silence: Duration) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(silence);
+    // A connection that was idle for a while is not silent.
+    config.reset_reader_on_write = true;
+    // A server that is overloaded or starting is one that is not heard; when to ask again is said below.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
 
 async fn pods(cluster: &Cluster, client: Client) {
     let api: Api<Pod> = Api::all(client);
-    let mut words = pin!(watcher(api, watcher::Config::default()).backoff(Waits::default()));
+    let mut words = pin!(watcher(api, asked()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, "pods", word) else {
-            cluster.hear(|directory, _| directory.interrupted());
+            cluster.hear(cluster::Directory::interrupted);
             continue;
         };
         let listed = matches!(word, Event::InitApply(_));
@@ -114,7 +125,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let api: Api<PartialObjectMeta<K>> = Api::all(client);
-    let mut words = pin!(watcher(api, watcher::Config::default()).backoff(Waits::default()));
+    let mut words = pin!(watcher(api, asked()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, middle.kind(), word) else {
             continue;
@@ -138,6 +149,10 @@ where
             }
         }
     }
+}
+
+fn asked() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_S)
 }
 
 /// A word, if it is one.
@@ -184,7 +199,10 @@ impl Backoff for Waits {
 async fn forget(cluster: &Cluster) {
     loop {
         tokio::time::sleep(FORGET).await;
-        cluster.hear(cluster::Directory::forget);
+        cluster.hear(|directory, now| {
+            directory.settle(now);
+            directory.forget(now);
+        });
     }
 }
 
@@ -194,5 +212,16 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Sessions get their names within ten seconds of the server's being back; one collector that asks so often is nobody's load.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// How often pods are forgotten that went too long ago.
-const FORGET: Duration = Duration::from_secs(60);
+/// How long a watch lasts. The server ends it then, and says something two seconds before (a bookmark), so a watch that is silent for
+/// longer is none; `kube` asks for the next one behind the last word.
+pub(super) const WATCH_S: u32 = 15;
+
+/// How long the server may say nothing. Shorter than `kube` itself waits for the end of a watch (five seconds behind it), which it
+/// would tell nobody of; longer than a page of a list takes.
+pub(super) const SILENCE: Duration = Duration::from_secs(18);
+
+/// How long it may take to reach it, TLS included. This and the silence are less than `cluster::LATE_NS`.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+
+/// How often pods are forgotten that went too long ago, and breaks are over in a cluster that says nothing.
+const FORGET: Duration = Duration::from_secs(10);

@@ -471,7 +471,7 @@ const MAX_TOLD: usize = 100_000;
 const OWNERS_NS: u64 = 5_000_000_000;
 
 /// How long a session waits to be joined before its address counts, and the API server's word on the address may take.
-const PATIENCE_NS: u64 = 15_000_000_000;
+const PATIENCE_NS: u64 = cluster::LATE_NS;
 
 /// How long a session waits for the API server to be heard again; later, its addresses of that time are not known any more.
 const GIVE_UP_NS: u64 = 600_000_000_000;

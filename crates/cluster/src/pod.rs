@@ -160,7 +160,7 @@ impl Pod {
             // two words had them, too.
             for address in sighting.addresses.iter().take(MAX_ADDRESSES) {
                 if !self.held.iter().any(|held| held.address == *address) {
-                    self.hold(*address, since);
+                    self.hold(*address, sighting, since);
                 }
             }
             return self.release(ended.min(now), ended.min(now));
@@ -173,12 +173,12 @@ impl Pod {
         for address in sighting.addresses.iter().take(MAX_ADDRESSES) {
             let has = |held: &Held| held.address == *address && held.over.is_none();
             if !self.held.iter().any(has) {
-                self.hold(*address, since);
+                self.hold(*address, sighting, since);
             }
         }
     }
 
-    fn hold(&mut self, address: IpAddr, from: u64) {
+    fn hold(&mut self, address: IpAddr, sighting: &Sighting, from: u64) {
         if self.held.len() >= MAX_ADDRESSES {
             self.held.remove(0);
         }
@@ -186,6 +186,8 @@ impl Pod {
         self.held.reserve_exact(1);
         self.held.push(Held {
             address,
+            // The word on it may be late, and others count by then.
+            maybe: sighting.started.unwrap_or(0).min(from),
             from,
             over: None,
         });

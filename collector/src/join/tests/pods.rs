@@ -278,7 +278,7 @@ fn an_address_counts_if_nobody_told_of_the_connection() {
     hear(&cluster, UID, "orders", "10.0.0.5");
     place.see("db", vec![remote(1, "b-1")]);
     assert_eq!(names(&mut place), [""; 0], "it waits to be joined");
-    place.now += 15 * SECOND;
+    place.now += 30 * SECOND;
     let told: Vec<_> = (0..4).flat_map(|_| place.told()).collect();
     let [(amendment, attribution)] = told.as_slice() else {
         panic!("{told:?}");
@@ -303,7 +303,7 @@ fn an_address_that_two_pods_had_names_nobody() {
     hear(&cluster, UID, "orders", "10.0.0.5");
     hear(&cluster, OTHER, "reports", "10.0.0.5");
     place.see("db", vec![remote(1, "b-1")]);
-    place.now += 15 * SECOND;
+    place.now += 30 * SECOND;
     assert_eq!(names(&mut place), [""; 0]);
 }
 
