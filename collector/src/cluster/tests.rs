@@ -361,11 +361,21 @@ fn a_pod_that_has_ended_has_its_address_no_more() {
     job["status"]["phase"] = json!("Succeeded");
     job["status"]["containerStatuses"] = json!([
         {"name": "app", "image": "x", "imageID": "x", "ready": false, "restartCount": 0,
-         "state": {"terminated": {"exitCode": 0, "finishedAt": "2026-11-20T08:00:40Z"}}},
+         "state": {"terminated": {"exitCode": 0, "startedAt": "2026-11-20T08:00:09Z", "finishedAt": "2026-11-20T08:00:40Z"}}},
+    ]);
+    job["status"]["initContainerStatuses"] = json!([
+        {"name": "wait", "image": "x", "imageID": "x", "ready": true, "restartCount": 0,
+         "state": {"terminated": {"exitCode": 0, "startedAt": "2026-11-20T08:00:05Z", "finishedAt": "2026-11-20T08:00:08Z"}}},
+        {"name": "later", "image": "x", "imageID": "x", "ready": true, "restartCount": 0, "state": {"waiting": {}}},
     ]);
     let read = sighting::sighting(&serde_json::from_value(job).unwrap(), &config()).expect("a pod");
     let (started, ended) = (read.started.expect("a start"), read.ended.expect("an end"));
     assert_eq!(ended - started, 40 * SECOND);
+    assert_eq!(
+        read.running,
+        Some(started + 5 * SECOND),
+        "the first container's beginning"
+    );
     let cluster = Cluster::new(config(), Arc::default());
     let address = "10.244.0.1".parse().unwrap();
     cluster.hear_at(started + 100 * SECOND, |directory, now| {
@@ -378,6 +388,11 @@ fn a_pod_that_has_ended_has_its_address_no_more() {
         Had::By(_)
     ));
     assert_eq!(cluster.by_address(address, started + 60 * SECOND), Had::Nobody);
+    assert_eq!(
+        cluster.by_address(address, started + 4 * SECOND),
+        Had::Nobody,
+        "it may have been another's as yet"
+    );
     let elsewhere = "10.9.0.1".parse().unwrap();
     assert_eq!(cluster.by_address(elsewhere, started + 20 * SECOND), Had::Nobody);
 }

@@ -146,6 +146,8 @@ impl World {
             addresses: Vec::new(),
             host_network: false,
             started: Some(self.now / SECOND * SECOND),
+            // It has its address by then.
+            running: Some((self.now + SECOND) / SECOND * SECOND),
             ended: None,
         };
         self.pods.push(Real {
@@ -544,4 +546,24 @@ fn a_list_behind_a_watch_that_was_late_ends_nothing_too_late() {
     let holder = world.directory.holder(address(1), at(130));
     assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
     world.check();
+}
+
+#[test]
+fn a_pod_has_its_address_from_its_first_container_on() {
+    let mut world = World::new(0);
+    let at = |seconds: u64| (1000 + seconds) * SECOND;
+    world.begin(1);
+    let mut late = world.pods[0].sighting.clone();
+    for (running, surely) in [(Some(at(120)), at(130)), (None, at(301))] {
+        // It waited for a volume, and is told of first when all that is over.
+        late.running = running;
+        let mut directory = Directory::new(KEEP);
+        directory.begin();
+        directory.see(&late, true, at(300));
+        directory.finish(at(300));
+        let holder = directory.holder(address(1), at(50));
+        assert!(matches!(holder, Holder::Several), "{holder:?}");
+        let holder = directory.holder(address(1), surely);
+        assert!(matches!(holder, Holder::One(_)), "{holder:?}");
+    }
 }

@@ -45,6 +45,7 @@ fn sighting(uid: &str, account: &str, address: &str) -> Sighting {
         addresses: vec![address.parse().unwrap()],
         host_network: false,
         started: Some(AT - 50 * SECOND),
+        running: Some(AT - 48 * SECOND),
         ended: None,
     }
 }
