@@ -4,6 +4,7 @@
 //! asks gets pods in the form in which the collector tells them. What may be concluded is the crate `cluster`'s; which session has
 //! which pod is the join's. Refuses to wait for the API server: what it has not said is not known.
 
+mod object;
 mod sighting;
 mod watch;
 

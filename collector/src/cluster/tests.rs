@@ -272,6 +272,38 @@ async fn a_cut_stream_goes_on_behind_the_newest_bookmark() {
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_read_costs_no_other_its_name() {
+    // Whoever writes an object may say that; it is later than any time that can be read.
+    let never = "9999-12-31T23:59:59Z";
+    let mut written = pod(1, "9");
+    written["metadata"]["managedFields"] = json!([{"manager": "x", "operation": "Update", "time": never}]);
+    let unreadable = |number: u8, version: &str| {
+        let mut pod = pod(number, version);
+        pod["status"]["startTime"] = json!(never);
+        pod
+    };
+    let mut heard = hear(list("10", &[written, unreadable(2, "9"), pod(3, "9")])).await;
+    let (_, lines) = heard.watched().await;
+    lines.send(line("ADDED", &unreadable(4, "11"))).await.unwrap();
+    lines.send(line("ADDED", &pod(5, "12"))).await.unwrap();
+    heard
+        .until("the last pod", |cluster| cluster.by_uid(&uid(5)).is_some())
+        .await;
+    let names = [1, 2, 3, 4].map(|number| heard.name(number));
+    let names = names.each_ref().map(Option::as_deref);
+    assert_eq!(names, [Some("orders-1"), None, Some("orders-3"), None]);
+    assert_eq!(heard.metrics.refused_pods.get(), 2);
+    assert_eq!(heard.metrics.cluster_errors.get(), 0);
+    // Its end is heard all the same.
+    lines.send(line("DELETED", &unreadable(5, "13"))).await.unwrap();
+    heard
+        .until("its end", |cluster| {
+            cluster.by_uid(&uid(5)).is_some_and(|known| known.gone)
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_watch_that_falls_silent_is_none() {
     let mut heard = hear_within(list("10", &[pod(1, "9")]), Duration::from_secs(1)).await;
     let (_, _lines) = heard.watched().await;

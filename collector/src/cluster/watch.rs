@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Cluster,
+    object::Read,
     sighting::{controller, sighting, uid, uid_of_cgroups},
 };
 use crate::{config::KubernetesConfig, log};
@@ -85,7 +86,7 @@ pub(super) fn connected(mut config: kube::Config, silence: Duration) -> anyhow::
 }
 
 async fn pods(cluster: &Cluster, client: Client) {
-    let api: Api<Pod> = Api::all(client);
+    let api: Api<Read<Pod>> = Api::all(client);
     let mut words = pin!(watcher(api, asked()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, "pods", word) else {
@@ -96,17 +97,17 @@ async fn pods(cluster: &Cluster, client: Client) {
         match word {
             Event::Init => cluster.hear(|directory, _| directory.begin()),
             Event::InitDone => cluster.hear(cluster::Directory::finish),
-            Event::Apply(pod) | Event::InitApply(pod) => {
-                let Some(sighting) = sighting(&pod, &cluster.config) else {
+            Event::Apply(read) | Event::InitApply(read) => {
+                let Some(sighting) = read.object().and_then(|pod| sighting(pod, &cluster.config)) else {
                     cluster.metrics.refused_pods.inc();
                     continue;
                 };
                 cluster.hear(|directory, now| cluster.count(directory.see(&sighting, listed, now)));
             }
-            Event::Delete(pod) => {
-                if let Some(uid) = uid_of_cgroups(&pod.metadata) {
+            Event::Delete(read) => {
+                if let Some(uid) = uid_of_cgroups(read.meta()) {
                     // What it ended with is the newest word on its end.
-                    let last = sighting(&pod, &cluster.config);
+                    let last = read.object().and_then(|pod| sighting(pod, &cluster.config));
                     cluster.hear(|directory, now| {
                         let is_over = directory.by_uid(&uid).is_some_and(|pod| pod.gone().is_some());
                         if let Some(last) = last.as_ref().filter(|_| !is_over) {
@@ -124,7 +125,7 @@ async fn owners<K>(cluster: &Cluster, client: Client, middle: Middle)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let api: Api<PartialObjectMeta<K>> = Api::all(client);
+    let api: Api<Read<PartialObjectMeta<K>>> = Api::all(client);
     let mut words = pin!(watcher(api, asked()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, middle.kind(), word) else {
@@ -133,8 +134,10 @@ where
         match word {
             Event::Init => cluster.hear(|directory, _| directory.owners(middle).begin()),
             Event::InitDone => cluster.hear(|directory, now| directory.owners(middle).finish(now)),
-            Event::Apply(object) | Event::InitApply(object) => {
-                if let Some(uid) = uid(&object.metadata) {
+            Event::Apply(read) | Event::InitApply(read) => {
+                if let Some(object) = read.object()
+                    && let Some(uid) = uid(&object.metadata)
+                {
                     let owner = controller(&object.metadata);
                     let owner = owner.map(|owner| (owner.kind.as_str(), owner.name.as_str()));
                     cluster.hear(|directory, _| {
@@ -142,8 +145,8 @@ where
                     });
                 }
             }
-            Event::Delete(object) => {
-                if let Some(uid) = uid(&object.metadata) {
+            Event::Delete(read) => {
+                if let Some(uid) = uid(read.meta()) {
                     cluster.hear(|directory, now| directory.owners(middle).gone(uid, now));
                 }
             }
