@@ -119,7 +119,7 @@ impl Pods {
         }
         let of = match (own_pod_uid(attribution), remote_address(session, attribution)) {
             (Some(uid), _) => Of::Uid(uid.into()),
-            (None, Some(address)) if is_own && cluster.is_of_pods(address) => Of::Address {
+            (None, Some(address)) if is_own && cluster.counts(address, agent) => Of::Address {
                 session: Box::new(session.clone()),
                 at: record.ts_start_ns,
             },

@@ -21,6 +21,7 @@ fn cluster() -> Arc<Cluster> {
         directory.begin();
         directory.finish(now);
     });
+    cluster.see_clock("db", AT + SECOND, AT);
     Arc::new(cluster)
 }
 
@@ -295,6 +296,24 @@ fn an_address_counts_if_nobody_told_of_the_connection() {
     assert_eq!(names(&mut place), [unit("shop")]);
     let standing = place.amendments.standing("db", "b-1").expect("a name");
     assert_eq!(standing.principal, unit("shop"));
+}
+
+#[test]
+fn an_address_counts_for_nobody_whose_clock_is_not_ours() {
+    for off in [Some(5), None] {
+        let cluster = cluster();
+        let mut place = place(&cluster);
+        hear(&cluster, UID, "orders", "10.0.0.5");
+        let agent = if let Some(seconds) = off {
+            cluster.see_clock("db", AT - seconds * SECOND, AT);
+            "db"
+        } else {
+            "never-heard"
+        };
+        place.see(agent, vec![remote(1, "b-1")]);
+        place.now += 30 * SECOND;
+        assert_eq!(names(&mut place), [""; 0], "{off:?}");
+    }
 }
 
 #[test]
