@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Uid,
-    held::{Had, Held},
+    held::{Had, Held, LATE_NS},
     texts::Texts,
 };
 
@@ -138,7 +138,7 @@ impl Pod {
     }
 
     fn take(&mut self, texts: &mut Texts, sighting: &Sighting, since: u64, now: u64, list: u32) {
-        self.seen = self.seen.max(now);
+        let before = std::mem::replace(&mut self.seen, self.seen.max(now));
         self.list = list;
         if !sighting.node.is_empty() {
             self.node = texts.get(&sighting.node);
@@ -169,7 +169,8 @@ impl Pod {
         }
         for held in self.held.iter_mut().filter(|held| held.over.is_none()) {
             if !sighting.addresses.contains(&held.address) {
-                held.end(now, now);
+                // At some time since it was told of with it.
+                held.end(before.saturating_sub(LATE_NS), now);
             }
         }
         for address in sighting.addresses.iter().take(MAX_ADDRESSES) {

@@ -567,3 +567,21 @@ fn a_pod_has_its_address_from_its_first_container_on() {
         assert!(matches!(holder, Holder::One(_)), "{holder:?}");
     }
 }
+
+#[test]
+fn a_pod_that_got_another_address_meanwhile_gave_the_former_up_at_any_time() {
+    let mut world = World::new(0);
+    let at = |seconds: u64| (1000 + seconds) * SECOND;
+    world.begin(1);
+    world.pass(at(100));
+    world.step(&Step::Cut);
+    world.pass(at(200));
+    world.pods[0].sighting.addresses = vec![address(2)];
+    world.list();
+    let holder = world.directory.holder(address(1), at(150));
+    assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
+    let holder = world.directory.holder(address(2), at(150));
+    assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
+    let holder = world.directory.holder(address(2), at(201));
+    assert!(matches!(holder, Holder::One(_)), "{holder:?}");
+}
