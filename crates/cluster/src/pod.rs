@@ -138,7 +138,8 @@ impl Pod {
     }
 
     fn take(&mut self, texts: &mut Texts, sighting: &Sighting, since: u64, now: u64, list: u32) {
-        let before = std::mem::replace(&mut self.seen, self.seen.max(now));
+        let before = self.seen;
+        self.seen = before.max(now);
         self.list = list;
         if !sighting.node.is_empty() {
             self.node = texts.get(&sighting.node);
