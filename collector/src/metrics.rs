@@ -54,7 +54,7 @@ pub struct Metrics {
     pub join_refused: Counter,
     /// Pods that are known, with those that are gone and not forgotten yet.
     pub known_pods: Gauge,
-    /// Pods that are not known, because there are too many, or two were told of under one uid.
+    /// Words on pods that are not kept: too many, unreadable, without a uid, or two under one uid.
     pub refused_pods: Counter,
     /// Times that pods, or what owns them, were listed anew.
     pub cluster_lists: Counter,
@@ -200,7 +200,7 @@ fn register_cluster(registry: &mut Registry, metrics: &Metrics) {
     );
     registry.register(
         "refused_pods",
-        "Pods that are not known, because there are too many, or two were told of under one uid",
+        "Words on pods that are not kept: too many, unreadable, without a uid, or two under one uid",
         metrics.refused_pods.clone(),
     );
     registry.register(

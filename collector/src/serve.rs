@@ -207,6 +207,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let hearing = cluster
         .as_ref()
         .map(|cluster| tokio::spawn(Arc::clone(cluster).watch()));
+    let timing = cluster.clone();
     let joiner = originator.map(|(id, originator)| {
         let joiner = Joiner::new(&id, Arc::clone(store.amendments()), Arc::clone(&metrics));
         let joiner = Arc::new(match cluster {
@@ -237,6 +238,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> anyhow::Re
     let readers_changes = gate.admission.changes();
     let ingest = Ingest::new(Arc::clone(&opened.log), Arc::clone(&metrics), stopped.clone())
         .admitting(gate.admission.clone())
+        .telling_time(timing)
         .into_service();
     let mut grpc_server = tokio::spawn(grpc.serve(ingest, gate, Arc::clone(&metrics), stopped.clone()));
     if let Some(tls) = &web_tls {

@@ -276,6 +276,35 @@ async fn a_node_that_is_set_up_anew_has_a_new_agent_and_the_former_is_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_does_not_take_the_places_of_all_others() {
+    let served = Served::start().await;
+    served.token("of-worker-1", "worker-1");
+    served.token("of-worker-2", "worker-2");
+    for n in 1..=8 {
+        let given = served
+            .enrol(&id("worker-1", &key(n)), "of-worker-1", &key(n))
+            .await;
+        given.expect("let in");
+    }
+    let why = refused(
+        served
+            .enrol(&id("worker-1", &key(9)), "of-worker-1", &key(9))
+            .await,
+    );
+    assert!(why.contains("8 agents within a day"), "{why}");
+    let places = fs::read_dir(served.folder.path().join("data/trust/agents")).expect("there");
+    assert_eq!(places.count(), 8);
+    // Those that are known come again, and other nodes are not concerned.
+    for (node, n) in [("worker-1", 8), ("worker-2", 10)] {
+        let given = served
+            .enrol(&id(node, &key(n)), &format!("of-{node}"), &key(n))
+            .await;
+        given.expect("let in");
+    }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_agent_is_revoked_stays_out_with_any_key() {
     let served = Served::start().await;
     served.token("of-worker-1", "worker-1");

@@ -4,10 +4,12 @@
 //! asks gets pods in the form in which the collector tells them. What may be concluded is the crate `cluster`'s; which session has
 //! which pod is the join's. Refuses to wait for the API server: what it has not said is not known.
 
+mod object;
 mod sighting;
 mod watch;
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, PoisonError, RwLock,
@@ -15,7 +17,7 @@ use std::{
     },
 };
 
-use cluster::{Chain, Directory, Holder, Pod, Seen, Uid};
+use cluster::{Chain, Directory, Holder, Pod, SLACK_NS, Seen, Uid};
 use proto::v1;
 
 use crate::{config::KubernetesConfig, log, metrics::Metrics};
@@ -27,6 +29,8 @@ pub struct Cluster {
     directory: RwLock<Directory>,
     /// Grows with every word.
     words: AtomicU64,
+    /// Agents of the log, and whether their clocks are ours: addresses are pods' by the collector's.
+    clocks: RwLock<HashMap<String, bool>>,
     metrics: Arc<Metrics>,
 }
 
@@ -58,6 +62,7 @@ impl Cluster {
             config,
             directory: RwLock::new(Directory::new(keep)),
             words: AtomicU64::new(0),
+            clocks: RwLock::default(),
             metrics,
         }
     }
@@ -84,8 +89,29 @@ impl Cluster {
         uid.is_ok_and(|uid| self.read(|directory| directory.is_contested(&uid)))
     }
 
+    /// An agent that connected now said what time it is.
+    pub(crate) fn see_clock(&self, agent: &str, told: u64, now: u64) {
+        let is_ours = told.abs_diff(now) <= SLACK_NS;
+        if !is_ours {
+            tracing::warn!(
+                agent,
+                milliseconds = told.abs_diff(now) / 1_000_000,
+                "an agent's clock is not the collector's: pods have no names by their addresses in what it tells"
+            );
+        }
+        let mut clocks = self.clocks.write().unwrap_or_else(PoisonError::into_inner);
+        clocks.insert(agent.to_owned(), is_ours);
+    }
+
+    /// Whether this address, which this agent saw, may be a pod's at the time that the agent says: not before the agent said what time
+    /// it is.
+    pub(crate) fn counts(&self, address: IpAddr, agent: &str) -> bool {
+        let clocks = self.clocks.read().unwrap_or_else(PoisonError::into_inner);
+        self.is_of_pods(address) && clocks.get(agent).is_some_and(|is_ours| *is_ours)
+    }
+
     /// Whether addresses of this network are pods' own.
-    pub(crate) fn is_of_pods(&self, address: IpAddr) -> bool {
+    fn is_of_pods(&self, address: IpAddr) -> bool {
         let mut networks = self.config.pod_networks.iter();
         networks.any(|network| network.contains(&address))
     }

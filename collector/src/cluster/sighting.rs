@@ -55,6 +55,7 @@ pub(super) fn sighting(pod: &Pod, config: &KubernetesConfig) -> Option<Sighting>
         addresses: status.map(addresses).unwrap_or_default(),
         host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
         started: status.and_then(|status| unix_ns(status.start_time.as_ref()?)),
+        running: status.and_then(running),
         ended: status.and_then(ended),
     })
 }
@@ -85,14 +86,33 @@ fn ended(status: &PodStatus) -> Option<u64> {
     if !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
     }
-    let containers = [
+    let ends = containers(status).filter_map(finished);
+    let began = status.start_time.as_ref().and_then(unix_ns);
+    Some(ends.max().or(began).unwrap_or(0))
+}
+
+/// When the first container of a pod began, as far as that is still told. Its network is made before that.
+fn running(status: &PodStatus) -> Option<u64> {
+    containers(status).filter_map(began).min()
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let all = [
         &status.container_statuses,
         &status.init_container_statuses,
         &status.ephemeral_container_statuses,
     ];
-    let ends = containers.into_iter().flatten().flatten().filter_map(finished);
-    let began = status.start_time.as_ref().and_then(unix_ns);
-    Some(ends.max().or(began).unwrap_or(0))
+    all.into_iter().flatten().flatten()
+}
+
+fn began(container: &ContainerStatus) -> Option<u64> {
+    let state = container.state.as_ref()?;
+    let running = state.running.as_ref().and_then(|state| state.started_at.as_ref());
+    let ended = state
+        .terminated
+        .as_ref()
+        .and_then(|state| state.started_at.as_ref());
+    unix_ns(running.or(ended)?)
 }
 
 fn finished(container: &ContainerStatus) -> Option<u64> {

@@ -132,6 +132,11 @@ struct Heard {
 
 /// A collector that hears a server with these pods.
 async fn hear(pods_listed: Value) -> Heard {
+    hear_within(pods_listed, watch::SILENCE).await
+}
+
+/// The same, which takes a server that is silent for so long for one that is gone.
+async fn hear_within(pods_listed: Value, silence: Duration) -> Heard {
     let (watches, taken) = mpsc::channel(16);
     let fake = Arc::new(Fake {
         pods: Mutex::new(pods_listed),
@@ -163,7 +168,7 @@ async fn hear(pods_listed: Value) -> Heard {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(axum::serve(listener, router).into_future());
-    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    let client = watch::connected(kube::Config::new(url.parse().unwrap()), silence).unwrap();
     let metrics = Arc::new(Metrics::default());
     let cluster = Arc::new(Cluster::new(config(), Arc::clone(&metrics)));
     let hearing = Arc::clone(&cluster);
@@ -267,6 +272,67 @@ async fn a_cut_stream_goes_on_behind_the_newest_bookmark() {
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_read_costs_no_other_its_name() {
+    // Whoever writes an object may say that; it is later than any time that can be read.
+    let never = "9999-12-31T23:59:59Z";
+    let mut written = pod(1, "9");
+    written["metadata"]["managedFields"] = json!([{"manager": "x", "operation": "Update", "time": never}]);
+    let unreadable = |number: u8, version: &str| {
+        let mut pod = pod(number, version);
+        pod["status"]["startTime"] = json!(never);
+        pod
+    };
+    let mut heard = hear(list("10", &[written, unreadable(2, "9"), pod(3, "9")])).await;
+    let (_, lines) = heard.watched().await;
+    lines.send(line("ADDED", &unreadable(4, "11"))).await.unwrap();
+    lines.send(line("ADDED", &pod(5, "12"))).await.unwrap();
+    heard
+        .until("the last pod", |cluster| cluster.by_uid(&uid(5)).is_some())
+        .await;
+    let names = [1, 2, 3, 4].map(|number| heard.name(number));
+    let names = names.each_ref().map(Option::as_deref);
+    assert_eq!(names, [Some("orders-1"), None, Some("orders-3"), None]);
+    assert_eq!(heard.metrics.refused_pods.get(), 2);
+    assert_eq!(heard.metrics.cluster_errors.get(), 0);
+    // Its end is heard all the same.
+    lines.send(line("DELETED", &unreadable(5, "13"))).await.unwrap();
+    heard
+        .until("its end", |cluster| {
+            cluster.by_uid(&uid(5)).is_some_and(|known| known.gone)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_silent_is_none() {
+    let mut heard = hear_within(list("10", &[pod(1, "9")]), Duration::from_secs(1)).await;
+    let (_, _lines) = heard.watched().await;
+    let metrics = Arc::clone(&heard.metrics);
+    heard
+        .until("the list", |_| metrics.cluster_is_whole.get() == 1)
+        .await;
+    // The connection stands, and nothing comes.
+    heard
+        .until("the silence", |_| metrics.cluster_is_whole.get() == 0)
+        .await;
+    let address = "10.244.0.1".parse().unwrap();
+    assert_eq!(heard.cluster.by_address(address, log::unix_ns()), Had::NotKnown);
+    assert_eq!(
+        heard.name(1).as_deref(),
+        Some("orders-1"),
+        "uids stay what they are"
+    );
+}
+
+#[test]
+fn silence_is_noticed_before_what_was_said_meanwhile_could_count() {
+    let (watch, silence) = (u64::from(watch::WATCH_S), watch::SILENCE.as_secs());
+    // The server says something at the end of a watch at the latest; `kube` gives it up five seconds later, and tells nobody.
+    assert!((watch + 1..watch + 5).contains(&silence));
+    assert!((watch::CONNECT + watch::SILENCE).as_nanos() < u128::from(cluster::LATE_NS));
+}
+
+#[tokio::test]
 async fn a_version_that_is_too_old_leads_to_a_new_list() {
     let mut heard = hear(list("10", &[pod(1, "9"), pod(2, "9")])).await;
     let (_, lines) = heard.watched().await;
@@ -327,11 +393,21 @@ fn a_pod_that_has_ended_has_its_address_no_more() {
     job["status"]["phase"] = json!("Succeeded");
     job["status"]["containerStatuses"] = json!([
         {"name": "app", "image": "x", "imageID": "x", "ready": false, "restartCount": 0,
-         "state": {"terminated": {"exitCode": 0, "finishedAt": "2026-11-20T08:00:40Z"}}},
+         "state": {"terminated": {"exitCode": 0, "startedAt": "2026-11-20T08:00:09Z", "finishedAt": "2026-11-20T08:00:40Z"}}},
+    ]);
+    job["status"]["initContainerStatuses"] = json!([
+        {"name": "wait", "image": "x", "imageID": "x", "ready": true, "restartCount": 0,
+         "state": {"terminated": {"exitCode": 0, "startedAt": "2026-11-20T08:00:05Z", "finishedAt": "2026-11-20T08:00:08Z"}}},
+        {"name": "later", "image": "x", "imageID": "x", "ready": true, "restartCount": 0, "state": {"waiting": {}}},
     ]);
     let read = sighting::sighting(&serde_json::from_value(job).unwrap(), &config()).expect("a pod");
     let (started, ended) = (read.started.expect("a start"), read.ended.expect("an end"));
     assert_eq!(ended - started, 40 * SECOND);
+    assert_eq!(
+        read.running,
+        Some(started + 5 * SECOND),
+        "the first container's beginning"
+    );
     let cluster = Cluster::new(config(), Arc::default());
     let address = "10.244.0.1".parse().unwrap();
     cluster.hear_at(started + 100 * SECOND, |directory, now| {
@@ -344,6 +420,11 @@ fn a_pod_that_has_ended_has_its_address_no_more() {
         Had::By(_)
     ));
     assert_eq!(cluster.by_address(address, started + 60 * SECOND), Had::Nobody);
+    assert_eq!(
+        cluster.by_address(address, started + 4 * SECOND),
+        Had::Nobody,
+        "it may have been another's as yet"
+    );
     let elsewhere = "10.9.0.1".parse().unwrap();
     assert_eq!(cluster.by_address(elsewhere, started + 20 * SECOND), Had::Nobody);
 }

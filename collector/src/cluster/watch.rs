@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Cluster,
+    object::Read,
     sighting::{controller, sighting, uid, uid_of_cgroups},
 };
 use crate::{config::KubernetesConfig, log};
@@ -58,7 +59,7 @@ pub(super) async fn hear(cluster: &Cluster, client: Client) {
 }
 
 async fn client(config: &KubernetesConfig) -> anyhow::Result<Client> {
-    let config = match &config.kubeconfig {
+    let found = match &config.kubeconfig {
         Some(file) => {
             let unusable = || format!("{} (kubernetes.kubeconfig)", file.display());
             let read = Kubeconfig::read_from(file).with_context(unusable)?;
@@ -70,32 +71,43 @@ async fn client(config: &KubernetesConfig) -> anyhow::Result<Client> {
         None => kube::Config::incluster()
             .context("this is no pod with a service account's token (kubernetes.in_cluster)")?,
     };
+    connected(found, SILENCE)
+}
+
+/// One that notices when the server says nothing any more, and says so.
+pub(super) fn connected(mut config: kube::Config, silence: Duration) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(silence);
+    // A connection that was idle for a while is not silent.
+    config.reset_reader_on_write = true;
+    // A server that is overloaded or starting is one that is not heard; when to ask again is said below.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
 
 async fn pods(cluster: &Cluster, client: Client) {
-    let api: Api<Pod> = Api::all(client);
-    let mut words = pin!(watcher(api, watcher::Config::default()).backoff(Waits::default()));
+    let api: Api<Read<Pod>> = Api::all(client);
+    let mut words = pin!(watcher(api, asked()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, "pods", word) else {
-            cluster.hear(|directory, _| directory.interrupted());
+            cluster.hear(cluster::Directory::interrupted);
             continue;
         };
         let listed = matches!(word, Event::InitApply(_));
         match word {
             Event::Init => cluster.hear(|directory, _| directory.begin()),
             Event::InitDone => cluster.hear(cluster::Directory::finish),
-            Event::Apply(pod) | Event::InitApply(pod) => {
-                let Some(sighting) = sighting(&pod, &cluster.config) else {
+            Event::Apply(read) | Event::InitApply(read) => {
+                let Some(sighting) = read.object().and_then(|pod| sighting(pod, &cluster.config)) else {
                     cluster.metrics.refused_pods.inc();
                     continue;
                 };
                 cluster.hear(|directory, now| cluster.count(directory.see(&sighting, listed, now)));
             }
-            Event::Delete(pod) => {
-                if let Some(uid) = uid_of_cgroups(&pod.metadata) {
+            Event::Delete(read) => {
+                if let Some(uid) = uid_of_cgroups(read.meta()) {
                     // What it ended with is the newest word on its end.
-                    let last = sighting(&pod, &cluster.config);
+                    let last = read.object().and_then(|pod| sighting(pod, &cluster.config));
                     cluster.hear(|directory, now| {
                         let is_over = directory.by_uid(&uid).is_some_and(|pod| pod.gone().is_some());
                         if let Some(last) = last.as_ref().filter(|_| !is_over) {
@@ -113,8 +125,8 @@ async fn owners<K>(cluster: &Cluster, client: Client, middle: Middle)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let api: Api<PartialObjectMeta<K>> = Api::all(client);
-    let mut words = pin!(watcher(api, watcher::Config::default()).backoff(Waits::default()));
+    let api: Api<Read<PartialObjectMeta<K>>> = Api::all(client);
+    let mut words = pin!(watcher(api, asked()).backoff(Waits::default()));
     while let Some(word) = words.next().await {
         let Some(word) = heard(cluster, middle.kind(), word) else {
             continue;
@@ -122,8 +134,10 @@ where
         match word {
             Event::Init => cluster.hear(|directory, _| directory.owners(middle).begin()),
             Event::InitDone => cluster.hear(|directory, now| directory.owners(middle).finish(now)),
-            Event::Apply(object) | Event::InitApply(object) => {
-                if let Some(uid) = uid(&object.metadata) {
+            Event::Apply(read) | Event::InitApply(read) => {
+                if let Some(object) = read.object()
+                    && let Some(uid) = uid(&object.metadata)
+                {
                     let owner = controller(&object.metadata);
                     let owner = owner.map(|owner| (owner.kind.as_str(), owner.name.as_str()));
                     cluster.hear(|directory, _| {
@@ -131,13 +145,17 @@ where
                     });
                 }
             }
-            Event::Delete(object) => {
-                if let Some(uid) = uid(&object.metadata) {
+            Event::Delete(read) => {
+                if let Some(uid) = uid(read.meta()) {
                     cluster.hear(|directory, now| directory.owners(middle).gone(uid, now));
                 }
             }
         }
     }
+}
+
+fn asked() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_S)
 }
 
 /// A word, if it is one.
@@ -184,7 +202,10 @@ impl Backoff for Waits {
 async fn forget(cluster: &Cluster) {
     loop {
         tokio::time::sleep(FORGET).await;
-        cluster.hear(cluster::Directory::forget);
+        cluster.hear(|directory, now| {
+            directory.settle(now);
+            directory.forget(now);
+        });
     }
 }
 
@@ -194,5 +215,16 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Sessions get their names within ten seconds of the server's being back; one collector that asks so often is nobody's load.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// How often pods are forgotten that went too long ago.
-const FORGET: Duration = Duration::from_secs(60);
+/// How long a watch lasts. The server ends it then, and says something two seconds before (a bookmark), so a watch that is silent for
+/// longer is none; `kube` asks for the next one behind the last word.
+pub(super) const WATCH_S: u32 = 15;
+
+/// How long the server may say nothing. Shorter than `kube` itself waits for the end of a watch (five seconds behind it), which it
+/// would tell nobody of; longer than a page of a list takes.
+pub(super) const SILENCE: Duration = Duration::from_secs(18);
+
+/// How long it may take to reach it, TLS included. This and the silence are less than `cluster::LATE_NS`.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+
+/// How often pods are forgotten that went too long ago, and breaks are over in a cluster that says nothing.
+const FORGET: Duration = Duration::from_secs(10);

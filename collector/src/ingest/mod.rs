@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     alarms::Alarm,
+    cluster::Cluster,
     log::{self, AgentKeys, Appended, Candidate, Greeting, Log},
     metrics::Metrics,
     trust::{Admission, Peer, Wish},
@@ -61,6 +62,8 @@ pub struct Ingest {
     stop: watch::Receiver<bool>,
     streams: Arc<tokio::sync::Semaphore>,
     admission: Admission,
+    /// Whoever compares their times with others'.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Ingest {
@@ -73,7 +76,14 @@ impl Ingest {
             stop,
             streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
             admission: Admission::everybody(),
+            cluster: None,
         }
+    }
+
+    /// Tells what time it is for the agents.
+    #[must_use]
+    pub fn telling_time(self, cluster: Option<Arc<Cluster>>) -> Self {
+        Self { cluster, ..self }
     }
 
     /// Lets in whom `admission` does, for as long as it does.
@@ -205,7 +215,8 @@ impl Ingest {
             )));
         }
         self.admit(peer.as_ref(), &hello.agent_id)?;
-        self.compare_clocks(&hello);
+        let now = log::unix_ns();
+        self.compare_clocks(&hello, now);
         let key = public_key(&hello.public_key)?;
         let former = (!hello.former_key.is_empty()).then(|| public_key(&hello.former_key));
         let met = self
@@ -220,6 +231,9 @@ impl Ingest {
             .await
             .map_err(unavailable)?;
         let (tip, keys) = met.map_err(Status::permission_denied)?;
+        if let Some(cluster) = &self.cluster {
+            cluster.see_clock(&hello.agent_id, hello.clock_unix_ns, now);
+        }
         tracing::info!(agent = hello.agent_id, version = %hello.version.escape_debug(), "agent connected");
         Ok((
             Agent {
@@ -242,8 +256,8 @@ impl Ingest {
         })
     }
 
-    fn compare_clocks(&self, hello: &Hello) {
-        let (told, now) = (hello.clock_unix_ns, log::unix_ns());
+    fn compare_clocks(&self, hello: &Hello, now: u64) {
+        let told = hello.clock_unix_ns;
         if told != 0 && told.abs_diff(now) > MAX_CLOCK_SKEW_NS {
             let behind = if told < now { "behind" } else { "ahead of" };
             let detail = format!(

@@ -124,7 +124,7 @@ impl Pods {
         }
         let of = match (uid, remote_address(session, attribution)) {
             (Some(uid), _) if is_uid(uid) => Of::Uid(uid.into()),
-            (None, Some(address)) if is_own && cluster.is_of_pods(address) => Of::Address {
+            (None, Some(address)) if is_own && cluster.counts(address, agent) => Of::Address {
                 address,
                 at: record.ts_start_ns,
             },

@@ -24,6 +24,11 @@ use crate::{alarms::Alarm, log::Log, metrics::Metrics};
 /// Longest message: a request for a certificate takes some 300 bytes.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
+/// New agents of one node within a day. Each takes a place in the log for good, of 10,000 that all nodes share; a node that is set up
+/// anew takes one.
+const NEW_AGENTS: usize = 8;
+const DAY_S: u64 = 86_400;
+
 /// Gives certificates out.
 #[derive(Clone)]
 pub(crate) struct EnrolmentService {
@@ -114,12 +119,20 @@ impl EnrolmentService {
         for other in &others {
             self.not_revoked(&other.agent_id)?;
         }
+        let now = unix_s();
+        let recent = |other: &&Enrolled| now.saturating_sub(other.enrolled_unix_s) < DAY_S;
+        if known.is_none() && others.iter().filter(recent).count() >= NEW_AGENTS {
+            return Err(bad(format!(
+                "the node {:?} has had {NEW_AGENTS} agents within a day: no further one is let in as yet",
+                pod.node
+            )));
+        }
         let met = self.log.hello(id.clone(), key).await.map_err(internal)?;
         met.map_err(Status::permission_denied)?;
         self.replace(others, id, &pod).map_err(internal)?;
         let agent = Enrolled {
             agent_id: id.clone(),
-            enrolled_unix_s: unix_s(),
+            enrolled_unix_s: now,
             node: Some(pod.node.clone()),
             ..known.unwrap_or_default()
         };

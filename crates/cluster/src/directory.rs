@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Chain, MAX_ADDRESSES, Middle, Owners, Pod, Sighting, Uid,
-    held::{Had, SLACK_NS},
+    held::{Had, LATE_NS},
     texts::Texts,
 };
 
@@ -29,12 +29,12 @@ pub struct Directory {
     keep: u64,
     /// Of the newest list.
     list: u32,
-    /// When the list or a change was heard last.
+    /// When the list or a change was heard last; of what comes late after a break, nothing is.
     heard: u64,
-    /// A list is being read.
+    /// A list is being read, or none was yet.
     listing: bool,
-    /// All pods of the cluster are known, and what changes is heard: what an address is nobody's of, is so.
-    is_whole: bool,
+    /// When it was noticed last that changes are not heard: those from before it may still come.
+    broken: Option<u64>,
     refused: u64,
 }
 
@@ -77,7 +77,7 @@ impl Directory {
             list: 0,
             heard: 0,
             listing: true,
-            is_whole: false,
+            broken: None,
             refused: 0,
         }
     }
@@ -86,13 +86,12 @@ impl Directory {
     pub const fn begin(&mut self) {
         self.list = self.list.wrapping_add(1);
         self.listing = true;
-        self.is_whole = false;
     }
 
     /// The list is over: what it did not name went at some time since the last word was heard.
     pub fn finish(&mut self, now: u64) {
-        // What was on its way when the last word came is not in it.
-        let (list, heard) = (self.list, self.heard.min(now).saturating_sub(SLACK_NS));
+        // What was on its way when the last word came is not in it, and that word itself may have been late.
+        let (list, heard) = (self.list, self.heard.min(now).saturating_sub(LATE_NS));
         let absent = self.pods.values_mut();
         for pod in absent.filter(|pod| pod.list != list && pod.gone.is_none()) {
             pod.release(heard, now);
@@ -101,12 +100,18 @@ impl Directory {
         }
         self.heard = self.heard.max(now);
         self.listing = false;
-        self.is_whole = true;
+        self.broken = None;
     }
 
-    /// What changes is not heard at the moment: nothing is said of addresses until the next word.
-    pub const fn interrupted(&mut self) {
-        self.is_whole = false;
+    /// What changes is not heard at the moment: nothing is said of addresses until all of it may have come ([`LATE_NS`]), or all
+    /// pods are listed anew.
+    pub const fn interrupted(&mut self, now: u64) {
+        self.broken = Some(now);
+    }
+
+    /// Time has passed without another break.
+    pub fn settle(&mut self, now: u64) {
+        self.broken = self.broken.filter(|broken| now.saturating_sub(*broken) < LATE_NS);
     }
 
     /// A pod is told of, in a list or because it changed.
@@ -160,13 +165,11 @@ impl Directory {
         }
     }
 
-    /// A word that is no part of a list says that changes are heard.
-    const fn hear(&mut self, listed: bool, now: u64) {
-        if !listed {
-            self.is_whole = !self.listing;
-            if now > self.heard {
-                self.heard = now;
-            }
+    /// A word that is no part of a list says that all before it was heard.
+    fn hear(&mut self, listed: bool, now: u64) {
+        self.settle(now);
+        if !listed && self.broken.is_none() {
+            self.heard = self.heard.max(now);
         }
     }
 
@@ -216,7 +219,7 @@ impl Directory {
     /// The pod that had an address at a moment.
     #[must_use]
     pub fn holder(&self, address: IpAddr, at: u64) -> Holder<'_> {
-        if !self.is_whole || self.refused > 0 {
+        if !self.is_whole() || self.refused > 0 {
             return Holder::NotKnown;
         }
         let of_it = self.by_address.get(&address).into_iter().flatten();
@@ -295,7 +298,7 @@ impl Directory {
     /// Whether all pods of the cluster are known, and what changes is heard.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.is_whole
+        !self.listing && self.broken.is_none()
     }
 
     /// How many pods were refused, because there were too many.

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) address: IpAddr,
-    /// The pod had it from then on.
+    /// The pod may have had it from then on.
+    pub(crate) maybe: u64,
+    /// It surely had it from then on.
     pub(crate) from: u64,
     /// It has not got it any more.
     pub(crate) over: Option<Over>,
@@ -37,7 +39,7 @@ impl Held {
             .map_or((u64::MAX, u64::MAX), |over| (over.sure, over.latest));
         if (self.from..=sure).contains(&at) {
             Had::Yes
-        } else if (self.from.saturating_sub(SLACK_NS)..=latest.saturating_add(SLACK_NS)).contains(&at) {
+        } else if (self.maybe.saturating_sub(SLACK_NS)..=latest.saturating_add(SLACK_NS)).contains(&at) {
             Had::Perhaps
         } else {
             Had::No
@@ -48,13 +50,17 @@ impl Held {
     pub(crate) fn end(&mut self, sure: u64, latest: u64) {
         self.over.get_or_insert(Over {
             sure,
-            latest: latest.max(sure).max(self.from),
+            latest: latest.max(sure).max(self.maybe),
         });
     }
 }
 
 /// What clocks of nodes, API server and collector may differ by, and seconds that times of pods are cut to.
 pub const SLACK_NS: u64 = 2_000_000_000;
+
+/// How late words may be before it is noticed that they are (nothing was heard: a break), and how long they may go on to be behind one.
+/// Whoever asks about an address has waited for that long since.
+pub const LATE_NS: u64 = 30_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -65,10 +71,12 @@ mod tests {
         let second = 1_000_000_000;
         let mut held = Held {
             address: [10, 0, 0, 1].into(),
+            maybe: 90 * second,
             from: 100 * second,
             over: None,
         };
-        assert_eq!(held.at(97 * second), Had::No);
+        assert_eq!(held.at(87 * second), Had::No);
+        assert_eq!(held.at(89 * second), Had::Perhaps);
         assert_eq!(held.at(99 * second), Had::Perhaps);
         assert_eq!(held.at(100 * second), Had::Yes);
         assert_eq!(held.at(u64::MAX), Had::Yes);

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Uid,
-    held::{Had, Held},
+    held::{Had, Held, LATE_NS},
     texts::Texts,
 };
 
@@ -31,8 +31,10 @@ pub struct Sighting {
     pub addresses: Vec<IpAddr>,
     /// It uses its node's network: its addresses are the node's.
     pub host_network: bool,
-    /// When its node took it in, in nanoseconds since the Unix epoch.
+    /// When its node took it in, in nanoseconds since the Unix epoch. It may wait for its addresses then.
     pub started: Option<u64>,
+    /// When the first of its containers began: it had its addresses by then.
+    pub running: Option<u64>,
     /// When the last of its containers ended for good.
     pub ended: Option<u64>,
 }
@@ -110,8 +112,7 @@ impl Pod {
             seen: now,
             list,
         };
-        let since = began(sighting).unwrap_or(now).min(now);
-        pod.take(texts, sighting, since, now, list);
+        pod.take(texts, sighting, began(sighting, now), now, list);
         pod
     }
 
@@ -127,16 +128,18 @@ impl Pod {
             self.list = list;
             return;
         }
-        // An address that it did not have when it was told of last, it has got since.
-        let since = match self.gone.take() {
-            Some(_) => now,
-            None => began(sighting).unwrap_or(0).max(self.seen).min(now),
+        // Its containers may have begun with another address than the one that it has got since.
+        let since = if self.gone.take().is_none() && self.held.is_empty() {
+            began(sighting, now)
+        } else {
+            now
         };
         self.take(texts, sighting, since, now, list);
     }
 
     fn take(&mut self, texts: &mut Texts, sighting: &Sighting, since: u64, now: u64, list: u32) {
-        self.seen = self.seen.max(now);
+        let before = self.seen;
+        self.seen = before.max(now);
         self.list = list;
         if !sighting.node.is_empty() {
             self.node = texts.get(&sighting.node);
@@ -160,25 +163,26 @@ impl Pod {
             // two words had them, too.
             for address in sighting.addresses.iter().take(MAX_ADDRESSES) {
                 if !self.held.iter().any(|held| held.address == *address) {
-                    self.hold(*address, since);
+                    self.hold(*address, sighting, since);
                 }
             }
             return self.release(ended.min(now), ended.min(now));
         }
         for held in self.held.iter_mut().filter(|held| held.over.is_none()) {
             if !sighting.addresses.contains(&held.address) {
-                held.end(now, now);
+                // At some time since it was told of with it.
+                held.end(before.saturating_sub(LATE_NS), now);
             }
         }
         for address in sighting.addresses.iter().take(MAX_ADDRESSES) {
             let has = |held: &Held| held.address == *address && held.over.is_none();
             if !self.held.iter().any(has) {
-                self.hold(*address, since);
+                self.hold(*address, sighting, since);
             }
         }
     }
 
-    fn hold(&mut self, address: IpAddr, from: u64) {
+    fn hold(&mut self, address: IpAddr, sighting: &Sighting, from: u64) {
         if self.held.len() >= MAX_ADDRESSES {
             self.held.remove(0);
         }
@@ -186,6 +190,8 @@ impl Pod {
         self.held.reserve_exact(1);
         self.held.push(Held {
             address,
+            // The word on it may be late, and others count by then.
+            maybe: sighting.started.unwrap_or(0).min(from),
             from,
             over: None,
         });
@@ -269,13 +275,10 @@ impl Pod {
     }
 }
 
-/// When a pod had begun for sure: the second that is told is that in which it did.
-fn began(sighting: &Sighting) -> Option<u64> {
-    sighting.started.map(|second| second.saturating_add(SECOND_NS))
+/// Since when a pod that was told of with its first addresses surely had them.
+fn began(sighting: &Sighting, now: u64) -> u64 {
+    sighting.running.unwrap_or(now).min(now)
 }
-
-/// What times of pods are cut to.
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// In order of their names; what is longer than a label may be is left out, for half of it would be another value.
 fn chosen(texts: &mut Texts, pairs: &[(String, String)]) -> Box<[(Arc<str>, Arc<str>)]> {

@@ -1,7 +1,7 @@
 //! The directory against a cluster of which everything is known: whatever it says of an address is so.
 //!
-//! Words on pods come late, in order; the watch is cut and pods are listed anew; addresses are used again as soon as they
-//! are free, before the word on their former pod comes.
+//! Words on pods come late, in order; the watch is cut, and pods are listed anew or all that was missed is said afterwards; addresses
+//! are used again as soon as they are free, before the word on their former pod comes.
 
 #![expect(
     clippy::expect_used,
@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use cluster::{Controller, Directory, Holder, Middle, SLACK_NS, Seen, Sighting, Uid};
+use cluster::{Controller, Directory, Holder, LATE_NS, Middle, SLACK_NS, Seen, Sighting, Uid};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -48,6 +48,8 @@ enum Step {
     Cut,
     /// All is listed anew.
     List,
+    /// What was missed is said, so many milliseconds between two words.
+    Resume(u16),
     /// Everything that is, is said again.
     Repeat,
     Pass(u16),
@@ -61,6 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Clean),
         1 => Just(Step::Cut),
         2 => Just(Step::List),
+        2 => (0_u16..2000).prop_map(Step::Resume),
         1 => Just(Step::Repeat),
         9 => (1_u16..6000).prop_map(Step::Pass),
     ]
@@ -73,6 +76,8 @@ struct World {
     /// What happens later by itself.
     later: Vec<(u64, usize)>,
     words: Vec<(u64, Word)>,
+    /// What was not said since the watch was cut.
+    missed: Vec<Word>,
     connected: bool,
     lag: u64,
 }
@@ -98,6 +103,7 @@ impl World {
             now: 1000 * SECOND,
             later: Vec::new(),
             words: Vec::new(),
+            missed: Vec::new(),
             connected: true,
             lag,
         }
@@ -110,7 +116,10 @@ impl World {
 
     fn say(&mut self, word: Word) {
         if self.connected {
-            self.words.push((self.now + self.lag, word));
+            let last = self.words.last().map_or(0, |(at, _)| *at);
+            self.words.push((last.max(self.now + self.lag), word));
+        } else {
+            self.missed.push(word);
         }
     }
 
@@ -137,6 +146,8 @@ impl World {
             addresses: Vec::new(),
             host_network: false,
             started: Some(self.now / SECOND * SECOND),
+            // It has its address by then.
+            running: Some((self.now + SECOND) / SECOND * SECOND),
             ended: None,
         };
         self.pods.push(Real {
@@ -193,16 +204,42 @@ impl World {
                 Word::Gone(uid) => self.directory.gone(uid, at),
             }
         }
+        if self.connected {
+            self.directory.settle(self.now);
+        } else {
+            self.directory.interrupted(self.now);
+        }
     }
 
     fn list(&mut self) {
         self.words.clear();
+        self.missed.clear();
         self.connected = true;
         self.directory.begin();
         for pod in self.pods.iter().filter(|pod| pod.deleted.is_none()) {
             assert_eq!(self.directory.see(&pod.sighting, true, self.now), Seen::Known);
         }
         self.directory.finish(self.now);
+    }
+
+    fn cut(&mut self) {
+        self.connected = false;
+        let unheard: Vec<Word> = self.words.drain(..).map(|(_, word)| word).collect();
+        self.missed.splice(..0, unheard);
+        self.directory.interrupted(self.now);
+    }
+
+    fn resume(&mut self, between: u64) {
+        if self.connected {
+            return;
+        }
+        self.connected = true;
+        // Until now it was tried in vain.
+        self.directory.interrupted(self.now);
+        for (place, word) in std::mem::take(&mut self.missed).into_iter().enumerate() {
+            let after = (place as u64 * between).min(LATE_NS - SLACK_NS);
+            self.words.push((self.now + self.lag + after, word));
+        }
     }
 
     fn step(&mut self, step: &Step) {
@@ -222,12 +259,9 @@ impl World {
                     }
                 }
             }
-            Step::Cut => {
-                self.connected = false;
-                self.words.clear();
-                self.directory.interrupted();
-            }
+            Step::Cut => self.cut(),
             Step::List => self.list(),
+            Step::Resume(milliseconds) => self.resume(u64::from(milliseconds) * 1_000_000),
             Step::Repeat => {
                 for place in 0..self.pods.len() {
                     if self.pods[place].deleted.is_none() {
@@ -449,4 +483,105 @@ fn what_was_on_its_way_when_the_watch_was_cut_counts() {
     let holder = world.directory.holder(address(1), at(10_300));
     assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
     world.check();
+}
+
+#[test]
+fn what_a_resumed_watch_repeats_gives_nobodys_time_to_another() {
+    let mut world = World::new(SECOND / 2);
+    let at = |seconds: u64| (1000 + seconds) * SECOND;
+    world.begin(1);
+    world.pass(at(100));
+    world.step(&Step::Cut);
+    world.pass(at(110));
+    world.pods[0].to = Some(world.now);
+    world.delete(0);
+    world.pass(at(120));
+    world.begin(1);
+    world.pass(at(160));
+    // The end of the one comes ten seconds before the beginning of the other.
+    world.step(&Step::Resume(10_000));
+    let mut named = Vec::new();
+    for after in 161..200 {
+        world.pass(at(after));
+        world.check();
+        let holder = world.directory.holder(address(1), at(130));
+        if let Holder::One(pod) = holder {
+            named.push(pod.name().to_owned());
+        }
+        if after < 190 {
+            assert!(matches!(holder, Holder::NotKnown), "{after}: {holder:?}");
+        }
+    }
+    assert!(!named.contains(&"orders-0".to_owned()), "{named:?}");
+    // It goes on.
+    let holder = world.directory.holder(address(1), at(195));
+    assert!(
+        matches!(holder, Holder::One(pod) if pod.name() == "orders-1"),
+        "{holder:?}"
+    );
+}
+
+#[test]
+fn a_list_behind_a_watch_that_was_late_ends_nothing_too_late() {
+    let mut world = World::new(0);
+    let at = |seconds: u64| (1000 + seconds) * SECOND;
+    world.begin(1);
+    world.pass(at(100));
+    world.step(&Step::Cut);
+    world.begin(0);
+    world.pass(at(110));
+    world.pods[0].to = Some(world.now);
+    world.delete(0);
+    // Another has its address for a time of which nobody will tell.
+    world.pass(at(120));
+    world.begin(1);
+    world.pass(at(150));
+    world.pods[2].to = Some(world.now);
+    world.delete(2);
+    world.pass(at(160));
+    world.step(&Step::Resume(20_000));
+    world.pass(at(161));
+    world.step(&Step::Cut);
+    world.step(&Step::List);
+    let holder = world.directory.holder(address(1), at(130));
+    assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
+    world.check();
+}
+
+#[test]
+fn a_pod_has_its_address_from_its_first_container_on() {
+    let mut world = World::new(0);
+    let at = |seconds: u64| (1000 + seconds) * SECOND;
+    world.begin(1);
+    let mut late = world.pods[0].sighting.clone();
+    for (running, surely) in [(Some(at(120)), at(130)), (None, at(301))] {
+        // It waited for a volume, and is told of first when all that is over.
+        late.running = running;
+        let mut directory = Directory::new(KEEP);
+        directory.begin();
+        directory.see(&late, true, at(300));
+        directory.finish(at(300));
+        let holder = directory.holder(address(1), at(50));
+        assert!(matches!(holder, Holder::Several), "{holder:?}");
+        let holder = directory.holder(address(1), surely);
+        assert!(matches!(holder, Holder::One(_)), "{holder:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_got_another_address_meanwhile_gave_the_former_up_at_any_time() {
+    let mut world = World::new(0);
+    let at = |seconds: u64| (1000 + seconds) * SECOND;
+    world.begin(1);
+    world.pass(at(100));
+    world.step(&Step::Cut);
+    world.pass(at(200));
+    world.pods[0].sighting.addresses = vec![address(2)];
+    world.list();
+    let holder = world.directory.holder(address(1), at(150));
+    assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
+    let holder = world.directory.holder(address(2), at(150));
+    assert!(!matches!(holder, Holder::One(_)), "{holder:?}");
+    let holder = world.directory.holder(address(2), at(201));
+    assert!(matches!(holder, Holder::One(_)), "{holder:?}");
 }

@@ -56,6 +56,7 @@ fn sighting(number: u32) -> Sighting {
         ],
         host_network: false,
         started: Some(1_000_000_000),
+        running: Some(1_000_000_000),
         ended: None,
     }
 }

@@ -101,7 +101,7 @@ fn session(address: IpAddr) -> v1::Session {
 }
 
 /// How long a session waits to be joined before its address counts, and the API server's word on the address may take.
-const PATIENCE_NS: u64 = 15_000_000_000;
+const PATIENCE_NS: u64 = cluster::LATE_NS;
 
 /// How long a session waits for the API server to be heard again; later, its addresses of that time are not known any more.
 const GIVE_UP_NS: u64 = 600_000_000_000;

@@ -21,6 +21,7 @@ fn cluster() -> Arc<Cluster> {
         directory.begin();
         directory.finish(now);
     });
+    cluster.see_clock("db", AT + SECOND, AT);
     Arc::new(cluster)
 }
 
@@ -45,6 +46,7 @@ fn sighting(uid: &str, account: &str, address: &str) -> Sighting {
         addresses: vec![address.parse().unwrap()],
         host_network: false,
         started: Some(AT - 50 * SECOND),
+        running: Some(AT - 48 * SECOND),
         ended: None,
     }
 }
@@ -312,7 +314,7 @@ fn an_address_counts_if_nobody_told_of_the_connection() {
     hear(&cluster, UID, "orders", "10.0.0.5");
     place.see("db", vec![remote(1, "b-1")]);
     assert_eq!(names(&mut place), [""; 0], "it waits to be joined");
-    place.now += 15 * SECOND;
+    place.now += 30 * SECOND;
     let told: Vec<_> = (0..4).flat_map(|_| place.told()).collect();
     let [(amendment, attribution)] = told.as_slice() else {
         panic!("{told:?}");
@@ -334,13 +336,14 @@ fn an_address_counts_if_nobody_told_of_the_connection() {
 fn an_address_is_no_name_of_statements_that_a_pooler_elsewhere_passed_on() {
     let cluster = cluster();
     let mut place = place(&cluster);
+    cluster.see_clock("pool", AT, AT);
     hear(&cluster, UID, "orders", "10.0.0.5");
     let client = v1::Event {
         body: Some(event::Body::PoolerClient(v1::PoolerClient::default())),
         ..remote(1, "p-1")
     };
     place.see("pool", vec![client]);
-    place.now += 15 * SECOND;
+    place.now += 30 * SECOND;
     assert_eq!(names(&mut place), [ORDERS]);
     let mut bouncer = leases::Bouncer::new(7);
     bouncer.lease(Some(1));
@@ -359,7 +362,7 @@ fn an_address_does_not_count_where_two_hosts_claim_the_connection() {
     place.see("db", vec![remote(1, "b-1")]);
     let address = "spiffe://td/addr/10.0.0.5";
     assert_eq!(names(&mut place), [address]);
-    place.now += 15 * SECOND;
+    place.now += 30 * SECOND;
     assert_eq!(names(&mut place), [""; 0]);
     let standing = place.amendments.standing("db", "b-1").expect("an amendment");
     assert_eq!(standing.principal, address);
@@ -369,7 +372,7 @@ fn an_address_does_not_count_where_two_hosts_claim_the_connection() {
 fn while_the_api_server_is_silent_one_address_is_looked_up_for_all() {
     let cluster = cluster();
     let mut place = place(&cluster);
-    cluster.hear_at(AT, |directory, _| directory.interrupted());
+    cluster.hear_at(AT, |directory, now| directory.interrupted(now));
     let joined = v1::Event {
         session: session(2, "b-2", "10.0.0.5:50001", Some(78)).session,
         ..remote(2, "b-2")
@@ -377,10 +380,13 @@ fn while_the_api_server_is_silent_one_address_is_looked_up_for_all() {
     place.see("db", vec![remote(1, "b-1"), joined]);
     place.see("web", vec![flow(1, "shop", "10.0.0.5:50001", SERVER, Some(78))]);
     assert_eq!(names(&mut place), [unit("shop")]);
-    place.now += 15 * SECOND;
+    place.now += 30 * SECOND;
     assert_eq!(names(&mut place), [""; 0]);
     assert_eq!(place.joiner.pods().waiting(), 2, "the second is not come to");
-    hear(&cluster, UID, "orders", "10.0.0.5");
+    let pod = sighting(UID, "orders", "10.0.0.5");
+    cluster.hear_at(AT + 30 * SECOND, |directory, now| {
+        directory.see(&pod, false, now);
+    });
     assert_eq!(names(&mut place), [ORDERS]);
     assert_eq!(place.joiner.pods().waiting(), 0);
 }
@@ -395,13 +401,31 @@ fn what_is_no_uid_waits_for_nothing() {
 }
 
 #[test]
+fn an_address_counts_for_nobody_whose_clock_is_not_ours() {
+    for off in [Some(5), None] {
+        let cluster = cluster();
+        let mut place = place(&cluster);
+        hear(&cluster, UID, "orders", "10.0.0.5");
+        let agent = if let Some(seconds) = off {
+            cluster.see_clock("db", AT - seconds * SECOND, AT);
+            "db"
+        } else {
+            "never-heard"
+        };
+        place.see(agent, vec![remote(1, "b-1")]);
+        place.now += 30 * SECOND;
+        assert_eq!(names(&mut place), [""; 0], "{off:?}");
+    }
+}
+
+#[test]
 fn an_address_that_two_pods_had_names_nobody() {
     let cluster = cluster();
     let mut place = place(&cluster);
     hear(&cluster, UID, "orders", "10.0.0.5");
     hear(&cluster, OTHER, "reports", "10.0.0.5");
     place.see("db", vec![remote(1, "b-1")]);
-    place.now += 15 * SECOND;
+    place.now += 30 * SECOND;
     assert_eq!(names(&mut place), [""; 0]);
 }
 

@@ -88,7 +88,9 @@ impl Collector {
         let deadline = Instant::now() + PATIENCE;
         let socket = folder.join("grpc");
         while tokio::net::UnixStream::connect(&socket).await.is_err()
-            || tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err()
+            || tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+                .await
+                .is_err()
         {
             if process.ended()?.is_some() || Instant::now() > deadline {
                 bail!(
