@@ -1,6 +1,6 @@
 //! Names of pods: late, joined, contested, by address, forged, and of names that are used again.
 
-use ::cluster::{Controller, Middle, Sighting};
+use ::cluster::{Controller, Directory, Middle, Sighting};
 
 use super::*;
 use crate::config::KubernetesConfig;
@@ -372,7 +372,7 @@ fn an_address_does_not_count_where_two_hosts_claim_the_connection() {
 fn while_the_api_server_is_silent_one_address_is_looked_up_for_all() {
     let cluster = cluster();
     let mut place = place(&cluster);
-    cluster.hear_at(AT, |directory, now| directory.interrupted(now));
+    cluster.hear_at(AT, Directory::interrupted);
     let joined = v1::Event {
         session: session(2, "b-2", "10.0.0.5:50001", Some(78)).session,
         ..remote(2, "b-2")
