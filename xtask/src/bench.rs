@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// A smoke run, whose figures mean little
     #[arg(long)]
     quick: bool,
-    /// `overhead`: only this workload (can be given several times)
+    /// `overhead`: only this workload (can be given several times); `soak`: this one all the time
     #[arg(long, value_name = "NAME")]
     workload: Vec<String>,
     /// `overhead`, `pooler`, `ingest`: how often everything is measured
@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// `soak`: how long
     #[arg(long, value_name = "N")]
     minutes: Option<u32>,
+    /// `soak`: connections at full speed
+    #[arg(long, value_name = "N")]
+    connections: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -132,7 +135,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .args(args.bless.then_some("--bless")),
         Bench::Soak => {
             command.arg("soak");
-            programs(args, &mut command)?.args(flag("--minutes", args.minutes))
+            programs(args, &mut command)?
+                .args(flag("--minutes", args.minutes))
+                .args(flag("--connections", args.connections))
+                .args(args.workload.iter().flat_map(|name| ["--workload", name]))
         }
     };
     command

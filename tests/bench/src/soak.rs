@@ -31,6 +31,12 @@ pub(crate) struct Args {
     /// How long, half of it with prepared statements and half with simple ones
     #[arg(long, default_value_t = 10)]
     minutes: u64,
+    /// One of simple, prepared and tls_prepared alone, all the time
+    #[arg(long, value_enum)]
+    workload: Option<Workload>,
+    /// Connections at full speed
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    connections: u16,
     /// Print one JSON object as the last line
     #[arg(long)]
     json: bool,
@@ -39,16 +45,26 @@ pub(crate) struct Args {
     quick: bool,
 }
 
+/// Of each half: so often the agent's memory is told.
+const PIECES: usize = 5;
+
 /// The statement of `pgbench -S`, as it is recorded with its literal replaced or with its parameter.
 const OF_PGBENCH: &str = "kind = 'query' AND statement LIKE 'SELECT abalance FROM pgbench_accounts%'";
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
+    let known = [Workload::Simple, Workload::Prepared, Workload::TlsPrepared];
+    ensure!(
+        args.workload.is_none_or(|workload| known.contains(&workload)),
+        "what is counted are single statements: simple, prepared or tls_prepared"
+    );
     let parties = Parties::new(false);
     progress(&machine());
     let server = Server::start(parties.watched("server")?, false).await?;
-    let clients = Clients::new(parties.watched("clients")?)?;
+    let mut clients = Clients::new(parties.watched("clients")?)?;
+    clients.connections = Some(args.connections);
     let seconds = if args.quick { 6 } else { args.minutes * 60 };
     let soaked = soak(&parties, args, &server, &clients, seconds).await?;
+    clients.connections = None;
     let told = told(&parties, args, &server, &clients).await?;
     server.stop().await?;
     let lost = soaked
@@ -72,7 +88,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Both protocols at full speed, default settings.
+/// Full speed, default settings.
 async fn soak(
     parties: &Parties,
     args: &Args,
@@ -82,21 +98,21 @@ async fn soak(
 ) -> Result<Value> {
     let mut watch = Watch::begin(parties, &args.programs).await?;
     let attached = watch.attach(&server.cluster().data(), None).await?;
-    let mut statements = 0;
-    for workload in [Workload::Prepared, Workload::Simple] {
-        progress(&format!("{} s of {} at full speed", seconds / 2, workload.name()));
+    let (mut statements, mut resident) = (0, Vec::new());
+    // In pieces, between which the agent's memory is looked at.
+    let halves = [Workload::Prepared, Workload::Simple].map(|half| args.workload.unwrap_or(half));
+    for workload in halves.into_iter().flat_map(|half| [half; PIECES]) {
+        let seconds = seconds.div_ceil(2 * PIECES as u64);
+        progress(&format!("{seconds} s of {} at full speed", workload.name()));
         let access = Access {
             port: server.cluster().port(),
             role: APP_ROLE,
-            route: Route::Tcp,
+            route: workload.route(),
         };
-        statements += clients
-            .run(workload, seconds / 2, server, access)
-            .await?
-            .statements;
+        statements += clients.run(workload, seconds, server, access).await?.statements;
+        resident.extend(attached.resident_mib().map(f64::round));
     }
     let metrics = attached.drained().await?;
-    let resident = attached.resident_mib();
     attached.end().await?;
     let figures = json!({
         "statements": statements,
@@ -104,7 +120,8 @@ async fn soak(
         "lost": losses(&metrics),
         "gaps": gaps(&watch)?,
         "seconds": seconds,
-        "agent_rss_mib": resident.map(f64::round),
+        "connections": args.connections,
+        "agent_rss_mib": resident,
     });
     progress(&figures.to_string());
     watch.end().await?;

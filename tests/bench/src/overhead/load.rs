@@ -54,6 +54,8 @@ const SAMPLED: &str = "0.2";
 /// Scripts, journals, and the clients' cgroup.
 pub(crate) struct Clients {
     pub(crate) account: Account,
+    /// Connections of pgbench, where it is not the workload that says how many.
+    pub(crate) connections: Option<u16>,
     folder: TempDir,
 }
 
@@ -97,7 +99,11 @@ impl Clients {
             folder.path().join("wide.sql"),
             "\\set id random(1, 980)\nSELECT * FROM wide WHERE id BETWEEN :id AND :id + 19;\n",
         )?;
-        Ok(Self { account, folder })
+        Ok(Self {
+            account,
+            connections: None,
+            folder,
+        })
     }
 
     /// Runs a workload for about so many seconds.
@@ -126,6 +132,9 @@ impl Clients {
         let seconds = seconds.to_string();
         let mut arguments = vec!["-n", "-T", &seconds, "--log", "--sampling-rate", SAMPLED];
         arguments.extend(workload.pgbench());
+        let connections = self.connections.map(|connections| connections.to_string());
+        // The last one counts.
+        arguments.extend(connections.iter().flat_map(|connections| ["-c", connections]));
         let prefix = format!("--log-prefix={}", prefix.display());
         arguments.push(&prefix);
         let said = self.client("pgbench", &arguments, server, access).await?;
