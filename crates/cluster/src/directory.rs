@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Chain, MAX_ADDRESSES, Middle, Owners, Pod, Sighting, Uid,
-    held::{Had, LATE_NS},
+    held::{ENDING_NS, Had, LATE_NS},
     texts::Texts,
 };
 
@@ -159,7 +159,7 @@ impl Directory {
         if let Some(pod) = self.pods.get_mut(&uid)
             && pod.gone.is_none()
         {
-            pod.release(now, now);
+            pod.release(now.saturating_sub(ENDING_NS), now);
             pod.gone = Some(now);
             self.gone.push_back((now, uid));
         }
