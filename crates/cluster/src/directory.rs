@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Chain, MAX_ADDRESSES, Middle, Owners, Pod, Sighting, Uid,
-    held::{Had, LATE_NS},
+    held::{ENDING_NS, Had, LATE_NS},
     texts::Texts,
 };
 
@@ -156,10 +156,15 @@ impl Directory {
     /// A pod was deleted. It stays known for a while.
     pub fn gone(&mut self, uid: Uid, now: u64) {
         self.hear(false, now);
+        // Behind a break, it may have gone at any time since.
+        let sure = match self.broken {
+            Some(_) => self.heard.min(now).saturating_sub(LATE_NS),
+            None => now.saturating_sub(ENDING_NS),
+        };
         if let Some(pod) = self.pods.get_mut(&uid)
             && pod.gone.is_none()
         {
-            pod.release(now, now);
+            pod.release(sure, now);
             pod.gone = Some(now);
             self.gone.push_back((now, uid));
         }

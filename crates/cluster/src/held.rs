@@ -34,10 +34,8 @@ pub(crate) enum Had {
 
 impl Held {
     pub(crate) fn at(&self, at: u64) -> Had {
-        let (sure, latest) = self
-            .over
-            .map_or((u64::MAX, u64::MAX), |over| (over.sure, over.latest));
-        if (self.from..=sure).contains(&at) {
+        let latest = self.over.map_or(u64::MAX, |over| over.latest);
+        if self.from <= at && self.over.is_none_or(|over| at < over.sure) {
             Had::Yes
         } else if (self.maybe.saturating_sub(SLACK_NS)..=latest.saturating_add(SLACK_NS)).contains(&at) {
             Had::Perhaps
@@ -57,6 +55,10 @@ impl Held {
 
 /// What clocks of nodes, API server and collector may differ by, and seconds that times of pods are cut to.
 pub const SLACK_NS: u64 = 2_000_000_000;
+
+/// How long a pod's deletion may come behind the end of its network, which its node takes away first. Where its containers' ends are told,
+/// those count.
+pub(crate) const ENDING_NS: u64 = 4_000_000_000;
 
 /// How late words may be before it is noticed that they are (nothing was heard: a break), and how long they may go on to be behind one.
 /// Whoever asks about an address has waited for that long since.
@@ -82,7 +84,12 @@ mod tests {
         assert_eq!(held.at(u64::MAX), Had::Yes);
         held.end(200 * second, 300 * second);
         held.end(1, 1);
-        assert_eq!(held.at(200 * second), Had::Yes);
+        assert_eq!(held.at(199 * second), Had::Yes);
+        assert_eq!(
+            held.at(200 * second),
+            Had::Perhaps,
+            "another may have it from then on"
+        );
         assert_eq!(held.at(301 * second), Had::Perhaps);
         assert_eq!(held.at(303 * second), Had::No);
     }
