@@ -231,7 +231,7 @@ impl Scene {
                 SHOP,
                 "db-0",
                 "--wait=true",
-                "--timeout=60s",
+                "--timeout=240s",
             ];
             self.cluster.ask(&delete)?;
             rolled_out(&mut self.cluster, "statefulset/db").await?;
@@ -254,7 +254,7 @@ impl Scene {
             "wanderer",
             "--ignore-not-found",
             "--wait=true",
-            "--timeout=60s",
+            "--timeout=240s",
         ])?;
         let wanderer = workloads::bare("wanderer", account, self.pause);
         self.cluster.apply(SHOP, &wanderer.to_string())
