@@ -225,9 +225,11 @@ impl Answers {
 
     fn program(&mut self, pid: u32) -> Option<Answer> {
         let start = look::start(pid)?;
-        let sha256 = self.digests.of(pid);
+        // Before the digest, which is waited for: of a process that ends meanwhile nobody can say any more that it is a server, and with a
+        // digest it would be taken for a program that only has a server's name.
         let is_server = self.servers.runs(pid);
-        // Unchanged, so it was this process all the time.
+        let sha256 = self.digests.of(pid);
+        // Unchanged, so it was this process all the time; also if it has ended and its parent has not noticed yet.
         (look::start(pid)? == start).then_some(Answer::Program {
             start,
             sha256,
