@@ -23,6 +23,8 @@ pub(super) struct Findings {
     pub(super) pooled: u64,
     /// A name, and not the right one.
     pub(super) wrong_principal: u64,
+    /// The same of names that stood for a while.
+    pub(super) wrong_meanwhile: u64,
     /// By the name of their service account.
     pub(super) named: u64,
     /// By name, uid and node.
@@ -74,6 +76,15 @@ pub(super) struct Known<'a> {
     pub(super) held: &'a Held,
 }
 
+impl Known<'_> {
+    fn name_of(&self, pod: &Pod) -> String {
+        format!(
+            "spiffe://{}/ns/{}/sa/{}",
+            self.trust_domain, pod.namespace, pod.account
+        )
+    }
+}
+
 /// Compares.
 pub(super) fn judge(said: &[Said], record: &Record, known: &Known<'_>) -> Findings {
     let mut found = Findings::default();
@@ -111,6 +122,14 @@ pub(super) fn judge(said: &[Said], record: &Record, known: &Known<'_>) -> Findin
             found.example("unheard", || format!("the collector was not told of {one:?}"));
         }
         compare(&mut found, one, pod, statement, known);
+        let expected = known.name_of(pod);
+        let other = record
+            .names_of(statement)
+            .find(|name| name.contains("/ns/") && *name != expected);
+        if let Some(other) = other {
+            found.wrong_meanwhile += 1;
+            found.example("wrong meanwhile", || format!("{one:?} was {other}"));
+        }
         if let Some(named) = record.named_at(statement).filter(|at| *at > statement.at_ns) {
             let span = (statement.at_ns, named);
             let unknowable = known.held.get(&one.uid).into_iter().flatten().chain(known.away);
@@ -136,10 +155,7 @@ pub(super) fn judge(said: &[Said], record: &Record, known: &Known<'_>) -> Findin
 
 fn compare(found: &mut Findings, one: &Said, pod: &Pod, statement: &Statement, known: &Known<'_>) {
     let who = &statement.attribution;
-    let expected = format!(
-        "spiffe://{}/ns/{}/sa/{}",
-        known.trust_domain, pod.namespace, pod.account
-    );
+    let expected = known.name_of(pod);
     let is_named = who.principal == expected;
     if is_named {
         found.named += 1;
@@ -210,6 +226,7 @@ impl Findings {
     /// Whether all is as it must be.
     pub(super) fn none(&self) -> bool {
         self.wrong_principal
+            + self.wrong_meanwhile
             + self.missing
             + self.twice
             + self.extra

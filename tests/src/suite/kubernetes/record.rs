@@ -137,6 +137,16 @@ impl Record {
         Ok(())
     }
 
+    /// Every name that what a statement is shown with was ever given.
+    pub(super) fn names_of(&self, statement: &Statement) -> impl Iterator<Item = &str> {
+        let amendment = self.amendments.get(&statement.attribution.amended_by);
+        let names = amendment.and_then(|amendment| self.names.get(&amendment.of));
+        names
+            .into_iter()
+            .flatten()
+            .map(|(_, principal)| principal.as_str())
+    }
+
     /// When the name that a statement is shown with stood first.
     pub(super) fn named_at(&self, statement: &Statement) -> Option<i64> {
         let amendment = self.amendments.get(&statement.attribution.amended_by)?;

@@ -105,6 +105,11 @@ fn every_difference_is_counted() {
     );
 
     assert_eq!(found(&said("web"), &Record::default(), &[], &[]).missing, 1);
+    let mut corrected = recorded(&right());
+    let before = (120 * SECOND, "spiffe://td/ns/shop/sa/other".to_owned());
+    corrected.names.entry("s".to_owned()).or_default().push(before);
+    let findings = found(&said("web"), &corrected, &[], &[]);
+    assert_eq!((findings.wrong_principal, findings.wrong_meanwhile), (0, 1));
     let mut twice = recorded(&right());
     let again = twice.statements["m"][0].clone();
     twice.statements.insert("n".to_owned(), vec![again.clone()]);
