@@ -22,6 +22,7 @@ use super::{
     Store,
     page::{MAX_ROWS, Page},
     question::{Question, Span, in_words, time},
+    sealed::EventFiles,
     session::uses_of,
     touching,
     uses::table,
@@ -63,7 +64,7 @@ impl Question for NewEdges {
         );
         let is_before = col("ts_start").lt(time(self.since_ns));
         let statements = |files: &[String]| -> Result<DataFrame> {
-            let events = store.events(&session, files, &now.chunks, &[], view.clone())?;
+            let events = store.events(&session, EventFiles::all(files), &now.chunks, &[], view.clone())?;
             events.filter(col("executions").is_not_null())
         };
         // What is new is in statements from then on, all of it.

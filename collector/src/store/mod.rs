@@ -23,6 +23,7 @@ mod manifest;
 mod manner;
 mod marks;
 mod merge;
+mod near;
 pub mod overview;
 pub mod page;
 mod parts;

@@ -244,7 +244,9 @@ pub(super) fn hours_in(path: &str) -> Option<Range<i64>> {
 pub(super) const ALL_HOURS: &str = "all";
 
 fn properties() -> anyhow::Result<WriterProperties> {
-    let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(level()?));
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level()?))
+        .set_data_page_row_count_limit(PAGE_ROWS);
     for field in parts::file_schema().fields() {
         let column = ColumnPath::from(field.name().as_str());
         properties = match field.data_type() {
@@ -272,6 +274,9 @@ const SPAN_ROWS: usize = 256;
 
 /// Rows of a row group: small enough that a search by time or principal skips most of an hour.
 pub(super) const ROW_GROUP_ROWS: usize = 32 * 1024;
+
+/// Rows of a page of numbers: what is read to find one event by its place in the log.
+const PAGE_ROWS: usize = 4 * 1024;
 
 /// Parquet's usual trade of time for space.
 const ZSTD_LEVEL: i32 = 3;

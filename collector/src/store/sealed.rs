@@ -1,7 +1,7 @@
 //! The files of the store as tables.
 //!
 //! Owns which of them a question opens at all: a file of events says by its path in which hour its rows began, so that a question of a
-//! day does not open those of a year, whatever asked it. Refuses to leave out a file whose path does not say so.
+//! day does not open those of a year, whatever asked it; and of which log entries they are. Refuses to leave out a file whose path does not say so.
 
 use std::sync::Arc;
 
@@ -18,16 +18,40 @@ use datafusion::{
     physical_plan::{ExecutionPlan, empty::EmptyExec},
 };
 
-use super::{parts, question::Span, seal::hours_in};
+use super::{near, parts, question::Span, seal::hours_in};
 
 /// Files of events.
 #[derive(Debug)]
-pub(super) struct ByHour {
-    pub(super) files: Vec<String>,
+pub(super) struct EventFiles {
+    paths: Vec<String>,
+    /// The only log entries that are asked for, in order.
+    entries: Option<Arc<[i64]>>,
+}
+
+impl EventFiles {
+    pub(super) fn all(paths: &[String]) -> Self {
+        Self {
+            paths: paths.to_vec(),
+            entries: None,
+        }
+    }
+
+    /// What lies near to these log entries, which are in order: their rows, and some others.
+    pub(super) fn near(paths: &[String], entries: Arc<[i64]>) -> Self {
+        let some = |path: &&String| near::has_some_of(path, &entries);
+        Self {
+            paths: paths.iter().filter(some).cloned().collect(),
+            entries: Some(entries),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
 }
 
 #[tonic::async_trait]
-impl TableProvider for ByHour {
+impl TableProvider for EventFiles {
     fn schema(&self) -> SchemaRef {
         parts::file_schema()
     }
@@ -46,7 +70,7 @@ impl TableProvider for ByHour {
         let mut span = Span::default();
         filters.iter().for_each(|filter| narrow(&mut span, filter));
         let wanted = |file: &&String| hours_in(file).is_none_or(|hours| span.has_some_of(&hours));
-        let files: Vec<String> = self.files.iter().filter(wanted).cloned().collect();
+        let files: Vec<String> = self.paths.iter().filter(wanted).cloned().collect();
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
@@ -55,7 +79,11 @@ impl TableProvider for ByHour {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         let files = sealed(&files, self.schema())?;
-        files.scan(state, projection, filters, limit).await
+        let plan = files.scan(state, projection, filters, limit).await?;
+        match &self.entries {
+            Some(entries) => near::only(plan, state, entries).await,
+            None => Ok(plan),
+        }
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -132,7 +160,7 @@ pub(super) fn sealed(files: &[String], schema: SchemaRef) -> Result<Arc<ListingT
 }
 
 /// What is read of a file to begin with, from its end: most footers, and little where one page is all that is needed.
-const FOOTER_BYTES: usize = 64 * 1024;
+pub(super) const FOOTER_BYTES: usize = 64 * 1024;
 
 /// Where the session finds the object store; not an address of anything.
 pub(super) const ROOT: &str = "pgwitness://store/";

@@ -39,7 +39,7 @@ use super::{
     manifest::UsesFile,
     marks,
     parts::{self, Derived},
-    sealed::{ByHour, sealed},
+    sealed::{EventFiles, sealed},
     subjects, touching,
     unsealed::{Table, Unsealed},
     uses::{self, table},
@@ -81,7 +81,7 @@ impl Store {
 
     async fn fill(&self, session: &SessionContext, now: &Snapshot) -> Result<()> {
         let view = self.amendments.view();
-        let events = self.events(session, &now.files, &now.chunks, &[], view)?;
+        let events = self.events(session, EventFiles::all(&now.files), &now.chunks, &[], view)?;
         session.register_udf(holding::may_hold());
         session.register_udaf(every());
         touching::register(session);
@@ -107,7 +107,7 @@ impl Store {
     pub(super) fn events(
         &self,
         session: &SessionContext,
-        files: &[String],
+        files: EventFiles,
         chunks: &[Arc<Chunk>],
         derived: &[Derived],
         view: View,
@@ -121,8 +121,7 @@ impl Store {
         }))?;
         let mut events = unsealed.select(stored.chain(also).collect::<Vec<_>>())?;
         if !files.is_empty() {
-            let files = files.to_vec();
-            let sealed = session.read_table(Arc::new(ByHour { files }))?;
+            let sealed = session.read_table(Arc::new(files))?;
             events = sealed
                 .select(parts::columns_of_files(session, derived)?)?
                 .union(events)?;

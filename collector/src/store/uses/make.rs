@@ -21,6 +21,7 @@ use crate::store::{
     manifest::{USES, UsesFile},
     parts::{Derived, MANNER, TEMPLATE},
     seal,
+    sealed::EventFiles,
     touching::HIDDEN,
 };
 
@@ -109,9 +110,15 @@ impl Store {
                 .target_partitions = 1;
         }
         table::register_making(&session);
-        let day = self.events(&session, of, &[], &derived(&session)?, view)?;
+        let day = self.events(&session, EventFiles::all(of), &[], &derived(&session)?, view)?;
         session.register_table("day", day.into_view())?;
-        let kept = self.events(&session, of, &[], &[], amendments::View::default())?;
+        let kept = self.events(
+            &session,
+            EventFiles::all(of),
+            &[],
+            &[],
+            amendments::View::default(),
+        )?;
         session.register_table("recorded", kept.into_view())?;
 
         let mut rows = session.sql(&making()).await?.execute_stream().await?;

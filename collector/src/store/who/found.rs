@@ -21,7 +21,7 @@ use datafusion::{
 };
 
 use super::{Asked, Sought};
-use crate::store::{erase::entries_of, holding::may_hold};
+use crate::store::holding::may_hold;
 
 impl Asked {
     /// What is told of the column's values.
@@ -178,46 +178,6 @@ pub(super) fn batch(found: &BTreeMap<Place, Found>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
-/// The rows of these log entries: what files and row groups say of their entries passes over most of them.
-pub(super) fn within(rows: DataFrame, ranges: &[(i64, i64)]) -> Result<DataFrame> {
-    rows.filter(any(ranges
-        .iter()
-        .map(|(first, last)| col("log_index").between(lit(*first), lit(*last)))))
-}
-
-/// Whether a file may have rows of these log entries.
-pub(super) fn has_some_of(file: &str, ranges: &[(i64, i64)]) -> bool {
-    entries_of(file).is_none_or(|(first, last)| {
-        let (first, last) = (first.cast_signed(), last.cast_signed());
-        ranges.iter().any(|(from, to)| *from <= last && first <= *to)
-    })
-}
-
-/// The log entries of `found`, in spans with the widest gaps between them.
-pub(super) fn ranges(found: &BTreeMap<Place, Found>) -> Vec<(i64, i64)> {
-    let mut entries: Vec<i64> = found.keys().map(|place| place.0).collect();
-    entries.dedup();
-    let mut gaps: Vec<(i64, usize)> = entries
-        .windows(2)
-        .enumerate()
-        .filter_map(|(n, pair)| Some((pair.last()? - pair.first()?, n + 1)))
-        .collect();
-    gaps.sort_unstable_by(|a, b| b.cmp(a));
-    let mut ends: Vec<usize> = gaps.into_iter().take(MAX_SPANS - 1).map(|(_, n)| n).collect();
-    ends.push(entries.len());
-    ends.sort_unstable();
-    let mut from = 0;
-    let mut ranges = Vec::with_capacity(ends.len());
-    for to in ends {
-        let span = entries.get(from..to).unwrap_or_default();
-        if let (Some(first), Some(last)) = (span.first(), span.last()) {
-            ranges.push((*first, *last));
-        }
-        from = to;
-    }
-    ranges
-}
-
 /// Those that were found, with what is known of each.
 pub(super) const TOUCHED: &str = "SELECT coalesce(e.principal, 'unknown') AS principal, e.confidence, e.method, f.sure, f.sources, \
     e.kind, e.class, e.command, e.outcome, sum(e.executions) AS statements, sum(e.rows) AS rows, sum(e.rows_affected) AS rows_affected, \
@@ -232,41 +192,3 @@ const MAX_FOUND: usize = 200_000;
 
 /// Events that filters exclude; each takes 16 bytes in memory.
 const MAX_DENIED: usize = 1_000_000;
-
-/// Spans of log entries that a question names: as many as the engine compares with the range of a row group.
-pub(super) const MAX_RANGES: usize = 16;
-
-/// Spans of log entries that are read apart: each [`MAX_RANGES`] of them make the question longer by a part.
-const MAX_SPANS: usize = 8 * MAX_RANGES;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_far_apart_are_in_spans_of_their_own() {
-        let found =
-            |entries: &mut dyn Iterator<Item = i64>| entries.map(|n| ((n, 1), Found::default())).collect();
-        assert_eq!(ranges(&found(&mut std::iter::empty())), []);
-        assert_eq!(ranges(&found(&mut [7].into_iter())), [(7, 7)]);
-        let near = ranges(&found(&mut (0..1000)));
-        assert_eq!(
-            (near.len(), near[0].0, near[MAX_SPANS - 1].1),
-            (MAX_SPANS, 0, 999)
-        );
-        let of_file = |first, last| {
-            has_some_of(
-                &format!("events/date=2026-05-10/hour=all/{first}-{last}.parquet"),
-                &[(5, 7), (20, 20)],
-            )
-        };
-        assert!(of_file(7, 9) && of_file(0, 5) && of_file(6, 6) && of_file(10, 30));
-        assert!(!of_file(8, 19) && !of_file(0, 4) && !of_file(21, 90));
-        let far = ranges(&found(
-            &mut (0..20).map(|n| if n < 10 { n } else { n + 1_000_000 }),
-        ));
-        assert!(far.contains(&(1_000_010, 1_000_010)) || far.iter().any(|(first, _)| *first == 1_000_010));
-        assert!(far.iter().all(|(first, last)| last - first < 100), "{far:?}");
-        assert!(far.len() <= MAX_SPANS);
-    }
-}

@@ -23,11 +23,12 @@ use super::{
     holding::{may_hold, token},
     page::Page,
     question::{self, Question, Span},
+    sealed::EventFiles,
     session::{subjects_of, uses_of},
     touching, ways,
 };
 pub(super) use found::Place;
-use found::{MAX_RANGES, TOUCHED, batch, has_some_of, ranges, within};
+use found::{TOUCHED, batch};
 
 /// Whose record is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -208,19 +209,9 @@ impl Store {
             ..Answer::default()
         };
         if !found.is_empty() {
-            let mut near = self.events(&session, &[], &now.chunks, &[], view.clone())?;
-            for run in ranges(&found).chunks(MAX_RANGES) {
-                let files: Vec<String> = now
-                    .files
-                    .iter()
-                    .filter(|file| has_some_of(file, run))
-                    .cloned()
-                    .collect();
-                if !files.is_empty() {
-                    let of_run = self.events(&session, &files, &[], &[], view.clone())?;
-                    near = near.union(within(of_run, run)?)?;
-                }
-            }
+            let entries = found.keys().map(|place| place.0).collect();
+            let files = EventFiles::near(&now.files, entries);
+            let near = self.events(&session, files, &now.chunks, &[], view.clone())?;
             // The engine would keep all of these in memory for a join: so only those that are meant come to it.
             let places = found.keys().copied().collect();
             let near = near.filter(ways::is_one_of(places).call(vec![col("log_index"), col("seq")]))?;
@@ -235,7 +226,13 @@ impl Store {
         let uses = uses_of(&session, &of_span)?;
         let files = now.files_in(asked.span, &of_span);
         let derived = asked.derived(&session)?;
-        let events = self.events(&session, &files, &now.chunks, &derived, view.clone())?;
+        let events = self.events(
+            &session,
+            EventFiles::all(&files),
+            &now.chunks,
+            &derived,
+            view.clone(),
+        )?;
         let events = asked.span.of(events)?;
         let statements = asked.open_statements(events.clone(), settled.clone())?;
         let in_uses = asked.open_uses(uses.clone(), settled)?;
@@ -254,7 +251,7 @@ impl Store {
         let all = now.uses_in(Span::default());
         let rest = self.events(
             &session,
-            &now.files_in(Span::default(), &all),
+            EventFiles::all(&now.files_in(Span::default(), &all)),
             &now.chunks,
             &[],
             view,
