@@ -349,6 +349,12 @@ impl Store {
         }
     }
 
+    /// Whether more waits to be sealed than half of what makes new entries wait.
+    fn is_pressed(&self) -> bool {
+        let state = self.state();
+        state.bytes + state.open_bytes > self.options.wait_bytes / 2
+    }
+
     /// Writes the tail to Parquet. On an error the tail stays as it is, and the files count for nothing.
     pub async fn seal(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.writable, "the store was opened for reading");

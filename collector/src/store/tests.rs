@@ -364,6 +364,24 @@ async fn no_entry_waits_for_a_seal_that_does_not_work() {
 }
 
 #[tokio::test]
+async fn days_are_put_together_when_no_more_waits_than_a_seal_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        wait_bytes: 2,
+        ..by_hand()
+    };
+    let store = Store::open(folder.path(), options).await.unwrap();
+    append(&store, 0..3).await;
+    store.seal().await.unwrap();
+    append(&store, 3..4).await;
+    store.put_uses_together().await.unwrap();
+    assert_eq!(store.status().rows_in_uses, 0);
+    store.seal().await.unwrap();
+    store.put_uses_together().await.unwrap();
+    assert_eq!(store.status().rows_in_uses, 4);
+}
+
+#[tokio::test]
 async fn a_reader_beside_a_collector_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), by_hand()).await.unwrap();

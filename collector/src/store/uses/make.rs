@@ -34,6 +34,10 @@ impl Store {
     pub async fn put_uses_together(&self) -> anyhow::Result<()> {
         ensure!(self.writable, "the store was opened for reading");
         loop {
+            // What came is made ready for questions first: this makes them shorter, and can be done at any time.
+            if self.is_pressed() {
+                return Ok(());
+            }
             // Files are neither put together nor erased meanwhile.
             let _one = self.compacting.lock().await;
             let manifest = self.state().manifest.clone();
