@@ -2,14 +2,17 @@
 //!
 //! Owns the skew. Principals, statements and customers are chosen by a power of an even number, so that a few are seen all the time and
 //! most hardly ever (of 300 principals the busiest has some 15 %). Sessions are those of a pool: they last, and are replaced one by
-//! one. Times advance evenly over the span, of each agent by itself. Agents, definitions and batches are as real ones are.
+//! one. Times advance evenly over the span, of each agent by itself. Now and then a login fails, something is not seen, or a session cannot be
+//! read, and in the last half day there is one program that was not there before. Agents, definitions and batches are as real ones are.
 
 use std::collections::HashMap;
 
+use anyhow::Result;
 use evidence::{Chain, Contents};
 use prost::Message as _;
 use proto::v1::{self, definition::Kind};
 use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
+use subjects::{Family, Keys};
 
 use crate::ingest::Agent;
 
@@ -26,6 +29,14 @@ pub(super) const CUSTOMERS: u64 = 1_000_000;
 const SESSIONS: usize = 200;
 /// Of so many events, one replaces a session.
 const LASTING: u32 = 400;
+/// The last of the time, in which of so many sessions that are opened one is of a program that is new.
+const LATELY_NS: u64 = 12 * 3_600_000_000_000;
+const NEWCOMERS: u32 = 10;
+/// Of so many events, so many are a login that failed, something that was not seen, and a session that cannot be read.
+const OF_RARE: u32 = 1_000_000;
+const FAILED_LOGINS: u32 = 60;
+const GAPS: u32 = 4;
+const OPAQUE: u32 = 1;
 
 /// One agent, and what it will still send.
 pub(super) struct Maker {
@@ -39,6 +50,8 @@ pub(super) struct Maker {
     next: u64,
     at_ns: f64,
     step_ns: f64,
+    lately_ns: u64,
+    keys: Keys,
 }
 
 struct Template {
@@ -53,7 +66,7 @@ struct Session {
 
 impl Maker {
     /// One that will send so many events, which began within so many nanoseconds before now.
-    pub(super) fn new(number: u64, events: u64, now_ns: u64, span_ns: u64) -> Self {
+    pub(super) fn new(number: u64, events: u64, now_ns: u64, span_ns: u64) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(SEED + number);
         let mut key = [0; 32];
         random.fill_bytes(&mut key);
@@ -71,9 +84,11 @@ impl Maker {
             next: 1,
             at_ns: (now_ns - span_ns) as f64,
             step_ns: span_ns as f64 / events.max(1) as f64,
+            lately_ns: now_ns - LATELY_NS,
+            keys: Keys::parse(KEYS)?,
         };
         maker.sessions = (0..SESSIONS).map(|_| maker.session()).collect();
-        maker
+        Ok(maker)
     }
 
     /// The next events, in batches.
@@ -118,8 +133,13 @@ impl Maker {
             let named = *templates
                 .entry(chosen)
                 .or_insert_with(|| contents.definition(&template.encoded));
-            let touched = template.names_customers.then(|| touched(&mut self.random));
-            let event = event(&mut self.random, self.at_ns as u64, (party, named), touched);
+            let at_ns = self.at_ns as u64;
+            let event = rare(&mut self.random, at_ns, party).unwrap_or_else(|| {
+                let touched = template
+                    .names_customers
+                    .then(|| touched(&mut self.random, &self.keys));
+                event(&mut self.random, at_ns, (party, named), touched)
+            });
             contents.event(&[&event.encode_to_vec()]);
             self.next += 1;
             self.at_ns += self.step_ns;
@@ -129,7 +149,11 @@ impl Maker {
 
     fn session(&mut self) -> Session {
         self.opened += 1;
-        let principal = skewed(&mut self.random, PRINCIPALS as u64);
+        let is_new = self.at_ns as u64 > self.lately_ns && self.random.gen_ratio(1, NEWCOMERS);
+        let principal = match is_new {
+            true => PRINCIPALS as u64,
+            false => skewed(&mut self.random, PRINCIPALS as u64),
+        };
         let port = self.random.gen_range(32_768..61_000);
         let client = |addr: String, port| Some(v1::Endpoint { addr, port });
         let session = v1::Session {
@@ -165,12 +189,10 @@ impl Maker {
 }
 
 /// The token that stands for a customer.
-pub(super) fn token(customer: u64) -> [u8; 16] {
-    // Spread, as an HMAC is; nobody has to be kept from guessing here.
-    let mut random = StdRng::seed_from_u64(SEED ^ customer.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mut token = [0; 16];
-    random.fill_bytes(&mut token);
-    token
+pub(super) fn token(keys: &Keys, customer: u64) -> [u8; 16] {
+    keys.active()
+        .token(Family::Integer, customer.to_string().as_bytes())
+        .0
 }
 
 /// A number below `all`; small ones are far more likely.
@@ -180,23 +202,52 @@ fn skewed(random: &mut StdRng, all: u64) -> u64 {
 }
 
 /// Mostly one customer by a predicate, and now and then a page of them that was returned.
-fn touched(random: &mut StdRng) -> v1::Subject {
+fn touched(random: &mut StdRng, keys: &Keys) -> v1::Subject {
     let count = if random.gen_ratio(1, 50) { 20 } else { 1 };
     let mut tokens: Vec<Vec<u8>> = (0..count)
-        .map(|_| token(skewed(random, CUSTOMERS)).to_vec())
+        .map(|_| token(keys, skewed(random, CUSTOMERS)).to_vec())
         .collect();
     tokens.sort();
     tokens.dedup();
     v1::Subject {
         object: OBJECT.into(),
         column: COLUMN.into(),
-        family: FAMILY.into(),
-        key: KEY.into(),
+        family: Family::Integer.name().into(),
+        key: keys.active().id().into(),
         complete: true,
         sources: vec![if count == 1 { "predicate" } else { "returned" }.into()],
         tokens,
         ..Default::default()
     }
+}
+
+/// Mostly none: what happens seldom, and is no statement.
+fn rare(random: &mut StdRng, at_ns: u64, party: u32) -> Option<v1::Event> {
+    const SEEN: u32 = FAILED_LOGINS + GAPS;
+    const ALL: u32 = SEEN + OPAQUE;
+    let body = match random.gen_range(0..OF_RARE) {
+        0..FAILED_LOGINS => v1::event::Body::AuthFailure(v1::AuthFailure {
+            sqlstate: "28P01".into(),
+            severity: "FATAL".into(),
+        }),
+        FAILED_LOGINS..SEEN => v1::event::Body::Gap(v1::Gap {
+            reason: "ring_full".into(),
+            direction: v1::Direction::Backend.into(),
+            bytes_missing: random.gen_ratio(3, 4).then(|| random.gen_range(1_000..900_000)),
+            ..Default::default()
+        }),
+        SEEN..ALL => v1::event::Body::OpaqueSession(v1::OpaqueSession {
+            encryption: v1::Encryption::Tls.into(),
+            reason: "its executable has no function be_tls_read".into(),
+        }),
+        _ => return None,
+    };
+    Some(v1::Event {
+        ts_start_ns: at_ns,
+        party: Some(party),
+        body: Some(body),
+        ..Default::default()
+    })
 }
 
 fn event(
@@ -300,5 +351,5 @@ const SEED: u64 = 20_260_510;
 /// Whose records are touched, and by which rule and key values became tokens.
 pub(super) const OBJECT: &str = "public.customers";
 pub(super) const COLUMN: &str = "id";
-pub(super) const FAMILY: &str = "integer";
-pub(super) const KEY: &str = "k1";
+/// As a file of token keys has it. Whoever knows it finds out whose these records are: nobody's.
+pub(super) const KEYS: &str = "made-up 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";

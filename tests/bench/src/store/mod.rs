@@ -7,6 +7,7 @@ mod made;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use pgwitness_tests::screen::progress;
 use serde_json::{Value, json};
+use subjects::{Family, Keys};
 
 use self::made::Maker;
 use crate::{
@@ -35,7 +37,8 @@ pub(crate) struct Args {
     /// Events of the largest store; smaller ones have a tenth, and a tenth of that
     #[arg(long, default_value_t = 100_000_000)]
     events: u64,
-    /// Moves the largest store's data folder here when all is measured; of the same file system as /var/tmp
+    /// Moves the largest store's data folder here when all is measured, and writes the token keys beside it (DIR.keys); of the same
+    /// file system as /var/tmp
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Print one JSON object as the last line
@@ -113,7 +116,7 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
         .as_nanos() as u64;
     let mut makers: Vec<Maker> = (0..AGENTS)
         .map(|number| Maker::new(number, events / AGENTS, now_ns, SPAN.as_nanos() as u64))
-        .collect();
+        .collect::<Result<_>>()?;
     let mut collector = Collector::start(&args.collector).await?;
     let before = collector.figures()?;
     let (mut sent, mut batches, mut busy) = (0, 0, Duration::ZERO);
@@ -152,15 +155,16 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
         "rss_mib_started": idle,
         "page_cache_dropped": cold,
     });
+    let keys = Keys::parse(made::KEYS)?;
     let who = |customer: u64| {
-        let token: String = made::token(customer)
+        let token: String = made::token(&keys, customer)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         json!({
             "object": made::OBJECT,
             "column": made::COLUMN,
-            "tokens": [{"key": made::KEY, "family": made::FAMILY, "token": token}],
+            "tokens": [{"key": keys.active().id(), "family": Family::Integer.name(), "token": token}],
         })
     };
     for (name, path, body) in [
@@ -200,6 +204,15 @@ async fn of_size(args: &Args, events: u64, keep: Option<&Path>) -> Result<Value>
     if let Some(folder) = keep {
         fs::rename(collector.data(), folder)
             .with_context(|| format!("cannot move the data to {}", folder.display()))?;
+        let file = folder.with_extension("keys");
+        fs::write(&file, made::KEYS)
+            .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o600)))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        progress(&format!(
+            "kept: {}, and the token keys in {}",
+            folder.display(),
+            file.display()
+        ));
     }
     Ok(figures)
 }
