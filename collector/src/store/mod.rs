@@ -33,6 +33,7 @@ mod sealed;
 pub mod selection;
 pub(crate) mod session;
 mod site;
+mod state;
 mod subjects;
 pub mod timeline;
 mod touching;
@@ -48,7 +49,7 @@ use std::{
     collections::HashSet,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -65,13 +66,12 @@ use crate::{
     live::Live,
 };
 pub use amendments::Amendments;
-use chunk::{Chunk, Entry};
-use compact::{Reading, Retired};
 pub use events::Batches;
 pub(crate) use events::{Amends, Shown, schema_in_json};
-use manifest::{Manifest, SealedFile, UsesFile};
+use manifest::{Manifest, SealedFile};
 use record::Records;
 pub(crate) use site::Site;
+use state::{Snapshot, State};
 use uses::Uses;
 use whole::Whole;
 
@@ -167,30 +167,6 @@ pub struct StoreStatus {
     pub behind_from: Option<u64>,
 }
 
-#[derive(Debug)]
-struct State {
-    manifest: Manifest,
-    /// Held by those who read the files that the manifest names now.
-    reading: Arc<Reading>,
-    retired: Retired,
-    /// Rows of the entries `manifest.entries..next`, but for those in `open`.
-    chunks: Vec<Arc<Chunk>>,
-    /// The newest entries, not in columns yet.
-    open: Vec<Entry>,
-    open_rows: usize,
-    /// As the agents encoded them.
-    open_bytes: usize,
-    /// `open` in columns, made for a question and good until the next entry.
-    shown: Option<Arc<Chunk>>,
-    next: u64,
-    rows: usize,
-    /// Of `chunks`.
-    bytes: usize,
-    /// When the oldest row of the tail came.
-    since: Option<Instant>,
-    behind_from: Option<u64>,
-}
-
 impl Store {
     /// Opens or creates the store in the folder `root`, and seals on its own from then on, as `options` say.
     ///
@@ -242,21 +218,7 @@ impl Store {
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
         let read = Arc::new(Whole(Arc::clone(&objects)));
         runtime.register_object_store(ObjectStoreUrl::parse(sealed::ROOT)?.as_ref(), read);
-        let state = State {
-            next: manifest.entries,
-            manifest,
-            reading: Arc::default(),
-            retired: Retired::default(),
-            chunks: Vec::new(),
-            open: Vec::new(),
-            open_rows: 0,
-            open_bytes: 0,
-            shown: None,
-            rows: 0,
-            bytes: 0,
-            since: None,
-            behind_from: None,
-        };
+        let state = State::of(manifest);
         Ok(Arc::new(Self {
             objects,
             runtime,
@@ -458,92 +420,6 @@ impl Store {
     }
 }
 
-/// What the store holds at one moment.
-struct Snapshot {
-    /// Paths of the events' files.
-    files: Vec<String>,
-    /// Of the subjects'.
-    subjects: Vec<String>,
-    /// What is put together of some of the events' files.
-    uses: Vec<UsesFile>,
-    /// Keeps them there.
-    reading: Arc<Reading>,
-    chunks: Vec<Arc<Chunk>>,
-}
-
-impl State {
-    fn take(&mut self, log_index: u64, records: Records) {
-        if self.behind_from.is_some() {
-            return;
-        }
-        if log_index != self.next || self.bytes > MAX_TAIL_BYTES {
-            return self.fall_behind(log_index);
-        }
-        self.next += 1;
-        let rows = records.records.len();
-        if rows == 0 {
-            return;
-        }
-        self.since.get_or_insert_with(Instant::now);
-        self.rows += rows;
-        self.open_rows += rows;
-        self.open_bytes += records.encoded.iter().map(bytes::Bytes::len).sum::<usize>();
-        self.open.push(Entry::new(log_index, records));
-        self.shown = None;
-        if self.open_rows >= CHUNK_ROWS || self.open_bytes >= CHUNK_BYTES {
-            self.close();
-        }
-    }
-
-    /// The open entries in columns, which stay open.
-    fn shown(&mut self) -> Option<Arc<Chunk>> {
-        if self.shown.is_none() && !self.open.is_empty() {
-            self.shown = Some(Arc::new(Chunk::of(self.open.iter())));
-        }
-        self.shown.clone()
-    }
-
-    /// Puts the open entries into columns for good.
-    fn close(&mut self) {
-        if let Some(chunk) = self.shown() {
-            self.bytes += chunk.bytes();
-            self.chunks.push(chunk);
-        }
-        self.shown = None;
-        self.open.clear();
-        self.open_rows = 0;
-        self.open_bytes = 0;
-    }
-
-    /// The first `count` chunks are in files.
-    fn sealed(&mut self, manifest: Manifest, count: usize) {
-        self.manifest = manifest;
-        // New ones were only added behind them.
-        self.chunks.drain(..count);
-        self.rows = self.open_rows + self.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
-        self.bytes = self.chunks.iter().map(|chunk| chunk.bytes()).sum();
-        self.since = (self.rows > 0).then(Instant::now);
-    }
-
-    /// These files count no more, and the manifest is another one.
-    fn replaced(&mut self, manifest: Manifest, files: Vec<SealedFile>) {
-        self.manifest = manifest;
-        let readers = std::mem::take(&mut self.reading);
-        self.retired.add(files, &readers);
-    }
-
-    fn fall_behind(&mut self, log_index: u64) {
-        if self.behind_from.is_none() {
-            tracing::error!(
-                log_index,
-                expected = self.next,
-                "the store fell behind the log; a restart refills it"
-            );
-            self.behind_from = Some(self.next);
-        }
-    }
-}
-
 /// Seals beside ingest, which the log waits for, and ends with the store.
 async fn seal_when_due(store: Weak<Store>) {
     loop {
@@ -570,16 +446,6 @@ const MAX_QUERY_MEMORY: usize = 512 * 1024 * 1024;
 
 /// The tail is sealed at this size whatever its rows: Arrow's text columns are limited to 2 GiB each.
 const SEAL_BYTES: usize = 256 * 1024 * 1024;
-
-/// A tail of this size has not been sealed for long (a full disk, say): it grows no further.
-const MAX_TAIL_BYTES: usize = 1024 * 1024 * 1024;
-
-/// Rows that are put into columns together (DataFusion works on 8192 rows at a time).
-const CHUNK_ROWS: usize = 8192;
-
-/// The same by their encoded size: what repeats is spelt out for a question, and Arrow's text columns are limited to
-/// 2 GiB each.
-const CHUNK_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long a seal at work may hold events back: far longer than one takes.
 const MAX_WAIT: Duration = Duration::from_secs(60);

@@ -1,5 +1,7 @@
 //! Sessions that have another name by now.
 
+use std::time::Instant;
+
 use super::*;
 
 const OWN: &str = "collector-x";

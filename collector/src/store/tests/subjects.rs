@@ -1,6 +1,6 @@
 //! Whose records: the table, its files, and who touched one.
 
-use std::{fmt, ops::Range, sync::atomic::AtomicU64};
+use std::{fmt, ops::Range, sync::atomic::AtomicU64, time::Instant};
 
 use ::subjects::{Family, Filter, Key, Keys, Token, canonical_text};
 use futures::stream::BoxStream;
