@@ -35,8 +35,8 @@ const NEWCOMERS: u32 = 10;
 /// Of so many events, so many are a login that failed, something that was not seen, and a session that cannot be read.
 const OF_RARE: u32 = 1_000_000;
 const FAILED_LOGINS: u32 = 60;
-const GAPS: u32 = 4;
-const OPAQUE: u32 = 1;
+const GAPS: u32 = 40;
+const OPAQUE: u32 = 10;
 
 /// One agent, and what it will still send.
 pub(super) struct Maker {
@@ -51,6 +51,8 @@ pub(super) struct Maker {
     at_ns: f64,
     step_ns: f64,
     lately_ns: u64,
+    /// The first half of its sessions' names.
+    boot: u32,
     keys: Keys,
 }
 
@@ -79,13 +81,14 @@ impl Maker {
             id,
             templates: (0..TEMPLATES).map(|n| template(&mut common, n)).collect(),
             sessions: Vec::new(),
-            random,
             opened: 0,
             next: 1,
             at_ns: (now_ns - span_ns) as f64,
             step_ns: span_ns as f64 / events.max(1) as f64,
             lately_ns: now_ns - LATELY_NS,
+            boot: random.next_u32(),
             keys: Keys::parse(KEYS)?,
+            random,
         };
         maker.sessions = (0..SESSIONS).map(|_| maker.session()).collect();
         Ok(maker)
@@ -157,7 +160,7 @@ impl Maker {
         let port = self.random.gen_range(32_768..61_000);
         let client = |addr: String, port| Some(v1::Endpoint { addr, port });
         let session = v1::Session {
-            id: format!("{}-{:x}", self.id, self.opened),
+            id: format!("{:08x}-{:x}", self.boot, self.opened),
             backend_pid: 1_000 + (self.opened % 30_000) as u32,
             login_role: "app_user".into(),
             database: format!("shop{}", principal % 3),
