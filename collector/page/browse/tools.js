@@ -100,9 +100,9 @@ export function watchedAll(checks, seen, violations, what) {
 }
 
 /** Waits until the page has answers for all that it asked. */
-export async function settled(page) {
+export async function settled(page, most = 30_000) {
   await page.waitForTimeout(150);
-  await page.waitForFunction(() => document.querySelectorAll(".skeleton").length === 0, null, { timeout: 30_000 });
+  await page.waitForFunction(() => document.querySelectorAll(".skeleton").length === 0, null, { timeout: most });
   await page.waitForTimeout(150);
 }
 

@@ -11,7 +11,7 @@ use std::{fmt::Write, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, ListBuilder, StringArray, StringBuilder},
+        array::{Array, ArrayRef, AsArray, BooleanArray, ListBuilder, StringArray, StringBuilder},
         datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType},
     },
     common::exec_err,
@@ -45,6 +45,33 @@ pub(super) fn is_object(object: Expr, asked: &str) -> Expr {
         Some((_, bare)) => named(asked).or(named(bare)),
         None => named(asked).or(ends_with(object.clone(), lit(format!(".{asked}")))),
     }
+}
+
+/// `names(objects)`: whether one of them is the object that is asked for, as [`is_object`] has it.
+pub(super) fn names(asked: &str) -> ScalarUDF {
+    let asked = asked.to_owned();
+    create_udf(
+        "names",
+        vec![DataType::new_list(DataType::Utf8, true)],
+        DataType::Boolean,
+        Volatility::Immutable,
+        Arc::new(move |arguments: &[ColumnarValue]| {
+            let columns = ColumnarValue::values_to_arrays(arguments)?;
+            let [objects] = columns.as_slice() else {
+                return exec_err!("names takes a list of objects");
+            };
+            let is_it = |object: &&str| match asked.rsplit_once('.') {
+                Some((_, bare)) => *object == asked || *object == bare,
+                None => object
+                    .strip_suffix(&asked)
+                    .is_some_and(|schema| schema.is_empty() || schema.ends_with('.')),
+            };
+            let found = (0..objects.len()).map(|row| texts_of(objects, row).iter().any(is_it));
+            Ok(ColumnarValue::Array(Arc::new(
+                found.map(Some).collect::<BooleanArray>(),
+            )))
+        }),
+    )
 }
 
 fn touched() -> ScalarUDF {
@@ -106,7 +133,7 @@ fn columns_of() -> ScalarUDF {
                 if let Some((_, object)) = thing.and_then(|thing| thing.split_once(' ')) {
                     let all = texts_of(objects, row);
                     for column in texts_of(columns, row) {
-                        if let Some(name) = name_in(object, &all, &column) {
+                        if let Some(name) = name_in(object, &all, column) {
                             lists.values().append_value(name);
                         }
                     }
@@ -181,26 +208,33 @@ const DIGITS: usize = 20;
 
 /// What `column` is called in `object`, if it is one of it and of no object with a longer name: `a.b.c` is `c` of `a.b`, and not
 /// `b.c` of `a`.
-fn name_in<'a>(object: &str, objects: &[String], column: &'a str) -> Option<&'a str> {
+fn name_in<'a>(object: &str, objects: &[&str], column: &'a str) -> Option<&'a str> {
     let within = |object: &str| column.strip_prefix(object)?.strip_prefix('.');
     let name = within(object)?;
-    let longer = |other: &String| other.len() > object.len() && within(other).is_some();
+    let longer = |other: &&str| other.len() > object.len() && within(other).is_some();
     (!objects.iter().any(longer)).then_some(name)
 }
 
 /// A row's list; empty where it is NULL.
-fn texts_of(lists: &ArrayRef, row: usize) -> Vec<String> {
+fn texts_of(lists: &ArrayRef, row: usize) -> Vec<&str> {
     let lists = lists.as_list::<i32>();
     if lists.is_null(row) {
         return Vec::new();
     }
-    let list = lists.value(row);
-    let texts = list.as_string::<i32>().iter().flatten();
-    texts.map(str::to_owned).collect()
+    let texts = lists.values().as_string::<i32>();
+    let places = lists.value_offsets().get(row..=row + 1);
+    let (start, end) = match places {
+        Some(&[start, end]) => (start as usize, end as usize),
+        _ => (0, 0),
+    };
+    let of_row = (start..end).filter(|place| texts.is_valid(*place));
+    of_row.map(|place| texts.value(place)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use datafusion::prelude::col;
+
     use super::*;
 
     #[tokio::test]
@@ -215,9 +249,36 @@ mod tests {
         assert_eq!((text(0), text(1)), ("b-10".to_owned(), "c-99".to_owned()));
     }
 
+    #[tokio::test]
+    async fn a_list_names_an_object_where_one_of_it_is_the_object() {
+        for asked in ["public.sales", "sales", "a.sales"] {
+            let session = SessionContext::new();
+            session.register_udf(names(asked));
+            for object in [
+                "sales",
+                "public.sales",
+                "wholesales",
+                "a.sales",
+                "sales.a",
+                "public.a",
+            ] {
+                let sql =
+                    format!("SELECT names(make_array('other', o)), o FROM (VALUES ('{object}')) AS t (o)");
+                let rows = session.sql(&sql).await.unwrap();
+                let named = rows.clone().collect().await.unwrap()[0]
+                    .column(0)
+                    .as_boolean()
+                    .value(0);
+                let is_it = rows.filter(is_object(col("o"), asked)).unwrap();
+                let is_it = is_it.count().await.unwrap() == 1;
+                assert_eq!(named, is_it, "{object} is {asked}");
+            }
+        }
+    }
+
     #[test]
     fn a_column_is_of_the_longest_object_that_its_name_begins_with() {
-        let objects = ["sales", "sales.orders", "public.sales"].map(str::to_owned);
+        let objects = ["sales", "sales.orders", "public.sales"];
         for (object, column, name) in [
             ("sales.orders", "sales.orders.id", Some("id")),
             ("sales", "sales.orders.id", None),

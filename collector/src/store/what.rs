@@ -5,14 +5,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use anyhow::Context as _;
-use datafusion::prelude::col;
+use datafusion::{
+    common::DFSchema,
+    prelude::{SessionContext, col},
+};
 
 use super::{
-    Store,
+    Store, columns,
+    every::every,
     page::{MAX_ROWS, Page},
+    parts::{Derived, TEMPLATE},
     question::{Question, Span, in_words, principal_is},
-    touching::{HIDDEN, is_object},
+    sealed::EventFiles,
+    touching::{self, HIDDEN, is_object, names},
 };
 
 /// What was touched.
@@ -39,10 +44,20 @@ impl Question for What {
     }
 
     async fn answer(&self, store: &Store) -> anyhow::Result<Page> {
-        let session = store.session().await.context("cannot open the store")?;
-        let mut chosen = self.span.of(session.table("queries").await?)?;
+        // Before the files are chosen, as everywhere.
+        let view = store.amendments.view();
+        let now = store.snapshot();
+        let session = store.reading(&now);
+        touching::register(&session);
+        session.register_udaf(every());
+        let files = EventFiles::all(&now.files);
+        let events = store.events(&session, files, &now.chunks, &self.derived(&session)?, view)?;
+        let mut chosen = self.span.of(events)?.filter(col("executions").is_not_null())?;
         if let Some(principal) = &self.principal {
             chosen = chosen.filter(principal_is(principal))?;
+        }
+        if self.object.is_some() {
+            chosen = chosen.filter(col(RELATED))?;
         }
         session.register_table("chosen", chosen.into_view())?;
         let mut one = session.sql(&things("chosen")).await?;
@@ -55,6 +70,26 @@ impl Question for What {
     }
 }
 
+impl What {
+    /// Of an object: whether a statement names it, or may have touched what it does not name. It is the same for all that share a template, and most
+    /// statements are left out by it.
+    fn derived(&self, session: &SessionContext) -> anyhow::Result<Vec<Derived>> {
+        let Some(object) = &self.object else {
+            return Ok(Vec::new());
+        };
+        let schema = DFSchema::try_from(columns::schema().as_ref().clone())?;
+        let hidden = session.parse_sql_expr(HIDDEN, &schema)?.is_not_null();
+        Ok(vec![Derived {
+            name: RELATED,
+            part: TEMPLATE,
+            of: names(object).call(vec![col("objects")]).or(hidden),
+        }])
+    }
+}
+
+/// The column that [`What::derived`] makes.
+const RELATED: &str = "related";
+
 /// The statements of a table, a row for each thing that they touched: `thing` with its parts `access` and `object`. What may have been
 /// touched beyond that is in a row of its own, without a thing and with `because`.
 pub(super) fn things(table: &str) -> String {
@@ -62,42 +97,20 @@ pub(super) fn things(table: &str) -> String {
         "WITH s AS (SELECT coalesce(principal, 'unknown') AS principal, confidence, CASE WHEN session_id IS NOT NULL THEN concat(agent, ' ', session_id) END AS session, \
            log_index, seq, event_id, ts_start, command, outcome, executions, rows, rows_affected, objects, object_access, \
            columns_read, columns_written, columns_filtered, columns_exact, {HIDDEN} AS hidden FROM {table}), \
-         t AS (SELECT *, unnest(touched(objects, object_access)) AS thing FROM s), \
-         a AS (SELECT * FROM t UNION ALL SELECT *, arrow_cast(NULL, 'Utf8') AS thing FROM s \
-           WHERE hidden IS NOT NULL AND coalesce(cardinality(objects), 0) > 0) \
+         a AS (SELECT *, unnest(CASE WHEN hidden IS NOT NULL AND coalesce(cardinality(objects), 0) > 0 \
+           THEN array_append(touched(objects, object_access), arrow_cast(NULL, 'Utf8')) ELSE touched(objects, object_access) END) AS thing FROM s) \
          SELECT *, split_part(thing, ' ', 1) AS access, substr(thing, strpos(thing, ' ') + 1) AS object, \
            CASE WHEN thing IS NULL THEN hidden END AS because FROM a"
     )
 }
 
-/// What makes lists, and what counts what differs, is slow for each statement: so statements that are alike in all that is asked are put together
-/// first.
-const WHAT: &str = "WITH named AS (\
-      SELECT DISTINCT principal, thing, objects, columns_filtered, \
-        CASE WHEN access = 'write' THEN columns_written ELSE columns_read END AS columns_touched FROM one), \
-    names AS (\
-      SELECT principal, thing, \
-        array_sort(array_agg(DISTINCT name) FILTER (WHERE used = 'touched' AND name IS NOT NULL)) AS columns, \
-        array_sort(array_agg(DISTINCT name) FILTER (WHERE used = 'filtered' AND name IS NOT NULL)) AS filtered \
-      FROM (SELECT principal, thing, 'touched' AS used, unnest(columns_of(thing, objects, columns_touched)) AS name FROM named \
-            UNION ALL SELECT principal, thing, 'filtered' AS used, unnest(columns_of(thing, objects, columns_filtered)) AS name FROM named) \
-      GROUP BY principal, thing), \
-    alike AS (\
-      SELECT principal, thing, object, access, because, confidence, command, session, \
-        bool_and(columns_exact) AS columns_exact, sum(executions) AS statements, \
-        sum(executions) FILTER (WHERE outcome = 'error') AS failed, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
-        min(ts_start) AS first_seen, max(ts_start) AS last_seen, max(in_order(ts_start, log_index, seq, event_id)) AS last \
-      FROM one GROUP BY principal, thing, object, access, because, confidence, command, session), \
-    counted AS (\
-      SELECT principal, thing, object, access, because, \
-        array_sort(array_agg(DISTINCT confidence) FILTER (WHERE confidence IS NOT NULL)) AS confidence, \
-        bool_and(columns_exact) AS columns_exact, \
-        array_sort(array_agg(DISTINCT command) FILTER (WHERE command IS NOT NULL)) AS commands, \
-        sum(statements) AS statements, coalesce(sum(failed), 0) AS failed, \
-        sum(rows) AS rows, sum(rows_affected) AS rows_affected, count(DISTINCT session) AS sessions, \
-        min(first_seen) AS first_seen, max(last_seen) AS last_seen, event_of(max(last)) AS last_event \
-      FROM alike GROUP BY principal, thing, object, access, because) \
-    SELECT c.principal, c.confidence, c.object, c.access, n.columns, n.filtered, c.columns_exact, c.commands, c.statements, c.failed, \
-      c.rows, c.rows_affected, c.sessions, c.first_seen, c.last_seen, c.last_event, c.because \
-    FROM counted c LEFT JOIN names n ON c.principal = n.principal AND c.thing = n.thing \
-    ORDER BY c.principal, c.object NULLS LAST, c.access, c.because NULLS FIRST";
+/// One pass over the statements.
+const WHAT: &str = "SELECT principal, every(confidence) FILTER (WHERE confidence IS NOT NULL) AS confidence, object, access, \
+      every(columns_of(thing, objects, CASE WHEN access = 'write' THEN columns_written ELSE columns_read END)) AS columns, \
+      every(columns_of(thing, objects, columns_filtered)) AS filtered, bool_and(columns_exact) AS columns_exact, \
+      every(command) FILTER (WHERE command IS NOT NULL) AS commands, sum(executions) AS statements, \
+      coalesce(sum(executions) FILTER (WHERE outcome = 'error'), 0) AS failed, sum(rows) AS rows, sum(rows_affected) AS rows_affected, \
+      coalesce(CAST(cardinality(every(session) FILTER (WHERE session IS NOT NULL)) AS BIGINT), 0) AS sessions, \
+      min(ts_start) AS first_seen, max(ts_start) AS last_seen, event_of(max(in_order(ts_start, log_index, seq, event_id))) AS last_event, because \
+    FROM one GROUP BY principal, thing, object, access, because \
+    ORDER BY principal, object NULLS LAST, access, because NULLS FIRST";
