@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     process::Command,
     time::{Duration, Instant},
@@ -79,10 +80,17 @@ async fn an_agent_goes_to_the_next_collector_and_back_and_loses_nothing() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    // Connected to the one at this place, long enough for a batch.
+    // Connected to the one at this place, which has made a batch durable since then.
     let at = |place: u64| {
+        let before = Cell::new(None);
         move |collector: &Value| {
-            collector["connected"] == true && collector["place"] == place && collector["connected_s"] != 0
+            let done = collector["batches_acknowledged"].as_u64().unwrap();
+            let is_there = collector["connected"] == true && collector["place"] == place;
+            is_there
+                && done
+                    > before
+                        .get()
+                        .unwrap_or_else(|| before.replace(Some(done)).unwrap_or(done))
         }
     };
     say_until(&agent, &at(1)).await;
