@@ -22,6 +22,9 @@ pub struct Args {
     /// New is what was not seen before then: RFC 3339, or a span before now like 24h or 30d.
     #[arg(long, value_name = "TIME")]
     pub since: String,
+    /// Of what began before then.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
     /// Whom to ask.
     #[command(flatten)]
     pub place: Place,
@@ -32,8 +35,11 @@ pub struct Args {
 
 /// Asks and prints.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let now = Timestamp::now();
+    let until = args.until.as_deref().map(|until| since(until, now));
     let question = NewEdges {
-        since_ns: since(&args.since, Timestamp::now())?,
+        since_ns: since(&args.since, now)?,
+        until_ns: until.transpose()?,
     };
     let source = args.place.open().await?;
     ask::tell_beginning(&source, question.since_ns).await?;
@@ -44,4 +50,5 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 const EXAMPLES: &str = "\
 Examples:
   new-edges --since 7d
+  new-edges --since 2026-09-01T00:00:00Z --until 2026-10-01T00:00:00Z
   new-edges --since 2026-11-01T00:00:00Z --format json";

@@ -46,7 +46,11 @@ pub(super) async fn report(store: &Store, span: Span) -> anyhow::Result<Report> 
         ),
     ];
     if let Some(since_ns) = span.since_ns {
-        let edges = NewEdges { since_ns }.answer(store).await?;
+        let edges = NewEdges {
+            since_ns,
+            until_ns: span.until_ns,
+        };
+        let edges = edges.answer(store).await?;
         sections.push(Section::of(
             "Touched for the first time",
             "What these principals had never done to these objects before the period, in this record.",

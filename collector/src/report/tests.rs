@@ -171,6 +171,23 @@ async fn a_review_tells_roles_and_what_takes_privileges() {
 }
 
 #[tokio::test]
+async fn an_access_review_of_a_past_period_has_nothing_from_behind_it() {
+    let begin = |seq: u64| query(seq, SHOP, "").ts_start_ns.cast_signed();
+    let period = Span {
+        since_ns: Some(begin(1)),
+        until_ns: Some(begin(3)),
+    };
+    let report = Asked::AccessReview(period)
+        .answer(&*filled().await)
+        .await
+        .unwrap();
+    assert_eq!(
+        rows(&report, "Touched for the first time", &["first_event"]),
+        json!([["a-2"], ["a-1"]])
+    );
+}
+
+#[tokio::test]
 async fn an_evidence_pack_has_each_requirement_with_its_figures() {
     let report = Asked::EvidencePack(Span::default())
         .answer(&*filled().await)

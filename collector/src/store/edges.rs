@@ -35,6 +35,9 @@ use super::{
 pub struct NewEdges {
     /// The moment, in Unix nanoseconds.
     pub since_ns: i64,
+    /// What began from then on is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ns: Option<i64>,
 }
 
 impl Question for NewEdges {
@@ -59,7 +62,7 @@ impl Question for NewEdges {
             },
             Span {
                 since_ns: Some(self.since_ns),
-                until_ns: None,
+                until_ns: self.until_ns,
             },
         );
         let is_before = col("ts_start").lt(time(self.since_ns));
@@ -68,7 +71,10 @@ impl Question for NewEdges {
             events.filter(col("executions").is_not_null())
         };
         // What is new is in statements from then on, all of it.
-        let rest = statements(&now.files_in(since, &[]))?.filter(is_before.clone().is_not_true())?;
+        let mut rest = statements(&now.files_in(since, &[]))?.filter(is_before.clone().is_not_true())?;
+        if let Some(until_ns) = self.until_ns {
+            rest = rest.filter(col("ts_start").lt(time(until_ns)))?;
+        }
         session.register_table("rest", rest.into_view())?;
         let one = session.sql(&things("rest")).await?;
         session.register_table("one", one.filter(col("thing").is_not_null())?.into_view())?;

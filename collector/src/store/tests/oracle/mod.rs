@@ -213,6 +213,7 @@ async fn answers_are_equal(store: &Store, scanned: &Evidence, random: &mut StdRn
 
     let question = NewEdges {
         since_ns: made::moment(random),
+        until_ns: random.gen_bool(0.5).then(|| made::moment(random)),
     };
     let page = question.answer(store).await.unwrap();
     same(&page, scanned.new_edges(question), &at(&format!("{question:?}")));

@@ -174,7 +174,12 @@ impl Evidence {
 
     pub(super) fn new_edges(&self, asked: NewEdges) -> Vec<Row> {
         let mut of: BTreeMap<(String, String, String), Vec<&Seen>> = BTreeMap::new();
-        for seen in self.events.iter().filter(|seen| seen.query().is_some()) {
+        let is_looked_at = |seen: &&Seen| {
+            let at_ns = seen.event.ts_start_ns as i64;
+            at_ns < asked.since_ns || asked.until_ns.is_none_or(|until_ns| at_ns < until_ns)
+        };
+        let statements = self.events.iter().filter(|seen| seen.query().is_some());
+        for seen in statements.filter(is_looked_at) {
             for (access, object) in seen.objects().into_iter().collect::<BTreeSet<_>>() {
                 of.entry((seen.principal(), object, access))
                     .or_default()
