@@ -34,8 +34,14 @@ export async function tasks(chrome, options, checks) {
 async function figures(page, seen, checks) {
   await page.waitForSelector("[data-figure=statements]");
   // What was answered last, and what is shown: taken together, because the page asks again and again.
-  const shown = await page.evaluate(() => [...document.querySelectorAll("[data-figure]")].map((one) => [one.dataset.figure, Number(one.dataset.value), one.textContent]));
-  const answer = seen.overview;
+  let [shown, answer] = [[], null];
+  for (let n = 0; n < 20; n += 1) {
+    answer = seen.overview;
+    shown = await page.evaluate(() => [...document.querySelectorAll("[data-figure]")].map((one) => [one.dataset.figure, Number(one.dataset.value), one.textContent]));
+    // An answer that has just come is shown a moment later.
+    if (shown.some(([name, value]) => name === "statements" && value === answer.statements)) break;
+    await page.waitForTimeout(50);
+  }
   checks.that(shown.length >= 8, `${shown.length} figures are shown`);
   const group = (n) => n.toLocaleString("en-US");
   const compact = (n) => (n < 1e6 ? group(n) : n < 1e9 ? `${(Math.floor(n / 1e4) / 100).toFixed(2)} M` : `${(Math.floor(n / 1e7) / 100).toFixed(2)} bn`);

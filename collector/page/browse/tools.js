@@ -80,7 +80,8 @@ export async function open(chrome, options, checks, { width = 1280, theme = "lig
     void dialog.dismiss();
   });
   page.on("response", async (response) => {
-    if (response.url().includes("/api/v1/overview")) seen.overview = await response.json().catch(() => seen.overview);
+    // A second of it is asked for to learn when the record begins.
+    if (response.url().includes("/api/v1/overview") && !response.url().includes("since=1s")) seen.overview = await response.json().catch(() => seen.overview);
   });
   await page.goto(`${options.url}/${hash}`);
   if (options.token) {
