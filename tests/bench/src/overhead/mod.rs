@@ -27,7 +27,7 @@ pub(crate) use account::Parties;
 use load::Told;
 pub(crate) use load::{Clients, Workload};
 pub(crate) use pooler::{Pool, Pooler};
-use report::{Kernel, Results};
+use report::{Kernel, Results, between};
 use server::LOGGED_ROLE;
 pub(crate) use server::{Access, Server};
 pub(crate) use watch::{Attached, Programs, Watch, losses};
@@ -266,18 +266,30 @@ impl Bench {
         })
     }
 
-    /// A run of its own, in which the kernel counts what its programs take.
+    /// Runs of their own, in which the kernel counts what its programs take: against the server that is tapped, and against
+    /// the one that is not.
     async fn kernel(&self, workload: Workload, watch: &mut Watch) -> Result<Kernel> {
         let attached = watch.attach(&self.plain.cluster().data(), None).await?;
         let processes = watch.agent_account.processes()?;
+        let segments = |metrics: &watch::Metrics| metrics.get("segments").copied().unwrap_or(0.0) as u64;
         let counting = kernel::Counting::begin()?;
-        let before = kernel::programs_of(&processes)?;
-        let told = self.load(workload, Arm::Pgwitness).await?;
-        let after = kernel::programs_of(&processes)?;
+        let mut looks = vec![(kernel::programs_of(&processes)?, attached.metrics()?)];
+        let mut told = Vec::new();
+        for arm in [Arm::Pgwitness, Arm::Pgaudit] {
+            told.push(self.load(workload, arm).await?);
+            looks.push((kernel::programs_of(&processes)?, attached.drained().await?));
+        }
         drop(counting);
-        attached.drained().await?;
         attached.end().await?;
-        Ok(Kernel::between(&before, &after, told.statements))
+        let [(before, none), (tapped, some), (elsewhere, _)] = looks.as_slice() else {
+            anyhow::bail!("two runs have three ends");
+        };
+        Ok(Kernel {
+            programs: between(before, tapped),
+            statements: told.first().map_or(0, |told| told.statements),
+            captured: segments(some) - segments(none),
+            elsewhere: between(tapped, elsewhere),
+        })
     }
 
     async fn load(&self, workload: Workload, arm: Arm) -> Result<Told> {

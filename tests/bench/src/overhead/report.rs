@@ -18,39 +18,57 @@ pub(super) struct Results {
     pub(super) recorded: u64,
 }
 
-/// What the programs in the kernel took, in a run in which they were counted.
+/// What the programs in the kernel took, in runs in which they were counted.
 #[derive(Default)]
 pub(super) struct Kernel {
-    programs: BTreeMap<String, Used>,
-    statements: u64,
+    pub(super) programs: Programs,
+    pub(super) statements: u64,
+    /// Calls whose bytes were taken (one that is cut into pieces counts as many).
+    pub(super) captured: u64,
+    /// In another run of the same load, against a server that is not tapped.
+    pub(super) elsewhere: Programs,
+}
+
+/// By name.
+pub(super) type Programs = BTreeMap<String, Used>;
+
+/// What was used between two looks.
+pub(super) fn between(before: &Programs, after: &Programs) -> Programs {
+    let since = |(name, now): (&String, &Used)| {
+        let earlier = before.get(name).copied().unwrap_or_default();
+        let used = Used {
+            nanos: now.nanos - earlier.nanos,
+            calls: now.calls - earlier.calls,
+        };
+        (used.calls > 0).then(|| (name.clone(), used))
+    };
+    after.iter().filter_map(since).collect()
+}
+
+fn total(programs: &Programs) -> Used {
+    programs.values().fold(Used::default(), |sum, used| Used {
+        nanos: sum.nanos + used.nanos,
+        calls: sum.calls + used.calls,
+    })
 }
 
 impl Kernel {
-    pub(super) fn between(
-        before: &BTreeMap<String, Used>,
-        after: &BTreeMap<String, Used>,
-        statements: u64,
-    ) -> Self {
-        let since = |(name, now): (&String, &Used)| {
-            let earlier = before.get(name).copied().unwrap_or_default();
-            let used = Used {
-                nanos: now.nanos - earlier.nanos,
-                calls: now.calls - earlier.calls,
-            };
-            (used.calls > 0).then(|| (name.clone(), used))
-        };
-        Self {
-            programs: after.iter().filter_map(since).collect(),
-            statements,
-        }
+    fn nanos_per_call(&self) -> f64 {
+        let total = total(&self.programs);
+        total.nanos as f64 / total.calls as f64
     }
 
-    fn nanos_per_call(&self) -> f64 {
-        let total = self.programs.values().fold(Used::default(), |sum, used| Used {
-            nanos: sum.nanos + used.nanos,
-            calls: sum.calls + used.calls,
-        });
+    /// Calls of processes that are no target; those of a server that moved nothing are alike.
+    fn nanos_per_call_elsewhere(&self) -> f64 {
+        let total = total(&self.elsewhere);
         total.nanos as f64 / total.calls as f64
+    }
+
+    /// What is left when all other calls are taken for such of no target.
+    fn nanos_per_captured_call(&self) -> f64 {
+        let total = total(&self.programs);
+        let others = total.calls.saturating_sub(self.captured) as f64 * self.nanos_per_call_elsewhere();
+        (total.nanos as f64 - others) / self.captured as f64
     }
 
     fn micros_per_statement(&self) -> f64 {
@@ -103,6 +121,8 @@ impl Results {
             "agent_cpu_us": rounded(agent(|agent| Some(agent.cpu_us)), 2),
             "collector_cpu_us": rounded(collector_us, 2),
             "kernel_ns_per_call": rounded(self.kernel.nanos_per_call(), 0),
+            "kernel_ns_per_captured_call": rounded(self.kernel.nanos_per_captured_call(), 0),
+            "kernel_ns_per_other_call": rounded(self.kernel.nanos_per_call_elsewhere(), 0),
             "agent_rss_mib": rounded(agent(|agent| agent.resident_mib), 0),
             "lost": lost,
             "lost_by_reason": self.lost(),
