@@ -8,6 +8,7 @@
 
 mod amended;
 mod amendments;
+mod background;
 mod bucket;
 mod chunk;
 mod columns;

@@ -1,7 +1,9 @@
 //! Making a day's file of uses.
 //!
 //! Owns when, the SQL, and that a file counts only if nothing was said of its sessions while it was being made. One processor is enough
-//! for it: it is nobody's answer. Refuses to touch what it is made of.
+//! for it, and only what others leave of it: it is nobody's answer. Refuses to touch what it is made of.
+
+use std::sync::Arc;
 
 use anyhow::ensure;
 use datafusion::{
@@ -17,7 +19,7 @@ use super::{
     table::{self, PART},
 };
 use crate::store::{
-    Store, amendments, columns,
+    Store, amendments, background, columns,
     manifest::{USES, UsesFile},
     parts::{Derived, MANNER, TEMPLATE},
     seal,
@@ -31,7 +33,7 @@ impl Store {
     /// # Errors
     ///
     /// When a file cannot be read or written: nothing is lost by that but time.
-    pub async fn put_uses_together(&self) -> anyhow::Result<()> {
+    pub async fn put_uses_together(self: &Arc<Self>) -> anyhow::Result<()> {
         ensure!(self.writable, "the store was opened for reading");
         loop {
             // What came is made ready for questions first: this makes them shorter, and can be done at any time.
@@ -54,12 +56,13 @@ impl Store {
         }
     }
 
-    async fn put_day_together(&self, due: Due) -> anyhow::Result<()> {
+    async fn put_day_together(self: &Arc<Self>, due: Due) -> anyhow::Result<()> {
         self.uses().named_meanwhile = Some(Vec::new());
         let built_to = self.state().next;
-        let made = self.make(&due.of).await;
+        let (here, of) = (Arc::clone(self), due.of.clone());
+        let made = background::run(async move { here.make(&of).await }).await;
         let named = self.uses().named_meanwhile.take().unwrap_or_default();
-        let (bytes, rows, nameable) = made?;
+        let (bytes, rows, nameable) = made??;
         if named.iter().any(|named| nameable.has(named)) {
             // Another round makes it anew.
             self.uses().wait(&due.date);
