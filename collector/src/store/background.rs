@@ -34,7 +34,9 @@ pub(super) async fn run<T: Send + 'static>(
         give_way();
         runtime.block_on(async move {
             tokio::select! {
-                made = work => _ = done.send(made),
+                made = work => {
+                    _ = done.send(made);
+                }
                 () = done.closed() => {}
             }
         });
