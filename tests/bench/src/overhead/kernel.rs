@@ -3,9 +3,15 @@
 //! Counting costs two clock reads a call, so it is on only while a value of [`Counting`] lives, in a run of its own.
 //! Which programs are the agent's is told by its open files: other agents may run on the machine.
 
-use std::{collections::BTreeMap, collections::BTreeSet, fs, os::fd::OwnedFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::UdpSocket,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     programs::loaded_programs,
     sys::{Stats, enable_stats},
@@ -19,6 +25,19 @@ impl Counting {
         let file = enable_stats(Stats::RunTime).context("counting the run time of eBPF programs")?;
         Ok(Self(file))
     }
+}
+
+/// Calls that move nothing, from which the program returns at its first look: what is counted of them is the counting itself, and
+/// what it takes to enter a program and leave it.
+pub(crate) fn nothing_to_receive() -> Result<()> {
+    const LONG_ENOUGH: Duration = Duration::from_millis(300);
+    let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+    socket.set_nonblocking(true)?;
+    let begun = Instant::now();
+    while begun.elapsed() < LONG_ENOUGH {
+        ensure!(socket.recv(&mut [0]).is_err(), "nobody sends there");
+    }
+    Ok(())
 }
 
 /// What programs of one name used.

@@ -279,6 +279,9 @@ impl Bench {
             told.push(self.load(workload, arm).await?);
             looks.push((kernel::programs_of(&processes)?, attached.drained().await?));
         }
+        let rested = kernel::programs_of(&processes)?;
+        kernel::nothing_to_receive()?;
+        let idle = between(&rested, &kernel::programs_of(&processes)?);
         drop(counting);
         attached.end().await?;
         let [(before, none), (tapped, some), (elsewhere, _)] = looks.as_slice() else {
@@ -289,6 +292,7 @@ impl Bench {
             statements: told.first().map_or(0, |told| told.statements),
             captured: segments(some) - segments(none),
             elsewhere: between(tapped, elsewhere),
+            idle,
         })
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Kernel {
     pub(super) captured: u64,
     /// In another run of the same load, against a server that is not tapped.
     pub(super) elsewhere: Programs,
+    /// Where there was nothing to do.
+    pub(super) idle: Programs,
 }
 
 /// By name.
@@ -52,22 +54,16 @@ fn total(programs: &Programs) -> Used {
     })
 }
 
+fn nanos_per_call(programs: &Programs) -> f64 {
+    let total = total(programs);
+    total.nanos as f64 / total.calls as f64
+}
+
 impl Kernel {
-    fn nanos_per_call(&self) -> f64 {
-        let total = total(&self.programs);
-        total.nanos as f64 / total.calls as f64
-    }
-
-    /// Calls of processes that are no target; those of a server that moved nothing are alike.
-    fn nanos_per_call_elsewhere(&self) -> f64 {
-        let total = total(&self.elsewhere);
-        total.nanos as f64 / total.calls as f64
-    }
-
-    /// What is left when all other calls are taken for such of no target.
+    /// What is left when all other calls are taken for such of processes that are no target.
     fn nanos_per_captured_call(&self) -> f64 {
         let total = total(&self.programs);
-        let others = total.calls.saturating_sub(self.captured) as f64 * self.nanos_per_call_elsewhere();
+        let others = total.calls.saturating_sub(self.captured) as f64 * nanos_per_call(&self.elsewhere);
         (total.nanos as f64 - others) / self.captured as f64
     }
 
@@ -120,9 +116,10 @@ impl Results {
             "pgbouncer_ci95": interval(&ratio(Arm::Pgbouncer)),
             "agent_cpu_us": rounded(agent(|agent| Some(agent.cpu_us)), 2),
             "collector_cpu_us": rounded(collector_us, 2),
-            "kernel_ns_per_call": rounded(self.kernel.nanos_per_call(), 0),
+            "kernel_ns_per_call": rounded(nanos_per_call(&self.kernel.programs), 0),
             "kernel_ns_per_captured_call": rounded(self.kernel.nanos_per_captured_call(), 0),
-            "kernel_ns_per_other_call": rounded(self.kernel.nanos_per_call_elsewhere(), 0),
+            "kernel_ns_per_other_call": rounded(nanos_per_call(&self.kernel.elsewhere), 0),
+            "kernel_ns_per_idle_call": rounded(nanos_per_call(&self.kernel.idle), 0),
             "agent_rss_mib": rounded(agent(|agent| agent.resident_mib), 0),
             "lost": lost,
             "lost_by_reason": self.lost(),

@@ -210,11 +210,12 @@ impl Attached {
         Ok(last)
     }
 
-    /// Memory that both its processes hold now, the mapped rings included, in MiB.
+    /// Memory that both its processes hold now, the mapped rings included, in MiB. Each page counts once: the kernel maps the data
+    /// of a ring twice, and both processes run the same program.
     pub(crate) fn resident_mib(&self) -> Option<f64> {
         let resident = |pid: u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            let maps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+            let line = maps.lines().find_map(|line| line.strip_prefix("Pss:"))?;
             Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
         };
         let broker = self.process.pid();
