@@ -16,7 +16,7 @@ use object_store::{ObjectStoreExt, path::Path};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Store,
+    Store, background,
     erase::entries_of,
     manifest::{self, Manifest, SealedFile},
     merge::{Table, merge},
@@ -127,7 +127,7 @@ impl Store {
             read.push(bytes.with_context(|| format!("cannot read {}", file.path))?);
         }
         let table = due.table;
-        let (bytes, rows) = tokio::task::spawn_blocking(move || merge(table, read)).await??;
+        let (bytes, rows) = background::run(async move { merge(table, read) }).await??;
         let before: u64 = due.files.iter().map(|file| file.rows).sum();
         ensure!(
             rows == before,
