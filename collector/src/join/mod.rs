@@ -56,7 +56,7 @@ pub(crate) use check::{Checked, check};
 use decision::Waiting;
 use leases::Leases;
 use pods::Pods;
-use record::{Body, Decoder, Record, Records};
+use record::{Body, Decoder, Record, Records, Weighed};
 
 /// The join.
 pub struct Joiner {
@@ -417,10 +417,10 @@ impl Joiner {
 /// Parties of a batch that were looked at: most events share theirs with others.
 #[derive(Default)]
 struct Parties {
-    newest: Option<*const v1::Party>,
-    seen: HashMap<*const v1::Party, ()>,
+    newest: Option<*const Weighed<v1::Party>>,
+    seen: HashMap<*const Weighed<v1::Party>, ()>,
     /// The newest one that was looked at for statements, and its fingerprint where a pooler may be behind it.
-    looked_at: Option<(*const v1::Party, Option<u64>)>,
+    looked_at: Option<(*const Weighed<v1::Party>, Option<u64>)>,
 }
 
 impl Parties {
@@ -434,7 +434,7 @@ impl Parties {
     }
 
     /// The party of a statement that a pooler on another host may have passed on, and the connection's fingerprint.
-    fn pooled<'a>(&mut self, record: &'a Record) -> Option<(u64, &'a Arc<v1::Party>)> {
+    fn pooled<'a>(&mut self, record: &'a Record) -> Option<(u64, &'a Arc<Weighed<v1::Party>>)> {
         let party = record.party.as_ref()?;
         let place = Arc::as_ptr(party);
         let fingerprint = match self.looked_at {

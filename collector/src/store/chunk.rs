@@ -18,7 +18,6 @@ use datafusion::{
     },
     common::HashMap,
 };
-use prost::Message;
 use proto::v1;
 
 use super::{
@@ -27,7 +26,7 @@ use super::{
     parts::{self, WHOLE},
     subjects::Subjects,
 };
-use record::{Record, Records};
+use record::{Record, Records, Weighed};
 
 /// The rows of one log entry, not in columns yet.
 #[derive(Debug)]
@@ -78,8 +77,8 @@ const PARTS: usize = 4;
 #[derive(Debug, Default)]
 struct Parts {
     batches: Vec<Arc<Batch>>,
-    parties: Vec<Arc<v1::Party>>,
-    templates: Vec<Arc<v1::Query>>,
+    parties: Vec<Arc<Weighed<v1::Party>>>,
+    templates: Vec<Arc<Weighed<v1::Query>>>,
     manners: Vec<Arc<Manner>>,
 }
 
@@ -90,15 +89,15 @@ impl Parts {
             // Of rows, and made with them.
             Column::Time(_) | Column::Number(_) => new_empty_array(&column.data_type()),
             Column::Batch(get) => get.values(&each(&self.batches)),
-            Column::Party(get) => get.values(&each(&self.parties)),
-            Column::Template(get) => get.values(&each(&self.templates)),
+            Column::Party(get) => get.values(&messages(&self.parties)),
+            Column::Template(get) => get.values(&messages(&self.templates)),
             Column::Manner(get) => get.values(&each(&self.manners)),
         }
     }
 
     /// Memory that they take, about: as they are, as columns, and as a file holds them.
     fn bytes(&self) -> usize {
-        fn of<T: Message>(parts: &[Arc<T>]) -> usize {
+        fn of<T>(parts: &[Arc<Weighed<T>>]) -> usize {
             parts.iter().map(|part| size_of::<T>() + part.encoded_len()).sum()
         }
         3 * (of(&self.parties) + of(&self.templates) + self.manners.len() * size_of::<Manner>())
@@ -261,8 +260,8 @@ impl Chunk {
         }
         let whole = self.whole.get_or_init(|| {
             parts::whole_parts(
-                &each(&self.parts.parties),
-                &each(&self.parts.templates),
+                &messages(&self.parts.parties),
+                &messages(&self.parts.templates),
                 &each(&self.parts.manners),
             )
         });
@@ -324,6 +323,10 @@ fn too_large() -> ArrowError {
 
 fn each<T>(parts: &[Arc<T>]) -> Vec<&T> {
     parts.iter().map(AsRef::as_ref).collect()
+}
+
+fn messages<T>(parts: &[Arc<Weighed<T>>]) -> Vec<&T> {
+    parts.iter().map(|part| &***part).collect()
 }
 
 /// Distinct parts that records share, told apart by where they lie: two that are equal in content only are kept twice,

@@ -17,7 +17,7 @@ use proto::{
 };
 
 use super::{
-    Body, Execution, Outcome, Place, Record, Records, Transaction, named, shared, take_tag,
+    Body, Execution, Outcome, Place, Record, Records, Transaction, Weighed, named, shared, take_tag,
     wire::{Value, walk},
 };
 
@@ -34,9 +34,9 @@ pub struct Decoder {
 enum Defined {
     /// Nothing: no event that is left names it.
     Erased,
-    Party(Arc<v1::Party>),
+    Party(Arc<Weighed<v1::Party>>),
     Template {
-        query: Arc<v1::Query>,
+        query: Arc<Weighed<v1::Query>>,
         /// The tag of those that say no other.
         tag: CompactString,
         /// It says nothing of what differs from execution to execution, so that nothing has to be merged.
@@ -100,7 +100,7 @@ impl Decoder {
             return Some(defined.clone());
         }
         let defined = match v1::Definition::decode(encoded.clone()).ok()?.kind? {
-            Kind::Party(party) => Defined::Party(Arc::new(party)),
+            Kind::Party(party) => Defined::Party(Arc::new(party.into())),
             Kind::Template(mut query) => {
                 let columns = query.result.take().map(|mut result| {
                     result.columns.clear();
@@ -111,7 +111,7 @@ impl Decoder {
                     plain: columns.unwrap_or_default() == v1::Result::default()
                         && query.transaction.is_none()
                         && query.subjects.is_empty(),
-                    query: Arc::new(shared(query)),
+                    query: Arc::new(shared(query).into()),
                 }
             }
         };
@@ -205,7 +205,7 @@ fn ordinary(seq: u64, event: &[u8], defined: &[Defined], record: &mut Record) ->
 }
 
 /// Names the party of an event: often the one of the event before.
-fn share(place: &mut Option<Arc<v1::Party>>, party: Option<&Arc<v1::Party>>) {
+fn share(place: &mut Option<Arc<Weighed<v1::Party>>>, party: Option<&Arc<Weighed<v1::Party>>>) {
     let same = match (&place, party) {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, None) => true,
@@ -217,7 +217,7 @@ fn share(place: &mut Option<Arc<v1::Party>>, party: Option<&Arc<v1::Party>>) {
 }
 
 /// Makes an execution one of which nothing is known but its template.
-fn begin(execution: &mut Execution, template: &Arc<v1::Query>, tag: &CompactString) {
+fn begin(execution: &mut Execution, template: &Arc<Weighed<v1::Query>>, tag: &CompactString) {
     if !Arc::ptr_eq(&execution.template, template) {
         execution.template = Arc::clone(template);
     }

@@ -5,6 +5,7 @@
 //! the evidence log, where the JSON form of an event is made from.
 
 mod decoder;
+mod weighed;
 mod wire;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use compact_str::CompactString;
 use proto::v1::{self, event};
 
 pub use decoder::Decoder;
+pub use weighed::Weighed;
 
 /// The events of one batch.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ pub struct Record {
     /// The same of its end.
     pub ts_end_ns: u64,
     /// The session that it belongs to, and whose it is.
-    pub party: Option<Arc<v1::Party>>,
+    pub party: Option<Arc<Weighed<v1::Party>>>,
     /// What happened.
     pub body: Body,
     /// Whose records it touched.
@@ -65,7 +67,7 @@ pub enum Body {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Execution {
     /// What was executed, and what that means; shared by many executions, so that nothing in it is of one alone.
-    pub template: Arc<v1::Query>,
+    pub template: Arc<Weighed<v1::Query>>,
     /// The server's command tag.
     pub tag: CompactString,
     /// How it ended.
@@ -165,10 +167,11 @@ impl From<v1::Event> for Record {
             ts_start_ns: event.ts_start_ns,
             ts_end_ns: event.ts_end_ns,
             party: (event.session.is_some() || event.attribution.is_some()).then(|| {
-                Arc::new(v1::Party {
+                let party = v1::Party {
                     session: event.session,
                     attribution: event.attribution,
-                })
+                };
+                Arc::new(party.into())
             }),
             body: match event.body {
                 Some(event::Body::Query(query)) => Body::Query(query.into()),
@@ -207,7 +210,7 @@ impl From<v1::Query> for Execution {
                 request_to: stream.request_to,
                 response_to: stream.response_to,
             }),
-            template: Arc::new(shared(query)),
+            template: Arc::new(shared(query).into()),
             executions: 1,
         }
     }

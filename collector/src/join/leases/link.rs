@@ -11,6 +11,7 @@ use compact_str::CompactString;
 use datafusion::common::HashMap;
 use lease::{Asked, Decision, Kind, Portion, Traffic, decide};
 use proto::v1;
+use record::Weighed;
 
 /// A statement, as the server's host told of it.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub(super) struct Backend {
     pub(super) agent: Arc<str>,
     /// Of the event that told of it first.
     pub(super) seq: u64,
-    pub(super) party: Arc<v1::Party>,
+    pub(super) party: Arc<Weighed<v1::Party>>,
 }
 
 /// The pooler's end.

@@ -34,7 +34,7 @@ use said::{Gathered, Group, Grouped};
 pub(super) use link::Told;
 pub(super) use said::Said;
 
-use record::Place;
+use record::{Place, Weighed};
 
 use crate::store::Amendments;
 
@@ -170,7 +170,7 @@ impl Leases {
     pub(super) fn see_statement(
         &mut self,
         agent: &Arc<str>,
-        party: (u64, &Arc<v1::Party>),
+        party: (u64, &Arc<Weighed<v1::Party>>),
         seq: u64,
         place: &Place,
         simple: bool,

@@ -256,7 +256,7 @@ fn whole_events_and_other_kinds_are_taken_as_they_are() {
     assert_eq!(records.records[0], Record::from(gap));
     assert_eq!(records.records[0].kind(), "gap");
     assert_eq!(records.records[1].kind(), "session_close");
-    assert_eq!(records.records[1].party.as_deref(), Some(&party()));
+    assert_eq!(records.records[1].party.as_deref(), Some(&Weighed::from(party())));
 }
 
 #[test]
@@ -335,4 +335,24 @@ fn what_is_at_hand_is_bounded() {
     let before = decoder.known.len();
     assert!(decoder.defined(&of("x".repeat(MAX_KNOWN_BYTES))).is_some());
     assert_eq!(decoder.known.len(), before);
+}
+
+#[test]
+fn what_events_share_knows_its_size() {
+    let records = Decoder::default()
+        .decode(&batch(vec![own()], definitions()))
+        .unwrap();
+    let [record] = records.records.as_slice() else {
+        panic!("one record")
+    };
+    let party = record.party.as_ref().unwrap();
+    assert_eq!(party.encoded_len(), self::party().encoded_len());
+    assert_ne!(party.encoded_len(), 0);
+    let Body::Query(query) = &record.body else {
+        panic!("a query")
+    };
+    assert_eq!(
+        query.template.encoded_len(),
+        v1::Query::clone(&query.template).encoded_len()
+    );
 }
