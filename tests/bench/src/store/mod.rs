@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Events of the largest store; smaller ones have a tenth, and a tenth of that
     #[arg(long, default_value_t = 100_000_000)]
     events: u64,
+    /// Leave out the smaller ones
+    #[arg(long)]
+    only_largest: bool,
     /// Moves the largest store's data folder here when all is measured, and writes the token keys beside it (DIR.keys); of the same
     /// file system as /var/tmp
     #[arg(long, value_name = "DIR")]
@@ -77,7 +80,9 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         "recorded conversations: {mixed:.1} bytes an event in Parquet"
     ));
     let mut sizes = Vec::new();
-    for events in [largest / 100, largest / 10, largest] {
+    let smaller = [largest / 100, largest / 10];
+    let smaller = smaller.into_iter().filter(|_| !args.only_largest);
+    for events in smaller.chain([largest]) {
         let keep = args.keep.as_deref().filter(|_| events == largest);
         sizes.push(of_size(args, events, keep).await?);
     }
