@@ -35,7 +35,6 @@ use crate::{
 const GOODBYE: u64 = 128;
 
 /// Tier A, behind `sock_recvmsg` and `sock_sendmsg`.
-#[inline(always)]
 pub fn transferred(ctx: &BtfTracePointContext, direction: Direction) {
     // Every socket call on the host comes by here: what costs least first.
     let length: i32 = ctx.arg(1);
