@@ -122,10 +122,11 @@ pub fn anonymous_bytes() -> u64 {
     resident.saturating_sub(shared) * procfs::page_size()
 }
 
-/// Mebibytes of the payload ring for a host: 32 for each processor, because each can fill it on its own; at most a 64th
-/// of its memory; 8 to 512.
+/// Mebibytes of the payload ring for a host: 8 for each processor, because each can fill it on its own; at most a 64th
+/// of its memory; 8 to 512. The tap comes by every few milliseconds, and statements of pgbench at full speed take most of a second to fill
+/// that; the kernel gives a ring all of its memory at once, so a larger one would be paid for on every host.
 pub fn ring_mib(processors: u64, memory_bytes: u64) -> u32 {
-    let wanted = processors.saturating_mul(32).min((memory_bytes >> 20) / 64);
+    let wanted = processors.saturating_mul(8).min((memory_bytes >> 20) / 64);
     let wanted = wanted.clamp(8, 512);
     // A ring is a power of two; the next smaller one, so that the bounds hold.
     1 << wanted.ilog2()
@@ -183,11 +184,11 @@ mod tests {
     #[test]
     fn the_ring_fits_the_host() {
         let gib = 1 << 30;
-        assert_eq!(ring_mib(2, 8 * gib), 64);
-        assert_eq!(ring_mib(2, 2 * gib), 32);
+        assert_eq!(ring_mib(2, 8 * gib), 16);
+        assert_eq!(ring_mib(16, 2 * gib), 32);
         assert_eq!(ring_mib(1, gib / 4), 8);
         assert_eq!(ring_mib(96, 512 * gib), 512);
-        assert_eq!(ring_mib(3, 64 * gib), 64);
+        assert_eq!(ring_mib(3, 64 * gib), 16);
         assert!(ring_mib_here().is_power_of_two());
     }
 
