@@ -93,7 +93,7 @@ fn statements(part: Part, args: &Args) -> anyhow::Result<u64> {
     Ok(statements * u64::from(args.times))
 }
 
-/// From segments to what waits to be sealed, or is.
+/// From segments to what waits to be sealed, or is: all of it, so that a statement costs the same however many there are.
 fn record(tape: &Tape, sealed: bool) {
     let attribution = Arc::new(Attribution {
         principal: "spiffe://localhost/unit/shop-api.service".to_owned(),
@@ -104,26 +104,29 @@ fn record(tape: &Tape, sealed: bool) {
     let (mut encoder, mut chain) = (Encoder::default(), Chain::new("bench"));
     let (mut open, mut made) = (Gathered::default(), 1);
     let clock = Clock::of_offset(1_790_000_000_000_000_000);
-    tape.play(Settings::default(), &mut |event| {
-        open.add(encoder.encode(&event, Some(&attribution), clock, "bench"));
-        if open.contents.len() < BATCH {
-            return;
-        }
+    let mut close = |open: &mut Gathered| {
         let Gathered {
             contents,
             first_ns,
             last_ns,
             ..
-        } = std::mem::take(&mut open);
+        } = std::mem::take(open);
         let events = contents.len() as u64;
-        if sealed {
+        if sealed && events > 0 {
             let batch = evidence::seal(&mut chain, &key, contents, made, first_ns, last_ns, None, [7; 32]);
             std::hint::black_box(&batch);
         } else {
             std::hint::black_box(&contents);
         }
         made += events;
+    };
+    tape.play(Settings::default(), &mut |event| {
+        open.add(encoder.encode(&event, Some(&attribution), clock, "bench"));
+        if open.contents.len() >= BATCH {
+            close(&mut open);
+        }
     });
+    close(&mut open);
 }
 
 fn texts(times: u32) -> u64 {
