@@ -1,9 +1,10 @@
 //! A map by name, bounded in number and bytes. The oldest is forgotten first, and that something was
 //! forgotten is remembered: a name not found is then no proof of anything.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 
 /// What an entry keeps alive, in bytes.
 pub(crate) trait Weight {
@@ -15,7 +16,8 @@ pub(crate) struct Names<T> {
     max_bytes: usize,
     /// The unnamed one is replaced all the time: it stays out of the map.
     unnamed: Option<T>,
-    /// Boxed, because the map makes room for many at once, and most sessions have few.
+    /// Boxed, because the map makes room for many at once, and most sessions have few. Whoever finds names that collide makes
+    /// the tap look at `max_names` of them each time, of its own session.
     named: HashMap<Bytes, (u64, Box<T>)>,
     /// Ages with their names, oldest first; those whose name has been removed, or given again, since mean nothing.
     ages: VecDeque<(u64, Bytes)>,
