@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use pgwitness_tests::screen::progress;
 
-use super::{Counts, a_piece, instructions, under_valgrind};
+use super::{AGAIN, Counts, a_piece, instructions, under_valgrind};
 use crate::ingest::{Agent, Collector, deliver, tape};
 
 /// Events of the smaller run and of the larger: both more than the store has in memory at once.
@@ -17,14 +17,21 @@ pub(super) async fn count(program: &Path, recordings: &Path, quick: bool) -> any
     let (mut serve, mut rebuild, mut verify) = (Vec::new(), Vec::new(), Vec::new());
     for events in EVENTS {
         let events = if quick { events / 5 } else { events };
-        let mut agents = vec![Agent::new("bench", &tape, events)?];
-        let sent: u64 = agents.iter().map(|agent| agent.events).sum();
-        let mut collector = Collector::start_as(under_valgrind(program), program).await?;
-        deliver(&collector.socket(), &mut agents, None)
-            .await
-            .with_context(|| collector.said())?;
-        collector.stop().await?;
-        serve.push((sent, instructions(&collector.said())?));
+        let mut least = (0, u64::MAX);
+        let mut last = None;
+        for _ in 0..AGAIN {
+            let mut agents = vec![Agent::new("bench", &tape, events)?];
+            let sent: u64 = agents.iter().map(|agent| agent.events).sum();
+            let mut collector = Collector::start_as(under_valgrind(program), program).await?;
+            deliver(&collector.socket(), &mut agents, None)
+                .await
+                .with_context(|| collector.said())?;
+            collector.stop().await?;
+            least = (sent, least.1.min(instructions(&collector.said())?));
+            last = Some(collector);
+        }
+        let (sent, collector) = (least.0, last.context("nothing was delivered")?);
+        serve.push(least);
         for (name, counted) in [("rebuild", &mut rebuild), ("verify", &mut verify)] {
             let output = under_valgrind(program)
                 .arg(name)

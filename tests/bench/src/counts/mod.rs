@@ -91,7 +91,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         (Part::Meaning, "meaning of a new text of known structure"),
         (Part::Attribution, "attribution of a connection"),
     ] {
-        let count = of_part(part, &args.recordings)?;
+        let count = least(|| of_part(part, &args.recordings))?;
         progress(&format!("{name}: {count:.0} instructions"));
         counts.insert(name.to_owned(), count);
     }
@@ -171,6 +171,14 @@ fn differences(expected: &Counts, counts: &Counts) -> Vec<(String, String)> {
     found
 }
 
+/// How often what is not the same twice is counted: maps whose seeds are drawn, threads that wait for each other.
+const AGAIN: usize = 3;
+
+/// The least of several counts: what is added by chance is left out.
+fn least(mut count: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
+    (0..AGAIN).try_fold(f64::INFINITY, |least, _| Ok(least.min(count()?)))
+}
+
 /// Instructions of one more of what the part does.
 fn of_part(part: Part, recordings: &Path) -> anyhow::Result<f64> {
     let own = std::env::current_exe()?;
@@ -226,6 +234,14 @@ fn compiler() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_counts_and_an_error_is_one() {
+        let mut counts = [3.0, 1.0, 2.0].into_iter();
+        assert_eq!(least(|| Ok(counts.next().unwrap())).unwrap(), 1.0);
+        assert!(counts.next().is_none());
+        assert!(least(|| bail!("no valgrind")).is_err());
+    }
 
     #[test]
     fn more_and_fewer_instructions_are_told_and_noise_is_not() {
