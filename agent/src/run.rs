@@ -145,11 +145,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         data_directories: config.tap.data_directories.clone(),
         within: config.tap.within.clone(),
     };
+    let mut hooks: Vec<String> = tap.tier.hooks().map(|hook| hook.name.to_owned()).collect();
+    hooks.dedup();
     let start = Start {
         config,
         host,
         tier: tap.tier.to_string(),
-        hooks: tap.tier.hooks().map(|hook| hook.name.to_owned()).collect(),
+        hooks,
         print: args.print,
         recording: args.record_segments.map(|path| (path, args.record_limit)),
         broker: 0,

@@ -63,7 +63,7 @@ pub(super) fn skipped(programs: &Ebpf) -> Skipped {
     for (name, fd) in loaded {
         let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()));
         let runs = about.ok().and_then(|about| field(&about, "recursion_misses:"));
-        let is_fact = LIFE.iter().any(|hook| hook.name == name);
+        let is_fact = LIFE.iter().any(|hook| hook.program == name);
         *if is_fact {
             &mut skipped.facts
         } else {
