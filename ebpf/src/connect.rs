@@ -15,7 +15,7 @@ use ebpf_abi::{Counter, FactKind, OwnerFact};
 use crate::{
     emit,
     kernel::{self, Address, Place as _, offset},
-    maps::{AT_STATE_CHANGES, OWNERS, Owner},
+    maps::{OWNERS, Owner, TAKEN_CHANGES},
     pooled, process, sockets,
 };
 
@@ -32,30 +32,33 @@ pub enum Place {
 }
 
 /// An interrupt can change another socket's state while one of the two is at work, and the kernel then skips the run of that
-/// one; interrupts of this kind do not interrupt each other, so the other one is free and takes it. Left to themselves, the
-/// first does all and the second nothing. What comes while a program is entered or left, outside of the count, is lost and
-/// stays in the kernel's own count of skipped runs.
+/// one for it. Interrupts of this kind do not interrupt each other, so that the other program is free: none is lost. The first
+/// leaves behind whose change it took, and the second takes what the first did not.
 #[inline(always)]
 pub fn state_changed(ctx: &BtfTracePointContext, place: Place) {
-    let Some(at_work) = AT_STATE_CHANGES.get_ptr_mut(0) else {
+    let Some(taken) = TAKEN_CHANGES.get_ptr_mut(0) else {
         return;
     };
-    // SAFETY: a slot that the lookup proved, of this processor alone; who interrupts leaves it as it was.
-    let is_inside = unsafe {
-        let others = ptr::read_volatile(at_work);
-        ptr::write_volatile(at_work, others + 1);
-        others > 0
-    };
-    if is_inside {
-        emit::count(Counter::TakenByOther, 1);
-    }
-    if is_inside || place == Place::First {
-        changed(ctx);
-    }
-    // SAFETY: as above.
+    let sock = Address::of(ctx.arg::<*const core::ffi::c_void>(0)).0;
+    // SAFETY: a slot that the lookup proved, of this processor alone. Who interrupts may add one, but leaves none in front of
+    // what was there but its own.
     unsafe {
-        ptr::write_volatile(at_work, ptr::read_volatile(at_work) - 1);
+        let newest = ptr::addr_of_mut!((*taken)[0]);
+        let other = ptr::addr_of_mut!((*taken)[1]);
+        if place == Place::First {
+            ptr::write_volatile(other, ptr::read_volatile(newest));
+            ptr::write_volatile(newest, sock);
+        } else if ptr::read_volatile(newest) == sock {
+            return ptr::write_volatile(newest, 0);
+        } else if ptr::read_volatile(other) == sock {
+            return ptr::write_volatile(other, 0);
+        } else if kernel::is_alone() {
+            return;
+        } else {
+            emit::count(Counter::TakenByOther, 1);
+        }
     }
+    changed(ctx);
 }
 
 #[inline(always)]

@@ -59,9 +59,10 @@ pub static OLD_SOCKETS: HashMap<u64, u32, 16384> = HashMap::new();
 #[btf_map]
 pub static OWNERS: HashMap<u64, Owner, 65536> = HashMap::new();
 
-/// How many of the two programs at changes of a socket's state are at work on this processor.
+/// Sockets whose change of state the first of the two programs there took and the second did not see yet, the newest first: one,
+/// and one that it interrupted.
 #[btf_map]
-pub static AT_STATE_CHANGES: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub static TAKEN_CHANGES: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
 /// The process that called `connect`.
 #[repr(C)]

@@ -111,6 +111,11 @@ impl Hook {
         }
     }
 
+    /// Whether its program only takes what the kernel skips of another one: when it is skipped itself, nothing is lost.
+    pub(super) fn is_second(&self) -> bool {
+        self.program != self.name
+    }
+
     /// Whether this kernel has the tracepoint.
     pub fn exists(&self, types: &Btf) -> bool {
         let name = format!("btf_trace_{}", self.name);

@@ -17,7 +17,7 @@ use aya::{
 use ebpf_abi::MARKS;
 
 /// The bytes, as the kernel side sees them.
-pub struct Marked {
+pub(super) struct Marked {
     bytes: *mut u8,
     length: usize,
 }
@@ -27,7 +27,7 @@ unsafe impl Send for Marked {}
 
 /// Pages that the process ids of this host take: `proc(5)`, `/proc/sys/kernel/pid_max`. Ids beyond, if that grows later, are
 /// looked for in any case.
-pub fn pages() -> u32 {
+pub(super) fn pages() -> u32 {
     /// The most that a kernel gives.
     const MOST: u32 = 1 << 22;
     let most = fs::read_to_string("/proc/sys/kernel/pid_max");

@@ -27,7 +27,8 @@ pub enum Counter {
     /// Calls of poolers on their sockets that could not be told: the ring for them was full, or there was no room for what is
     /// kept of a thread or a socket.
     TransfersLost = 10,
-    /// No loss: changes of a socket's state for which the kernel skipped one of the two programs there, and the other was run.
+    /// No loss: changes of a socket's state for which the kernel skipped the first of the two programs there, and which the second
+    /// took.
     TakenByOther = 11,
 }
 
