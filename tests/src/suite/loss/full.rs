@@ -13,6 +13,7 @@ use super::scene::{AWAKE, CLIENT, Scene};
 use crate::cluster::DATABASE;
 use crate::odd_server::compile;
 use crate::route::Route;
+use crate::screen::progress;
 use crate::session::Session;
 use crate::tap::{Settings, Tier};
 
