@@ -485,11 +485,8 @@ impl Session {
     }
 
     fn collect(&mut self) {
-        let mut finished = self.pipeline.finished.take();
-        // Most messages finish nothing.
-        if let Some(first) = finished.next() {
-            self.outputs.push_back(Output::Exchange(first));
-            self.outputs.extend(finished.map(Output::Exchange));
+        while let Some(exchange) = self.pipeline.finished.next() {
+            self.outputs.push_back(Output::Exchange(exchange));
         }
     }
 
