@@ -40,8 +40,8 @@ pub fn state_changed(ctx: &BtfTracePointContext, place: Place) {
         return;
     };
     let sock = Address::of(ctx.arg::<*const core::ffi::c_void>(0)).0;
-    // SAFETY: a slot that the lookup proved, of this processor alone. Who interrupts may add one, but leaves none in front of
-    // what was there but its own.
+    // SAFETY: a slot that the lookup proved, of this processor alone. Who interrupts puts its own in front, and may leave it there:
+    // it is pushed out by the next ones.
     unsafe {
         let newest = ptr::addr_of_mut!((*taken)[0]);
         let other = ptr::addr_of_mut!((*taken)[1]);
