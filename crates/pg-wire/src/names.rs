@@ -218,7 +218,7 @@ mod tests {
         names.insert("b".into(), statement("123"));
         assert!(names.get(b"a").is_some());
         names.update(b"b", |value| {
-            Arc::make_mut(value).text.sql = Some(Bytes::from_static(b"1234"))
+            Arc::make_mut(value).text.sql = Some(Bytes::from_static(b"1234"));
         });
         assert!(names.get(b"a").is_none() && names.get(b"b").is_some());
         names.remove(b"b");
