@@ -31,6 +31,7 @@ const ALL: Wishes = Wishes {
     environments: 1,
     flows: 1,
     poolers: 1,
+    alone: 0,
 };
 
 /// Runs the command; the exit code is 1 if something that is needed is missing.

@@ -364,9 +364,10 @@ impl Running {
         self.metrics.kernel(&counters);
         self.payload_was_skipped |= skipped.payload > self.skipped.payload;
         self.skipped = skipped;
+        // What was taken by another program is counted a moment later than what was skipped, and read later.
         self.metrics
             .program_missed
-            .store(skipped.payload + skipped.facts, Ordering::Relaxed);
+            .fetch_max(skipped.payload + skipped.facts, Ordering::Relaxed);
         true
     }
 

@@ -85,6 +85,9 @@ pub struct Args {
     /// Bytes at which such a recording ends; the tap goes on [default: 1 GiB]
     #[arg(long, value_name = "BYTES", requires = "record_segments", hide_default_value = true, default_value_t = RECORD_LIMIT)]
     record_limit: u64,
+    /// For tests: what the kernel skips of a program no other one takes, so that it is lost, and told
+    #[arg(long, hide = true)]
+    alone: bool,
 }
 
 /// How long the last events may take to be acknowledged when the agent stops.
@@ -134,6 +137,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             environments: u32::from(!config.identity.run_variables.is_empty()),
             flows: u32::from(config.tap.flows),
             poolers: u32::from(config.tap.poolers),
+            alone: u32::from(args.alone),
         },
         poolers.comms(),
     )
@@ -145,11 +149,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         data_directories: config.tap.data_directories.clone(),
         within: config.tap.within.clone(),
     };
+    let mut hooks: Vec<String> = tap.tier.hooks().map(|hook| hook.name.to_owned()).collect();
+    hooks.dedup();
     let start = Start {
         config,
         host,
         tier: tap.tier.to_string(),
-        hooks: tap.tier.hooks().map(|hook| hook.name.to_owned()).collect(),
+        hooks,
         print: args.print,
         recording: args.record_segments.map(|path| (path, args.record_limit)),
         broker: 0,

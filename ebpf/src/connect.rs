@@ -1,5 +1,7 @@
 //! The life of TCP connections: who opened one is recorded in the connecting process itself, before it can be gone.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::BPF_ANY,
     helpers::{
@@ -13,7 +15,7 @@ use ebpf_abi::{Counter, FactKind, OwnerFact};
 use crate::{
     emit,
     kernel::{self, Address, Place as _, offset},
-    maps::{OWNERS, Owner},
+    maps::{OWNERS, Owner, TAKEN_CHANGES},
     pooled, process, sockets,
 };
 
@@ -22,7 +24,45 @@ const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_SENT: i32 = 2;
 const TCP_CLOSE: i32 = 7;
 
-pub fn state_changed(ctx: &BtfTracePointContext) {
+/// Which of the two programs at a change of state: the kernel runs them one behind the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    First,
+    Second,
+}
+
+/// An interrupt can change another socket's state while one of the two is at work, and the kernel then skips the run of that
+/// one for it. Interrupts of this kind do not interrupt each other, so that the other program is free: none is lost. The first
+/// leaves behind whose change it took, and the second takes what the first did not.
+#[inline(always)]
+pub fn state_changed(ctx: &BtfTracePointContext, place: Place) {
+    let Some(taken) = TAKEN_CHANGES.get_ptr_mut(0) else {
+        return;
+    };
+    let sock = Address::of(ctx.arg::<*const core::ffi::c_void>(0)).0;
+    // SAFETY: a slot that the lookup proved, of this processor alone. Who interrupts puts its own in front, and may leave it there:
+    // it is pushed out by the next ones.
+    unsafe {
+        let newest = ptr::addr_of_mut!((*taken)[0]);
+        let other = ptr::addr_of_mut!((*taken)[1]);
+        if place == Place::First {
+            ptr::write_volatile(other, ptr::read_volatile(newest));
+            ptr::write_volatile(newest, sock);
+        } else if ptr::read_volatile(newest) == sock {
+            return ptr::write_volatile(newest, 0);
+        } else if ptr::read_volatile(other) == sock {
+            return ptr::write_volatile(other, 0);
+        } else if kernel::is_alone() {
+            return;
+        } else {
+            emit::count(Counter::TakenByOther, 1);
+        }
+    }
+    changed(ctx);
+}
+
+#[inline(always)]
+fn changed(ctx: &BtfTracePointContext) {
     let sock = Address::of(ctx.arg::<*const core::ffi::c_void>(0));
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);

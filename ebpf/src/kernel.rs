@@ -96,6 +96,7 @@ pub static WISHES: Wishes = Wishes {
     environments: 0,
     flows: 0,
     poolers: 0,
+    alone: 0,
 };
 
 /// Whether environments are to be told.
@@ -118,6 +119,13 @@ pub fn tells_flows() -> bool {
 pub fn follows_poolers() -> bool {
     // SAFETY: as above.
     unsafe { ptr::read_volatile(ptr::addr_of!(WISHES.poolers)) != 0 }
+}
+
+/// Whether the second program at changes of a socket's state does nothing.
+#[inline(always)]
+pub fn is_alone() -> bool {
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(ptr::addr_of!(WISHES.alone)) != 0 }
 }
 
 /// Offset of one member. Volatile, because the compiler sees only zeros.

@@ -124,7 +124,14 @@ pub fn ssl_return(ctx: RetProbeContext) -> u32 {
 /// connecting process, the others in any.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    connect::state_changed(&ctx);
+    connect::state_changed(&ctx, connect::Place::First);
+    0
+}
+
+/// As above, for what the kernel skips there.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
+    connect::state_changed(&ctx, connect::Place::Second);
     0
 }
 

@@ -1,10 +1,11 @@
 //! The maps that kernel and user space share, and the kernel side's own state of connecting sockets.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
-use ebpf_abi::{Client, REASON_COUNTERS, Target, Walk};
+use ebpf_abi::{Client, MARKS, REASON_COUNTERS, Target, Walk};
 
 /// Payload. Its size is set at load time.
 #[btf_map]
@@ -21,6 +22,11 @@ pub static TRANSFERS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();
 /// Processes of PostgreSQL servers, by process id, each with the connection that it serves; and processes of poolers.
 #[btf_map]
 pub static TARGETS: HashMap<u32, Target, 65536> = HashMap::new();
+
+/// Whether a process may be in `TARGETS`: not 0 for all that are, by process id. Most calls are of others, and a byte among its
+/// neighbours is sooner at hand than an entry. Its size is set at load time.
+#[btf_map]
+pub static MARKED: Array<[u8; MARKS as usize], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { REASON_COUNTERS as usize }> = PerCpuArray::new();
@@ -52,6 +58,11 @@ pub static OLD_SOCKETS: HashMap<u64, u32, 16384> = HashMap::new();
 /// Who called `connect`, by the address of the `struct sock`, from then until the socket is closed.
 #[btf_map]
 pub static OWNERS: HashMap<u64, Owner, 65536> = HashMap::new();
+
+/// Sockets whose change of state the first of the two programs there took and the second did not see yet, the newest first: one,
+/// and one that it interrupted.
+#[btf_map]
+pub static TAKEN_CHANGES: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
 /// The process that called `connect`.
 #[repr(C)]

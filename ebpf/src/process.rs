@@ -15,15 +15,15 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use ebpf_abi::{
-    ARGS_MAX, Client, Counter, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind, PATH_MAX, ProbedCall,
-    TARGET_BORN_TAPPED, TARGET_POOLER, TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact, TaskPlace,
-    Walk,
+    ARGS_MAX, Client, Counter, ENVIRONMENT_MAX, EnvironmentFact, ExecFact, FactKind, MARKS, PATH_MAX,
+    ProbedCall, TARGET_BORN_TAPPED, TARGET_POOLER, TARGET_PROBED_GSS, TARGET_PROBED_TLS, Target, TaskFact,
+    TaskPlace, Walk,
 };
 
 use crate::{
     client, emit,
     kernel::{self, Address, Place as _, offset},
-    maps::{POOLER_NAMES, TARGETS, THREADS},
+    maps::{MARKED, POOLER_NAMES, TARGETS, THREADS},
     pooler,
 };
 
@@ -159,9 +159,27 @@ fn mark(tgid: u32, server: u32, flags: u32) {
         call: ProbedCall::default(),
         walk: Walk::default(),
     };
+    if let Some(marked) = marked(tgid) {
+        // SAFETY: a byte that the lookup proved.
+        unsafe { ptr::write_volatile(marked, 1) };
+    }
     if TARGETS.insert(tgid, target, u64::from(BPF_ANY)).is_err() {
         emit::count(Counter::TargetsFull, 1);
     }
+}
+
+/// Whether a process may have an entry in `TARGETS`.
+#[inline(always)]
+pub fn may_be_marked(tgid: u32) -> bool {
+    // SAFETY: a byte that the lookup proved. Without a place for it nobody knows.
+    marked(tgid).is_none_or(|marked| unsafe { ptr::read_volatile(marked) } != 0)
+}
+
+#[inline(always)]
+fn marked(tgid: u32) -> Option<*mut u8> {
+    let page = MARKED.get_ptr_mut(tgid / MARKS)?.cast::<u8>();
+    // SAFETY: within the page.
+    Some(unsafe { page.add((tgid % MARKS) as usize) })
 }
 
 pub fn exited(ctx: &BtfTracePointContext) {
@@ -185,6 +203,13 @@ fn try_exited(task: Address) -> Option<()> {
         // SAFETY: the lookup proved the value; this is the process' last thread.
         client::end(task, unsafe { &mut *target });
         let _ = TARGETS.remove(fact.tgid);
+    }
+    if let Some(marked) = marked(fact.tgid)
+        // SAFETY: a byte that the lookup proved. Not written where it need not be: others read what is beside it.
+        && unsafe { ptr::read_volatile(marked) } != 0
+    {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(marked, 0) };
     }
     emit::fact(&fact);
     Some(())

@@ -26,7 +26,7 @@ use crate::{
     connect, copy, emit,
     kernel::{self, Address, Place as _, Typed, offset},
     maps::TARGETS,
-    pooler,
+    pooler, process,
     sockets::AF_UNIX,
 };
 
@@ -64,6 +64,9 @@ fn try_transferred(
 ) -> Option<bool> {
     let task = Typed(current.cast_const().cast());
     let tgid: u32 = task.read(offset!(task_tgid))?;
+    if !process::may_be_marked(tgid) {
+        return Some(false);
+    }
     let Some(target) = TARGETS.get_ptr_mut(tgid) else {
         return Some(false);
     };
@@ -197,6 +200,9 @@ pub fn returned(ctx: &RawTracePointContext) {
         return;
     }
     let ids = bpf_get_current_pid_tgid();
+    if !process::may_be_marked((ids >> 32) as u32) {
+        return;
+    }
     let Some(target) = TARGETS.get_ptr_mut((ids >> 32) as u32) else {
         return;
     };

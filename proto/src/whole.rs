@@ -44,20 +44,26 @@ pub fn event(seq: u64, encoded: &[u8], definitions: &[impl AsRef<[u8]>]) -> Resu
         };
         (event.session, event.attribution) = (party.session, party.attribution);
     }
+    Ok(alone(seq, event))
+}
+
+/// The same of an event that names no template, without its party.
+#[must_use]
+pub fn alone(seq: u64, mut event: v1::Event) -> v1::Event {
     if let Some(after) = event.first_response_after_ns {
         event.ts_first_response_ns = event.ts_start_ns.saturating_add(after);
     }
     if let Some(after) = event.ended_after_ns {
         event.ts_end_ns = event.ts_start_ns.saturating_add(after);
     }
-    Ok(v1::Event {
+    v1::Event {
         seq,
         first_response_after_ns: None,
         ended_after_ns: None,
         party: None,
         template: None,
         ..event
-    })
+    }
 }
 
 /// Whether an event, as a batch holds it, may stand at the place of number `seq` and says nothing twice. The places

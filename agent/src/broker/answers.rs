@@ -3,7 +3,7 @@
 //! Owns the maps, the probes and the list of servers. Whatever is asked, servers are found, believed and chosen here, by
 //! their executables and by the settings, so that a question can have nothing tapped that would not be tapped anyway.
 
-use ebpf_abi::TARGET_PROBED_TLS;
+use ebpf_abi::{Counter, TARGET_PROBED_TLS};
 
 use super::{
     containers,
@@ -249,11 +249,14 @@ impl Answers {
     }
 
     fn counters(&self) -> Answer {
+        // In this order: what was taken in place of a skipped run is counted behind it.
         let skipped = self.probes.skipped();
+        let counted = self.counters.read();
+        let taken = counted.at(Counter::TakenByOther as usize);
         Answer::Counters {
-            values: self.counters.read().values().to_vec(),
+            values: counted.values().to_vec(),
             skipped_payload: skipped.payload,
-            skipped_facts: skipped.facts,
+            skipped_facts: skipped.facts.saturating_sub(taken),
         }
     }
 }

@@ -192,7 +192,7 @@ pub enum Answer {
         values: Vec<u64>,
         /// Runs of the programs that take payload which the kernel skipped.
         skipped_payload: u64,
-        /// Of all others.
+        /// Of all others, unless another program took what it was about.
         skipped_facts: u64,
     },
     /// What a process runs.

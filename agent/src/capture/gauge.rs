@@ -10,7 +10,10 @@ use std::{
 
 use aya::Ebpf;
 
-use super::{Ring, hooks::LIFE};
+use super::{
+    Ring,
+    hooks::{Hook, LIFE},
+};
 
 impl Ring {
     /// Bytes that are written and not yet taken; `None` if the kernel does not show them.
@@ -63,8 +66,11 @@ pub(super) fn skipped(programs: &Ebpf) -> Skipped {
     for (name, fd) in loaded {
         let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()));
         let runs = about.ok().and_then(|about| field(&about, "recursion_misses:"));
-        let is_fact = LIFE.iter().any(|hook| hook.name == name);
-        *if is_fact {
+        let hook = LIFE.iter().find(|hook| hook.program == name);
+        if hook.is_some_and(Hook::is_second) {
+            continue;
+        }
+        *if hook.is_some() {
             &mut skipped.facts
         } else {
             &mut skipped.payload

@@ -49,8 +49,10 @@ impl Tier {
 /// One kernel hook.
 #[derive(Debug)]
 pub struct Hook {
-    /// Tracepoint, and name of the program for it.
+    /// Tracepoint.
     pub name: &'static str,
+    /// Name of the program for it.
+    pub(super) program: &'static str,
     /// What it is there for.
     pub purpose: &'static str,
     /// First kernel that has it.
@@ -75,14 +77,23 @@ pub const SOCKET_CALLS: [Hook; 2] = [
 /// Payload in tier B.
 pub const SYSTEM_CALLS: [Hook; 1] = [Hook {
     name: "sys_exit",
+    program: "sys_exit",
     purpose: "bytes received and sent (tier B)",
     since: "4.17",
     kind: Kind::Raw,
 }];
 
 /// Processes, connections, cgroups: in both.
-pub const LIFE: [Hook; 5] = [
+pub const LIFE: [Hook; 6] = [
     Hook::typed("inet_sock_set_state", "who opened a TCP connection", "4.16"),
+    Hook {
+        program: "inet_sock_set_state_again",
+        ..Hook::typed(
+            "inet_sock_set_state",
+            "the same, where one interrupts one",
+            "4.16",
+        )
+    },
     Hook::typed("cgroup_mkdir", "paths of new cgroups", "4.19"),
     Hook::typed("sched_process_exit", "ends of processes", "5.5"),
     Hook::typed("sched_process_exec", "programs started", "5.5"),
@@ -93,10 +104,16 @@ impl Hook {
     const fn typed(name: &'static str, purpose: &'static str, since: &'static str) -> Self {
         Self {
             name,
+            program: name,
             purpose,
             since,
             kind: Kind::Typed,
         }
+    }
+
+    /// Whether its program only takes what the kernel skips of another one: when it is skipped itself, nothing is lost.
+    pub(super) fn is_second(&self) -> bool {
+        self.program != self.name
     }
 
     /// Whether this kernel has the tracepoint.
@@ -114,7 +131,7 @@ impl Hook {
         }
         let fail = |error: aya::programs::ProgramError| refused(Some(self.name), describe(error));
         let program = programs
-            .program_mut(self.name)
+            .program_mut(self.program)
             .ok_or_else(|| refused(Some(self.name), "it is missing from the embedded object"))?;
         match self.kind {
             Kind::Typed => {

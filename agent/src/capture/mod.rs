@@ -9,6 +9,7 @@ pub mod gauge;
 pub mod handover;
 pub mod heap;
 pub mod hooks;
+mod marked;
 mod multi;
 mod openssl;
 pub mod plaintext;
@@ -34,6 +35,7 @@ use nix::{
 };
 
 pub use hooks::{Hook, Tier};
+use marked::Marked;
 pub use plaintext::{AtReturn, Probes};
 
 /// The compiled kernel side, carried in this program.
@@ -145,6 +147,7 @@ impl Tap {
             .map_max_entries("SEGMENTS", sizes.segments.next_power_of_two())
             .map_max_entries("FACTS", sizes.facts.next_power_of_two())
             .map_max_entries("TARGETS", sizes.processes)
+            .map_max_entries("MARKED", marked::pages())
             .map_max_entries("OWNERS", sizes.connections)
             .map_max_entries("TRANSFERS", sizes.transfers.next_power_of_two())
             .map_max_entries("THREADS", of_poolers(THREADS))
@@ -171,6 +174,7 @@ impl Tap {
                 processes: map_of(&mut programs, "TARGETS", HashMap::try_from)?,
                 old_sockets: map_of(&mut programs, "OLD_SOCKETS", HashMap::try_from)?,
                 poolers_seen: map_of(&mut programs, "POOLERS_SEEN", Array::try_from)?,
+                marked: map_of(&mut programs, "MARKED", Marked::try_from)?,
             },
             counters: Counters(map_of(&mut programs, "COUNTERS", PerCpuArray::try_from)?),
             probes: Probes::new(programs, multi, at_return),
@@ -235,6 +239,7 @@ pub struct Targets {
     /// Sockets that poolers had open when they were found, by inode number.
     old_sockets: HashMap<MapData, u64, u32>,
     poolers_seen: Array<MapData, u32>,
+    marked: Marked,
 }
 
 impl Targets {
@@ -251,6 +256,7 @@ impl Targets {
             flags: probed,
             ..Target::default()
         });
+        self.marked.mark(tgid);
         match self.processes.insert(tgid, target, NO_EXIST) {
             Err(MapError::SyscallError(error))
                 if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>

@@ -33,21 +33,11 @@ impl Writer {
     }
 
     fn varint(&mut self, mut value: u64) {
-        // Most are keys and small counts.
-        if let Ok(short @ 0..0x80) = u8::try_from(value) {
-            return self.bytes.push(short);
-        }
-        let (mut room, mut length) = ([0; NUMBER_BYTES], 0);
-        for byte in &mut room {
-            length += 1;
-            *byte = (value & 0x7f) as u8;
+        while value >= 0x80 {
+            self.bytes.push((value & 0x7f) as u8 | 0x80);
             value >>= 7;
-            if value == 0 {
-                break;
-            }
-            *byte |= 0x80;
         }
-        self.bytes.extend_from_slice(room.get(..length).unwrap_or(&room));
+        self.bytes.push(value as u8);
     }
 
     pub(super) fn flag(&mut self, field: u32, value: bool) {
@@ -100,6 +90,3 @@ impl Writer {
         self.bytes.splice(place..=place, varint.bytes);
     }
 }
-
-/// Longest varint.
-const NUMBER_BYTES: usize = 10;

@@ -1,4 +1,4 @@
-//! What the kernel side counts, by reason: losses alone, because what it hands over the reader can count.
+//! What the kernel side counts, by reason: losses, and what tells them from none, because what it hands over the reader can count.
 
 /// Index into the per-CPU array `COUNTERS`.
 #[repr(u32)]
@@ -27,7 +27,10 @@ pub enum Counter {
     /// Calls of poolers on their sockets that could not be told: the ring for them was full, or there was no room for what is
     /// kept of a thread or a socket.
     TransfersLost = 10,
+    /// No loss: changes of a socket's state for which the kernel skipped the first of the two programs there, and which the second
+    /// took.
+    TakenByOther = 11,
 }
 
 /// How many counters there are.
-pub const REASON_COUNTERS: u32 = 11;
+pub const REASON_COUNTERS: u32 = 12;

@@ -100,4 +100,6 @@ pub struct Wishes {
     pub flows: u32,
     /// Not 0: processes of poolers are followed.
     pub poolers: u32,
+    /// Not 0: no program takes what the kernel skips of another, so that a test sees it told.
+    pub alone: u32,
 }

@@ -30,7 +30,7 @@ pub use segment::{
     PROBE_MISSED_RECEIVED, PROBE_MISSED_SENT, SegmentHeader,
 };
 pub use target::{
-    Client, ProbedCall, TARGET_BORN_TAPPED, TARGET_POOLER, TARGET_PROBED_GSS, TARGET_PROBED_TLS,
+    Client, MARKS, ProbedCall, TARGET_BORN_TAPPED, TARGET_POOLER, TARGET_PROBED_GSS, TARGET_PROBED_TLS,
     TARGET_SOCKET_UNTOLD, Target, Walk,
 };
 pub use transfer::{

@@ -17,6 +17,9 @@ pub const TARGET_SOCKET_UNTOLD: u32 = 4;
 /// recognised; its sockets are kept elsewhere, because it has many.
 pub const TARGET_POOLER: u32 = 16;
 
+/// Process ids whose marks are in one page of the map `MARKED`, a byte for each.
+pub const MARKS: u32 = 4096;
+
 /// A process of a server. User space writes `server` and `flags`; the rest is the kernel side's own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

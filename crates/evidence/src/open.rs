@@ -3,7 +3,10 @@
 //! Owns every check that needs nothing but the batch and its agent's key; whether it follows its predecessor is
 //! `chain`. In two halves: the seal (signature and digests, cheap) and the leaves (unpacking and hashing each event).
 
-use std::io::Read;
+use std::{
+    cell::RefCell,
+    io::{self, Read},
+};
 
 use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
@@ -11,6 +14,7 @@ use prost::Message;
 use proto::v1::{BatchHeader, BatchPayload, SignedBatch};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use zstd::bulk::Decompressor;
 
 use crate::{
     batch::{self, Hash, SALT_BYTES},
@@ -296,7 +300,7 @@ pub(crate) fn unpack(payload: &[u8], cap_bytes: u64) -> Result<Vec<u8>, BatchErr
     if let Ok(Some(length)) = zstd::zstd_safe::get_frame_content_size(payload) {
         cap("the unpacked payload", length, cap_bytes)?;
         let length = usize::try_from(length).map_err(|_| NOT_ZSTD)?;
-        return zstd::bulk::decompress(payload, length).map_err(|_| NOT_ZSTD);
+        return unpack_frame(payload, length).map_err(|_| NOT_ZSTD);
     }
     let mut decoder = zstd::stream::read::Decoder::with_buffer(payload).map_err(|_| NOT_ZSTD)?;
     decoder.window_log_max(MAX_WINDOW_LOG).map_err(|_| NOT_ZSTD)?;
@@ -307,6 +311,20 @@ pub(crate) fn unpack(payload: &[u8], cap_bytes: u64) -> Result<Vec<u8>, BatchErr
         .map_err(|_| NOT_ZSTD)?;
     cap("the unpacked payload", unpacked.len() as u64, cap_bytes)?;
     Ok(unpacked)
+}
+
+/// What unpacks is kept by each thread: to make it takes memory that the kernel has to clear, for every batch.
+fn unpack_frame(frame: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    UNPACKER.with_borrow_mut(|unpacker| {
+        let unpacker = match unpacker {
+            Some(unpacker) => unpacker,
+            None => unpacker.insert(Decompressor::new()?),
+        };
+        unpacker.decompress(frame, length)
+    })
 }
 
 fn cap(what: &'static str, found: u64, cap: u64) -> Result<(), BatchError> {

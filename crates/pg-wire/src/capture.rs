@@ -125,6 +125,8 @@ pub(crate) struct Capture {
     values: Values,
     row: Row,
     copied: Option<Box<Reader>>,
+    /// A gap fell into a text.
+    cut: bool,
     /// A gap fell into what was to be kept behind the texts: oids and values are not known.
     lost: bool,
 }
@@ -141,6 +143,7 @@ impl Capture {
             values: Values::default(),
             row: Row::default(),
             copied: None,
+            cut: false,
             lost: false,
         }
     }
@@ -169,6 +172,7 @@ impl Capture {
             return;
         }
         self.progress = 0;
+        self.cut = false;
         self.lost = false;
         empty(&mut self.bytes);
         // Most messages have one text or none.
@@ -200,9 +204,8 @@ impl Capture {
             piece = piece.get(taken..).unwrap_or_default();
             if complete {
                 // Where a text with a gap in it ended nobody knows: what looks like the next field may be the text.
-                let cut = self.texts.iter().take(self.text).any(|text| text.cut);
-                self.lost |= cut;
-                self.plan = if cut { &[] } else { later };
+                self.lost |= self.cut;
+                self.plan = if self.cut { &[] } else { later };
                 self.progress = 0;
             }
         }
@@ -224,6 +227,7 @@ impl Capture {
                 };
                 text.whole = text.whole.saturating_add(missing);
                 text.cut = true;
+                self.cut = true;
                 true
             }
             Some(Field::Values) => {

@@ -72,8 +72,9 @@ impl Finished {
         self.ready.shrink_to(0);
     }
 
-    pub(crate) fn take(&mut self) -> impl Iterator<Item = Box<Exchange>> + '_ {
-        self.ready.drain(..)
+    /// The next one that is ready, if there is one: most messages finish nothing.
+    pub(crate) fn next(&mut self) -> Option<Box<Exchange>> {
+        self.ready.pop_front()
     }
 
     pub(crate) fn retained_bytes(&self) -> usize {

@@ -141,6 +141,34 @@ impl Framer {
         self.offset.get_or_insert(offset);
     }
 
+    /// Takes a message that lies whole in the input, as nearly all do. `None`: nothing was taken, and `next` knows why.
+    #[inline]
+    pub(crate) fn whole(&mut self, at: Nanos, input: &mut &[u8]) -> Option<Frame> {
+        if self.untyped || !self.at_boundary() {
+            return None;
+        }
+        let (&[kind, a, b, c, d], rest) = input.split_first_chunk::<TYPED_HEADER>()?;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        let (body, rest) = rest.split_at_checked(usize::try_from(length.checked_sub(4)?).ok()?)?;
+        if length > MESSAGE_BYTES {
+            return None;
+        }
+        self.capture.start((self.plan)(kind)?);
+        self.capture.feed(body);
+        let start = self.offset.unwrap_or(0);
+        let end = start.saturating_add(1 + u64::from(length));
+        self.offset = self.offset.map(|_| end);
+        *input = rest;
+        Some(Frame {
+            kind,
+            code: 0,
+            began: at,
+            start,
+            end,
+            body: body.len() as u64,
+        })
+    }
+
     /// Takes bytes up to the end of one message. `None`: all were taken, and more are needed.
     pub(crate) fn next(&mut self, at: Nanos, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
         let (frame, remaining) = match self.open {

@@ -27,6 +27,14 @@ pub(crate) struct Names<T> {
     forgot: bool,
 }
 
+/// A copy. Most names are empty, and take no memory.
+pub(crate) fn copied(name: &[u8]) -> Bytes {
+    if name.is_empty() {
+        return Bytes::new();
+    }
+    Bytes::copy_from_slice(name)
+}
+
 impl<T: Weight> Names<T> {
     pub(crate) fn new(max_names: usize, max_bytes: usize) -> Self {
         Self {
@@ -172,20 +180,22 @@ pub(crate) const ENTRY_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
 
     use super::{ENTRY_BYTES, Names};
     use crate::prepared::{Portal, Statement, Text};
 
-    fn statement(sql: &'static str) -> Statement {
+    fn statement(sql: &'static str) -> Arc<Statement> {
         let text = Text {
             sql: Some(sql.into()),
             ..Text::default()
         };
-        Statement {
+        Arc::new(Statement {
             text,
             ..Statement::default()
-        }
+        })
     }
 
     #[test]
@@ -207,7 +217,9 @@ mod tests {
         names.insert("a".into(), statement("12345"));
         names.insert("b".into(), statement("123"));
         assert!(names.get(b"a").is_some());
-        names.update(b"b", |value| value.text.sql = Some(Bytes::from_static(b"1234")));
+        names.update(b"b", |value| {
+            Arc::make_mut(value).text.sql = Some(Bytes::from_static(b"1234"));
+        });
         assert!(names.get(b"a").is_none() && names.get(b"b").is_some());
         names.remove(b"b");
         assert_eq!(names.retained_bytes(), 0);

@@ -6,12 +6,12 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 
 use crate::exchange::{Column, Columns, Exchange};
-use crate::names::{Names, Weight};
+use crate::names::{self, Names, Weight};
 use crate::request::{Formats, Given, Target, Types, no_types};
 use crate::sql_names;
 
 pub(crate) struct Prepared {
-    statements: Names<Statement>,
+    statements: Names<Arc<Statement>>,
     portals: Names<Portal>,
     /// Something was prepared out of sight, or may have been.
     blind: bool,
@@ -29,11 +29,11 @@ impl Prepared {
     pub(crate) fn parsed(&mut self, name: Bytes, text: Text, types: Types) {
         self.statements.insert(
             name,
-            Statement {
+            Arc::new(Statement {
                 text,
                 types,
                 ..Statement::default()
-            },
+            }),
         );
     }
 
@@ -41,12 +41,13 @@ impl Prepared {
     pub(crate) fn statement_name(&self, name: &[u8]) -> Bytes {
         self.statements
             .shared_name(name)
-            .unwrap_or_else(|| Bytes::copy_from_slice(name))
+            .unwrap_or_else(|| names::copied(name))
     }
 
     /// The server told the types of a statement's parameters.
     pub(crate) fn typed(&mut self, name: &[u8], types: Types) {
-        self.statements.update(name, |statement| statement.types = types);
+        self.statements
+            .update(name, |statement| Arc::make_mut(statement).types = types);
     }
 
     /// SQL `PREPARE` made a statement of this name; without a name, of one that could not be read.
@@ -65,10 +66,10 @@ impl Prepared {
             return;
         };
         let held = text.sql.as_deref().is_some_and(sql_names::is_held);
-        let statement = Statement {
+        let statement = Arc::new(Statement {
             text,
             ..Statement::default()
-        };
+        });
         self.portals.insert(
             name,
             Portal {
@@ -168,7 +169,7 @@ impl Prepared {
             Target::Portal(name) => {
                 let mut of = None;
                 self.portals.update(name, |portal| {
-                    portal.statement.columns.clone_from(&columns);
+                    Arc::make_mut(&mut portal.statement).columns = columns.clone();
                     of = Some((portal.statement_name.clone(), portal.statement.text.at));
                 });
                 // What a portal returns, its statement returns each time; if the name still means the same.
@@ -179,7 +180,7 @@ impl Prepared {
             }
         };
         self.statements
-            .update(&name, |statement| statement.columns = columns);
+            .update(&name, |statement| Arc::make_mut(statement).columns = columns);
     }
 
     pub(crate) fn closed(&mut self, target: &Target) {
@@ -272,10 +273,12 @@ impl Prepared {
         self.statements.retained_bytes() + self.portals.retained_bytes()
     }
 
-    fn statement(&self, name: &[u8]) -> Statement {
-        self.statements.get(name).cloned().unwrap_or_else(|| Statement {
-            text: self.unseen(self.statements.forgot()),
-            ..Statement::default()
+    fn statement(&self, name: &[u8]) -> Arc<Statement> {
+        self.statements.get(name).cloned().unwrap_or_else(|| {
+            Arc::new(Statement {
+                text: self.unseen(self.statements.forgot()),
+                ..Statement::default()
+            })
         })
     }
 
@@ -342,7 +345,7 @@ impl Default for Statement {
 pub(crate) struct Portal {
     pub(crate) statement_name: Bytes,
     /// The statement as it was when the portal was bound: its name may be closed or used again since.
-    pub(crate) statement: Statement,
+    pub(crate) statement: Arc<Statement>,
     /// A cursor that outlives its transaction.
     pub(crate) held: bool,
     /// `None` for one that SQL declared.
@@ -351,7 +354,7 @@ pub(crate) struct Portal {
     pub(crate) first_execute: Option<u64>,
 }
 
-impl Weight for Statement {
+impl Weight for Arc<Statement> {
     fn weight(&self) -> usize {
         self.text.kept_bytes() + size_of_val::<[u32]>(&self.types) + columns_bytes(&self.columns)
     }

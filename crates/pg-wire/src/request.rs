@@ -12,6 +12,7 @@ use crate::cursor::Cursor;
 use crate::exchange::{Format, Param, Params, Phase};
 use crate::framing::Frame;
 use crate::frontend::kind;
+use crate::names;
 use crate::prepared::{Prepared, Text};
 
 #[derive(Debug)]
@@ -215,7 +216,7 @@ pub(crate) fn decode(
     room: usize,
     prepared: &Prepared,
 ) -> Option<Ask> {
-    let name = |text: &capture::Text| Bytes::copy_from_slice(text.kept());
+    let name = |text: &capture::Text| names::copied(text.kept());
     Some(match frame.kind {
         kind::QUERY => Ask::Query(text(frame, capture.first(), room)),
         kind::FUNCTION_CALL => Ask::FunctionCall {

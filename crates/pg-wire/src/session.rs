@@ -246,13 +246,24 @@ impl Session {
             if direction == Direction::Backend {
                 self.look_for_rows(input);
             }
-            match self.framer(direction).next(at, &mut input) {
-                Ok(None) => return,
-                Ok(Some(frame)) => match direction {
-                    Direction::Frontend => self.client_says(at, &frame),
-                    Direction::Backend => self.server_says(at, &frame),
+            let framer = self.framer(direction);
+            let frame = match framer.whole(at, &mut input) {
+                Some(frame) => frame,
+                None => match framer.next(at, &mut input) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return,
+                    Err(error) => {
+                        self.malformed(at, direction, error);
+                        continue;
+                    }
                 },
-                Err(error) => self.malformed(at, direction, error),
+            };
+            match direction {
+                Direction::Frontend => self.client_says(at, &frame),
+                Direction::Backend => self.server_says(at, &frame),
+            }
+            if input.is_empty() && self.stage == Stage::Typed {
+                return;
             }
         }
         match (self.stage, direction) {
@@ -474,11 +485,8 @@ impl Session {
     }
 
     fn collect(&mut self) {
-        let mut finished = self.pipeline.finished.take();
-        // Most messages finish nothing.
-        if let Some(first) = finished.next() {
-            self.outputs.push_back(Output::Exchange(first));
-            self.outputs.extend(finished.map(Output::Exchange));
+        while let Some(exchange) = self.pipeline.finished.next() {
+            self.outputs.push_back(Output::Exchange(exchange));
         }
     }
 

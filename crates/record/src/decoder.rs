@@ -230,13 +230,20 @@ fn begin(execution: &mut Execution, template: &Arc<Weighed<v1::Query>>, tag: &Co
 fn other(seq: u64, event: &Bytes, definitions: &[Bytes], defined: &[Defined]) -> Result<Record, Refused> {
     let own = v1::Event::decode(event.clone()).map_err(|_| Refused::Malformed)?;
     let place = own.party.and_then(|place| usize::try_from(place).ok());
-    let party = place.and_then(|place| defined.get(place));
-    let mut record = Record::from(whole::event(seq, event, definitions)?);
-    // The same again, of which there is one already.
-    if let Some(Defined::Party(party)) = party {
-        record.party = Some(Arc::clone(party));
-    }
-    Ok(record)
+    let Some(Defined::Party(party)) = place.and_then(|place| defined.get(place)) else {
+        return Ok(Record::from(whole::event(seq, event, definitions)?));
+    };
+    // Whose it is was decoded already.
+    let record = if own.template.is_none() {
+        whole::check(seq, &own)?;
+        Record::from(whole::alone(seq, own))
+    } else {
+        Record::from(whole::event(seq, event, definitions)?)
+    };
+    Ok(Record {
+        party: Some(Arc::clone(party)),
+        ..record
+    })
 }
 
 /// What a query says itself, on top of what its template says.

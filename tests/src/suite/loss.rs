@@ -70,6 +70,7 @@ pub async fn run(full: bool, parts: &[String], keep: bool) -> Result<Outcome> {
             "owners" => full::owners(keep).await,
             "memory" => full::memory(keep).await,
             "storm" => full::storm(keep).await,
+            "storm-alone" => full::storm_alone(keep).await,
             "returns" => calls::returns(keep).await,
             "breakpoints" => breakpoints::run(keep).await,
             _ => starved::probes(keep).await,
@@ -158,7 +159,7 @@ fn unavailable() -> Vec<Value> {
     .to_vec()
 }
 
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 17] = [
     "calls-a",
     "calls-b",
     "ring",
@@ -175,6 +176,7 @@ const PARTS: [&str; 16] = [
     "owners",
     "memory",
     "storm",
+    "storm-alone",
 ];
 /// What a check of a commit can wait for.
 const SHORT: [&str; 7] = [

@@ -129,6 +129,7 @@ impl Agent {
         if self.settings.tier != Tier::Auto {
             command.args(["--tier", self.settings.tier.name()]);
         }
+        command.args(&self.settings.arguments);
         let sizes = [
             ("PGWITNESS_AGENT__TAP__RING_MIB", self.settings.ring_mib),
             ("PGWITNESS_AGENT__DELIVERY__QUEUE_MIB", self.settings.queue_mib),

@@ -55,6 +55,8 @@ pub struct Settings {
     pub capabilities: Option<Vec<String>>,
     /// Further keys of the configuration, as in `("LIMITS__MEMORY_MIB", "65")`.
     pub keys: Vec<(&'static str, String)>,
+    /// Further arguments.
+    pub arguments: Vec<&'static str>,
     /// Data directory of a second server that may be tapped.
     pub another: Option<PathBuf>,
     /// Events are delivered over a Unix socket.
@@ -76,6 +78,7 @@ impl From<Redaction> for Settings {
             state: None,
             capabilities: None,
             keys: Vec::new(),
+            arguments: Vec::new(),
             another: None,
             at_socket: false,
             through: Vec::new(),
