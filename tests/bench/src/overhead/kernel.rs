@@ -16,6 +16,9 @@ use aya::{
     programs::loaded_programs,
     sys::{Stats, enable_stats},
 };
+use serde_json::{Value, json};
+
+use crate::figures::rounded;
 
 /// While it lives, the kernel counts calls and time of all eBPF programs (`BPF_ENABLE_STATS`, Linux 5.8).
 pub(crate) struct Counting(#[expect(dead_code, reason = "held for its drop")] OwnedFd);
@@ -47,8 +50,33 @@ pub(crate) struct Used {
     pub(crate) calls: u64,
 }
 
-/// Of the programs that these processes hold, by name (which the kernel cuts to 15 characters).
-pub(crate) fn programs_of(processes: &[u32]) -> Result<BTreeMap<String, Used>> {
+/// By program, with the name that the kernel cuts to 15 characters.
+pub(crate) type ByProgram = BTreeMap<String, Used>;
+
+/// What the programs took, in runs in which they were counted.
+#[derive(Default)]
+pub(super) struct Kernel {
+    pub(super) programs: ByProgram,
+    pub(super) statements: u64,
+    /// Calls whose bytes were taken (one that is cut into pieces counts as many).
+    pub(super) captured: u64,
+    /// In another run of the same load, against a server that is not tapped.
+    pub(super) elsewhere: ByProgram,
+    /// Where there was nothing to do.
+    pub(super) idle: ByProgram,
+}
+
+impl Kernel {
+    /// What is left when all other calls are taken for such of processes that are no target.
+    pub(super) fn nanos_per_captured_call(&self) -> f64 {
+        let total = total(&self.programs);
+        let others = total.calls.saturating_sub(self.captured) as f64 * nanos_per_call(&self.elsewhere);
+        (total.nanos as f64 - others) / self.captured as f64
+    }
+}
+
+/// Of the programs that these processes hold.
+pub(crate) fn programs_of(processes: &[u32]) -> Result<ByProgram> {
     let mut ids = BTreeSet::new();
     for pid in processes {
         for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
@@ -57,7 +85,7 @@ pub(crate) fn programs_of(processes: &[u32]) -> Result<BTreeMap<String, Used>> {
             ids.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
         }
     }
-    let mut programs = BTreeMap::<String, Used>::new();
+    let mut programs = ByProgram::new();
     // One that is unloaded while the list is walked is none of ours.
     for program in loaded_programs().filter_map(Result::ok) {
         if ids.contains(&program.id()) {
@@ -69,4 +97,47 @@ pub(crate) fn programs_of(processes: &[u32]) -> Result<BTreeMap<String, Used>> {
         }
     }
     Ok(programs)
+}
+
+/// What was used between two looks.
+pub(crate) fn between(before: &ByProgram, after: &ByProgram) -> ByProgram {
+    let since = |(name, now): (&String, &Used)| {
+        let earlier = before.get(name).copied().unwrap_or_default();
+        let used = Used {
+            nanos: now.nanos - earlier.nanos,
+            calls: now.calls - earlier.calls,
+        };
+        (used.calls > 0).then(|| (name.clone(), used))
+    };
+    after.iter().filter_map(since).collect()
+}
+
+/// Of all of them, one call.
+pub(super) fn nanos_per_call(programs: &ByProgram) -> f64 {
+    let total = total(programs);
+    total.nanos as f64 / total.calls as f64
+}
+
+/// Of all of them, for each of so many statements.
+pub(crate) fn micros_each(programs: &ByProgram, statements: u64) -> f64 {
+    total(programs).nanos as f64 / 1000.0 / statements as f64
+}
+
+/// Each with its calls.
+pub(crate) fn by_program(programs: &ByProgram, statements: u64) -> Value {
+    let one = |(name, used): (&String, &Used)| {
+        let figures = json!({
+            "ns_per_call": rounded(used.nanos as f64 / used.calls as f64, 0),
+            "calls_per_statement": rounded(used.calls as f64 / statements as f64, 2),
+        });
+        (name.clone(), figures)
+    };
+    Value::Object(programs.iter().map(one).collect())
+}
+
+fn total(programs: &ByProgram) -> Used {
+    programs.values().fold(Used::default(), |sum, used| Used {
+        nanos: sum.nanos + used.nanos,
+        calls: sum.calls + used.calls,
+    })
 }

@@ -7,7 +7,7 @@
 //! one, says how much to believe of the rest. Clients, server, agent and collector share the machine's cores.
 
 mod account;
-mod kernel;
+pub(crate) mod kernel;
 mod load;
 mod pooler;
 mod report;
@@ -23,11 +23,12 @@ use rand::seq::SliceRandom as _;
 use serde_json::{Map, json};
 
 use crate::figures::machine;
-pub(crate) use account::Parties;
+pub(crate) use account::{Account, Parties};
+use kernel::{Kernel, between};
 use load::Told;
 pub(crate) use load::{Clients, Workload};
 pub(crate) use pooler::{Pool, Pooler};
-use report::{Kernel, Results, between};
+use report::Results;
 use server::LOGGED_ROLE;
 pub(crate) use server::{Access, Server};
 pub(crate) use watch::{Attached, Programs, Watch, losses};

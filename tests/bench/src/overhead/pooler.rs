@@ -23,7 +23,7 @@ pub(crate) struct Pooler {
     // Ends before its folder and its cgroup go.
     _process: Process,
     _folder: TempDir,
-    _account: Account,
+    pub(crate) account: Account,
     pub(crate) port: u16,
 }
 
@@ -102,7 +102,7 @@ impl Pooler {
         Ok(Self {
             _process: process,
             _folder: folder,
-            _account: account,
+            account,
             port,
         })
     }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::{Arm, Measured, kernel::Used};
+use super::{
+    Arm, Measured,
+    kernel::{self, Kernel, nanos_per_call},
+};
 use crate::figures::{confidence, median, rounded};
 
 /// All measurements of one workload.
@@ -16,72 +19,6 @@ pub(super) struct Results {
     pub(super) collector: Duration,
     /// Execution requests that the collector holds, of all its turns.
     pub(super) recorded: u64,
-}
-
-/// What the programs in the kernel took, in runs in which they were counted.
-#[derive(Default)]
-pub(super) struct Kernel {
-    pub(super) programs: Programs,
-    pub(super) statements: u64,
-    /// Calls whose bytes were taken (one that is cut into pieces counts as many).
-    pub(super) captured: u64,
-    /// In another run of the same load, against a server that is not tapped.
-    pub(super) elsewhere: Programs,
-    /// Where there was nothing to do.
-    pub(super) idle: Programs,
-}
-
-/// By name.
-pub(super) type Programs = BTreeMap<String, Used>;
-
-/// What was used between two looks.
-pub(super) fn between(before: &Programs, after: &Programs) -> Programs {
-    let since = |(name, now): (&String, &Used)| {
-        let earlier = before.get(name).copied().unwrap_or_default();
-        let used = Used {
-            nanos: now.nanos - earlier.nanos,
-            calls: now.calls - earlier.calls,
-        };
-        (used.calls > 0).then(|| (name.clone(), used))
-    };
-    after.iter().filter_map(since).collect()
-}
-
-fn total(programs: &Programs) -> Used {
-    programs.values().fold(Used::default(), |sum, used| Used {
-        nanos: sum.nanos + used.nanos,
-        calls: sum.calls + used.calls,
-    })
-}
-
-fn nanos_per_call(programs: &Programs) -> f64 {
-    let total = total(programs);
-    total.nanos as f64 / total.calls as f64
-}
-
-impl Kernel {
-    /// What is left when all other calls are taken for such of processes that are no target.
-    fn nanos_per_captured_call(&self) -> f64 {
-        let total = total(&self.programs);
-        let others = total.calls.saturating_sub(self.captured) as f64 * nanos_per_call(&self.elsewhere);
-        (total.nanos as f64 - others) / self.captured as f64
-    }
-
-    fn micros_per_statement(&self) -> f64 {
-        let nanos: u64 = self.programs.values().map(|used| used.nanos).sum();
-        nanos as f64 / 1000.0 / self.statements as f64
-    }
-
-    fn by_program(&self) -> Value {
-        let one = |(name, used): (&String, &Used)| {
-            let figures = json!({
-                "ns_per_call": rounded(used.nanos as f64 / used.calls as f64, 0),
-                "calls_per_statement": rounded(used.calls as f64 / self.statements as f64, 2),
-            });
-            (name.clone(), figures)
-        };
-        Value::Object(self.programs.iter().map(one).collect())
-    }
 }
 
 impl Results {
@@ -124,7 +61,7 @@ impl Results {
             "lost": lost,
             "lost_by_reason": self.lost(),
             "cpu_us_by_part": self.parts(),
-            "kernel_programs": self.kernel.by_program(),
+            "kernel_programs": kernel::by_program(&self.kernel.programs, self.kernel.statements),
             "per_second": self.speeds(),
             "statements": statements + self.kernel.statements,
             "recorded": self.recorded,
@@ -187,7 +124,7 @@ impl Results {
             "server_pgaudit": differences(Arm::Pgaudit, |measured| measured.server_us),
             "server_log_statement": differences(Arm::LogStatement, |measured| measured.server_us),
             "clients": differences(Arm::Pgwitness, |measured| measured.clients_us),
-            "kernel_programs": rounded(self.kernel.micros_per_statement(), 2),
+            "kernel_programs": rounded(kernel::micros_each(&self.kernel.programs, self.kernel.statements), 2),
             "agent_threads": threads,
             "collector": rounded(
                 self.collector.as_secs_f64() * 1e6 / (self.statements() + self.kernel.statements) as f64,

@@ -67,6 +67,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
                 rounded(median(&ratio.untapped), 0),
             );
             figures.insert("lost".to_owned(), json!(ratio.lost));
+            figures.insert("cpu_us_by_part".to_owned(), ratio.parts());
+            figures.insert("kernel_programs".to_owned(), ratio.programs());
             figures.insert("unavailable".to_owned(), json!([]));
         }
         Err(reason) => {
