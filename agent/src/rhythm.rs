@@ -15,7 +15,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const PART: u64 = 8;
 
 /// What was taken, and when.
-pub struct Rhythm {
+pub(crate) struct Rhythm {
     looked: Instant,
     taken: (u64, u64),
     ring_bytes: u64,
@@ -23,7 +23,7 @@ pub struct Rhythm {
 
 impl Rhythm {
     /// Of a ring of that size.
-    pub fn of(ring_bytes: u64) -> Self {
+    pub(crate) fn of(ring_bytes: u64) -> Self {
         Self {
             looked: Instant::now(),
             taken: (0, 0),
@@ -32,7 +32,7 @@ impl Rhythm {
     }
 
     /// The time until the next look. `taken` are segments and their payload's bytes, all until now.
-    pub fn pause(&mut self, taken: (u64, u64)) -> Duration {
+    pub(crate) fn pause(&mut self, taken: (u64, u64)) -> Duration {
         let now = Instant::now();
         let (segments, bytes) = (taken.0 - self.taken.0, taken.1 - self.taken.1);
         let filled = segments * size_of::<SegmentHeader>() as u64 + bytes;
