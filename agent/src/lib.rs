@@ -22,6 +22,7 @@ pub mod privilege;
 pub mod progress;
 pub mod record;
 pub mod replay;
+mod rhythm;
 pub mod run;
 pub mod segment_file;
 pub mod sensitive;

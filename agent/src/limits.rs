@@ -123,7 +123,7 @@ pub fn anonymous_bytes() -> u64 {
 }
 
 /// Mebibytes of the payload ring for a host: 8 for each processor, because each can fill it on its own; at most a 64th
-/// of its memory; 8 to 512. The tap comes by every few milliseconds, and statements of pgbench at full speed take most of a second to fill
+/// of its memory; 8 to 512. The tap comes by at least every 20 ms, and statements of pgbench at full speed take most of a second to fill
 /// that; the kernel gives a ring all of its memory at once, so a larger one would be paid for on every host.
 pub fn ring_mib(processors: u64, memory_bytes: u64) -> u32 {
     let wanted = processors.saturating_mul(8).min((memory_bytes >> 20) / 64);

@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use attribution::Host;
 use ebpf_abi::{Record as _, Transfer};
 use proto::v1::{self, event::Body};
@@ -28,7 +29,7 @@ use volume::Volume;
 
 use crate::{
     broker::Broker,
-    capture::{self, Ring, gauge::Skipped},
+    capture::{self, Ring, gauge::Skipped, wake::Wake},
     catalog::looks::Looks,
     clock::{Clock, boot_ns},
     control::{Order, ProcessStatus},
@@ -38,16 +39,12 @@ use crate::{
     metrics::Metrics,
     progress::{Former, Progress},
     record::Encoded,
+    rhythm::Rhythm,
     segment_file::SegmentFile,
     ship::Outbox,
     volume::PolicyFile,
     witness::{Discard, Witness},
 };
-
-/// The kernel side wakes nobody for a segment: while some come, the ring is looked at this often, and when none do less
-/// and less often.
-const BUSY: Duration = Duration::from_millis(5);
-const IDLE: Duration = Duration::from_millis(20);
 
 /// After a wake-up by a fact: gathers more, so that one serves many.
 const GATHER: Duration = Duration::from_millis(1);
@@ -172,7 +169,6 @@ struct Running {
     /// When the counters were looked at last: what they count since was lost since.
     counted_ns: u64,
     /// In the last round.
-    took_segments: bool,
     /// As of the last answer.
     skipped: Skipped,
     /// Payload was skipped since it was told.
@@ -240,7 +236,6 @@ impl MainLoop {
             losses: Losses::default(),
             unmarked: Unmarked::default(),
             counted_ns: began_ns,
-            took_segments: false,
             skipped: Skipped::default(),
             payload_was_skipped: false,
             policy: None,
@@ -254,7 +249,8 @@ impl MainLoop {
             running.witness.reduce(Some(volume));
         }
         let mut last_look = started;
-        let mut pause = BUSY;
+        let mut rhythm = Rhythm::of(running.ring_bytes);
+        let wake = Wake::by([&segments, &facts]).context("waiting for the kernel side")?;
         loop {
             // Read before the rings: what a stop finds in them is still recorded.
             let lost = running.broker.lost();
@@ -284,13 +280,9 @@ impl MainLoop {
                 return lost.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)));
             }
             if emptied && !stopping {
-                pause = if running.took_segments {
-                    BUSY
-                } else {
-                    (pause * 2).min(IDLE)
-                };
+                let pause = rhythm.pause(running.witness.taken());
                 let since = Instant::now();
-                capture::wait([&segments, &facts], pause);
+                wake.wait(pause);
                 // Whoever was not woken has gathered already.
                 if since.elapsed() < pause {
                     thread::sleep(GATHER);
@@ -331,7 +323,6 @@ impl Running {
         witness.tell_flows(false, &mut out);
         witness.go_on_looking();
         self.owes_numbers |= witness.tell_window(&mut out);
-        self.took_segments = taken > 0 || passed > 0;
         self.metrics.transfers.fetch_add(passed, Ordering::Relaxed);
         let set = |metric: &AtomicU64, value: u64| metric.store(value, Ordering::Relaxed);
         let (segments, bytes) = witness.taken();

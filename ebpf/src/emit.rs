@@ -139,7 +139,7 @@ pub fn segment(header: &SegmentHeader, from: u64, size: u32) -> Written {
         count(Counter::RingFullBytes, u64::from(size));
         return Written::RingFull;
     }
-    // The reader comes by every few milliseconds, so that nobody is woken for a record: an interrupt costs more than
+    // The reader comes by at least every 20 ms, so that nobody is woken for a record: an interrupt costs more than
     // all the rest. Only bulk data can fill the ring before.
     let wake = if fill.waiting > fill.size / 4 {
         BPF_RB_FORCE_WAKEUP

@@ -16,12 +16,12 @@ pub mod plaintext;
 #[cfg(test)]
 mod pooler_tests;
 pub mod seccomp;
+pub mod wake;
 
 use std::{
     collections::HashSet,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    time::Duration,
 };
 
 use aya::{
@@ -29,10 +29,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use ebpf_abi::{KernelLayout, REASON_COUNTERS, TARGET_POOLER, Target, Wishes};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout},
-    sys::resource::{Resource, setrlimit},
-};
+use nix::sys::resource::{Resource, setrlimit};
 
 pub use hooks::{Hook, Tier};
 use marked::Marked;
@@ -223,14 +220,6 @@ impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// Waits until one of the rings has something, or the time is over.
-pub fn wait(rings: [&Ring; 2], timeout: Duration) {
-    let mut polled = rings.map(|ring| PollFd::new(ring.0.as_fd(), PollFlags::POLLIN));
-    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    // An interruption by a signal is a wake-up like any other.
-    let _ = nix::poll::poll(&mut polled, timeout);
 }
 
 /// The processes that are tapped.
